@@ -1,0 +1,3757 @@
+/* keyauth.h - the authentication handshake, and the server loop under it, in one C header.
+
+   A worker thread speaks HTTP/1.1, the parent thread keeps the keys, and the two talk through an
+   atomic mailbox. Linux, Windows, macOS; C11; no packages. Public domain or MIT: see the end.
+
+   HOW TO INCLUDE
+     In ONE .c file of your project, before any other include:
+         #define KEYAUTH_IMPLEMENTATION
+         #include "keyauth.h"
+     Everywhere else (C or C++) just #include "keyauth.h". Compile with
+         cc -O2 -pthread yours.c                                Linux, macOS
+         gcc -O2 yours.c -lws2_32 -lbcrypt -liphlpapi           Windows (MinGW)
+         cl /std:c11 /experimental:c11atomics /O2 yours.c       Windows (MSVC; written for, never tried)
+
+   QUICK START: a whole authentication server (it is examples/quickstart.c)
+         #define KEYAUTH_IMPLEMENTATION
+         #include "keyauth.h"
+         #include <stdio.h>
+
+         int main(void)
+         {
+             ka_server *s;
+             ka_keyring keys;
+             char text[KA_MAX_ANSWER];
+             if (ka_keyring_init(&keys, 0, 0) < 0 || ka_server_start(&s, 1) < 0) return 1;
+             ka_stop_on_interrupt(s);
+             ka_listen(s, "127.0.0.2", 9999);
+             for (ka_event ev; ka_wait(s, &ev, -1) == KA_OK; ) {
+                 size_t n = 0;
+                 if (ev.kind == KA_LISTENING && ev.error) { puts(ka_error_text(ev.error)); ka_stop(s); }
+                 if (ev.kind != KA_REQUEST) continue;
+                 int status = ka_auth_answer(&keys, &ev, text, &n);
+                 ka_reply(s, &ev, status, status == 405 ? "Allow: POST\r\n" : NULL, text, n);
+             }
+             ka_server_free(s);
+             ka_keyring_free(&keys);
+         }
+
+   CONTENTS (a section calls only sections above it)
+     1 platform   clock, random, threads, sockets, poller, processes; all the #ifdefs are here
+     2 bytes      memory, base64, SHA-256, constant-time compare, wipe
+     3 text       HTTP/1.1 messages, chunked bodies, form fields
+     4 mailbox    a ring of records between two threads, and how its reader sleeps
+     5 worker     listeners, connections, time-outs, answers in order
+     6 server     what the parent thread calls
+     7 keyring    key -> ID, and the ask_key / login protocol
+     8 client     one request with its retries; killing the server behind a connection
+
+   ERRORS
+     0 or more is success, and is the count where there is one; less than 0 is one of KA_E...
+     The library never prints, exits or aborts, and keeps no state but in the objects you hold
+     (one exception: the server that ka_stop_on_interrupt names).
+
+   LIMITS
+     IPv4 only. No TLS: use it on loopback, or behind a TLS proxy. One process holds the keys. */
+
+#if defined(KEYAUTH_IMPLEMENTATION) && !defined(KEYAUTH_H)
+#  ifndef _GNU_SOURCE
+#    define _GNU_SOURCE 1        /* accept4 on Linux; plain -std=c11 would hide it, and POSIX with it */
+#  endif
+#  ifndef _DARWIN_C_SOURCE
+#    define _DARWIN_C_SOURCE 1
+#  endif
+#endif
+
+#ifndef KEYAUTH_H
+#define KEYAUTH_H
+
+#define KA_VERSION "1.0.0"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------------------------------------
+   Configuration. Define any of these before the include, the same in every file that includes it. */
+
+#ifndef KADEF
+#define KADEF extern              /* linkage of the functions; `static` keeps them in your file */
+#endif
+#ifndef KA_MAX_HEAD
+#define KA_MAX_HEAD 8192          /* bytes of a request line and its header fields: 414 or 431 beyond */
+#endif
+#ifndef KA_MAX_BODY
+#define KA_MAX_BODY 4096          /* bytes of a body, decoded: 413 beyond */
+#endif
+#ifndef KA_MAX_CHUNK_LINE
+#define KA_MAX_CHUNK_LINE 256     /* bytes of a chunk's size and extensions: 400 beyond */
+#endif
+#ifndef KA_MAX_UNSENT
+#define KA_MAX_UNSENT 262144      /* answers kept for a peer that does not read; beyond, it is closed */
+#endif
+#ifndef KA_REQUEST_MS
+#define KA_REQUEST_MS 10000       /* from a request's first byte to its last: 408 beyond */
+#endif
+#ifndef KA_IDLE_MS
+#define KA_IDLE_MS 60000          /* a connection without a request is closed after this */
+#endif
+#ifndef KA_STALL_MS
+#define KA_STALL_MS 30000         /* a peer that takes no byte of its answer is closed after this */
+#endif
+#ifndef KA_LINGER_MS
+#define KA_LINGER_MS 2000         /* after a refusal: how long to read on, so that the answer arrives */
+#endif
+#ifndef KA_DRAIN_MS
+#define KA_DRAIN_MS 12000         /* after ka_stop: how long requests under way may take to finish */
+#endif
+#ifndef KA_BACKLOG
+#define KA_BACKLOG 4096           /* connections that the system may hold before they are accepted */
+#endif
+#ifndef KA_MAILBOX
+#define KA_MAILBOX (1u << 20)     /* bytes of a ring, a power of two; two a worker */
+#endif
+#ifndef KA_MAX_ID
+#define KA_MAX_ID 256             /* bytes of an ID, percent-decoded */
+#endif
+#ifndef KA_MAX_KEYS
+#define KA_MAX_KEYS 1000000       /* keys in a keyring by default: some 150 MB with IDs of 88 bytes */
+#endif
+#ifndef KA_ATTEMPT_MS
+#define KA_ATTEMPT_MS 10000       /* client: one attempt, from connecting to the answer's last byte */
+#endif
+#ifndef KA_RETRY_FIRST_MS
+#define KA_RETRY_FIRST_MS 100     /* client: the wait after the first miss; */
+#endif
+#ifndef KA_RETRY_STEP_MS
+#define KA_RETRY_STEP_MS 5        /* every further wait is this much longer */
+#endif
+/* In the implementing file also, all or none: KA_MALLOC(n), KA_REALLOC(p, n), KA_FREE(p); KA_ASSERT(x). */
+
+enum {
+    KA_MAX_WORKERS = 64,          /* a connection's number has 8 bits for its worker */
+    KA_MAX_LISTENERS = 16,        /* ka_listen calls of one server */
+    KA_KEY_BYTES = 64,            /* a key or a fresh ID: so many random bytes, */
+    KA_KEY_TEXT = 88,             /* and so many characters of base64 */
+    KA_MAX_ANSWER = KA_MAX_ID > KA_KEY_TEXT ? KA_MAX_ID : KA_KEY_TEXT
+};
+
+/* ------------------------------------------------------------------------------------------------
+   Errors and strings */
+
+#define KA_ERRORS(X)                                                                              \
+    X(KA_EAGAIN,   -1,  "incomplete: more bytes are needed")                                      \
+    X(KA_ESYNTAX,  -2,  "malformed")                                                              \
+    X(KA_ENOSPC,   -3,  "does not fit in the space given")                                        \
+    X(KA_ENOMEM,   -4,  "out of memory")                                                          \
+    X(KA_ERANDOM,  -5,  "the system gives no random bytes")                                       \
+    X(KA_EINVAL,   -6,  "an argument is out of its range")                                        \
+    X(KA_EOS,      -7,  "a system call failed")                                                   \
+    X(KA_ETIME,    -8,  "timed out")                                                              \
+    X(KA_ESTOPPED, -9,  "the server has stopped")                                                 \
+    X(KA_EINUSE,   -10, "the address is in use by another program")                               \
+    X(KA_EADDR,    -11, "the address is not one of this machine's")                               \
+    X(KA_EPERM,    -12, "not permitted")                                                          \
+    X(KA_ELIMIT,   -13, "out of descriptors or buffers")                                          \
+    X(KA_EOFFLINE, -14, "the server is offline")                                                  \
+    X(KA_EPROTO,   -15, "the peer does not speak the protocol")                                   \
+    X(KA_EFULL,    -16, "the keyring is full")                                                    \
+    X(KA_ENOTFOUND,-17, "not found")
+
+enum {
+    KA_OK = 0,
+#define KA__ENUM(name, value, text) name = value,
+    KA_ERRORS(KA__ENUM)
+#undef KA__ENUM
+    KA__ERRORS_END = 0
+};
+
+/* The text of an error, in English; "success" for 0 and more. Static; any thread. */
+KADEF const char *ka_error_text(int error);
+
+/* n bytes at p, without a NUL at the end; borrowed from where the function says. {NULL, 0}: none. */
+typedef struct { const char *p; size_t n; } ka_str;
+
+/* Is s this text, to the letter? */
+KADEF bool ka_is(ka_str s, const char *text);
+
+/* ------------------------------------------------------------------------------------------------
+   1 platform. All of these may be called from any thread. */
+
+/* Milliseconds of a clock that never jumps; its zero is arbitrary. */
+KADEF int64_t ka_now_ms(void);
+
+/* Sleep for ms milliseconds; a signal ends it early. */
+KADEF void ka_sleep_ms(int ms);
+
+/* Fill n bytes from the system's CSPRNG (getrandom, getentropy, BCryptGenRandom).
+     returns    KA_OK, or KA_ERANDOM: then out holds nothing of use, and there is no plan B */
+KADEF int ka_random(void *out, size_t n);
+
+/* Is this descriptor, 0 to 2, a terminal? */
+KADEF bool ka_is_terminal(int fd);
+
+/* Restart: replace this process by a fresh run of its own program, `program arg`. The image is found
+   through the system, never through argv[0] or PATH. POSIX: exec, so this returns only if it failed.
+   Windows has no exec: CreateProcess, then a wait for it.
+     arg        printable ASCII without a double quote or backslash
+     returns    the new process's exit code (Windows), which the caller should exit with;
+                or KA_EINVAL, KA_EOS */
+KADEF int ka_restart(const char *arg);
+
+/* ------------------------------------------------------------------------------------------------
+   2 bytes. Any thread; nothing is allocated. */
+
+#define KA_B64_ENCODED(n) (((n) + 2) / 3 * 4)
+#define KA_B64_DECODED(n) ((n) / 4 * 3)
+
+/* Encode n bytes as base64 (RFC 4648 s.4, padded), with no NUL at the end.
+     out, cap   the caller's; KA_B64_ENCODED(n) is enough; must not overlap in
+     returns    characters written, or KA_ENOSPC */
+KADEF ptrdiff_t ka_b64_encode(char *out, size_t cap, const void *in, size_t n);
+
+/* Decode n characters of base64 (RFC 4648 s.4; padding required and spare bits zero, s.3.5).
+     out, cap   the caller's; KA_B64_DECODED(n) is always enough; must not overlap in
+     returns    bytes written, or KA_ESYNTAX, KA_ENOSPC; on an error out holds nothing of use */
+KADEF ptrdiff_t ka_b64_decode(void *out, size_t cap, const char *in, size_t n);
+
+/* SHA-256 (FIPS 180-4) of n bytes. */
+KADEF void ka_sha256(unsigned char digest[32], const void *in, size_t n);
+
+/* Are n bytes equal? Takes the same time wherever they differ. */
+KADEF bool ka_eq_ct(const void *a, const void *b, size_t n);
+
+/* Overwrite a secret; not optimised away. */
+KADEF void ka_wipe(void *p, size_t n);
+
+/* 64 random bytes as 88 characters of base64 and a NUL: a fresh ID. KA_OK or KA_ERANDOM. */
+KADEF int ka_fresh_id(char id[KA_KEY_TEXT + 1]);
+
+/* ------------------------------------------------------------------------------------------------
+   3 text. Any thread; nothing is allocated; results are views into the bytes given. */
+
+typedef struct {
+    ka_str  method, target;   /* request; the target without "http://authority" */
+    int     status;           /* response: its code. A refused request: the status that fits, 400... */
+    int     minor;            /* HTTP/1.minor, 0 or 1 */
+    int64_t length;           /* Content-Length in bytes, or -1 where there was none */
+    bool    chunked;          /* Transfer-Encoding: chunked */
+    bool    keep_alive;       /* the connection goes on after this message */
+    bool    expects;          /* Expect: 100-continue */
+} ka_http;
+
+/* Read the head of a request, or of a response, at p (RFC 9110, RFC 9112), strictly: what two readers
+   could take in two ways is refused. Stateless: call it again with more bytes after KA_EAGAIN; its
+   answer does not depend on how the bytes were cut.
+     returns    bytes of the head, with the empty line that ends it; KA_EAGAIN: not all here yet;
+                KA_ESYNTAX: refused, and a request's h->status says with what (400 414 417 431 501 505) */
+KADEF ptrdiff_t ka_http_request(ka_http *h, const char *p, size_t n);
+KADEF ptrdiff_t ka_http_response(ka_http *h, const char *p, size_t n);
+
+/* The state of a chunked body (RFC 9112 s.7.1). Begin with {.room = the most bytes to decode}. */
+typedef struct { uint32_t room, left, line; uint8_t state; bool done; } ka_chunked;
+
+/* Decode n more bytes of a chunked body in place: the data moves to the front of p. Extensions and
+   trailer fields are checked and dropped.
+     *used      bytes taken; all n unless d->done
+     returns    bytes of data now at p; d->done tells whether the body is complete;
+                KA_ESYNTAX: malformed; KA_ENOSPC: longer than d->room, or trailers than KA_MAX_HEAD */
+KADEF ptrdiff_t ka_chunked_decode(ka_chunked *d, char *p, size_t n, size_t *used);
+
+/* Take the next name=value off *rest, a form body (application/x-www-form-urlencoded); both are raw.
+     returns    KA_OK; KA_ENOTFOUND at the end; KA_ESYNTAX where there is no `=` */
+KADEF int ka_form_next(ka_str *rest, ka_str *name, ka_str *value);
+
+/* Decode %XX. `+` stays a plus: IDs and keys are base64, where it is a digit.
+     returns    bytes written, or KA_ESYNTAX, KA_ENOSPC; out may be in.p */
+KADEF ptrdiff_t ka_percent_decode(char *out, size_t cap, ka_str in);
+
+/* ------------------------------------------------------------------------------------------------
+   6 server. One thread, the parent, calls these; only ka_stop is safe from any thread. */
+
+typedef struct ka_server ka_server;
+
+enum { KA_LISTENING = 1, KA_REQUEST };   /* ka_event.kind */
+
+typedef struct {
+    int      kind;
+    int      error;          /* KA_REQUEST: 0, or the HTTP status that fits a request that was refused.
+                                KA_LISTENING: 0, or KA_E...: nothing listens there */
+    int      os_error;       /* KA_LISTENING: errno or WSAGetLastError() behind that error */
+    int      port;           /* KA_LISTENING: the port, also where 0 was asked for */
+    int64_t  now_ms;         /* ka_now_ms(), read once a batch */
+    uint64_t conn;           /* the connection: its worker, place and generation */
+    uint32_t seq;            /* the request's number on its connection */
+    uint8_t  flags;          /* for ka_reply */
+    ka_str   method, target, body;   /* KA_REQUEST without an error; borrowed until the next ka_wait */
+} ka_event;
+
+typedef struct {
+    uint64_t requests;       /* delivered by ka_wait, refused ones too */
+    size_t   connections;    /* open now */
+} ka_stats;
+
+/* Start the server: its worker threads run, and know no address yet.
+     *s         yours, until ka_server_free; NULL on failure
+     workers    1 to KA_MAX_WORKERS, 0 means 1
+     returns    KA_OK, or KA_EINVAL, KA_ENOMEM, KA_EOS, KA_ELIMIT */
+KADEF int ka_server_start(ka_server **s, int workers);
+
+/* Tell the workers, through the mailbox, to listen on ip:port. The outcome comes as a KA_LISTENING event.
+     ip         numeric IPv4; copied
+     port       0 to 65535; 0 lets the system choose
+     returns    KA_OK, or KA_EINVAL, KA_ELIMIT (KA_MAX_LISTENERS), KA_ESTOPPED */
+KADEF int ka_listen(ka_server *s, const char *ip, int port);
+
+/* Wait for the next event, having sent what was replied so far.
+     timeout_ms 0 returns at once, -1 waits for ever
+     returns    KA_OK with *ev filled; KA_ETIME; KA_ESTOPPED once all has ended after ka_stop */
+KADEF int ka_wait(ka_server *s, ka_event *ev, int timeout_ms);
+
+/* Answer a request, now or later (then keep a copy of *ev: its strings die, the rest stays good), in
+   any order: answers leave in the order of the requests. One whose connection has gone is dropped.
+     status     100 times 2 to 5 and so on; Date, Content-Type: text/plain, Cache-Control: no-store and
+                Content-Length are written for you
+     fields     more header lines, each "Name: value\r\n", or NULL; copied
+     body, n    copied
+     returns    KA_OK, or KA_EINVAL (status, or a malformed field), KA_ENOSPC (over KA_MAILBOX / 4 bytes) */
+KADEF int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fields, const void *body, size_t n);
+
+/* Stop: accept no more, finish what is under way (KA_DRAIN_MS at most). Go on calling ka_wait until it
+   says KA_ESTOPPED. Safe from any thread and from a signal handler. */
+KADEF void ka_stop(ka_server *s);
+
+/* Call ka_stop(s) on SIGINT and SIGTERM (Windows: Ctrl+C, Ctrl+Break, closing the console). A second
+   one ends the process as if this had not been called. One server a process.
+     returns    KA_OK, or KA_EOS */
+KADEF int ka_stop_on_interrupt(ka_server *s);
+
+KADEF void ka_server_stats(const ka_server *s, ka_stats *out);
+
+/* End the workers at once and free all. NULL is fine. */
+KADEF void ka_server_free(ka_server *s);
+
+/* ------------------------------------------------------------------------------------------------
+   7 keyring: digests of keys, each with its ID. One thread at a time. */
+
+typedef struct {
+    size_t   count, max_keys;    /* keys now (expired ones count until their room is needed), and at most */
+    int64_t  ttl_s;              /* seconds that a key is good for; 0: for ever */
+    /* the keyring's own */
+    struct ka__shard *shards;
+    struct ka__segment **segments;
+    uint32_t segments_n, front, back, front_at;
+    int64_t  epoch_ms;
+} ka_keyring;
+
+/* Set up an empty keyring.
+     max_keys   0 means KA_MAX_KEYS;   ttl_s   0 means for ever
+     returns    KA_OK, or KA_EINVAL (ttl_s negative or over 100 years), KA_ENOMEM */
+KADEF int ka_keyring_init(ka_keyring *k, size_t max_keys, int64_t ttl_s);
+KADEF void ka_keyring_free(ka_keyring *k);
+
+/* Make a fresh key for an ID and keep its digest; the key itself is in key only: wipe it after use.
+     id         1 to KA_MAX_ID bytes of any kind; copied
+     now_ms     of any one clock that does not run back
+     returns    KA_OK, or KA_EINVAL, KA_EFULL (nothing is evicted), KA_ENOMEM, KA_ERANDOM */
+KADEF int ka_keyring_issue(ka_keyring *k, ka_str id, int64_t now_ms, char key[KA_KEY_TEXT]);
+
+/* The ID of a key; {NULL, 0} if it is malformed, unknown or expired. Borrowed until the next issue. */
+KADEF ka_str ka_keyring_find(const ka_keyring *k, ka_str key, int64_t now_ms);
+
+/* Answer a request by the protocol: POST ask_key=ID or login=KEY; anything else is wrong_query.
+     text, *n   the body of the answer; of n bytes, no NUL
+     returns    the status of the answer, for ka_reply: 200, 403 wrong_key, 503 server_full,
+                or wrong_query with 405 (say Allow: POST), 400, or the one in ev->error */
+KADEF int ka_auth_answer(ka_keyring *k, const ka_event *ev, char text[KA_MAX_ANSWER], size_t *n);
+
+/* ------------------------------------------------------------------------------------------------
+   8 client. One thread at a time for each ka_client. */
+
+typedef struct {
+    /* yours to set; zero means the default */
+    const char *ip;                  /* numeric IPv4; borrowed */
+    int         port;
+    int         attempt_ms;          /* an attempt takes this at most; 0 means KA_ATTEMPT_MS */
+    int64_t     give_up_ms;          /* a request's attempts take this in all; 0 means no end */
+    void      (*on_miss)(void *arg, int misses, int delay_ms, int error);   /* called before each wait */
+    void       *arg;
+    /* the client's own */
+    int         os_error;            /* the system's code behind the last error */
+    intptr_t    sock;
+    bool        open;
+    char        buf[KA_MAX_HEAD + KA_MAX_BODY];
+} ka_client;
+
+/* POST a body and wait for the answer, on one kept-alive connection. While the server is offline (no
+   connection, or lost or silent before its answer was whole) waits 100 ms, 105, 110, ... and tries again.
+     answer     a view of the answer's body, good until the next call
+     returns    the answer's status, 200 to 599; or KA_EOFFLINE (give_up_ms is over), KA_EPROTO (an
+                answer that is not HTTP, or too large), KA_EINVAL (ip, port, n), KA_EPERM, KA_EOS, KA_ELIMIT */
+KADEF int ka_client_post(ka_client *c, const char *body, size_t n, ka_str *answer);
+KADEF void ka_client_close(ka_client *c);
+
+/* Kill the process at the other end of this client's connection, and it alone: it must hold that very
+   connection and the listening socket as well, and be the only one that does. It is held by a handle
+   while it is looked at again, so a recycled PID is never hit; then SIGKILL (TerminateProcess), and a
+   wait until it has gone.
+     *pid       the process, where one was found, else 0
+     returns    KA_OK: it has gone; KA_ENOTFOUND: not on this machine, or not to be seen; KA_EINUSE: more
+                than one process holds it; KA_EPERM: another user's; KA_ETIME: still there after 5 s;
+                KA_EOFFLINE: no connection; KA_EOS. Nothing is killed unless KA_OK or KA_ETIME */
+KADEF int ka_client_kill_server(ka_client *c, int64_t *pid);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* KEYAUTH_H */
+
+#if defined(KEYAUTH_IMPLEMENTATION) && !defined(KEYAUTH_IMPLEMENTED)
+#define KEYAUTH_IMPLEMENTED
+
+/* ================================================================================================
+   1 platform
+
+   Everything that differs between systems, under one signature each; outside this section there is no
+   platform conditional. Sockets never block and are not inherited by other programs. A function that
+   fails returns KA_E..., and ka__os_code() tells the system's own code right after it. */
+
+#if defined(_WIN32)
+#  ifndef _WIN32_WINNT
+#    define _WIN32_WINNT 0x0601
+#  endif
+#  ifndef WIN32_LEAN_AND_MEAN
+#    define WIN32_LEAN_AND_MEAN
+#  endif
+#  include <winsock2.h>
+#  include <ws2tcpip.h>
+#  include <windows.h>
+#  include <bcrypt.h>
+#  include <io.h>
+#  include <iphlpapi.h>
+#  ifdef _MSC_VER
+#    pragma comment(lib, "ws2_32")
+#    pragma comment(lib, "bcrypt")
+#    pragma comment(lib, "iphlpapi")
+#  endif
+#elif defined(__linux__) || defined(__APPLE__)
+#  include <arpa/inet.h>
+#  include <fcntl.h>
+#  include <netinet/in.h>
+#  include <netinet/tcp.h>
+#  include <poll.h>
+#  include <signal.h>
+#  include <sys/ioctl.h>
+#  include <sys/socket.h>
+#  include <unistd.h>
+#  if defined(__linux__)
+#    if defined(_FEATURES_H) && !defined(__USE_GNU)
+#      error "keyauth.h: include it before any other header in the file that defines KEYAUTH_IMPLEMENTATION"
+#    endif
+#    include <ctype.h>
+#    include <dirent.h>
+#    include <linux/futex.h>
+#    include <sys/epoll.h>
+#    include <sys/eventfd.h>
+#    include <sys/random.h>
+#    include <sys/syscall.h>
+#  else
+#    include <libproc.h>
+#    include <mach/mach.h>
+#    include <mach-o/dyld.h>
+#    include <sys/event.h>
+#    include <sys/random.h>
+#  endif
+#else
+#  error "keyauth.h: this system is not known; section 1 lists what it would have to provide"
+#endif
+#include <errno.h>
+#include <limits.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#ifndef KA_ASSERT
+#  include <assert.h>
+#  define KA_ASSERT(x) assert(x)
+#endif
+
+typedef intptr_t ka__sock;
+
+/* What a poller watches a socket for: reading, writing, nothing but its failure (0), or not at all.
+   KA__SHARED: a listener that other pollers watch too. */
+enum { KA__UNWATCHED = -1, KA__IN = 1, KA__OUT = 2, KA__SHARED = 4 };
+
+#define KA__NO_TOKEN UINT32_MAX
+
+/* ---- memory: all of it comes from ka__resize and goes through ka__free ---- */
+
+#if defined(KA_MALLOC) && defined(KA_REALLOC) && defined(KA_FREE)
+#elif !defined(KA_MALLOC) && !defined(KA_REALLOC) && !defined(KA_FREE)
+#  define KA_MALLOC(n) malloc(n)
+#  define KA_REALLOC(p, n) realloc(p, n)
+#  define KA_FREE(p) free(p)
+#else
+#  error "keyauth.h: define all of KA_MALLOC, KA_REALLOC and KA_FREE, or none"
+#endif
+
+/* Room for count things of a size, keeping what p held; NULL on failure, and p is as it was. */
+static void *ka__resize(void *p, size_t count, size_t size)
+{
+    if (count == 0 || count > PTRDIFF_MAX / size) return NULL;
+    return p ? KA_REALLOC(p, count * size) : KA_MALLOC(count * size);
+}
+
+static void *ka__alloc_zeroed(size_t count, size_t size)
+{
+    void *p = ka__resize(NULL, count, size);
+    return p ? memset(p, 0, count * size) : NULL;
+}
+
+static void ka__free(void *p)
+{
+    if (p) KA_FREE(p);
+}
+
+/* ---- threads: C11's; pthreads where <threads.h> is missing, and under ThreadSanitizer, which crashes
+        in threads that thrd_create made (gcc 12, clang 14); Win32 on Windows ---- */
+
+#if defined(__has_feature)
+#  if __has_feature(thread_sanitizer)
+#    define KA__TSAN 1
+#  endif
+#endif
+#if defined(__SANITIZE_THREAD__)
+#  define KA__TSAN 1
+#endif
+
+#if defined(_WIN32)
+typedef HANDLE ka__thread_id;
+#elif defined(__APPLE__) || defined(__STDC_NO_THREADS__) || defined(KA__TSAN)
+#  include <pthread.h>
+#  define KA__PTHREADS 1
+typedef pthread_t ka__thread_id;
+#else
+#  include <threads.h>
+typedef thrd_t ka__thread_id;
+#endif
+
+/* Stays where it is until it has been joined: the new thread reads it. */
+typedef struct { ka__thread_id id; void (*run)(void *); void *arg; } ka__thread;
+
+#if defined(_WIN32)
+static DWORD WINAPI ka__thread_main(void *t) { ((ka__thread *)t)->run(((ka__thread *)t)->arg); return 0; }
+#elif defined(KA__PTHREADS)
+static void *ka__thread_main(void *t) { ((ka__thread *)t)->run(((ka__thread *)t)->arg); return NULL; }
+#else
+static int ka__thread_main(void *t) { ((ka__thread *)t)->run(((ka__thread *)t)->arg); return 0; }
+#endif
+
+static int ka__thread_start(ka__thread *t, void (*run)(void *), void *arg)
+{
+    t->run = run;
+    t->arg = arg;
+#if defined(_WIN32)
+    t->id = CreateThread(NULL, 0, ka__thread_main, t, 0, NULL);
+    return t->id ? KA_OK : KA_ELIMIT;
+#elif defined(KA__PTHREADS)
+    return pthread_create(&t->id, NULL, ka__thread_main, t) == 0 ? KA_OK : KA_ELIMIT;
+#else
+    return thrd_create(&t->id, ka__thread_main, t) == thrd_success ? KA_OK : KA_ELIMIT;
+#endif
+}
+
+static void ka__thread_join(ka__thread *t)
+{
+#if defined(_WIN32)
+    WaitForSingleObject(t->id, INFINITE);
+    CloseHandle(t->id);
+#elif defined(KA__PTHREADS)
+    pthread_join(t->id, NULL);
+#else
+    thrd_join(t->id, NULL);
+#endif
+}
+
+/* ---- clock and random ---- */
+
+#if defined(_WIN32)
+int64_t ka_now_ms(void)
+{
+    return (int64_t)GetTickCount64();
+}
+
+void ka_sleep_ms(int ms)
+{
+    Sleep(ms > 0 ? (DWORD)ms : 0);
+}
+
+int ka_random(void *out, size_t n)
+{
+    unsigned char *p = out;
+    for (ULONG part; n > 0; p += part, n -= part) {
+        part = n < 65536 ? (ULONG)n : 65536;
+        if (BCryptGenRandom(NULL, p, part, BCRYPT_USE_SYSTEM_PREFERRED_RNG) != 0) return KA_ERANDOM;
+    }
+    return KA_OK;
+}
+#else
+int64_t ka_now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);   /* cannot fail: the clock exists, and so does t */
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+void ka_sleep_ms(int ms)
+{
+    if (ms <= 0) return;
+    struct timespec t = { ms / 1000, ms % 1000 * 1000000L };
+    nanosleep(&t, NULL);
+}
+
+/* Both calls give at most 256 bytes without a chance of being cut short. */
+int ka_random(void *out, size_t n)
+{
+    unsigned char *p = out;
+    for (size_t part; n > 0; p += part, n -= part) {
+        part = n < 256 ? n : 256;
+#  if defined(__linux__)
+        ssize_t got;
+        while ((got = getrandom(p, part, 0)) < 0 && errno == EINTR) {}
+        if (got != (ssize_t)part) return KA_ERANDOM;
+#  else
+        if (getentropy(p, part) != 0) return KA_ERANDOM;
+#  endif
+    }
+    return KA_OK;
+}
+#endif
+
+bool ka_is_terminal(int fd)
+{
+#if defined(_WIN32)
+    return _isatty(fd) != 0;
+#else
+    return isatty(fd) != 0;
+#endif
+}
+
+static bool ka__utc(time_t t, struct tm *out)
+{
+#if defined(_WIN32)
+    return gmtime_s(out, &t) == 0;
+#else
+    return gmtime_r(&t, out) != NULL;
+#endif
+}
+
+/* ---- event: how the parent sleeps. Its owner stores 1 in asleep, looks once more for work, and calls
+        ka__event_wait; who turns the 1 back into 0 calls ka__event_set, also from a signal handler.
+        A wait may end early. ---- */
+
+typedef struct {
+    _Atomic(uint32_t) asleep;
+#if defined(_WIN32)
+    HANDLE handle;
+#elif defined(__APPLE__)
+    semaphore_t sem;      /* Mach's: unlike a condition variable it may be signalled by a signal handler */
+#endif
+} ka__event;
+
+#if defined(_WIN32)
+static int ka__event_init(ka__event *e)
+{
+    atomic_init(&e->asleep, 0);
+    e->handle = CreateEventW(NULL, FALSE, FALSE, NULL);
+    return e->handle ? KA_OK : KA_EOS;
+}
+
+static void ka__event_free(ka__event *e) { CloseHandle(e->handle); }
+
+static void ka__event_wait(ka__event *e, int ms)
+{
+    WaitForSingleObject(e->handle, ms < 0 ? INFINITE : (DWORD)ms);
+}
+
+static void ka__event_set(ka__event *e) { SetEvent(e->handle); }
+
+#elif defined(__APPLE__)
+static int ka__event_init(ka__event *e)
+{
+    atomic_init(&e->asleep, 0);
+    return semaphore_create(mach_task_self(), &e->sem, SYNC_POLICY_FIFO, 0) == KERN_SUCCESS ? KA_OK : KA_EOS;
+}
+
+static void ka__event_free(ka__event *e) { semaphore_destroy(mach_task_self(), e->sem); }
+
+static void ka__event_wait(ka__event *e, int ms)
+{
+    mach_timespec_t t = { (unsigned)ms / 1000, ms % 1000 * 1000000 };
+    if (ms < 0) semaphore_wait(e->sem);
+    else semaphore_timedwait(e->sem, t);
+}
+
+static void ka__event_set(ka__event *e) { semaphore_signal(e->sem); }
+
+#else
+static int ka__event_init(ka__event *e)
+{
+    atomic_init(&e->asleep, 0);
+    return KA_OK;
+}
+
+static void ka__event_free(ka__event *e) { (void)e; }
+
+static void ka__event_wait(ka__event *e, int ms)
+{
+    struct { long s, ns; } t = { ms / 1000, ms % 1000 * 1000000L };   /* SYS_futex takes longs everywhere */
+    syscall(SYS_futex, &e->asleep, FUTEX_WAIT_PRIVATE, 1, ms < 0 ? NULL : &t, NULL, 0);
+}
+
+static void ka__event_set(ka__event *e) { syscall(SYS_futex, &e->asleep, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0); }
+#endif
+
+/* ---- sockets ---- */
+
+#if defined(_WIN32)
+typedef int ka__len;
+#define KA__FD(s) ((SOCKET)(s))
+#define KA__SEND_FLAGS 0
+
+static int ka__os_code(void) { return WSAGetLastError(); }
+
+static int ka__error_of(int code)
+{
+    switch (code) {
+    case WSAEWOULDBLOCK: case WSAEINTR: case WSAEINPROGRESS: return KA_EAGAIN;
+    case WSAEADDRINUSE:                                      return KA_EINUSE;
+    case WSAEADDRNOTAVAIL:                                   return KA_EADDR;
+    case WSAEACCES:                                          return KA_EPERM;
+    case WSAEMFILE: case WSAENOBUFS:                         return KA_ELIMIT;
+    case WSAECONNREFUSED: case WSAECONNRESET: case WSAECONNABORTED: case WSAETIMEDOUT:
+    case WSAENETUNREACH: case WSAEHOSTUNREACH: case WSAENOTCONN: case WSAESHUTDOWN: return KA_EOFFLINE;
+    default:                                                 return KA_EOS;
+    }
+}
+
+static int ka__os_start(void)
+{
+    WSADATA data;
+    return WSAStartup(MAKEWORD(2, 2), &data) == 0 ? KA_OK : KA_EOS;
+}
+
+static int ka__sock_prepare(ka__sock s)
+{
+    u_long on = 1;
+    return ioctlsocket(KA__FD(s), (long)FIONBIO, &on) == 0 ? KA_OK : KA_EOS;
+}
+
+static void ka__sock_close(ka__sock s) { closesocket(KA__FD(s)); }
+static void ka__sock_end(ka__sock s) { shutdown(KA__FD(s), SD_SEND); }
+
+static size_t ka__sock_waiting(ka__sock s)
+{
+    u_long n = 0;
+    return ioctlsocket(KA__FD(s), FIONREAD, &n) == 0 ? n : 0;
+}
+
+/* select, since WSAPoll tells nothing of a failed connect before Windows 10 2004. */
+static int ka__sock_wait(ka__sock s, int want, int ms)
+{
+    fd_set set, failed;
+    struct timeval t = { ms / 1000, ms % 1000 * 1000 };
+    FD_ZERO(&set);
+    FD_SET(KA__FD(s), &set);
+    failed = set;
+    int n = select(0, want == KA__IN ? &set : NULL, want == KA__OUT ? &set : NULL, &failed, &t);
+    return n > 0 ? KA_OK : n == 0 ? KA_ETIME : ka__error_of(ka__os_code());
+}
+
+/* Without this, Windows sends the SYN to a closed port three times over, which takes 2 s: far longer
+   than the waits of the retry policy. Older systems don't know it and are slower. */
+static void ka__sock_fail_fast(ka__sock s)
+{
+    struct { USHORT rtt; UCHAR max_syn_retransmissions; } rto = { 0xFFFF, 0xFE };   /* default; none */
+    DWORD got = 0;
+    WSAIoctl(KA__FD(s), _WSAIOW(IOC_VENDOR, 17) /* SIO_TCP_INITIAL_RTO */, &rto, sizeof rto, NULL, 0, &got, NULL, NULL);
+}
+#else
+typedef size_t ka__len;
+#define KA__FD(s) ((int)(s))
+
+static int ka__os_code(void) { return errno; }
+
+static int ka__error_of(int code)
+{
+    switch (code) {
+    case EAGAIN: case EINTR: case EINPROGRESS:      return KA_EAGAIN;
+    case EADDRINUSE:                                return KA_EINUSE;
+    case EADDRNOTAVAIL:                             return KA_EADDR;
+    case EACCES: case EPERM:                        return KA_EPERM;
+    case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM: return KA_ELIMIT;
+    case ECONNREFUSED: case ECONNRESET: case ECONNABORTED: case ETIMEDOUT:
+    case ENETUNREACH: case EHOSTUNREACH: case ENOTCONN: case EPIPE: return KA_EOFFLINE;
+    default:                                        return KA_EOS;
+    }
+}
+
+static int ka__os_start(void) { return KA_OK; }
+static void ka__sock_close(ka__sock s) { close(KA__FD(s)); }
+static void ka__sock_end(ka__sock s) { shutdown(KA__FD(s), SHUT_WR); }
+static void ka__sock_fail_fast(ka__sock s) { (void)s; }
+
+static size_t ka__sock_waiting(ka__sock s)
+{
+    int n = 0;
+    return ioctl(KA__FD(s), FIONREAD, &n) == 0 ? (size_t)n : 0;
+}
+
+static int ka__sock_wait(ka__sock s, int want, int ms)
+{
+    struct pollfd p = { KA__FD(s), want == KA__IN ? POLLIN : POLLOUT, 0 };
+    int n = poll(&p, 1, ms);
+    return n > 0 ? KA_OK : n == 0 ? KA_ETIME : ka__error_of(ka__os_code());
+}
+
+#  if defined(__linux__)
+#define KA__SEND_FLAGS MSG_NOSIGNAL
+#  else
+#define KA__SEND_FLAGS 0
+
+static int ka__sock_prepare(ka__sock s)
+{
+    int on = 1, flags = fcntl(KA__FD(s), F_GETFL);
+    if (flags < 0 || fcntl(KA__FD(s), F_SETFL, flags | O_NONBLOCK) < 0) return KA_EOS;
+    if (fcntl(KA__FD(s), F_SETFD, FD_CLOEXEC) < 0) return KA_EOS;
+    return setsockopt(KA__FD(s), SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on) == 0 ? KA_OK : KA_EOS;
+}
+#  endif
+#endif
+
+static int ka__sock_error(void) { return ka__error_of(ka__os_code()); }
+
+static int ka__sock_new(ka__sock *out)
+{
+#if defined(__linux__)
+    *out = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    return *out >= 0 ? KA_OK : ka__sock_error();
+#else
+#  if defined(_WIN32)
+    *out = (ka__sock)WSASocketW(AF_INET, SOCK_STREAM, 0, NULL, 0, WSA_FLAG_OVERLAPPED | 0x80 /* ..NO_HANDLE_INHERIT */);
+#  else
+    *out = socket(AF_INET, SOCK_STREAM, 0);
+#  endif
+    if (*out == -1) return ka__sock_error();
+    int r = ka__sock_prepare(*out);
+    if (r < 0) ka__sock_close(*out);
+    return r;
+#endif
+}
+
+static void ka__sock_no_delay(ka__sock s)
+{
+    int on = 1;
+    setsockopt(KA__FD(s), IPPROTO_TCP, TCP_NODELAY, (const char *)&on, sizeof on);
+}
+
+/* KA_EAGAIN: none is waiting. KA_EOFFLINE: one was, and has gone. */
+static int ka__sock_accept(ka__sock listener, ka__sock *out)
+{
+#if defined(__linux__)
+    *out = accept4(KA__FD(listener), NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    return *out >= 0 ? KA_OK : ka__sock_error();
+#else
+    *out = (ka__sock)accept(KA__FD(listener), NULL, NULL);
+    if (*out == -1) return ka__sock_error();
+    int r = ka__sock_prepare(*out);
+    if (r < 0) ka__sock_close(*out);
+    return r;
+#endif
+}
+
+/* The error of the call that just failed on s, which is closed; ka__os_code() still tells of that call. */
+static int ka__sock_fail(ka__sock s)
+{
+    int r = ka__sock_error(), code = ka__os_code();
+    ka__sock_close(s);
+#if defined(_WIN32)
+    WSASetLastError(code);
+#else
+    errno = code;
+#endif
+    return r;
+}
+
+static bool ka__address(const char *ip, int port, struct sockaddr_in *a)
+{
+    memset(a, 0, sizeof *a);
+    a->sin_family = AF_INET;
+    a->sin_port = htons((uint16_t)port);
+    return port >= 0 && port <= 65535 && inet_pton(AF_INET, ip, &a->sin_addr) == 1;
+}
+
+/* Listen on ip:port; *bound is the port it got. POSIX: SO_REUSEADDR, so that connections of a server
+   that just ended don't hold the port. Windows: there, that option would let anyone steal the port. */
+static int ka__sock_listen(const char *ip, int port, ka__sock *out, int *bound)
+{
+    struct sockaddr_in a;
+    socklen_t size = sizeof a;
+    int on = 1;
+    if (!ka__address(ip, port, &a)) return KA_EINVAL;
+    int r = ka__sock_new(out);
+    if (r < 0) return r;
+#if defined(_WIN32)
+    int option = SO_EXCLUSIVEADDRUSE;
+#else
+    int option = SO_REUSEADDR;
+#endif
+    if (setsockopt(KA__FD(*out), SOL_SOCKET, option, (const char *)&on, sizeof on) != 0 ||
+        bind(KA__FD(*out), (struct sockaddr *)&a, sizeof a) != 0 ||
+        listen(KA__FD(*out), KA_BACKLOG) != 0 ||
+        getsockname(KA__FD(*out), (struct sockaddr *)&a, &size) != 0)
+        return ka__sock_fail(*out);
+    /* Accepted sockets inherit it on Linux, macOS and Windows. And Wine 8 tells the owner of a listening
+       socket only after an option was set on it. */
+    ka__sock_no_delay(*out);
+    *bound = ntohs(a.sin_port);
+    return KA_OK;
+}
+
+/* KA_OK: connected; KA_EAGAIN: under way, wait for KA__OUT and ask ka__sock_connected. */
+static int ka__sock_connect(const char *ip, int port, ka__sock *out)
+{
+    struct sockaddr_in a;
+    if (!ka__address(ip, port, &a)) return KA_EINVAL;
+    int r = ka__sock_new(out);
+    if (r < 0) return r;
+    ka__sock_no_delay(*out);
+    ka__sock_fail_fast(*out);
+    if (connect(KA__FD(*out), (struct sockaddr *)&a, sizeof a) == 0) return KA_OK;
+    return ka__sock_error() == KA_EAGAIN ? KA_EAGAIN : ka__sock_fail(*out);
+}
+
+static int ka__sock_connected(ka__sock s)
+{
+    int code = 0;
+    socklen_t size = sizeof code;
+    if (getsockopt(KA__FD(s), SOL_SOCKET, SO_ERROR, (char *)&code, &size) != 0) return ka__sock_error();
+    return code ? ka__error_of(code) : KA_OK;
+}
+
+/* Bytes received; 0: the peer sends no more. */
+static ptrdiff_t ka__sock_recv(ka__sock s, char *out, size_t n)
+{
+    ptrdiff_t got = recv(KA__FD(s), out, (ka__len)n, 0);
+    return got >= 0 ? got : ka__sock_error();
+}
+
+static ptrdiff_t ka__sock_send(ka__sock s, const char *p, size_t n)
+{
+    ptrdiff_t sent = send(KA__FD(s), p, (ka__len)n, KA__SEND_FLAGS);
+    return sent >= 0 ? sent : ka__sock_error();
+}
+
+/* ---- poller: epoll, kqueue or WSAPoll, with a wake-up from other threads. A socket is known by its
+        token, a small number; ka__poller_set changes what it is watched for from `had` to `want`;
+        ka__poller_wait tells the tokens of those where something can be done or has failed. ---- */
+
+#if defined(__linux__)
+typedef struct { int epoll, wake; } ka__poller;
+
+static int ka__poller_init(ka__poller *p)
+{
+    /* Edge-triggered, so that nobody has to read the counter back to zero. */
+    struct epoll_event ev = { .events = EPOLLIN | EPOLLET, .data.u64 = KA__NO_TOKEN };
+    p->epoll = epoll_create1(EPOLL_CLOEXEC);
+    p->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (p->epoll >= 0 && p->wake >= 0 && epoll_ctl(p->epoll, EPOLL_CTL_ADD, p->wake, &ev) == 0) return KA_OK;
+    int r = ka__sock_error();
+    if (p->epoll >= 0) close(p->epoll);
+    if (p->wake >= 0) close(p->wake);
+    return r;
+}
+
+static void ka__poller_free(ka__poller *p)
+{
+    close(p->wake);
+    close(p->epoll);
+}
+
+static int ka__poller_set(ka__poller *p, ka__sock s, uint32_t token, int had, int want)
+{
+    struct epoll_event ev = { .events = 0, .data.u64 = token };
+    if (want & KA__IN) ev.events |= EPOLLIN;
+    if (want & KA__OUT) ev.events |= EPOLLOUT;
+    if (want & KA__SHARED) ev.events |= EPOLLEXCLUSIVE;    /* one newcomer wakes one worker */
+    int op = had == KA__UNWATCHED ? EPOLL_CTL_ADD : want == KA__UNWATCHED ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
+    return epoll_ctl(p->epoll, op, KA__FD(s), &ev) == 0 ? KA_OK : ka__sock_error();
+}
+
+static int ka__poller_wait(ka__poller *p, uint32_t *tokens, int max, int ms)
+{
+    struct epoll_event ev[256];
+    int n = epoll_wait(p->epoll, ev, max < 256 ? max : 256, ms), out = 0;
+    for (int i = 0; i < n; i++)
+        if (ev[i].data.u64 != KA__NO_TOKEN) tokens[out++] = (uint32_t)ev[i].data.u64;
+    return out;
+}
+
+static void ka__poller_wake(ka__poller *p)
+{
+    uint64_t one = 1;
+    if (write(p->wake, &one, sizeof one) < 0) {}   /* EAGAIN alone: it is awake many times over */
+}
+
+#elif defined(__APPLE__)
+typedef struct { int kq; } ka__poller;
+
+static int ka__poller_init(ka__poller *p)
+{
+    struct kevent ev;
+    EV_SET(&ev, 0, EVFILT_USER, EV_ADD | EV_CLEAR, 0, 0, (void *)(uintptr_t)KA__NO_TOKEN);
+    p->kq = kqueue();
+    if (p->kq < 0) return ka__sock_error();
+    if (kevent(p->kq, &ev, 1, NULL, 0, NULL) == 0) return KA_OK;
+    int r = ka__sock_error();
+    close(p->kq);
+    return r;
+}
+
+static void ka__poller_free(ka__poller *p) { close(p->kq); }
+
+static int ka__poller_set(ka__poller *p, ka__sock s, uint32_t token, int had, int want)
+{
+    static const struct { int bit; int16_t filter; } kinds[] = { { KA__IN, EVFILT_READ }, { KA__OUT, EVFILT_WRITE } };
+    if (had == KA__UNWATCHED) had = 0;
+    if (want == KA__UNWATCHED) want = 0;
+    for (int i = 0; i < 2; i++) {
+        struct kevent ev;
+        if (((had ^ want) & kinds[i].bit) == 0) continue;
+        EV_SET(&ev, (uintptr_t)s, kinds[i].filter, want & kinds[i].bit ? EV_ADD : EV_DELETE, 0, 0, (void *)(uintptr_t)token);
+        if (kevent(p->kq, &ev, 1, NULL, 0, NULL) != 0) return ka__sock_error();
+    }
+    return KA_OK;
+}
+
+static int ka__poller_wait(ka__poller *p, uint32_t *tokens, int max, int ms)
+{
+    struct kevent ev[256];
+    struct timespec t = { ms / 1000, ms % 1000 * 1000000L };
+    int n = kevent(p->kq, NULL, 0, ev, max < 256 ? max : 256, ms < 0 ? NULL : &t), out = 0;
+    for (int i = 0; i < n; i++)
+        if ((uint32_t)(uintptr_t)ev[i].udata != KA__NO_TOKEN) tokens[out++] = (uint32_t)(uintptr_t)ev[i].udata;
+    return out;
+}
+
+static void ka__poller_wake(ka__poller *p)
+{
+    struct kevent ev;
+    EV_SET(&ev, 0, EVFILT_USER, 0, NOTE_TRIGGER, 0, (void *)(uintptr_t)KA__NO_TOKEN);
+    kevent(p->kq, &ev, 1, NULL, 0, NULL);
+}
+
+#else
+/* fds[0] is the wake-up, a datagram socket that is connected to itself. place[token] is the index in fds. */
+typedef struct {
+    WSAPOLLFD *fds;
+    uint32_t  *tokens, *place;
+    uint32_t   n, capacity, places, turn;
+} ka__poller;
+
+static int ka__poller_grow(ka__poller *p, uint32_t token)
+{
+    if (p->n == p->capacity) {
+        uint32_t capacity = p->capacity ? p->capacity * 2 : 64;
+        void *fds = ka__resize(p->fds, capacity, sizeof *p->fds);
+        if (fds) p->fds = fds;
+        void *tokens = ka__resize(p->tokens, capacity, sizeof *p->tokens);
+        if (tokens) p->tokens = tokens;
+        if (!fds || !tokens) return KA_ENOMEM;
+        p->capacity = capacity;
+    }
+    if (token != KA__NO_TOKEN && token >= p->places) {
+        uint32_t places = token < 32 ? 64 : token * 2;
+        void *place = ka__resize(p->place, places, sizeof *p->place);
+        if (!place) return KA_ENOMEM;
+        p->place = place;
+        p->places = places;
+    }
+    return KA_OK;
+}
+
+static int ka__poller_add(ka__poller *p, ka__sock s, uint32_t token)
+{
+    int r = ka__poller_grow(p, token);
+    if (r < 0) return r;
+    p->fds[p->n].fd = KA__FD(s);
+    p->tokens[p->n] = token;
+    if (token != KA__NO_TOKEN) p->place[token] = p->n;
+    p->n++;
+    return KA_OK;
+}
+
+static void ka__poller_free(ka__poller *p)
+{
+    if (p->n) closesocket(p->fds[0].fd);
+    ka__free(p->fds);
+    ka__free(p->tokens);
+    ka__free(p->place);
+}
+
+static int ka__poller_init(ka__poller *p)
+{
+    struct sockaddr_in a;
+    int size = sizeof a;
+    memset(p, 0, sizeof *p);
+    SOCKET s = WSASocketW(AF_INET, SOCK_DGRAM, 0, NULL, 0, WSA_FLAG_OVERLAPPED | 0x80);
+    if (s == INVALID_SOCKET) return ka__sock_error();
+    ka__address("127.0.0.1", 0, &a);
+    int r = KA_EOS;
+    if (bind(s, (struct sockaddr *)&a, sizeof a) == 0 && getsockname(s, (struct sockaddr *)&a, &size) == 0 &&
+        connect(s, (struct sockaddr *)&a, sizeof a) == 0)
+        r = ka__sock_prepare((ka__sock)s);
+    if (r == KA_OK) r = ka__poller_add(p, (ka__sock)s, KA__NO_TOKEN);
+    if (r < 0) {
+        closesocket(s);
+        ka__poller_free(p);
+        return r;
+    }
+    p->fds[0].events = POLLRDNORM;
+    return KA_OK;
+}
+
+static int ka__poller_set(ka__poller *p, ka__sock s, uint32_t token, int had, int want)
+{
+    if (had == KA__UNWATCHED) {
+        int r = ka__poller_add(p, s, token);
+        if (r < 0) return r;
+    }
+    uint32_t at = p->place[token];
+    if (want == KA__UNWATCHED) {
+        p->n--;
+        p->fds[at] = p->fds[p->n];
+        p->tokens[at] = p->tokens[p->n];
+        p->place[p->tokens[at]] = at;
+        return KA_OK;
+    }
+    p->fds[at].events = (SHORT)((want & KA__IN ? POLLRDNORM : 0) | (want & KA__OUT ? POLLWRNORM : 0));
+    p->fds[at].revents = 0;
+    return KA_OK;
+}
+
+static int ka__poller_wait(ka__poller *p, uint32_t *tokens, int max, int ms)
+{
+    char junk[64];
+    int n = WSAPoll(p->fds, p->n, ms), out = 0;
+    if (n <= 0) return 0;
+    if (p->fds[0].revents)
+        while (recv(p->fds[0].fd, junk, sizeof junk, 0) > 0) {}
+    for (uint32_t i = 0; i < p->n && out < max; i++) {     /* from another place each time, to be fair */
+        uint32_t at = (p->turn + i) % p->n;
+        if (at != 0 && p->fds[at].revents) tokens[out++] = p->tokens[at];
+    }
+    p->turn++;
+    return out;
+}
+
+static void ka__poller_wake(ka__poller *p)
+{
+    send(p->fds[0].fd, "", 1, 0);
+}
+#endif
+
+/* ---- processes: restart this one; find and kill the one behind a connection ---- */
+
+/* The four addresses of a connection, seen from here. */
+typedef struct { struct sockaddr_in mine, theirs; } ka__pair;
+
+/* Contracts of the next three, which every system has:
+   ka__owner_find    the one process that holds both the far end of a connection and the socket that
+                     listens there; KA_OK, KA_ENOTFOUND, KA_EINUSE (several do), KA_EPERM
+   ka__process_open  a handle of a process, so that its PID can't come to mean another one
+   ka__process_end   kill it, wait for its end (ms at most), close the handle; KA_OK, KA_EPERM, KA_ETIME */
+
+#if defined(_WIN32)
+typedef HANDLE ka__process;
+
+static MIB_TCPTABLE_OWNER_PID *ka__tcp_table(void)
+{
+    MIB_TCPTABLE_OWNER_PID *t = NULL;
+    DWORD size = 65536, r;
+    do {     /* the table may have grown between two calls: twice what it asked for, and again */
+        size *= 2;
+        void *more = ka__resize(t, size, 1);
+        if (!more) break;
+        t = more;
+        r = GetExtendedTcpTable(t, &size, FALSE, AF_INET, TCP_TABLE_OWNER_PID_ALL, 0);
+        if (r == NO_ERROR) return t;
+    } while (r == ERROR_INSUFFICIENT_BUFFER);
+    ka__free(t);
+    return NULL;
+}
+
+/* Wine 8 doesn't know whose an accepted socket is (0): there it is the listener's, if one process listens. */
+static int ka__owner_find(const ka__pair *pair, int64_t *pid)
+{
+    MIB_TCPTABLE_OWNER_PID *t = ka__tcp_table();
+    const DWORD here = pair->theirs.sin_addr.s_addr;
+    bool connected = false, listening = false, several = false;
+    DWORD owner = 0, found = 0;
+    if (!t) return KA_EOS;
+    for (DWORD i = 0; i < t->dwNumEntries; i++) {
+        const MIB_TCPROW_OWNER_PID *row = &t->table[i];
+        if (row->dwState == MIB_TCP_STATE_ESTAB && row->dwLocalAddr == here && (u_short)row->dwLocalPort == pair->theirs.sin_port &&
+            row->dwRemoteAddr == pair->mine.sin_addr.s_addr && (u_short)row->dwRemotePort == pair->mine.sin_port) {
+            connected = true;
+            owner = row->dwOwningPid;
+        }
+    }
+    for (DWORD i = 0; i < t->dwNumEntries && connected; i++) {
+        const MIB_TCPROW_OWNER_PID *row = &t->table[i];
+        if (row->dwState != MIB_TCP_STATE_LISTEN || (u_short)row->dwLocalPort != pair->theirs.sin_port) continue;
+        if ((row->dwLocalAddr != here && row->dwLocalAddr != 0) || (owner && row->dwOwningPid != owner)) continue;
+        several = several || (listening && row->dwOwningPid != found);
+        listening = true;
+        found = row->dwOwningPid;
+    }
+    ka__free(t);
+    *pid = several ? 0 : found;
+    return several ? KA_EINUSE : found ? KA_OK : KA_ENOTFOUND;
+}
+
+static bool ka__process_is_me(int64_t pid) { return pid == (int64_t)GetCurrentProcessId(); }
+
+static int ka__process_open(int64_t pid, ka__process *p)
+{
+    *p = OpenProcess(PROCESS_TERMINATE | SYNCHRONIZE, FALSE, (DWORD)pid);
+    if (*p) return KA_OK;
+    return GetLastError() == ERROR_ACCESS_DENIED ? KA_EPERM : KA_ENOTFOUND;
+}
+
+static void ka__process_close(ka__process p) { CloseHandle(p); }
+
+static int ka__process_end(ka__process p, int64_t pid, int ms)
+{
+    (void)pid;
+    int r = TerminateProcess(p, 1) ? KA_OK : KA_EPERM;
+    if (r == KA_OK && WaitForSingleObject(p, (DWORD)ms) != WAIT_OBJECT_0) r = KA_ETIME;
+    CloseHandle(p);
+    return r;
+}
+
+int ka_restart(const char *arg)
+{
+    WCHAR exe[MAX_PATH + 1], line[1024];
+    size_t n = strlen(arg);
+    DWORD path = GetModuleFileNameW(NULL, exe, MAX_PATH), code = 1;
+    if (path == 0 || path >= MAX_PATH) return KA_EOS;
+    if (path + n + 6 > sizeof line / sizeof *line) return KA_EINVAL;
+    WCHAR *w = line;
+    *w++ = L'"';
+    for (const WCHAR *e = exe; *e; ) *w++ = *e++;
+    for (const char *q = "\" \""; *q; ) *w++ = (WCHAR)*q++;
+    for (; *arg; arg++) {
+        if (*arg < ' ' || *arg > '~' || *arg == '"' || *arg == '\\') return KA_EINVAL;
+        *w++ = (WCHAR)*arg;
+    }
+    *w++ = L'"';
+    *w = 0;
+
+    STARTUPINFOW start;
+    PROCESS_INFORMATION child;
+    memset(&start, 0, sizeof start);
+    start.cb = sizeof start;
+    start.dwFlags = STARTF_USESTDHANDLES;
+    start.hStdInput = GetStdHandle(STD_INPUT_HANDLE);
+    start.hStdOutput = GetStdHandle(STD_OUTPUT_HANDLE);
+    start.hStdError = GetStdHandle(STD_ERROR_HANDLE);
+    if (!CreateProcessW(exe, line, NULL, NULL, TRUE, 0, NULL, NULL, &start, &child)) return KA_EOS;
+    CloseHandle(child.hThread);
+    WaitForSingleObject(child.hProcess, INFINITE);
+    GetExitCodeProcess(child.hProcess, &code);
+    CloseHandle(child.hProcess);
+    return (int)(code & 0x7FFFFFFF);
+}
+
+#else
+static bool ka__process_is_me(int64_t pid) { return pid == (int64_t)getpid(); }
+
+static int ka__exec_self(char *path, const char *arg)
+{
+    char copy[1024];      /* exec's argv is not const */
+    size_t n = strlen(arg);
+    if (n >= sizeof copy) return KA_EINVAL;
+    for (size_t i = 0; i < n; i++)
+        if (arg[i] < ' ' || arg[i] > '~' || arg[i] == '"' || arg[i] == '\\') return KA_EINVAL;
+    memcpy(copy, arg, n + 1);
+    char *argv[] = { path, copy, NULL };
+    execv(path, argv);
+    return KA_EOS;
+}
+
+#  if defined(__linux__)
+typedef int ka__process;      /* a pidfd */
+
+#ifndef SYS_pidfd_send_signal
+#  define SYS_pidfd_send_signal 424
+#endif
+#ifndef SYS_pidfd_open
+#  define SYS_pidfd_open 434
+#endif
+
+enum { KA__HOLDS_CONNECTION = 1, KA__HOLDS_LISTENER = 2 };
+
+/* What /proc/net tells of a server: the inode of its end of our connection, and of what listens there. */
+typedef struct { unsigned long connection, listeners[16], uid; int listeners_n; } ka__inodes;
+
+/* Add what a table of the kernel's knows (man 5 proc, /proc/net/tcp): addresses are hex words as they lie
+   in memory. In tcp6, prefix makes IPv4 addresses of it. */
+static void ka__inodes_read(ka__inodes *in, const char *table, const char *prefix, const ka__pair *pair)
+{
+    char theirs[64], mine[64], port[8], line[512], local[64], remote[64];
+    unsigned state;
+    unsigned long uid, inode;
+    snprintf(port, sizeof port, ":%04X", ntohs(pair->theirs.sin_port));
+    snprintf(theirs, sizeof theirs, "%s%08X%s", prefix, pair->theirs.sin_addr.s_addr, port);
+    snprintf(mine, sizeof mine, "%s%08X:%04X", prefix, pair->mine.sin_addr.s_addr, ntohs(pair->mine.sin_port));
+    FILE *f = fopen(table, "re");
+    if (!f) return;
+    while (fgets(line, sizeof line, f)) {
+        if (sscanf(line, " %*u: %63s %63s %x %*s %*s %*s %lu %*s %lu", local, remote, &state, &uid, &inode) != 5) continue;
+        bool here = strcmp(local, theirs) == 0;
+        bool any = strcmp(local + strspn(local, "0"), port) == 0;
+        if (here && strcmp(remote, mine) == 0) {
+            in->connection = inode;
+            in->uid = uid;
+        } else if ((here || any) && state == TCP_LISTEN && in->listeners_n < 16) {
+            in->listeners[in->listeners_n++] = inode;
+        }
+    }
+    fclose(f);
+}
+
+/* Which of these sockets are in a table of descriptors, /proc/PID/fd? */
+static int ka__inodes_held(const ka__inodes *in, const char *folder)
+{
+    int held = 0;
+    DIR *d = opendir(folder);
+    if (!d) return 0;
+    for (struct dirent *e; (e = readdir(d)) != NULL; ) {
+        char link[64];
+        unsigned long inode;
+        ssize_t n = readlinkat(dirfd(d), e->d_name, link, sizeof link - 1);
+        if (n < 0) continue;
+        link[n] = 0;
+        if (sscanf(link, "socket:[%lu]", &inode) != 1) continue;
+        if (inode == in->connection) held |= KA__HOLDS_CONNECTION;
+        for (int i = 0; i < in->listeners_n; i++)
+            if (inode == in->listeners[i]) held |= KA__HOLDS_LISTENER;
+    }
+    closedir(d);
+    return held;
+}
+
+/* The same for a process: its main table, and those of threads that have one of their own (unshare(2),
+   CLONE_FILES), which kcmp(2) tells apart. */
+static int ka__process_holds(const ka__inodes *in, const char *pid)
+{
+    char folder[96];
+    snprintf(folder, sizeof folder, "/proc/%.20s/fd", pid);
+    int held = ka__inodes_held(in, folder);
+    snprintf(folder, sizeof folder, "/proc/%.20s/task", pid);
+    DIR *d = opendir(folder);
+    if (!d) return held;
+    for (struct dirent *e; (e = readdir(d)) != NULL; ) {
+        if (!isdigit((unsigned char)e->d_name[0])) continue;
+        if (syscall(SYS_kcmp, atol(pid), atol(e->d_name), 2 /* KCMP_FILES */, 0, 0) == 0) continue;
+        snprintf(folder, sizeof folder, "/proc/%.20s/task/%.20s/fd", pid, e->d_name);
+        held |= ka__inodes_held(in, folder);
+    }
+    closedir(d);
+    return held;
+}
+
+static int ka__owner_find(const ka__pair *pair, int64_t *pid)
+{
+    ka__inodes in = { 0 };
+    char mapped[25];
+    snprintf(mapped, sizeof mapped, "0000000000000000%08X", htonl(0xFFFF));
+    *pid = 0;
+    ka__inodes_read(&in, "/proc/net/tcp", "", pair);
+    ka__inodes_read(&in, "/proc/net/tcp6", mapped, pair);
+    if (!in.connection) return KA_ENOTFOUND;
+    DIR *d = opendir("/proc");
+    if (!d) return KA_EOS;
+    int r = KA_ENOTFOUND;
+    for (struct dirent *e; (e = readdir(d)) != NULL; ) {
+        if (!isdigit((unsigned char)e->d_name[0])) continue;
+        if (ka__process_holds(&in, e->d_name) != (KA__HOLDS_CONNECTION | KA__HOLDS_LISTENER)) continue;
+        r = *pid ? KA_EINUSE : KA_OK;
+        *pid = atol(e->d_name);
+    }
+    closedir(d);
+    return r == KA_ENOTFOUND && geteuid() != 0 && in.uid != geteuid() ? KA_EPERM : r;
+}
+
+static int ka__process_open(int64_t pid, ka__process *p)
+{
+    *p = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);      /* Linux 5.3; closes on exec */
+    return *p >= 0 ? KA_OK : errno == ESRCH ? KA_ENOTFOUND : ka__sock_error();
+}
+
+static void ka__process_close(ka__process p) { close(p); }
+
+static int ka__process_end(ka__process p, int64_t pid, int ms)
+{
+    (void)pid;
+    int r = KA_OK;
+    if (syscall(SYS_pidfd_send_signal, p, SIGKILL, NULL, 0) != 0 && errno != ESRCH) r = ka__sock_error();
+    while (r == KA_OK && (r = ka__sock_wait(p, KA__IN, ms)) == KA_EAGAIN) r = KA_OK;   /* readable: it has ended */
+    close(p);
+    return r;
+}
+
+int ka_restart(const char *arg)
+{
+    char path[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (n < 0) return KA_EOS;
+    path[n] = 0;
+    if (access(path, X_OK) == 0) return ka__exec_self(path, arg);
+    char self[] = "/proc/self/exe";       /* the file was moved or replaced: what runs can still be run again */
+    return ka__exec_self(self, arg);
+}
+
+#  else
+typedef int ka__process;      /* a kqueue that tells of its end */
+
+static bool ka__holds(int pid, const ka__pair *pair)
+{
+    bool connection = false, listener = false;
+    int size = proc_pidinfo(pid, PROC_PIDLISTFDS, 0, NULL, 0);
+    if (size <= 0) return false;
+    struct proc_fdinfo *fds = ka__resize(NULL, (size_t)size * 2, 1);
+    if (!fds) return false;
+    int n = proc_pidinfo(pid, PROC_PIDLISTFDS, 0, fds, size * 2) / (int)sizeof *fds;
+    for (int i = 0; i < n; i++) {
+        struct socket_fdinfo info;
+        if (fds[i].proc_fdtype != PROX_FDTYPE_SOCKET) continue;
+        if (proc_pidfdinfo(pid, fds[i].proc_fd, PROC_PIDFDSOCKETINFO, &info, sizeof info) != (int)sizeof info) continue;
+        if (info.psi.soi_kind != SOCKINFO_TCP) continue;
+        const struct tcp_sockinfo *tcp = &info.psi.soi_proto.pri_tcp;
+        const struct in_sockinfo *in = &tcp->tcpsi_ini;
+        if ((in_port_t)in->insi_lport != pair->theirs.sin_port) continue;
+        in_addr_t local = in->insi_laddr.ina_46.i46a_addr4.s_addr;       /* of a mapped IPv6 address too */
+        bool here = local == pair->theirs.sin_addr.s_addr;
+        if (tcp->tcpsi_state == TSI_S_LISTEN && (here || local == 0)) listener = true;
+        if (here && (in_port_t)in->insi_fport == pair->mine.sin_port &&
+            in->insi_faddr.ina_46.i46a_addr4.s_addr == pair->mine.sin_addr.s_addr) connection = true;
+    }
+    ka__free(fds);
+    return connection && listener;
+}
+
+static int ka__owner_find(const ka__pair *pair, int64_t *pid)
+{
+    int r = KA_ENOTFOUND, size = proc_listpids(PROC_ALL_PIDS, 0, NULL, 0);
+    pid_t *pids = size > 0 ? ka__resize(NULL, (size_t)size * 2, 1) : NULL;
+    if (!pids) return KA_EOS;
+    int n = proc_listpids(PROC_ALL_PIDS, 0, pids, size * 2) / (int)sizeof *pids;
+    *pid = 0;
+    for (int i = 0; i < n; i++) {
+        if (pids[i] == 0 || !ka__holds(pids[i], pair)) continue;
+        r = *pid ? KA_EINUSE : KA_OK;
+        *pid = pids[i];
+    }
+    ka__free(pids);
+    return r;
+}
+
+static int ka__process_open(int64_t pid, ka__process *p)
+{
+    struct kevent ev;
+    EV_SET(&ev, (uintptr_t)pid, EVFILT_PROC, EV_ADD, NOTE_EXIT, 0, NULL);
+    *p = kqueue();
+    if (*p < 0) return ka__sock_error();
+    if (kevent(*p, &ev, 1, NULL, 0, NULL) == 0) return KA_OK;
+    int r = errno == ESRCH ? KA_ENOTFOUND : ka__sock_error();
+    close(*p);
+    return r;
+}
+
+static void ka__process_close(ka__process p) { close(p); }
+
+/* macOS kills by PID alone; between the second look and this lie microseconds, and no PID comes round in those. */
+static int ka__process_end(ka__process p, int64_t pid, int ms)
+{
+    struct kevent ev;
+    struct timespec t = { ms / 1000, ms % 1000 * 1000000L };
+    int r = kill((pid_t)pid, SIGKILL) == 0 || errno == ESRCH ? KA_OK : ka__sock_error();
+    if (r == KA_OK && kevent(p, NULL, 0, &ev, 1, &t) != 1) r = KA_ETIME;
+    close(p);
+    return r;
+}
+
+int ka_restart(const char *arg)
+{
+    char path[PATH_MAX];
+    uint32_t n = sizeof path;
+    return _NSGetExecutablePath(path, &n) == 0 ? ka__exec_self(path, arg) : KA_EOS;
+}
+#  endif
+#endif
+
+/* A socket that was just accepted has no owner to be seen yet, hence the patience of one second. */
+static int ka__peer_kill(ka__sock s, int64_t *pid)
+{
+    ka__pair pair;
+    socklen_t a = sizeof pair.mine, b = sizeof pair.theirs;
+    int64_t again = 0, until = ka_now_ms() + 1000;
+    *pid = 0;
+    if (getsockname(KA__FD(s), (struct sockaddr *)&pair.mine, &a) != 0 ||
+        getpeername(KA__FD(s), (struct sockaddr *)&pair.theirs, &b) != 0) return KA_EOFFLINE;
+    int r;
+    while ((r = ka__owner_find(&pair, pid)) == KA_ENOTFOUND && ka_now_ms() < until) ka_sleep_ms(20);
+    if (r < 0) return r;
+    if (ka__process_is_me(*pid)) return KA_EPERM;
+    ka__process p;
+    r = ka__process_open(*pid, &p);
+    if (r < 0) return r;
+    r = ka__owner_find(&pair, &again);      /* the handle is held now: is it still that process? */
+    if (r == KA_OK && again == *pid) return ka__process_end(p, *pid, 5000);
+    ka__process_close(p);
+    return r < 0 ? r : KA_ENOTFOUND;
+}
+
+/* ---- interrupts: run a function, which must be safe in a signal handler, at the first of them ---- */
+
+static void (*ka__interrupt_run)(void);
+
+#if defined(_WIN32)
+static BOOL WINAPI ka__interrupt_handler(DWORD kind)
+{
+    static LONG seen;
+    if (InterlockedExchange(&seen, 1)) return FALSE;       /* the second one: the system's own handler */
+    ka__interrupt_run();
+    if (kind != CTRL_C_EVENT && kind != CTRL_BREAK_EVENT) Sleep(INFINITE);   /* returning would end the process */
+    return TRUE;
+}
+
+static int ka__interrupts_catch(void (*run)(void))
+{
+    ka__interrupt_run = run;
+    SetConsoleCtrlHandler(NULL, FALSE);     /* a parent may have had Ctrl+C ignored; that is inherited */
+    return SetConsoleCtrlHandler(ka__interrupt_handler, TRUE) ? KA_OK : KA_EOS;
+}
+#else
+static void ka__interrupt_handler(int number)
+{
+    int code = errno;
+    (void)number;
+    ka__interrupt_run();
+    errno = code;
+}
+
+static int ka__interrupts_catch(void (*run)(void))
+{
+    struct sigaction a;
+    memset(&a, 0, sizeof a);
+    a.sa_handler = ka__interrupt_handler;
+    a.sa_flags = SA_RESTART | (int)SA_RESETHAND;
+    sigemptyset(&a.sa_mask);
+    ka__interrupt_run = run;
+    return sigaction(SIGINT, &a, NULL) == 0 && sigaction(SIGTERM, &a, NULL) == 0 ? KA_OK : KA_EOS;
+}
+#endif
+
+/* ================================================================================================
+   2 bytes
+
+   Nothing here allocates or fails for reasons of its own. */
+
+const char *ka_error_text(int error)
+{
+    switch (error) {
+#define KA__TEXT(name, value, text) case name: return text;
+    KA_ERRORS(KA__TEXT)
+#undef KA__TEXT
+    default: return error >= 0 ? "success" : "unknown error";
+    }
+}
+
+bool ka_is(ka_str s, const char *text)
+{
+    return s.n == strlen(text) && memcmp(s.p, text, s.n) == 0;
+}
+
+static char ka__lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c;
+}
+
+/* As ka_is, but letters match in either case; text is in lower case. */
+static bool ka__is_nocase(ka_str s, const char *text)
+{
+    size_t i = 0;
+    while (i < s.n && text[i] && ka__lower(s.p[i]) == text[i]) i++;
+    return i == s.n && text[i] == 0;
+}
+
+void ka_wipe(void *p, size_t n)
+{
+    volatile unsigned char *v = p;      /* volatile: a plain memset before a free or return may be left out */
+    while (n--) *v++ = 0;
+}
+
+bool ka_eq_ct(const void *a, const void *b, size_t n)
+{
+    const unsigned char *x = a, *y = b;
+    unsigned char differ = 0;
+    for (size_t i = 0; i < n; i++) differ |= (unsigned char)(x[i] ^ y[i]);
+    return differ == 0;
+}
+
+static const char ka__b64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+ptrdiff_t ka_b64_encode(char *out, size_t cap, const void *in, size_t n)
+{
+    const unsigned char *p = in;
+    char *o = out;
+    if (n > PTRDIFF_MAX / 2 || cap < KA_B64_ENCODED(n)) return KA_ENOSPC;
+    for (; n > 0; o += 4) {
+        uint32_t v = (uint32_t)p[0] << 16 | (n > 1 ? (uint32_t)p[1] << 8 : 0) | (n > 2 ? p[2] : 0);
+        o[0] = ka__b64_digits[v >> 18];
+        o[1] = ka__b64_digits[v >> 12 & 63];
+        o[2] = n > 1 ? ka__b64_digits[v >> 6 & 63] : '=';
+        o[3] = n > 2 ? ka__b64_digits[v & 63] : '=';
+        size_t used = n < 3 ? n : 3;
+        p += used;
+        n -= used;
+    }
+    return o - out;
+}
+
+/* The value of a base64 digit, or 64. */
+static unsigned ka__b64_value(char c)
+{
+    if (c >= 'A' && c <= 'Z') return (unsigned)(c - 'A');
+    if (c >= 'a' && c <= 'z') return (unsigned)(c - 'a') + 26;
+    if (c >= '0' && c <= '9') return (unsigned)(c - '0') + 52;
+    return c == '+' ? 62 : c == '/' ? 63 : 64;
+}
+
+ptrdiff_t ka_b64_decode(void *out, size_t cap, const char *in, size_t n)
+{
+    unsigned char *o = out;
+    if (n % 4 != 0) return KA_ESYNTAX;
+    if (n == 0) return 0;
+    size_t pad = in[n - 1] != '=' ? 0 : in[n - 2] != '=' ? 1 : 2;
+    size_t size = n / 4 * 3 - pad;
+    if (size > cap) return KA_ENOSPC;
+    for (size_t i = 0; i < n; i += 4) {
+        size_t digits = i + 4 == n ? 4 - pad : 4;
+        uint32_t v = 0;
+        for (size_t k = 0; k < 4; k++) {
+            unsigned d = k < digits ? ka__b64_value(in[i + k]) : 0;
+            if (d == 64) return KA_ESYNTAX;
+            v = v << 6 | d;
+        }
+        if (digits < 4 && (v & (digits == 3 ? 0xFFu : 0xFFFFu))) return KA_ESYNTAX;   /* s.3.5: spare bits */
+        *o++ = (unsigned char)(v >> 16);
+        if (digits > 2) *o++ = (unsigned char)(v >> 8);
+        if (digits > 3) *o++ = (unsigned char)v;
+    }
+    return (ptrdiff_t)size;
+}
+
+static uint32_t ka__ror(uint32_t x, int n) { return x >> n | x << (32 - n); }
+
+/* One block of 64 bytes (FIPS 180-4 s.6.2.2). */
+static void ka__sha256_block(uint32_t h[8], const unsigned char *p)
+{
+    static const uint32_t k[64] = {
+        0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+        0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+        0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+        0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+        0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+        0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+        0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+        0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2
+    };
+    uint32_t w[64], a = h[0], b = h[1], c = h[2], d = h[3], e = h[4], f = h[5], g = h[6], z = h[7];
+    for (int i = 0; i < 16; i++, p += 4)
+        w[i] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+    for (int i = 16; i < 64; i++) {
+        uint32_t x = w[i - 15], y = w[i - 2];
+        w[i] = w[i - 16] + w[i - 7] + (ka__ror(x, 7) ^ ka__ror(x, 18) ^ x >> 3) + (ka__ror(y, 17) ^ ka__ror(y, 19) ^ y >> 10);
+    }
+    for (int i = 0; i < 64; i++) {
+        uint32_t t = z + (ka__ror(e, 6) ^ ka__ror(e, 11) ^ ka__ror(e, 25)) + ((e & f) ^ (~e & g)) + k[i] + w[i];
+        uint32_t u = (ka__ror(a, 2) ^ ka__ror(a, 13) ^ ka__ror(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+        z = g; g = f; f = e; e = d + t;
+        d = c; c = b; b = a; a = t + u;
+    }
+    h[0] += a; h[1] += b; h[2] += c; h[3] += d; h[4] += e; h[5] += f; h[6] += g; h[7] += z;
+    ka_wipe(w, sizeof w);      /* it holds the message: a key, here */
+}
+
+void ka_sha256(unsigned char digest[32], const void *in, size_t n)
+{
+    uint32_t h[8] = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19 };
+    const unsigned char *p = in;
+    unsigned char last[128] = { 0 };
+    size_t rest = n % 64, size = rest < 56 ? 64 : 128;
+    for (size_t i = 0; i + 64 <= n; i += 64) ka__sha256_block(h, p + i);
+    if (rest) memcpy(last, p + n - rest, rest);
+    last[rest] = 0x80;
+    for (size_t i = 0; i < 8; i++) last[size - 1 - i] = (unsigned char)((uint64_t)n * 8 >> 8 * i);
+    for (size_t i = 0; i < size; i += 64) ka__sha256_block(h, last + i);
+    for (size_t i = 0; i < 32; i++) digest[i] = (unsigned char)(h[i / 4] >> (24 - i % 4 * 8));
+    ka_wipe(last, sizeof last);
+}
+
+int ka_fresh_id(char id[KA_KEY_TEXT + 1])
+{
+    unsigned char raw[KA_KEY_BYTES];
+    int r = ka_random(raw, sizeof raw);
+    if (r < 0) return r;
+    ka_b64_encode(id, KA_KEY_TEXT, raw, sizeof raw);
+    id[KA_KEY_TEXT] = 0;
+    ka_wipe(raw, sizeof raw);
+    return KA_OK;
+}
+
+/* ================================================================================================
+   3 text
+
+   HTTP/1.1 as RFC 9110 and RFC 9112 say it. Whatever two parties on a path could read in two ways is
+   refused: that is how requests are smuggled. One reader goes from left to right and stops at the first
+   byte that is wrong, so the outcome doesn't depend on how the bytes arrived. */
+
+/* What a byte may be part of: a token (RFC 9110 s.5.6.2), a request target (here: anything visible), a
+   field value (s.5.5, without the bytes from 0x80 up, which ka__in adds), a host and port (RFC 3986 s.3.2). */
+enum { KA__TOKEN = 1, KA__TARGET = 2, KA__VALUE = 4, KA__HOST = 8 };
+
+static bool ka__in(int what, char byte)
+{
+    static const unsigned char of[128] = {
+         0,  0,  0,  0,  0,  0,  0,  0,  0,  4,  0,  0,  0,  0,  0,  0,
+         0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,
+         4, 15,  6,  7, 15, 15, 15, 15, 14, 14, 15, 15, 14, 15, 15,  6,
+        15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 14, 14,  6, 14,  6,  6,
+         6, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
+        15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 14,  6, 14,  7, 15,
+         7, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
+        15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,  6,  7,  6, 15,  0
+    };
+    unsigned char c = (unsigned char)byte;
+    return c < 128 ? (of[c] & what) != 0 : what == KA__VALUE;
+}
+
+/* A reader's place in a head. */
+typedef struct { const char *p, *end; } ka__cursor;
+
+/* Take the longest run of bytes of a kind. The byte after it is still to be looked at; *whole is false if
+   there is none, so that the run may go on with the next bytes that arrive. */
+static ka_str ka__take(ka__cursor *c, int what, bool *whole)
+{
+    ka_str s = { c->p, 0 };
+    while (c->p < c->end && ka__in(what, *c->p)) c->p++;
+    s.n = (size_t)(c->p - s.p);
+    *whole = c->p < c->end;
+    return s;
+}
+
+/* Take exactly these bytes: KA_OK, KA_EAGAIN, KA_ESYNTAX. */
+static int ka__expect(ka__cursor *c, const char *text)
+{
+    for (; *text; text++, c->p++) {
+        if (c->p == c->end) return KA_EAGAIN;
+        if (*c->p != *text) return KA_ESYNTAX;
+    }
+    return KA_OK;
+}
+
+static ka_str ka__trim(ka_str s)
+{
+    while (s.n && (s.p[0] == ' ' || s.p[0] == '\t')) { s.p++; s.n--; }
+    while (s.n && (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t')) s.n--;
+    return s;
+}
+
+/* Take the next member of a comma-separated list (RFC 9110 s.5.6.1); false at its end. */
+static bool ka__list_next(ka_str *rest, ka_str *member)
+{
+    while (rest->n) {
+        const char *comma = memchr(rest->p, ',', rest->n);
+        size_t n = comma ? (size_t)(comma - rest->p) : rest->n;
+        *member = ka__trim((ka_str){ rest->p, n });
+        rest->p += n + (comma ? 1 : 0);
+        rest->n -= n + (comma ? 1 : 0);
+        if (member->n) return true;
+    }
+    return false;
+}
+
+/* What the fields of a head say on its framing, gathered line by line. */
+typedef struct { ka_http *h; int hosts; bool coded, unknown_coding, close, keep, misplaced; } ka__fields;
+
+static int ka__refuse(ka_http *h, int status)
+{
+    h->status = status;
+    return KA_ESYNTAX;
+}
+
+/* Content-Length = 1*DIGIT (RFC 9110 s.8.6), once: two, or a list, may be read as either (RFC 9112 s.6.3). */
+static int ka__field_length(ka__fields *f, ka_str v)
+{
+    int64_t length = 0;
+    if (v.n == 0 || f->h->length >= 0) return KA_ESYNTAX;
+    for (size_t i = 0; i < v.n; i++) {
+        if (v.p[i] < '0' || v.p[i] > '9' || length > (INT64_MAX - 9) / 10) return KA_ESYNTAX;
+        length = length * 10 + (v.p[i] - '0');
+    }
+    f->h->length = length;
+    return KA_OK;
+}
+
+/* Transfer-Encoding: chunked, last and once (RFC 9112 s.6.1); the lines of several add up to one list. */
+static void ka__field_coding(ka__fields *f, ka_str v)
+{
+    ka_str coding;
+    f->coded = true;
+    while (ka__list_next(&v, &coding)) {
+        if (f->h->chunked) f->misplaced = true;
+        if (ka__is_nocase(coding, "chunked")) f->h->chunked = true;
+        else f->unknown_coding = true;
+    }
+}
+
+static void ka__field_connection(ka__fields *f, ka_str v)
+{
+    ka_str option;
+    while (ka__list_next(&v, &option)) {
+        if (ka__is_nocase(option, "close")) f->close = true;
+        if (ka__is_nocase(option, "keep-alive")) f->keep = true;
+    }
+}
+
+/* Heed one field. The length tells the few that matter apart from nearly all others. */
+static int ka__field(ka__fields *f, ka_str name, ka_str v)
+{
+    switch (name.n) {
+    case 4:
+        if (!ka__is_nocase(name, "host")) break;
+        for (size_t i = 0; i < v.n; i++)
+            if (!ka__in(KA__HOST, v.p[i])) return ka__refuse(f->h, 400);
+        if (f->hosts++) return ka__refuse(f->h, 400);           /* RFC 9112 s.3.2 */
+        break;
+    case 6:
+        if (!ka__is_nocase(name, "expect")) break;
+        if (!ka__is_nocase(v, "100-continue")) return ka__refuse(f->h, 417);      /* RFC 9110 s.10.1.1 */
+        f->h->expects = true;
+        break;
+    case 10:
+        if (ka__is_nocase(name, "connection")) ka__field_connection(f, v);
+        break;
+    case 14:
+        if (ka__is_nocase(name, "content-length") && ka__field_length(f, v) < 0) return ka__refuse(f->h, 400);
+        break;
+    case 17:
+        if (ka__is_nocase(name, "transfer-encoding")) ka__field_coding(f, v);
+        break;
+    }
+    return KA_OK;
+}
+
+/* The field lines and the empty line that ends them (RFC 9112 s.5). A space before the colon, a folded
+   line, a bare CR or LF and a NUL all fall out of "only these bytes here". */
+static int ka__fields_read(ka__fields *f, ka__cursor *c)
+{
+    for (;;) {
+        bool whole;
+        ka_str name = ka__take(c, KA__TOKEN, &whole);
+        if (!whole) return KA_EAGAIN;
+        if (name.n == 0) {
+            int r = ka__expect(c, "\r\n");
+            return r == KA_ESYNTAX ? ka__refuse(f->h, 400) : r;
+        }
+        if (*c->p++ != ':') return ka__refuse(f->h, 400);
+        ka_str value = ka__take(c, KA__VALUE, &whole);
+        if (!whole) return KA_EAGAIN;
+        int r = ka__expect(c, "\r\n");
+        if (r == KA_ESYNTAX) return ka__refuse(f->h, 400);
+        if (r == KA_OK) r = ka__field(f, name, ka__trim(value));
+        if (r < 0) return r;
+    }
+}
+
+/* What only the fields together tell. */
+static int ka__fields_check(const ka__fields *f)
+{
+    ka_http *h = f->h;
+    if (f->coded && (h->length >= 0 || h->minor == 0)) return ka__refuse(h, 400);      /* RFC 9112 s.6.1 */
+    if (f->coded && (f->misplaced || !h->chunked)) return ka__refuse(h, 400);          /* s.6.3 */
+    if (f->unknown_coding) return ka__refuse(h, 501);                                  /* s.6.1 */
+    h->keep_alive = !f->close && (h->minor > 0 || f->keep);                            /* s.9.3 */
+    h->expects = h->expects && h->minor > 0;
+    return KA_OK;
+}
+
+/* HTTP-version (RFC 9112 s.2.3). Another major version is no error of form: 505. */
+static int ka__version(ka__cursor *c, ka_http *h)
+{
+    int r = ka__expect(c, "HTTP/");
+    if (r < 0) return r == KA_EAGAIN ? r : ka__refuse(h, 400);
+    for (int i = 0; i < 3; i++) {
+        if (c->p + i == c->end) return KA_EAGAIN;
+        if (i == 1 ? c->p[i] != '.' : c->p[i] < '0' || c->p[i] > '9') return ka__refuse(h, 400);
+    }
+    if (c->p[0] != '1') return ka__refuse(h, 505);
+    h->minor = c->p[2] > '0';
+    c->p += 3;
+    return KA_OK;
+}
+
+/* The four forms of a target (RFC 9112 s.3.2); of the absolute one, the part after the authority stays. */
+static int ka__target(ka_http *h)
+{
+    ka_str *t = &h->target;
+    if (ka_is(h->method, "CONNECT")) return KA_OK;
+    if (t->p[0] == '/' || (ka_is(*t, "*") && ka_is(h->method, "OPTIONS"))) return KA_OK;
+    size_t scheme = t->n > 7 && ka__is_nocase((ka_str){ t->p, 7 }, "http://") ? 7
+                  : t->n > 8 && ka__is_nocase((ka_str){ t->p, 8 }, "https://") ? 8 : 0;
+    if (scheme == 0 || t->p[scheme] == '/' || t->p[scheme] == '?') return ka__refuse(h, 400);
+    while (scheme < t->n && t->p[scheme] != '/' && t->p[scheme] != '?') scheme++;
+    *t = scheme < t->n ? (ka_str){ t->p + scheme, t->n - scheme } : (ka_str){ "/", 1 };
+    return KA_OK;
+}
+
+static int ka__request_line(ka__cursor *c, ka_http *h)
+{
+    bool whole;
+    if (c->p < c->end && *c->p == '\r') {          /* one empty line before a request is let pass, s.2.2 */
+        int r = ka__expect(c, "\r\n");
+        if (r < 0) return r == KA_EAGAIN ? r : ka__refuse(h, 400);
+    }
+    h->method = ka__take(c, KA__TOKEN, &whole);
+    if (!whole) return KA_EAGAIN;
+    if (h->method.n == 0 || *c->p++ != ' ') return ka__refuse(h, 400);
+    h->target = ka__take(c, KA__TARGET, &whole);
+    if (!whole) return KA_EAGAIN;
+    if (h->target.n == 0 || *c->p++ != ' ') return ka__refuse(h, 400);
+    int r = ka__version(c, h);
+    if (r == KA_OK) r = ka__expect(c, "\r\n");
+    if (r == KA_ESYNTAX && h->status == 0) return ka__refuse(h, 400);
+    return r == KA_OK ? ka__target(h) : r;
+}
+
+/* A head that doesn't end within KA_MAX_HEAD bytes is not waited for any longer. */
+static ptrdiff_t ka__head_result(int r, const ka__cursor *c, const char *p, ka_http *h, int too_long)
+{
+    if (r == KA_EAGAIN && c->end - p == KA_MAX_HEAD) r = ka__refuse(h, too_long);
+    return r < 0 ? r : c->p - p;
+}
+
+ptrdiff_t ka_http_request(ka_http *h, const char *p, size_t n)
+{
+    ka__cursor c = { p, p + (n < KA_MAX_HEAD ? n : KA_MAX_HEAD) };
+    ka__fields f = { .h = h };
+    memset(h, 0, sizeof *h);
+    h->length = -1;
+    int r = ka__request_line(&c, h);
+    if (r < 0) return ka__head_result(r, &c, p, h, 414);
+    r = ka__fields_read(&f, &c);
+    if (r == KA_OK) r = ka__fields_check(&f);
+    if (r == KA_OK && f.hosts == 0 && h->minor > 0) r = ka__refuse(h, 400);            /* s.3.2 */
+    return ka__head_result(r, &c, p, h, 431);
+}
+
+/* HTTP-version SP 3DIGIT [SP reason] CRLF (s.4). */
+static int ka__status_line(ka__cursor *c, ka_http *h, int *status)
+{
+    bool whole;
+    int r = ka__version(c, h);
+    if (r == KA_OK) r = ka__expect(c, " ");
+    if (r < 0) return r;
+    for (int i = 0; i < 3; i++, c->p++) {
+        if (c->p == c->end) return KA_EAGAIN;
+        if (*c->p < '0' || *c->p > '9') return KA_ESYNTAX;
+        *status = *status * 10 + (*c->p - '0');
+    }
+    if (c->p == c->end) return KA_EAGAIN;
+    if (*status < 100 || *status > 599 || (*c->p != ' ' && *c->p != '\r')) return KA_ESYNTAX;
+    ka__take(c, KA__VALUE, &whole);
+    return whole ? ka__expect(c, "\r\n") : KA_EAGAIN;
+}
+
+ptrdiff_t ka_http_response(ka_http *h, const char *p, size_t n)
+{
+    ka__cursor c = { p, p + (n < KA_MAX_HEAD ? n : KA_MAX_HEAD) };
+    ka__fields f = { .h = h };
+    int status = 0;
+    memset(h, 0, sizeof *h);
+    h->length = -1;
+    int r = ka__status_line(&c, h, &status);
+    if (r == KA_OK) r = ka__fields_read(&f, &c);
+    if (r == KA_OK) r = ka__fields_check(&f);
+    ptrdiff_t head = ka__head_result(r, &c, p, h, 431);
+    h->status = status;
+    return head;
+}
+
+/* ---- chunked bodies (RFC 9112 s.7.1) ---- */
+
+enum {
+    KA__SIZE, KA__SIZE_MORE, KA__EXTENSION, KA__QUOTED, KA__QUOTED_PAIR, KA__SIZE_LF,
+    KA__DATA, KA__DATA_CR, KA__DATA_LF,
+    KA__TRAILER, KA__TRAILER_NAME, KA__TRAILER_VALUE, KA__TRAILER_LF, KA__LAST_LF
+};
+
+static int ka__hex(char c)
+{
+    if (c >= '0' && c <= '9') return c - '0';
+    c = ka__lower(c);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* The state after one byte of framing, or KA_E... */
+static int ka__chunk_byte(ka_chunked *d, char c)
+{
+    switch (d->state) {
+    case KA__SIZE: case KA__SIZE_MORE: {
+        int digit = ka__hex(c);
+        if (digit >= 0) {
+            if (d->left > (UINT32_MAX >> 4)) return KA_ENOSPC;
+            d->left = d->left << 4 | (uint32_t)digit;
+            return d->left > d->room ? KA_ENOSPC : KA__SIZE_MORE;
+        }
+        if (d->state == KA__SIZE) return KA_ESYNTAX;
+        return c == '\r' ? KA__SIZE_LF : c == ';' || c == ' ' || c == '\t' ? KA__EXTENSION : KA_ESYNTAX;
+    }
+    case KA__EXTENSION:
+        return c == '\r' ? KA__SIZE_LF : c == '"' ? KA__QUOTED : ka__in(KA__VALUE, c) ? KA__EXTENSION : KA_ESYNTAX;
+    case KA__QUOTED:
+        return c == '"' ? KA__EXTENSION : c == '\\' ? KA__QUOTED_PAIR : ka__in(KA__VALUE, c) ? KA__QUOTED : KA_ESYNTAX;
+    case KA__QUOTED_PAIR:
+        return ka__in(KA__VALUE, c) ? KA__QUOTED : KA_ESYNTAX;
+    case KA__SIZE_LF:
+        d->line = 0;
+        return c != '\n' ? KA_ESYNTAX : d->left ? KA__DATA : KA__TRAILER;
+    case KA__DATA_CR:
+        return c == '\r' ? KA__DATA_LF : KA_ESYNTAX;
+    case KA__DATA_LF:
+        return c == '\n' ? KA__SIZE : KA_ESYNTAX;
+    case KA__TRAILER:
+        return c == '\r' ? KA__LAST_LF : ka__in(KA__TOKEN, c) ? KA__TRAILER_NAME : KA_ESYNTAX;
+    case KA__TRAILER_NAME:
+        return c == ':' ? KA__TRAILER_VALUE : ka__in(KA__TOKEN, c) ? KA__TRAILER_NAME : KA_ESYNTAX;
+    case KA__TRAILER_VALUE:
+        return c == '\r' ? KA__TRAILER_LF : ka__in(KA__VALUE, c) ? KA__TRAILER_VALUE : KA_ESYNTAX;
+    case KA__TRAILER_LF:
+        return c == '\n' ? KA__TRAILER : KA_ESYNTAX;
+    default: /* KA__LAST_LF */
+        d->done = c == '\n';
+        return d->done ? KA__LAST_LF : KA_ESYNTAX;
+    }
+}
+
+ptrdiff_t ka_chunked_decode(ka_chunked *d, char *p, size_t n, size_t *used)
+{
+    size_t in = 0, out = 0;
+    while (in < n && !d->done) {
+        if (d->state == KA__DATA) {
+            size_t part = n - in < d->left ? n - in : d->left;
+            memmove(p + out, p + in, part);
+            in += part;
+            out += part;
+            d->left -= (uint32_t)part;
+            d->room -= (uint32_t)part;
+            if (d->left == 0) d->state = KA__DATA_CR;
+            continue;
+        }
+        int next = ka__chunk_byte(d, p[in++]);
+        if (next < 0) return next;
+        d->state = (uint8_t)next;
+        d->line++;      /* the bytes since the last data: one line and its neighbours, or all trailers */
+        if (next == KA__DATA) d->line = 0;
+        if (next < KA__TRAILER && d->line > KA_MAX_CHUNK_LINE) return KA_ESYNTAX;
+        if (d->line > KA_MAX_HEAD) return KA_ENOSPC;
+    }
+    *used = in;
+    return (ptrdiff_t)out;
+}
+
+/* ---- forms ---- */
+
+int ka_form_next(ka_str *rest, ka_str *name, ka_str *value)
+{
+    if (rest->p == NULL) return KA_ENOTFOUND;
+    const char *amp = rest->n ? memchr(rest->p, '&', rest->n) : NULL;
+    ka_str pair = { rest->p, amp ? (size_t)(amp - rest->p) : rest->n };
+    *rest = amp ? (ka_str){ amp + 1, rest->n - pair.n - 1 } : (ka_str){ NULL, 0 };
+    const char *equals = pair.n ? memchr(pair.p, '=', pair.n) : NULL;
+    if (!equals) return KA_ESYNTAX;
+    *name = (ka_str){ pair.p, (size_t)(equals - pair.p) };
+    *value = (ka_str){ equals + 1, pair.n - name->n - 1 };
+    return KA_OK;
+}
+
+ptrdiff_t ka_percent_decode(char *out, size_t cap, ka_str in)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < in.n; i++) {
+        char c = in.p[i];
+        if (c == '%') {
+            int high = i + 2 < in.n ? ka__hex(in.p[i + 1]) : -1;
+            int low = high >= 0 ? ka__hex(in.p[i + 2]) : -1;
+            if (low < 0) return KA_ESYNTAX;
+            c = (char)(high << 4 | low);
+            i += 2;
+        }
+        if (n == cap) return KA_ENOSPC;
+        out[n++] = c;
+    }
+    return (ptrdiff_t)n;
+}
+
+/* ================================================================================================
+   4 mailbox
+
+   A ring of bytes between one thread that writes (the producer) and one that reads (the consumer).
+   A record is a header and its payload, in one piece: where it would not fit before the end of the ring,
+   a filler takes the rest. Positions only grow; their remainder is the place in the ring.
+
+       tail            head       write
+        |               |           |        tail..head   published: the consumer's
+     ---[===============]...........|---     head..write  written, not yet published
+
+   The producer publishes once per batch and then wakes the consumer if it sleeps; the consumer says that
+   it is about to sleep, looks once more, and sleeps. Either the producer sees the flag or the consumer
+   sees the records: both sides use sequentially consistent operations for these, and no fence, which
+   ThreadSanitizer would not understand. */
+
+typedef struct {
+    uint32_t size;            /* of header, payload and padding: a multiple of KA__ALIGN */
+    uint8_t  kind, flags;
+    uint16_t status;
+    uint64_t conn;
+    uint32_t seq;
+    uint32_t a, b, n;         /* lengths of the payload's parts, or what the kind says */
+} ka__record;
+
+enum { KA__ALIGN = 16, KA__FILLER = 0 };
+
+typedef struct {
+    char            *mem;
+    size_t           size;
+    char             pad0[64];
+    _Atomic(size_t)  head;                 /* the producer's */
+    size_t           write, tail_seen;
+    char             pad1[64];
+    _Atomic(size_t)  tail;                 /* the consumer's */
+    size_t           read, head_seen;
+    char             pad2[64];
+} ka__box;
+
+_Static_assert(sizeof(ka__record) == 32, "the ring's places are multiples of 16");
+_Static_assert((KA_MAILBOX & (KA_MAILBOX - 1)) == 0, "KA_MAILBOX must be a power of two");
+
+static int ka__box_init(ka__box *b, size_t size)
+{
+    memset(b, 0, sizeof *b);
+    b->mem = ka__resize(NULL, size, 1);
+    b->size = size;
+    return b->mem ? KA_OK : KA_ENOMEM;
+}
+
+static void ka__box_free(ka__box *b) { ka__free(b->mem); }
+
+/* Producer: are n bytes free, at least? */
+static bool ka__box_room(ka__box *b, size_t n)
+{
+    if (b->size - (b->write - b->tail_seen) >= n) return true;
+    b->tail_seen = atomic_load_explicit(&b->tail, memory_order_acquire);
+    return b->size - (b->write - b->tail_seen) >= n;
+}
+
+/* Producer: a record with room for `payload` bytes behind it, or NULL if the ring is too full for it now. */
+static ka__record *ka__box_put(ka__box *b, int kind, size_t payload)
+{
+    size_t size = (sizeof(ka__record) + payload + KA__ALIGN - 1) / KA__ALIGN * KA__ALIGN;
+    size_t to_end = b->size - (b->write & (b->size - 1));
+    size_t filler = to_end < size ? to_end : 0;
+    if (!ka__box_room(b, filler + size)) return NULL;
+    if (filler) {
+        ka__record *f = (ka__record *)(void *)(b->mem + (b->write & (b->size - 1)));
+        f->size = (uint32_t)filler;      /* at least KA__ALIGN bytes: size and kind fit */
+        f->kind = KA__FILLER;
+        b->write += filler;
+    }
+    ka__record *r = (ka__record *)(void *)(b->mem + (b->write & (b->size - 1)));
+    memset(r, 0, sizeof *r);
+    r->size = (uint32_t)size;
+    r->kind = (uint8_t)kind;
+    b->write += size;
+    return r;
+}
+
+static char *ka__payload(ka__record *r) { return (char *)(r + 1); }
+
+/* Producer: hand over what was put. True if there was something: then wake the consumer. */
+static bool ka__box_publish(ka__box *b)
+{
+    if (b->write == atomic_load_explicit(&b->head, memory_order_relaxed)) return false;
+    atomic_store(&b->head, b->write);
+    return true;
+}
+
+/* Consumer: the next record, or NULL. It stays there until ka__box_take. */
+static ka__record *ka__box_next(ka__box *b)
+{
+    for (;;) {
+        if (b->read == b->head_seen) b->head_seen = atomic_load_explicit(&b->head, memory_order_acquire);
+        if (b->read == b->head_seen) return NULL;
+        ka__record *r = (ka__record *)(void *)(b->mem + (b->read & (b->size - 1)));
+        if (r->kind != KA__FILLER) return r;
+        b->read += r->size;
+    }
+}
+
+static void ka__box_take(ka__box *b, const ka__record *r)
+{
+    b->read += r->size;
+    atomic_store_explicit(&b->tail, b->read, memory_order_release);
+}
+
+/* Consumer, between saying that it will sleep and sleeping. */
+static bool ka__box_empty(ka__box *b) { return atomic_load(&b->head) == b->read; }
+
+/* Producer, after publishing: did the consumer sleep, and is it on this caller to wake it? */
+static bool ka__must_wake(_Atomic(uint32_t) *asleep)
+{
+    return atomic_load(asleep) && atomic_exchange(asleep, 0);
+}
+
+/* ================================================================================================
+   5 worker
+
+   Owns the sockets. It reads requests and puts them into its up box, takes answers out of its down box
+   and writes them. It never waits for the parent: when the up box is nearly full it stops reading sockets
+   and only drains the down box, so that the two cannot wait for each other.
+
+   A connection without a request under way holds no buffer. Bytes are received into the worker's scratch,
+   behind what is left of an unfinished request; answers are rendered into another one and leave in one
+   send for all that go to the same connection in a row. Only what is unfinished on either side is kept. */
+
+enum { KA__READ_BYTES = 16384, KA__WRITE_BYTES = 65536, KA__ACCEPTS = 64, KA__EVENTS = 256, KA__RETRY_ACCEPT_MS = 100 };
+enum { KA__SCRATCH = KA__READ_BYTES + KA_MAX_HEAD + KA_MAX_BODY };
+
+/* The shortest request has 18 bytes ("A / HTTP/1.0" CRLF CRLF) and makes a record of 48, so no scratch
+   full of requests makes records of more than 3 times its size; the rest is for records of other kinds. */
+enum { KA__UP_RESERVE = 4 * KA__SCRATCH };
+_Static_assert(KA_MAILBOX >= 2 * KA__UP_RESERVE, "KA_MAILBOX is too small for KA_MAX_HEAD and KA_MAX_BODY");
+
+/* Records. Down, to the worker: */
+enum {
+    KA__LISTEN = 1,    /* payload: ip, NUL; a: port; seq: the listener's number */
+    KA__ADOPT,         /* watch another worker's listener; conn: the socket; seq: its number */
+    KA__REPLY,         /* conn, seq, flags, status; payload: a bytes of fields, n of body */
+    KA__DRAIN,         /* stop accepting, finish */
+    KA__QUIT           /* end now */
+};
+/* Up, to the parent: KA_LISTENING, KA_REQUEST and */
+enum {
+    KA__RELEASED = 64, /* watches no listener any more */
+    KA__ENDED          /* has no connection any more; its thread ends */
+};
+
+/* A request's flags go up with it and come back down with its answer. */
+enum { KA__CLOSE = 1, KA__OLD = 2 /* HTTP/1.0 */, KA__BODILESS = 4 /* HEAD */ };
+
+/* What a connection is timed for; each kind has one FIFO list, because within a kind those who came first
+   are due first. KA__UNTIMED: a request is with the parent, which answers in its own time. */
+enum { KA__IDLE, KA__REQUEST, KA__STALL, KA__LINGER, KA__TIMED, KA__UNTIMED = KA__TIMED };
+static const int ka__time_limit[KA__TIMED] = { KA_IDLE_MS, KA_REQUEST_MS, KA_STALL_MS, KA_LINGER_MS };
+
+#define KA__NIL UINT32_MAX
+
+/* An answer that came before its turn. */
+typedef struct ka__early { struct ka__early *next; ka__record r; } ka__early;
+
+typedef struct {
+    ka__sock   sock;
+    int64_t    due_ms;
+    char      *in, *out;             /* an unfinished request; unsent answers; NULL when empty */
+    ka__early *early;
+    uint32_t   generation;
+    uint32_t   prev, next;           /* in its list, or in the list of free places */
+    uint32_t   in_n, out_n, out_at;
+    uint32_t   seq_in, seq_out;      /* requests delivered, answers rendered */
+    uint32_t   body_n;               /* bytes of a chunked body decoded so far */
+    ka_chunked chunked;
+    int8_t     watched;
+    uint8_t    timed;
+    bool       open;
+    bool       last;                 /* no further request will be read from it */
+    bool       linger;               /* read on for a while after the last answer, then close */
+    bool       lingering;
+    bool       expects;              /* waits for 100 Continue */
+} ka__conn;
+
+typedef struct { ka__sock sock; bool open, watched; } ka__listener;
+
+typedef struct {
+    ka__box       up, down;
+    ka__poller    poller;
+    _Atomic(uint32_t) asleep;        /* the worker's; see section 4 */
+    ka__event    *parent;
+    _Atomic(size_t) connections;
+    uint32_t      number;
+    ka__thread    thread;
+
+    /* the worker's own from here on */
+    ka__conn     *conns;
+    uint32_t      conns_n, free_head;
+    struct { uint32_t head, tail; } list[KA__TIMED];
+    ka__listener  listeners[KA_MAX_LISTENERS];
+    bool          draining, quit, accept_paused, place_freed;
+    int64_t       now_ms, drain_until_ms, accept_again_ms;
+    time_t        date_of;
+    char          date[96];          /* the Date field of that second */
+    uint32_t      out_conn, out_n;   /* who the bytes in out are for, and how many they are */
+    uint32_t      in_at, in_n;       /* the bytes in `in` that are still to be read */
+    char          in[KA__SCRATCH], out[KA__WRITE_BYTES];
+} ka__worker;
+
+static uint32_t ka__place(const ka__worker *w, const ka__conn *c) { return (uint32_t)(c - w->conns); }
+
+/* Tokens of the poller: listeners first, then connections by their place. */
+static uint32_t ka__token(const ka__worker *w, const ka__conn *c) { return KA_MAX_LISTENERS + ka__place(w, c); }
+
+static uint64_t ka__conn_number(const ka__worker *w, const ka__conn *c)
+{
+    return (uint64_t)w->number << 56 | (uint64_t)ka__place(w, c) << 32 | c->generation;
+}
+
+/* The connection of that number, or NULL if it has gone. */
+static ka__conn *ka__conn_find(ka__worker *w, uint64_t number)
+{
+    uint32_t place = (uint32_t)(number >> 32) & 0xFFFFFF;
+    if (place >= w->conns_n) return NULL;
+    ka__conn *c = &w->conns[place];
+    return c->open && c->generation == (uint32_t)number ? c : NULL;
+}
+
+/* ---- lists of connections ---- */
+
+static void ka__untime(ka__worker *w, ka__conn *c)
+{
+    if (c->timed == KA__UNTIMED) return;
+    if (c->prev != KA__NIL) w->conns[c->prev].next = c->next;
+    else w->list[c->timed].head = c->next;
+    if (c->next != KA__NIL) w->conns[c->next].prev = c->prev;
+    else w->list[c->timed].tail = c->prev;
+    c->timed = KA__UNTIMED;
+}
+
+/* Time a connection for this from now on; one that is timed for it already keeps its time. */
+static void ka__time(ka__worker *w, ka__conn *c, uint8_t kind)
+{
+    if (c->timed == kind) return;
+    ka__untime(w, c);
+    uint32_t place = ka__place(w, c), tail = w->list[kind].tail;
+    c->timed = kind;
+    c->due_ms = w->now_ms + ka__time_limit[kind];
+    c->prev = tail;
+    c->next = KA__NIL;
+    if (tail != KA__NIL) w->conns[tail].next = place;
+    else w->list[kind].head = place;
+    w->list[kind].tail = place;
+    if (kind == KA__IDLE) w->place_freed = true;      /* it could make room for a newcomer */
+}
+
+/* A free place, or NULL: out of memory, or of numbers. */
+static ka__conn *ka__conn_place(ka__worker *w)
+{
+    if (w->free_head == KA__NIL) {
+        uint32_t n = w->conns_n ? w->conns_n * 2 : 64;
+        if (n > 1u << 24) return NULL;
+        ka__conn *more = ka__resize(w->conns, n, sizeof *more);
+        if (!more) return NULL;
+        memset(more + w->conns_n, 0, (n - w->conns_n) * sizeof *more);
+        for (uint32_t i = w->conns_n; i < n; i++) more[i].next = i + 1 < n ? i + 1 : KA__NIL;
+        w->free_head = w->conns_n;
+        w->conns = more;
+        w->conns_n = n;
+    }
+    return &w->conns[w->free_head];
+}
+
+static void ka__conn_open(ka__worker *w, ka__conn *c, ka__sock sock)
+{
+    uint32_t generation = c->generation;
+    w->free_head = c->next;
+    memset(c, 0, sizeof *c);
+    c->sock = sock;
+    c->generation = generation;
+    c->watched = KA__UNWATCHED;
+    c->timed = KA__UNTIMED;
+    c->open = true;
+    atomic_store_explicit(&w->connections, atomic_load_explicit(&w->connections, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
+static void ka__conn_close(ka__worker *w, ka__conn *c)
+{
+    if (w->out_conn == ka__place(w, c)) w->out_conn = KA__NIL;
+    ka__untime(w, c);
+    if (c->watched != KA__UNWATCHED) ka__poller_set(&w->poller, c->sock, ka__token(w, c), c->watched, KA__UNWATCHED);
+    ka__sock_close(c->sock);
+    ka__free(c->in);
+    ka__free(c->out);
+    for (ka__early *e = c->early, *next; e; e = next) {
+        next = e->next;
+        ka__free(e);
+    }
+    c->early = NULL;
+    c->in = c->out = NULL;
+    c->open = false;
+    c->generation++;
+    c->next = w->free_head;
+    w->free_head = ka__place(w, c);
+    w->place_freed = true;
+    atomic_store_explicit(&w->connections, atomic_load_explicit(&w->connections, memory_order_relaxed) - 1, memory_order_relaxed);
+}
+
+static void ka__conn_watch(ka__worker *w, ka__conn *c, int8_t want)
+{
+    if (c->watched == want) return;      /* which is nearly always so: no system call */
+    if (ka__poller_set(&w->poller, c->sock, ka__token(w, c), c->watched, want) == KA_OK) c->watched = want;
+    else ka__conn_close(w, c);
+}
+
+/* ---- writing ---- */
+
+/* Keep bytes that the socket did not take. */
+static int ka__keep_unsent(ka__conn *c, const char *p, size_t n)
+{
+    size_t left = c->out_n - c->out_at;
+    if (left + n > KA_MAX_UNSENT) return KA_ELIMIT;
+    if (c->out_at) {
+        memmove(c->out, c->out + c->out_at, left);
+        c->out_at = 0;
+        c->out_n = (uint32_t)left;
+    }
+    char *more = ka__resize(c->out, left + n, 1);
+    if (!more) return KA_ENOMEM;
+    memcpy(more + left, p, n);
+    c->out = more;
+    c->out_n = (uint32_t)(left + n);
+    return KA_OK;
+}
+
+/* Send now, behind what is unsent already; what can't leave is kept. Closes c if that fails. */
+static void ka__send(ka__worker *w, ka__conn *c, const char *p, size_t n)
+{
+    ptrdiff_t sent = c->out ? 0 : ka__sock_send(c->sock, p, n);
+    if (sent == KA_EAGAIN) sent = 0;
+    if (sent < 0 || ((size_t)sent < n && ka__keep_unsent(c, p + sent, n - (size_t)sent) < 0)) ka__conn_close(w, c);
+}
+
+/* After anything happened to a connection: what it waits for now, and how long that may take. */
+static void ka__conn_settle(ka__worker *w, ka__conn *c)
+{
+    static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    if (!c->open) return;
+    bool answered = c->seq_in == c->seq_out;
+    if (c->expects && answered) {      /* not earlier: answers to the requests before it come first */
+        c->expects = false;
+        ka__send(w, c, go_on, sizeof go_on - 1);
+        if (!c->open) return;
+    }
+    if (c->out) {                      /* who doesn't read isn't read from */
+        ka__time(w, c, KA__STALL);
+        ka__conn_watch(w, c, KA__OUT);
+    } else if (c->last && !answered) {
+        ka__untime(w, c);
+        ka__conn_watch(w, c, 0);
+    } else if (c->last && !c->linger) {
+        ka__conn_close(w, c);
+    } else if (c->last) {              /* closing with bytes unread would reset the connection under the answer */
+        if (!c->lingering) ka__sock_end(c->sock);
+        c->lingering = true;
+        ka__time(w, c, KA__LINGER);
+        ka__conn_watch(w, c, KA__IN);
+    } else if (w->draining && answered && !c->in && ka__sock_waiting(c->sock) == 0) {
+        ka__conn_close(w, c);
+    } else {
+        if (c->in) ka__time(w, c, KA__REQUEST);
+        else if (answered) ka__time(w, c, KA__IDLE);
+        else ka__untime(w, c);
+        ka__conn_watch(w, c, KA__IN);
+    }
+}
+
+/* Send what was rendered. */
+static void ka__out_flush(ka__worker *w)
+{
+    if (w->out_conn == KA__NIL) return;
+    ka__conn *c = &w->conns[w->out_conn];
+    w->out_conn = KA__NIL;
+    ka__send(w, c, w->out, w->out_n);
+    ka__conn_settle(w, c);
+}
+
+/* Append to what leaves for c. The caller looks at c->open afterwards: a send may have failed. */
+static void ka__out_put(ka__worker *w, ka__conn *c, const char *p, size_t n)
+{
+    if (!c->open) return;
+    if (w->out_conn != ka__place(w, c)) {
+        ka__out_flush(w);
+        w->out_conn = ka__place(w, c);
+        w->out_n = 0;
+    }
+    while (n > 0) {
+        size_t part = sizeof w->out - w->out_n < n ? sizeof w->out - w->out_n : n;
+        memcpy(w->out + w->out_n, p, part);
+        w->out_n += (uint32_t)part;
+        p += part;
+        n -= part;
+        if (n == 0) break;
+        ka__out_flush(w);
+        if (!c->open) return;
+        w->out_conn = ka__place(w, c);
+        w->out_n = 0;
+    }
+}
+
+static void ka__out_text(ka__worker *w, ka__conn *c, const char *text) { ka__out_put(w, c, text, strlen(text)); }
+
+static const char *ka__reason(int status)
+{
+    switch (status) {
+    case 200: return "200 OK";
+    case 400: return "400 Bad Request";
+    case 401: return "401 Unauthorized";
+    case 403: return "403 Forbidden";
+    case 404: return "404 Not Found";
+    case 405: return "405 Method Not Allowed";
+    case 408: return "408 Request Timeout";
+    case 409: return "409 Conflict";
+    case 413: return "413 Content Too Large";
+    case 414: return "414 URI Too Long";
+    case 417: return "417 Expectation Failed";
+    case 431: return "431 Request Header Fields Too Large";
+    case 500: return "500 Internal Server Error";
+    case 501: return "501 Not Implemented";
+    case 503: return "503 Service Unavailable";
+    case 504: return "504 Gateway Timeout";
+    case 505: return "505 HTTP Version Not Supported";
+    default:  return NULL;
+    }
+}
+
+/* n in decimal, into the end of a buffer; returns where it begins. */
+static char *ka__decimal(char end[24], size_t n)
+{
+    char *p = end + 23;
+    *p = 0;
+    do *--p = (char)('0' + n % 10);
+    while (n /= 10);
+    return p;
+}
+
+/* The Date field (RFC 9110 s.5.6.7), rendered once a second. Not by strftime: its names depend on the locale. */
+static const char *ka__date(ka__worker *w)
+{
+    static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    time_t now = time(NULL);
+    struct tm t;
+    if (now != w->date_of && ka__utc(now, &t)) {
+        snprintf(w->date, sizeof w->date, "Date: %.3s, %02d %.3s %04d %02d:%02d:%02d GMT\r\n", days + t.tm_wday * 3,
+                 t.tm_mday, months + t.tm_mon * 3, t.tm_year + 1900, t.tm_hour, t.tm_min, t.tm_sec);
+        w->date_of = now;
+    }
+    return w->date;
+}
+
+static void ka__answer(ka__worker *w, ka__conn *c, const ka__record *r)
+{
+    char number[24];
+    const char *reason = ka__reason(r->status), *payload = (const char *)(r + 1);
+    bool final = c->seq_out + 1 == c->seq_in;
+    if (w->draining && final && !c->in) c->last = true;
+    ka__out_text(w, c, "HTTP/1.1 ");
+    ka__out_text(w, c, reason ? reason : ka__decimal(number, r->status));
+    ka__out_text(w, c, reason ? "\r\n" : " \r\n");
+    ka__out_text(w, c, ka__date(w));
+    ka__out_text(w, c, "Content-Type: text/plain\r\nCache-Control: no-store\r\n");
+    ka__out_put(w, c, payload, r->a);
+    if (c->last && final) ka__out_text(w, c, "Connection: close\r\n");
+    else if (r->flags & KA__OLD) ka__out_text(w, c, "Connection: keep-alive\r\n");
+    ka__out_text(w, c, "Content-Length: ");
+    ka__out_text(w, c, ka__decimal(number, r->n));
+    ka__out_text(w, c, "\r\n\r\n");
+    if (!(r->flags & KA__BODILESS)) ka__out_put(w, c, payload + r->a, r->n);
+    c->seq_out++;
+}
+
+/* Keep an answer until its turn has come. */
+static void ka__early_put(ka__worker *w, ka__conn *c, const ka__record *r)
+{
+    ka__early *e = ka__resize(NULL, sizeof *e + r->size - sizeof *r, 1);
+    if (!e) {                          /* without this one, none after it can be given */
+        ka__conn_close(w, c);
+        return;
+    }
+    memcpy(&e->r, r, r->size);
+    e->next = c->early;
+    c->early = e;
+}
+
+/* Take the early answer whose turn it is, or NULL. */
+static ka__early *ka__early_take(ka__conn *c)
+{
+    for (ka__early **at = &c->early; *at; at = &(*at)->next) {
+        ka__early *e = *at;
+        if (e->r.seq != c->seq_out) continue;
+        *at = e->next;
+        return e;
+    }
+    return NULL;
+}
+
+static void ka__on_reply(ka__worker *w, const ka__record *r)
+{
+    ka__conn *c = ka__conn_find(w, r->conn);
+    ka__early *e;
+    if (!c || r->seq - c->seq_out >= c->seq_in - c->seq_out) return;      /* gone, or answered already */
+    if (r->seq != c->seq_out) {
+        ka__early_put(w, c, r);
+        return;
+    }
+    ka__answer(w, c, r);
+    while (c->open && (e = ka__early_take(c)) != NULL) {
+        ka__answer(w, c, &e->r);
+        ka__free(e);
+    }
+}
+
+/* ---- reading ---- */
+
+static void ka__deliver(ka__worker *w, ka__conn *c, const ka_http *h, int error, ka_str body)
+{
+    ka__record *r = ka__box_put(&w->up, KA_REQUEST, h->method.n + h->target.n + body.n);
+    KA_ASSERT(r && "KA__UP_RESERVE");
+    char *p = ka__payload(r);
+    r->conn = ka__conn_number(w, c);
+    r->seq = c->seq_in++;
+    r->status = (uint16_t)error;
+    r->flags = (uint8_t)((h->keep_alive ? 0 : KA__CLOSE) | (h->minor || error ? 0 : KA__OLD) |
+                         (ka_is(h->method, "HEAD") ? KA__BODILESS : 0));
+    r->a = (uint32_t)h->method.n;
+    r->b = (uint32_t)h->target.n;
+    r->n = (uint32_t)body.n;
+    memcpy(p, h->method.p, h->method.n);
+    memcpy(p + r->a, h->target.p, h->target.n);
+    if (body.n) memcpy(p + r->a + r->b, body.p, body.n);
+    if (!h->keep_alive) c->last = true;
+}
+
+/* Have the parent answer a request that can't be taken, and close after that. */
+static void ka__reject(ka__worker *w, ka__conn *c, int status)
+{
+    const ka_http none = { .method = { "", 0 }, .target = { "", 0 } };
+    c->linger = true;
+    c->expects = false;
+    ka__deliver(w, c, &none, status, (ka_str){ NULL, 0 });
+}
+
+/* The body of a request whose head is h, in the n bytes at p behind that head.
+     returns    bytes of the body; *end is where the next request begins; KA_EAGAIN; or KA_ESYNTAX with h->status */
+static ptrdiff_t ka__body(ka__worker *w, ka__conn *c, ka_http *h, char *p, size_t n, size_t *end)
+{
+    if (!h->chunked) {
+        size_t length = h->length < 0 ? 0 : (size_t)h->length;
+        if (h->length > KA_MAX_BODY) return ka__refuse(h, 413);
+        c->expects = h->expects && n == 0;
+        *end = length;
+        return n < length ? KA_EAGAIN : (ptrdiff_t)length;
+    }
+    size_t used = 0;      /* what was decoded before lies in front */
+    ptrdiff_t got = ka_chunked_decode(&c->chunked, p + c->body_n, n - c->body_n, &used);
+    if (got < 0) return ka__refuse(h, got == KA_ENOSPC ? 413 : 400);
+    c->expects = h->expects && n == 0;
+    *end = c->body_n + used;
+    c->body_n += (uint32_t)got;
+    if (c->chunked.done) return c->body_n;
+    w->in_n -= (uint32_t)(used - (size_t)got);      /* all was used; the framing is dropped */
+    return KA_EAGAIN;
+}
+
+/* Deliver the next request in the scratch; false if it isn't all here. */
+static bool ka__request(ka__worker *w, ka__conn *c)
+{
+    char *p = w->in + w->in_at;
+    size_t n = w->in_n - w->in_at, end = 0;
+    ka_http h;
+    if (n == 0) return false;
+    ptrdiff_t head = ka_http_request(&h, p, n), body = KA_ESYNTAX;
+    if (head >= 0) body = ka__body(w, c, &h, p + head, n - (size_t)head, &end);
+    if (head == KA_EAGAIN || body == KA_EAGAIN) return false;
+    if (head < 0 || body < 0) {
+        ka__reject(w, c, h.status);
+        return true;
+    }
+    c->expects = false;
+    ka__deliver(w, c, &h, 0, (ka_str){ p + head, (size_t)body });
+    c->chunked = (ka_chunked){ .room = KA_MAX_BODY };
+    c->body_n = 0;
+    w->in_at += (uint32_t)((size_t)head + end);
+    return true;
+}
+
+/* Keep what is left of the scratch for when more arrives. */
+static void ka__keep_unread(ka__worker *w, ka__conn *c)
+{
+    uint32_t n = w->in_n - w->in_at;
+    if (c->last) {
+        if (n) c->linger = true;
+        n = 0;
+    }
+    char *kept = n ? ka__resize(c->in, n, 1) : NULL;
+    if (kept) memcpy(kept, w->in + w->in_at, n);
+    else ka__free(c->in);
+    c->in = kept;
+    c->in_n = kept ? n : 0;
+    if (n && !kept) ka__reject(w, c, 503);
+}
+
+static void ka__conn_read(ka__worker *w, ka__conn *c)
+{
+    ptrdiff_t got = ka__sock_recv(c->sock, w->in + c->in_n, KA__READ_BYTES);
+    if (got == KA_EAGAIN || (got > 0 && c->lingering)) return;
+    if (got < 0 || c->lingering) {
+        ka__conn_close(w, c);
+        return;
+    }
+    if (got == 0) {                    /* half-closed: what was asked is still answered */
+        c->last = true;
+        c->linger = false;
+    }
+    if (c->in_n) memcpy(w->in, c->in, c->in_n);
+    w->in_at = 0;
+    w->in_n = c->in_n + (uint32_t)got;
+    while (!c->last && ka__request(w, c)) {}
+    if (w->in_at) ka__untime(w, c);    /* what follows a whole request is timed anew */
+    if (got > 0) ka__keep_unread(w, c);
+    ka__conn_settle(w, c);
+}
+
+static void ka__conn_write(ka__worker *w, ka__conn *c)
+{
+    ptrdiff_t sent = ka__sock_send(c->sock, c->out + c->out_at, c->out_n - c->out_at);
+    if (sent == KA_EAGAIN) return;
+    if (sent < 0) {
+        ka__conn_close(w, c);
+        return;
+    }
+    c->out_at += (uint32_t)sent;
+    if (c->out_at == c->out_n) {
+        ka__free(c->out);
+        c->out = NULL;
+        c->out_n = c->out_at = 0;
+    }
+    ka__untime(w, c);                  /* it takes something: the stall's time begins anew */
+    ka__conn_settle(w, c);
+}
+
+static void ka__conn_event(ka__worker *w, ka__conn *c)
+{
+    if (!c->open) return;
+    if (c->watched == KA__OUT) ka__conn_write(w, c);
+    else if (c->watched == KA__IN) ka__conn_read(w, c);
+    else ka__conn_close(w, c);         /* watched for nothing, so it has failed */
+}
+
+/* ---- accepting ---- */
+
+static void ka__listeners_watch(ka__worker *w, bool watch)
+{
+    for (uint32_t i = 0; i < KA_MAX_LISTENERS; i++) {
+        ka__listener *l = &w->listeners[i];
+        if (!l->open || l->watched == watch) continue;
+        int from = watch ? KA__UNWATCHED : KA__IN, to = watch ? KA__IN | KA__SHARED : KA__UNWATCHED;
+        if (ka__poller_set(&w->poller, l->sock, i, from, to) == KA_OK) l->watched = watch;
+    }
+}
+
+/* Accept no more until a connection ends or falls idle, or for a moment: other parts of the process, or
+   other processes, may hold what is missing. Meanwhile newcomers wait in the system's backlog. */
+static void ka__accept_pause(ka__worker *w)
+{
+    w->accept_paused = true;
+    w->place_freed = false;
+    w->accept_again_ms = w->now_ms + KA__RETRY_ACCEPT_MS;
+    ka__listeners_watch(w, false);
+}
+
+/* Close the connection that has been idle longest. One that has bytes waiting isn't idle any more. */
+static bool ka__evict(ka__worker *w)
+{
+    uint32_t place = w->list[KA__IDLE].head;
+    for (int i = 0; i < KA__ACCEPTS && place != KA__NIL; i++, place = w->conns[place].next) {
+        if (ka__sock_waiting(w->conns[place].sock) > 0) continue;
+        ka__conn_close(w, &w->conns[place]);
+        return true;
+    }
+    return false;
+}
+
+static void ka__accept(ka__worker *w, ka__listener *l)
+{
+    for (int i = 0; i < KA__ACCEPTS && l->watched; i++) {
+        ka__sock sock;
+        ka__conn *c = ka__conn_place(w);
+        int r = c ? ka__sock_accept(l->sock, &sock) : KA_ELIMIT;
+        if (r == KA_EAGAIN) return;
+        if (r == KA_EOFFLINE || (r == KA_ELIMIT && ka__evict(w))) continue;
+        if (r < 0) {
+            ka__accept_pause(w);
+            return;
+        }
+        ka__conn_open(w, c, sock);
+        ka__conn_settle(w, c);
+    }
+}
+
+/* ---- commands, time-outs and the loop ---- */
+
+static void ka__on_listen(ka__worker *w, ka__record *r)
+{
+    ka__listener *l = &w->listeners[r->seq];
+    int port = 0, error = ka__sock_listen(ka__payload(r), (int)r->a, &l->sock, &port), code = ka__os_code();
+    if (error == KA_OK) {
+        l->open = true;
+        ka__listeners_watch(w, true);
+    }
+    ka__record *up = ka__box_put(&w->up, KA_LISTENING, 0);
+    KA_ASSERT(up && "KA__UP_RESERVE");
+    up->seq = r->seq;
+    up->conn = (uint64_t)l->sock;
+    up->status = (uint16_t)-error;
+    up->a = (uint32_t)port;
+    up->b = (uint32_t)(error ? code : 0);
+}
+
+static void ka__on_adopt(ka__worker *w, const ka__record *r)
+{
+    ka__listener *l = &w->listeners[r->seq];
+    l->sock = (ka__sock)r->conn;
+    l->open = true;
+    ka__listeners_watch(w, !w->accept_paused);
+}
+
+static void ka__on_drain(ka__worker *w)
+{
+    for (int i = 0; i < KA_MAX_LISTENERS; i++)
+        if (w->listeners[i].open) ka__accept(w, &w->listeners[i]);      /* who has connected already is served */
+    ka__listeners_watch(w, false);
+    for (int i = 0; i < KA_MAX_LISTENERS; i++) w->listeners[i].open = false;
+    w->accept_paused = false;
+    w->draining = true;
+    w->drain_until_ms = w->now_ms + KA_DRAIN_MS;
+    for (uint32_t place = 0; place < w->conns_n; place++)
+        if (w->conns[place].timed == KA__IDLE) ka__conn_settle(w, &w->conns[place]);
+    ka__box_put(&w->up, KA__RELEASED, 0);
+}
+
+static void ka__commands(ka__worker *w)
+{
+    for (ka__record *r; (r = ka__box_next(&w->down)) != NULL; ka__box_take(&w->down, r)) {
+        switch (r->kind) {
+        case KA__LISTEN: ka__on_listen(w, r); break;
+        case KA__ADOPT:  ka__on_adopt(w, r); break;
+        case KA__REPLY:  ka__on_reply(w, r); break;
+        case KA__DRAIN:  ka__on_drain(w); break;
+        case KA__QUIT:   w->quit = true; break;
+        }
+    }
+    ka__out_flush(w);
+}
+
+/* Whose time is over, as long as there is room to tell the parent of it. */
+static void ka__expire(ka__worker *w)
+{
+    for (uint8_t kind = 0; kind < KA__TIMED; kind++) {
+        for (uint32_t place; (place = w->list[kind].head) != KA__NIL && ka__box_room(&w->up, KA__UP_RESERVE); ) {
+            ka__conn *c = &w->conns[place];
+            if (c->due_ms > w->now_ms) break;
+            if (kind != KA__REQUEST) {
+                ka__conn_close(w, c);
+                continue;
+            }
+            ka__free(c->in);
+            c->in = NULL;
+            c->in_n = 0;
+            ka__reject(w, c, 408);
+            ka__conn_settle(w, c);
+        }
+    }
+}
+
+/* While draining: over when the last connection has ended, or the time. */
+static void ka__drained(ka__worker *w)
+{
+    if (w->now_ms >= w->drain_until_ms)
+        for (uint32_t place = 0; place < w->conns_n; place++)
+            if (w->conns[place].open) ka__conn_close(w, &w->conns[place]);
+    if (atomic_load_explicit(&w->connections, memory_order_relaxed) > 0) return;
+    w->draining = false;      /* nothing can come any more but the order to quit */
+    ka__box_put(&w->up, KA__ENDED, 0);
+}
+
+/* How long to sleep, for ka__poller_wait. */
+static int ka__patience(const ka__worker *w)
+{
+    int64_t due = INT64_MAX;
+    for (int kind = 0; kind < KA__TIMED; kind++)
+        if (w->list[kind].head != KA__NIL && w->conns[w->list[kind].head].due_ms < due) due = w->conns[w->list[kind].head].due_ms;
+    if (w->draining && w->drain_until_ms < due) due = w->drain_until_ms;
+    if (w->accept_paused && w->accept_again_ms < due) due = w->accept_again_ms;
+    if (due == INT64_MAX) return -1;
+    return due <= w->now_ms ? 0 : due - w->now_ms > INT_MAX ? INT_MAX : (int)(due - w->now_ms);
+}
+
+static void ka__publish_up(ka__worker *w)
+{
+    if (ka__box_publish(&w->up) && ka__must_wake(&w->parent->asleep)) ka__event_set(w->parent);
+}
+
+/* Sleep until something happens; handle what did. Listeners come last: a newcomer must not take a place
+   that an event of this batch still speaks of, nor push out a connection whose request has just arrived. */
+static void ka__sockets(ka__worker *w)
+{
+    uint32_t tokens[KA__EVENTS];
+    atomic_store(&w->asleep, 1);
+    int n = ka__box_empty(&w->down) ? ka__poller_wait(&w->poller, tokens, KA__EVENTS, ka__patience(w)) : 0;
+    atomic_store(&w->asleep, 0);
+    w->now_ms = ka_now_ms();
+    for (int i = 0; i < n && ka__box_room(&w->up, KA__UP_RESERVE); i++)
+        if (tokens[i] >= KA_MAX_LISTENERS) ka__conn_event(w, &w->conns[tokens[i] - KA_MAX_LISTENERS]);
+    for (int i = 0; i < n; i++)
+        if (tokens[i] < KA_MAX_LISTENERS) ka__accept(w, &w->listeners[tokens[i]]);
+    if (w->accept_paused && (w->place_freed || w->now_ms >= w->accept_again_ms)) {
+        w->accept_paused = false;
+        ka__listeners_watch(w, true);
+    }
+}
+
+static void ka__worker_run(void *arg)
+{
+    ka__worker *w = arg;
+    w->now_ms = ka_now_ms();
+    for (;;) {
+        ka__commands(w);
+        if (!w->quit) ka__expire(w);
+        if (w->draining) ka__drained(w);
+        ka__publish_up(w);
+        if (w->quit) return;
+        if (ka__box_room(&w->up, KA__UP_RESERVE)) {
+            ka__sockets(w);
+            ka__publish_up(w);
+        } else {
+            ka_sleep_ms(1);            /* the parent has milliseconds of work; only its answers matter now */
+            w->now_ms = ka_now_ms();
+        }
+    }
+}
+
+static void ka__worker_free(ka__worker *w)
+{
+    for (uint32_t place = 0; place < w->conns_n; place++)
+        if (w->conns[place].open) ka__conn_close(w, &w->conns[place]);
+    ka__free(w->conns);
+    ka__poller_free(&w->poller);
+    ka__box_free(&w->up);
+    ka__box_free(&w->down);
+    ka__free(w);
+}
+
+static int ka__worker_start(ka__worker **out, uint32_t number, ka__event *parent)
+{
+    ka__worker *w = ka__alloc_zeroed(1, sizeof *w);
+    if (!w) return KA_ENOMEM;
+    w->number = number;
+    w->parent = parent;
+    w->free_head = w->out_conn = KA__NIL;
+    for (int kind = 0; kind < KA__TIMED; kind++) w->list[kind].head = w->list[kind].tail = KA__NIL;
+    int r = ka__poller_init(&w->poller);
+    if (r < 0) {
+        ka__free(w);
+        return r;
+    }
+    if (ka__box_init(&w->up, KA_MAILBOX) < 0 || ka__box_init(&w->down, KA_MAILBOX) < 0) r = KA_ENOMEM;
+    if (r == KA_OK) r = ka__thread_start(&w->thread, ka__worker_run, w);
+    if (r < 0) ka__worker_free(w);
+    else *out = w;
+    return r;
+}
+
+/* ================================================================================================
+   6 server
+
+   The parent's side. Its loop is ka_wait: hand out what the workers sent; when there is nothing more,
+   publish the answers that were given meanwhile, and sleep. */
+
+enum { KA__BATCH = 256 };      /* answers are published after so many events, however many more there are */
+
+struct ka_server {
+    ka__event    event;
+    _Atomic(int) stop;
+    bool         stop_sent;
+    int          workers_n, turn, batch, released, ended;
+    uint32_t     listeners_n;
+    ka__sock     listeners[KA_MAX_LISTENERS];
+    bool         listening[KA_MAX_LISTENERS];
+    ka__record  *current;      /* the record behind the last event, in the up box of `from` */
+    ka__worker  *from;
+    uint64_t     requests;
+    int64_t      now_ms;
+    ka__worker  *workers[KA_MAX_WORKERS];
+};
+
+static void ka__publish_down(ka__worker *w)
+{
+    if (ka__box_publish(&w->down) && ka__must_wake(&w->asleep)) ka__poller_wake(&w->poller);
+}
+
+/* A record for a worker. The parent may wait for room: a worker always drains its down box. */
+static ka__record *ka__down(ka__worker *w, int kind, size_t payload)
+{
+    for (;;) {
+        ka__record *r = ka__box_put(&w->down, kind, payload);
+        if (r) return r;
+        ka__publish_down(w);
+        ka_sleep_ms(1);
+    }
+}
+
+int ka_server_start(ka_server **out, int workers)
+{
+    *out = NULL;
+    if (workers < 0 || workers > KA_MAX_WORKERS) return KA_EINVAL;
+    int r = ka__os_start();
+    if (r < 0) return r;
+    ka_server *s = ka__alloc_zeroed(1, sizeof *s);
+    if (!s) return KA_ENOMEM;
+    r = ka__event_init(&s->event);
+    if (r < 0) {
+        ka__free(s);
+        return r;
+    }
+    atomic_init(&s->stop, 0);
+    s->now_ms = ka_now_ms();
+    for (int i = 0; i < (workers ? workers : 1); i++) {
+        r = ka__worker_start(&s->workers[i], (uint32_t)i, &s->event);
+        if (r < 0) {
+            ka_server_free(s);
+            return r;
+        }
+        s->workers_n++;
+    }
+    *out = s;
+    return KA_OK;
+}
+
+int ka_listen(ka_server *s, const char *ip, int port)
+{
+    struct sockaddr_in a;
+    size_t n = strlen(ip) + 1;
+    if (!ka__address(ip, port, &a)) return KA_EINVAL;
+    if (s->listeners_n == KA_MAX_LISTENERS) return KA_ELIMIT;
+    if (atomic_load(&s->stop)) return KA_ESTOPPED;
+    ka__record *r = ka__down(s->workers[0], KA__LISTEN, n);
+    memcpy(ka__payload(r), ip, n);
+    r->a = (uint32_t)port;
+    r->seq = s->listeners_n++;
+    ka__publish_down(s->workers[0]);
+    return KA_OK;
+}
+
+/* One worker opened the socket; the others watch it too, so that it has one owner and one inode. */
+static void ka__on_listening(ka_server *s, const ka__record *r, ka_event *ev)
+{
+    ev->error = -(int)r->status;
+    ev->os_error = (int)r->b;
+    ev->port = (int)r->a;
+    if (ev->error) return;
+    s->listeners[r->seq] = (ka__sock)r->conn;
+    s->listening[r->seq] = true;
+    for (int i = 1; i < s->workers_n && !s->stop_sent; i++) {
+        ka__record *adopt = ka__down(s->workers[i], KA__ADOPT, 0);
+        adopt->conn = r->conn;
+        adopt->seq = r->seq;
+    }
+}
+
+/* A listener is closed when no worker watches it any more; until then its number can't be reused. */
+static void ka__on_released(ka_server *s)
+{
+    if (++s->released < s->workers_n) return;
+    for (uint32_t i = 0; i < s->listeners_n; i++)
+        if (s->listening[i]) ka__sock_close(s->listeners[i]);
+    s->listeners_n = 0;
+}
+
+/* Turn a record into an event; false if it is nothing for the caller of ka_wait. */
+static bool ka__event_of(ka_server *s, ka__record *r, ka_event *ev)
+{
+    memset(ev, 0, sizeof *ev);
+    ev->kind = r->kind;
+    ev->now_ms = s->now_ms;
+    switch (r->kind) {
+    case KA_REQUEST: {
+        const char *p = ka__payload(r);
+        ev->error = r->status;
+        ev->conn = r->conn;
+        ev->seq = r->seq;
+        ev->flags = r->flags;
+        ev->method = (ka_str){ p, r->a };
+        ev->target = (ka_str){ p + r->a, r->b };
+        ev->body = (ka_str){ p + r->a + r->b, r->n };
+        s->requests++;
+        return true;
+    }
+    case KA_LISTENING:
+        ka__on_listening(s, r, ev);
+        return true;
+    case KA__RELEASED:
+        ka__on_released(s);
+        return false;
+    default: /* KA__ENDED */
+        s->ended++;
+        return false;
+    }
+}
+
+/* The next event out of any up box, without waiting. */
+static bool ka__event_next(ka_server *s, ka_event *ev)
+{
+    for (int empty = 0; empty < s->workers_n && s->batch < KA__BATCH; ) {
+        ka__worker *w = s->workers[s->turn];
+        ka__record *r = ka__box_next(&w->up);
+        if (!r) {
+            empty++;
+            s->turn = (s->turn + 1) % s->workers_n;
+            continue;
+        }
+        if (ka__event_of(s, r, ev)) {
+            s->current = r;
+            s->from = w;
+            s->batch++;
+            return true;
+        }
+        ka__box_take(&w->up, r);
+    }
+    return false;
+}
+
+/* Send out what was answered, and begin a new batch. */
+static void ka__batch_end(ka_server *s)
+{
+    bool stop = atomic_load(&s->stop) && !s->stop_sent;
+    for (int i = 0; i < s->workers_n; i++) {
+        if (stop) ka__down(s->workers[i], KA__DRAIN, 0);
+        ka__publish_down(s->workers[i]);
+    }
+    s->stop_sent = s->stop_sent || stop;
+    s->batch = 0;
+    s->now_ms = ka_now_ms();
+}
+
+/* Sleep, unless something has come in the meantime. */
+static void ka__parent_sleep(ka_server *s, int ms)
+{
+    atomic_store(&s->event.asleep, 1);
+    bool idle = atomic_load(&s->stop) == (int)s->stop_sent;
+    for (int i = 0; i < s->workers_n; i++) idle = idle && ka__box_empty(&s->workers[i]->up);
+    if (idle) ka__event_wait(&s->event, ms);
+    atomic_store(&s->event.asleep, 0);
+}
+
+int ka_wait(ka_server *s, ka_event *ev, int timeout_ms)
+{
+    int64_t until = -1;
+    if (s->current) ka__box_take(&s->from->up, s->current);
+    s->current = NULL;
+    for (;;) {
+        if (ka__event_next(s, ev)) return KA_OK;
+        bool more = s->batch == KA__BATCH;
+        ka__batch_end(s);
+        if (more) continue;
+        if (s->ended == s->workers_n) return KA_ESTOPPED;
+        if (timeout_ms < 0) {
+            ka__parent_sleep(s, -1);
+            continue;
+        }
+        if (until < 0) until = s->now_ms + timeout_ms;
+        else if (s->now_ms >= until) return KA_ETIME;
+        ka__parent_sleep(s, (int)(until - s->now_ms));
+        s->now_ms = ka_now_ms();
+    }
+}
+
+/* Header lines that a caller adds: each a token, a colon, a value, CRLF. */
+static bool ka__fields_valid(const char *fields)
+{
+    ka__cursor c = { fields, fields + strlen(fields) };
+    bool whole;
+    while (c.p < c.end) {
+        ka_str name = ka__take(&c, KA__TOKEN, &whole);
+        if (name.n == 0 || ka__expect(&c, ":") != KA_OK) return false;
+        ka__take(&c, KA__VALUE, &whole);
+        if (ka__expect(&c, "\r\n") != KA_OK) return false;
+    }
+    return true;
+}
+
+int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fields, const void *body, size_t n)
+{
+    size_t fields_n = fields ? strlen(fields) : 0, worker = (size_t)(ev->conn >> 56);
+    if (status < 200 || status > 599 || worker >= (size_t)s->workers_n) return KA_EINVAL;
+    if (n > KA_MAILBOX / 4 || fields_n > KA_MAILBOX / 4 - n) return KA_ENOSPC;
+    if (fields && !ka__fields_valid(fields)) return KA_EINVAL;
+    ka__record *r = ka__down(s->workers[worker], KA__REPLY, fields_n + n);
+    r->conn = ev->conn;
+    r->seq = ev->seq;
+    r->flags = ev->flags;
+    r->status = (uint16_t)status;
+    r->a = (uint32_t)fields_n;
+    r->n = (uint32_t)n;
+    if (fields_n) memcpy(ka__payload(r), fields, fields_n);
+    if (n) memcpy(ka__payload(r) + fields_n, body, n);
+    return KA_OK;
+}
+
+void ka_stop(ka_server *s)
+{
+    atomic_store(&s->stop, 1);
+    if (ka__must_wake(&s->event.asleep)) ka__event_set(&s->event);
+}
+
+static _Atomic(ka_server *) ka__interruptible;
+
+static void ka__interrupt(void)
+{
+    ka_server *s = atomic_load(&ka__interruptible);
+    if (s) ka_stop(s);
+}
+
+int ka_stop_on_interrupt(ka_server *s)
+{
+    atomic_store(&ka__interruptible, s);
+    return ka__interrupts_catch(ka__interrupt);
+}
+
+void ka_server_stats(const ka_server *s, ka_stats *out)
+{
+    out->requests = s->requests;
+    out->connections = 0;
+    for (int i = 0; i < s->workers_n; i++)
+        out->connections += atomic_load_explicit(&s->workers[i]->connections, memory_order_relaxed);
+}
+
+void ka_server_free(ka_server *s)
+{
+    if (!s) return;
+    ka_server *self = s;
+    atomic_compare_exchange_strong(&ka__interruptible, &self, NULL);
+    for (int i = 0; i < s->workers_n; i++) {
+        ka__down(s->workers[i], KA__QUIT, 0);
+        ka__publish_down(s->workers[i]);
+    }
+    ka_event ev;
+    if (s->current) ka__box_take(&s->from->up, s->current);
+    s->stop_sent = true;               /* listeners that were opened meanwhile are only taken note of */
+    for (int i = 0; i < s->workers_n; i++) {
+        ka__worker *w = s->workers[i];
+        ka__thread_join(&w->thread);
+        for (ka__record *r; (r = ka__box_next(&w->up)) != NULL; ka__box_take(&w->up, r)) ka__event_of(s, r, &ev);
+    }
+    s->released = s->workers_n - 1;
+    if (s->workers_n) ka__on_released(s);
+    for (int i = 0; i < s->workers_n; i++) ka__worker_free(s->workers[i]);
+    ka__event_free(&s->event);
+    ka__free(s);
+}
+
+/* ================================================================================================
+   7 keyring
+
+   Keys are secrets: only SHA-256(key) is kept. The records, digest and ID, lie in a log of segments, in
+   the order of their making, which is also the order of their expiry: what is over is cut off in front,
+   segment by segment. The index is 1,024 small hash tables, chosen and searched by the digest itself,
+   which is uniform and which no attacker can choose. Each grows alone, so that growth is a step of some
+   microseconds and never one long rehash; it needs no look at the log, since a slot holds 32 bits of hash.
+
+       slot   { hash: 32 | place: 32 }      place: segment and offset in units of 8 bytes, plus 1; 0 is empty
+       record { digest: 32 bytes | expiry: u32 | n: u16 | ID: n bytes }, padded to 8 */
+
+enum { KA__SHARDS = 1024, KA__SEGMENT_BYTES = 1 << 18, KA__UNITS = KA__SEGMENT_BYTES / 8 };
+_Static_assert(KA_MAX_ID <= 65535, "a record has 16 bits for the length of its ID");
+
+struct ka__shard { uint64_t *slots; uint32_t capacity, used; };
+
+/* next: the segment after this one in the log. */
+struct ka__segment { uint32_t used, next; unsigned char data[KA__SEGMENT_BYTES]; };
+
+typedef struct { unsigned char digest[32]; uint32_t expires_s; uint16_t n; char id[2]; } ka__key;
+
+static size_t ka__key_size(size_t id_n) { return (offsetof(ka__key, id) + id_n + 7) / 8 * 8; }
+
+static ka__key *ka__key_at(const ka_keyring *k, uint32_t place)
+{
+    return (ka__key *)(void *)(k->segments[(place - 1) / KA__UNITS]->data + (size_t)((place - 1) % KA__UNITS) * 8);
+}
+
+static struct ka__shard *ka__shard_of(const ka_keyring *k, const unsigned char *digest)
+{
+    return &k->shards[(digest[4] | (unsigned)digest[5] << 8) % KA__SHARDS];
+}
+
+static uint32_t ka__hash_of(const unsigned char *digest)
+{
+    return digest[0] | (uint32_t)digest[1] << 8 | (uint32_t)digest[2] << 16 | (uint32_t)digest[3] << 24;
+}
+
+int ka_keyring_init(ka_keyring *k, size_t max_keys, int64_t ttl_s)
+{
+    memset(k, 0, sizeof *k);
+    if (ttl_s < 0 || ttl_s > (int64_t)100 * 366 * 86400) return KA_EINVAL;
+    k->max_keys = max_keys ? max_keys : KA_MAX_KEYS;
+    k->ttl_s = ttl_s;
+    k->front = k->back = KA__NIL;
+    k->shards = ka__alloc_zeroed(KA__SHARDS, sizeof *k->shards);
+    return k->shards ? KA_OK : KA_ENOMEM;
+}
+
+void ka_keyring_free(ka_keyring *k)
+{
+    for (int i = 0; k->shards && i < KA__SHARDS; i++) ka__free(k->shards[i].slots);
+    for (uint32_t i = 0; i < k->segments_n; i++) ka__free(k->segments[i]);
+    ka__free(k->shards);
+    ka__free(k->segments);
+    memset(k, 0, sizeof *k);
+}
+
+/* Seconds since the keyring's first use, rounded down. */
+static uint32_t ka__key_clock(const ka_keyring *k, int64_t now_ms)
+{
+    return now_ms > k->epoch_ms ? (uint32_t)((now_ms - k->epoch_ms) / 1000) : 0;
+}
+
+static bool ka__key_expired(const ka__key *key, uint32_t now_s) { return now_s >= key->expires_s; }
+
+/* Where the slot of a digest is, or the empty one where it would be put. */
+static uint32_t ka__slot_find(const ka_keyring *k, const struct ka__shard *shard, const unsigned char *digest)
+{
+    uint32_t hash = ka__hash_of(digest), mask = shard->capacity - 1;
+    for (uint32_t i = hash & mask; ; i = (i + 1) & mask) {
+        uint64_t slot = shard->slots[i];
+        if (slot == 0) return i;
+        if ((uint32_t)(slot >> 32) == hash && ka_eq_ct(ka__key_at(k, (uint32_t)slot)->digest, digest, 32)) return i;
+    }
+}
+
+/* Make room for one more slot: at most three quarters are taken. */
+static int ka__shard_grow(struct ka__shard *shard)
+{
+    if (shard->used + 1 <= shard->capacity / 4 * 3) return KA_OK;
+    uint32_t capacity = shard->capacity ? shard->capacity * 2 : 8;
+    uint64_t *slots = ka__alloc_zeroed(capacity, sizeof *slots);
+    if (!slots) return KA_ENOMEM;
+    for (uint32_t i = 0; i < shard->capacity; i++) {
+        uint64_t slot = shard->slots[i];
+        uint32_t to = (uint32_t)(slot >> 32) & (capacity - 1);
+        if (slot == 0) continue;
+        while (slots[to]) to = (to + 1) & (capacity - 1);
+        slots[to] = slot;
+    }
+    ka__free(shard->slots);
+    shard->slots = slots;
+    shard->capacity = capacity;
+    return KA_OK;
+}
+
+/* Empty a slot, moving up those behind it that would not be found any more. */
+static void ka__slot_remove(struct ka__shard *shard, uint32_t hole)
+{
+    uint32_t mask = shard->capacity - 1;
+    for (uint32_t i = (hole + 1) & mask; shard->slots[i]; i = (i + 1) & mask) {
+        uint32_t home = (uint32_t)(shard->slots[i] >> 32) & mask;
+        if (((i - home) & mask) < ((i - hole) & mask)) continue;
+        shard->slots[hole] = shard->slots[i];
+        hole = i;
+    }
+    shard->slots[hole] = 0;
+    shard->used--;
+}
+
+/* Add a segment at the log's back. */
+static int ka__segment_add(ka_keyring *k)
+{
+    uint32_t at = 0;
+    while (at < k->segments_n && k->segments[at]) at++;
+    if (at == k->segments_n) {
+        if (at == UINT32_MAX / KA__UNITS) return KA_EFULL;
+        struct ka__segment **more = ka__resize(k->segments, at + 1, sizeof *more);
+        if (!more) return KA_ENOMEM;
+        more[at] = NULL;
+        k->segments = more;
+        k->segments_n++;
+    }
+    struct ka__segment *s = ka__resize(NULL, 1, sizeof *s);
+    if (!s) return KA_ENOMEM;
+    s->used = 0;
+    s->next = KA__NIL;
+    k->segments[at] = s;
+    if (k->back != KA__NIL) k->segments[k->back]->next = at;
+    else k->front = at;
+    k->back = at;
+    return KA_OK;
+}
+
+/* Drop up to `most` expired keys from the log's front, and the segments that become empty. */
+static void ka__keys_expire(ka_keyring *k, uint32_t now_s, int most)
+{
+    while (most-- > 0 && k->count > 0) {
+        struct ka__segment *s = k->segments[k->front];
+        if (k->front_at == s->used) {
+            uint32_t next = s->next;
+            ka__free(s);
+            k->segments[k->front] = NULL;
+            k->front = next;
+            k->front_at = 0;
+            continue;
+        }
+        ka__key *key = (ka__key *)(void *)(s->data + k->front_at);
+        if (!ka__key_expired(key, now_s)) return;
+        struct ka__shard *shard = ka__shard_of(k, key->digest);
+        ka__slot_remove(shard, ka__slot_find(k, shard, key->digest));
+        k->front_at += (uint32_t)ka__key_size(key->n);
+        k->count--;
+    }
+}
+
+/* Keep a digest with its ID. */
+static int ka__key_put(ka_keyring *k, const unsigned char digest[32], ka_str id, uint32_t expires_s)
+{
+    struct ka__shard *shard = ka__shard_of(k, digest);
+    size_t size = ka__key_size(id.n);
+    int r = ka__shard_grow(shard);
+    if (r < 0) return r;
+    if (k->back == KA__NIL || k->segments[k->back]->used + size > KA__SEGMENT_BYTES) r = ka__segment_add(k);
+    if (r < 0) return r;
+    struct ka__segment *s = k->segments[k->back];
+    ka__key *key = (ka__key *)(void *)(s->data + s->used);
+    memcpy(key->digest, digest, 32);
+    key->expires_s = expires_s;
+    key->n = (uint16_t)id.n;
+    memcpy((char *)key + offsetof(ka__key, id), id.p, id.n);
+    shard->slots[ka__slot_find(k, shard, digest)] =
+        (uint64_t)ka__hash_of(digest) << 32 | (k->back * (uint32_t)KA__UNITS + s->used / 8 + 1);
+    s->used += (uint32_t)size;
+    shard->used++;
+    k->count++;
+    return KA_OK;
+}
+
+int ka_keyring_issue(ka_keyring *k, ka_str id, int64_t now_ms, char key[KA_KEY_TEXT])
+{
+    unsigned char raw[KA_KEY_BYTES], digest[32];
+    if (id.n == 0 || id.n > KA_MAX_ID) return KA_EINVAL;
+    if (k->epoch_ms == 0) k->epoch_ms = now_ms;
+    uint32_t now_s = ka__key_clock(k, now_ms);
+    ka__keys_expire(k, now_s, 8);      /* more than one comes, so the expired ones never pile up */
+    if (k->count >= k->max_keys) return KA_EFULL;
+    int r = ka_random(raw, sizeof raw);
+    if (r < 0) return r;
+    ka_sha256(digest, raw, sizeof raw);
+    /* rounded up: a key is good for ttl_s seconds at least */
+    r = ka__key_put(k, digest, id, k->ttl_s ? now_s + (uint32_t)k->ttl_s + 1 : UINT32_MAX);
+    if (r == KA_OK) ka_b64_encode(key, KA_KEY_TEXT, raw, sizeof raw);
+    ka_wipe(raw, sizeof raw);
+    return r;
+}
+
+ka_str ka_keyring_find(const ka_keyring *k, ka_str key, int64_t now_ms)
+{
+    const ka_str none = { NULL, 0 };
+    unsigned char raw[KA_KEY_BYTES], digest[32];
+    if (key.n != KA_KEY_TEXT || ka_b64_decode(raw, sizeof raw, key.p, key.n) != KA_KEY_BYTES) return none;
+    ka_sha256(digest, raw, sizeof raw);
+    ka_wipe(raw, sizeof raw);
+    const struct ka__shard *shard = ka__shard_of(k, digest);
+    if (shard->capacity == 0) return none;
+    uint64_t slot = shard->slots[ka__slot_find(k, shard, digest)];
+    if (slot == 0) return none;
+    const ka__key *found = ka__key_at(k, (uint32_t)slot);
+    if (ka__key_expired(found, ka__key_clock(k, now_ms))) return none;
+    return (ka_str){ (const char *)found + offsetof(ka__key, id), found->n };
+}
+
+static int ka__answer_text(char *text, size_t *n, int status, const char *what)
+{
+    *n = strlen(what);
+    memcpy(text, what, *n);
+    return status;
+}
+
+static int ka__answer_ask(ka_keyring *k, ka_str value, int64_t now_ms, char *text, size_t *n)
+{
+    char id[KA_MAX_ID];
+    ptrdiff_t size = ka_percent_decode(id, sizeof id, value);
+    if (size <= 0) return ka__answer_text(text, n, 400, "wrong_query");
+    for (ptrdiff_t i = 0; i < size; i++)
+        if (id[i] < ' ' || id[i] > '~') return ka__answer_text(text, n, 400, "wrong_query");
+    *n = KA_KEY_TEXT;
+    if (ka_keyring_issue(k, (ka_str){ id, (size_t)size }, now_ms, text) == KA_OK) return 200;
+    return ka__answer_text(text, n, 503, "server_full");
+}
+
+static int ka__answer_login(ka_keyring *k, ka_str value, int64_t now_ms, char *text, size_t *n)
+{
+    char key[KA_MAX_BODY];
+    ptrdiff_t size = ka_percent_decode(key, sizeof key, value);
+    if (size <= 0) return ka__answer_text(text, n, 400, "wrong_query");
+    ka_str id = ka_keyring_find(k, (ka_str){ key, (size_t)size }, now_ms);
+    ka_wipe(key, (size_t)size);
+    if (!id.p) return ka__answer_text(text, n, 403, "wrong_key");
+    memcpy(text, id.p, id.n);
+    *n = id.n;
+    return 200;
+}
+
+int ka_auth_answer(ka_keyring *k, const ka_event *ev, char text[KA_MAX_ANSWER], size_t *n)
+{
+    ka_str rest = ev->body, name, value, other;
+    if (ev->error) return ka__answer_text(text, n, ev->error, "wrong_query");
+    if (!ka_is(ev->method, "POST")) return ka__answer_text(text, n, 405, "wrong_query");
+    if (ka_form_next(&rest, &name, &value) == KA_OK && ka_form_next(&rest, &other, &other) == KA_ENOTFOUND) {
+        if (ka_is(name, "ask_key")) return ka__answer_ask(k, value, ev->now_ms, text, n);
+        if (ka_is(name, "login")) return ka__answer_login(k, value, ev->now_ms, text, n);
+    }
+    return ka__answer_text(text, n, 400, "wrong_query");
+}
+
+/* ================================================================================================
+   8 client
+
+   One request at a time on one connection, blocking, each attempt under a deadline. */
+
+void ka_client_close(ka_client *c)
+{
+    if (c->open) ka__sock_close((ka__sock)c->sock);
+    c->open = false;
+}
+
+/* Note the system's code, close, and pass an error on. */
+static int ka__client_failed(ka_client *c, int error)
+{
+    c->os_error = ka__os_code();
+    ka_client_close(c);
+    return error;
+}
+
+/* Wait until the connection can be read or written, within the attempt's time. */
+static int ka__client_wait(ka_client *c, int want, int64_t until)
+{
+    for (;;) {
+        int64_t left = until - ka_now_ms();
+        int r = left > 0 ? ka__sock_wait((ka__sock)c->sock, want, left < INT_MAX ? (int)left : INT_MAX) : KA_ETIME;
+        if (r != KA_EAGAIN) return r;
+    }
+}
+
+static int ka__client_connect(ka_client *c, int64_t until)
+{
+    ka__sock s;
+    if (c->open) return KA_OK;
+    int r = ka__sock_connect(c->ip, c->port, &s);
+    if (r < 0 && r != KA_EAGAIN) return ka__client_failed(c, r);
+    c->sock = s;
+    c->open = true;
+    if (r == KA_EAGAIN) r = ka__client_wait(c, KA__OUT, until);
+    if (r == KA_OK) r = ka__sock_connected(s);
+    return r < 0 ? ka__client_failed(c, r) : KA_OK;
+}
+
+static int ka__client_send(ka_client *c, size_t n, int64_t until)
+{
+    for (size_t sent = 0; sent < n; ) {
+        ptrdiff_t r = ka__sock_send((ka__sock)c->sock, c->buf + sent, n - sent);
+        if (r == KA_EAGAIN) r = ka__client_wait(c, KA__OUT, until);
+        if (r < 0) return ka__client_failed(c, (int)r);
+        sent += (size_t)r;
+    }
+    return KA_OK;
+}
+
+/* More bytes of the answer, behind the n in buf: how many; 0 at the end of the connection; or KA_E... */
+static ptrdiff_t ka__client_recv(ka_client *c, size_t n, int64_t until)
+{
+    if (n == sizeof c->buf) return ka__client_failed(c, KA_EPROTO);
+    for (;;) {
+        ptrdiff_t got = ka__sock_recv((ka__sock)c->sock, c->buf + n, sizeof c->buf - n);
+        if (got == KA_EAGAIN) got = ka__client_wait(c, KA__IN, until);
+        else if (got >= 0) return got;
+        if (got < 0) return ka__client_failed(c, (int)got);
+    }
+}
+
+/* Read the head of an answer, passing over interim ones (RFC 9110 s.15.2), to the front of buf.
+     returns    its bytes; *n is how many are in buf */
+static ptrdiff_t ka__client_head(ka_client *c, ka_http *h, size_t *n, int64_t until)
+{
+    for (*n = 0; ; ) {
+        ptrdiff_t head = ka_http_response(h, c->buf, *n);
+        if (head >= 0 && h->status >= 200) return head;
+        if (head >= 0 && h->status != 101) {
+            memmove(c->buf, c->buf + head, *n - (size_t)head);
+            *n -= (size_t)head;
+            continue;
+        }
+        if (head != KA_EAGAIN) return ka__client_failed(c, KA_EPROTO);
+        ptrdiff_t got = ka__client_recv(c, *n, until);
+        if (got <= 0) return got < 0 ? got : ka__client_failed(c, KA_EOFFLINE);
+        *n += (size_t)got;
+    }
+}
+
+/* Read the body (RFC 9112 s.6.3) at c->buf + head, of which n - head bytes are here. Returns its length. */
+static ptrdiff_t ka__client_body(ka_client *c, ka_http *h, size_t head, size_t n, int64_t until)
+{
+    ka_chunked chunked = { .room = KA_MAX_BODY };
+    bool to_end = !h->chunked && h->length < 0, empty = h->status == 204 || h->status == 304;
+    size_t body = 0, used;      /* decoded or taken so far, from head on; n is where received bytes end */
+    for (;;) {
+        if (h->chunked && !empty) {
+            ptrdiff_t got = ka_chunked_decode(&chunked, c->buf + head + body, n - head - body, &used);
+            if (got < 0 || head + body + used < n) return ka__client_failed(c, KA_EPROTO);
+            body += (size_t)got;
+            n = head + body;
+            if (chunked.done) return (ptrdiff_t)body;
+        } else {
+            body = n - head;
+            if (empty ? body > 0 : h->length >= 0 && body > (uint64_t)h->length) return ka__client_failed(c, KA_EPROTO);
+            if (empty || body == (uint64_t)h->length) return (ptrdiff_t)body;
+        }
+        ptrdiff_t got = ka__client_recv(c, n, until);
+        if (got == 0 && to_end) return (ptrdiff_t)body;
+        if (got <= 0) return got < 0 ? got : ka__client_failed(c, KA_EOFFLINE);
+        n += (size_t)got;
+    }
+}
+
+static int ka__client_attempt(ka_client *c, const char *body, size_t size, ka_str *answer)
+{
+    int64_t until = ka_now_ms() + (c->attempt_ms > 0 ? c->attempt_ms : KA_ATTEMPT_MS);
+    ka_http h;
+    size_t n;
+    int r = ka__client_connect(c, until);
+    if (r < 0) return r;
+    int head_n = snprintf(c->buf, KA_MAX_HEAD, "POST / HTTP/1.1\r\nHost: %s:%d\r\nContent-Type: "
+                          "application/x-www-form-urlencoded\r\nContent-Length: %zu\r\n\r\n", c->ip, c->port, size);
+    if (size) memcpy(c->buf + head_n, body, size);
+    r = ka__client_send(c, (size_t)head_n + size, until);
+    if (r < 0) return r;
+    ptrdiff_t head = ka__client_head(c, &h, &n, until);
+    if (head < 0) return (int)head;
+    ptrdiff_t length = ka__client_body(c, &h, (size_t)head, n, until);
+    if (length < 0) return (int)length;
+    if (!h.keep_alive) ka_client_close(c);
+    *answer = (ka_str){ c->buf + head, (size_t)length };
+    return h.status;
+}
+
+int ka_client_post(ka_client *c, const char *body, size_t n, ka_str *answer)
+{
+    struct sockaddr_in a;
+    int64_t start = ka_now_ms();
+    if (n > KA_MAX_BODY || c->port == 0 || !ka__address(c->ip, c->port, &a)) return KA_EINVAL;
+    int r = ka__os_start();
+    if (r < 0) return r;
+    for (int misses = 1; ; misses++) {
+        int delay = KA_RETRY_FIRST_MS + (misses - 1) * KA_RETRY_STEP_MS;
+        r = ka__client_attempt(c, body, n, answer);
+        if (r != KA_EOFFLINE && r != KA_ETIME) return r;
+        ka_client_close(c);
+        if (c->give_up_ms > 0 && ka_now_ms() - start + delay > c->give_up_ms) return KA_EOFFLINE;
+        if (c->on_miss) c->on_miss(c->arg, misses, delay, r);
+        ka_sleep_ms(delay);
+    }
+}
+
+int ka_client_kill_server(ka_client *c, int64_t *pid)
+{
+    *pid = 0;
+    if (c->open && ka__sock_wait((ka__sock)c->sock, KA__IN, 0) == KA_OK) ka_client_close(c);      /* it was closed over there */
+    int r = ka__client_connect(c, ka_now_ms() + KA_ATTEMPT_MS);
+    if (r < 0) return r == KA_ETIME ? KA_EOFFLINE : r;
+    r = ka__peer_kill((ka__sock)c->sock, pid);
+    c->os_error = r < 0 ? ka__os_code() : 0;
+    return r;
+}
+
+#endif /* KEYAUTH_IMPLEMENTATION */
+
+/* VERSION HISTORY
+     1.0.0   the key handshake: HTTP/1.1 server, keyring, client with retry, restart and kill
+
+   LICENCE: take whichever you prefer.
+   ------------------------------------------------------------------------------------------------
+   A - MIT
+
+   Copyright (c) 2026 the keyauth authors
+
+   Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
+   associated documentation files (the "Software"), to deal in the Software without restriction,
+   including without limitation the rights to use, copy, modify, merge, publish, distribute, sublicense,
+   and/or sell copies of the Software, and to permit persons to whom the Software is furnished to do so,
+   subject to the following conditions:
+
+   The above copyright notice and this permission notice shall be included in all copies or substantial
+   portions of the Software.
+
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT
+   LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN
+   NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY,
+   WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE
+   SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+   ------------------------------------------------------------------------------------------------
+   B - Public domain (www.unlicense.org)
+
+   This is free and unencumbered software released into the public domain. Anyone is free to copy,
+   modify, publish, use, compile, sell, or distribute this software, either in source code form or as a
+   compiled binary, for any purpose, commercial or non-commercial, and by any means.
+
+   In jurisdictions that recognize copyright laws, the author or authors of this software dedicate any and
+   all copyright interest in the software to the public domain. We make this dedication for the benefit of
+   the public at large and to the detriment of our heirs and successors. We intend this dedication to be
+   an overt act of relinquishment in perpetuity of all present and future rights to this software under
+   copyright law.
+
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT
+   LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN
+   NO EVENT SHALL THE AUTHORS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF
+   CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER
+   DEALINGS IN THE SOFTWARE. */

@@ -1,0 +1,172 @@
+/* server - the key handshake's server: HTTP in a worker thread, the keys here in the parent.
+     cc -O2 -pthread -o server server.c
+   What it answers is ka_auth_answer in keyauth.h, section 7. */
+
+#define KEYAUTH_IMPLEMENTATION
+#include "keyauth.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char DEFAULT_IP[] = "127.0.0.2";
+static const int  DEFAULT_PORT = 9999;
+
+enum { EXIT_STOPPED = 0, EXIT_SYSTEM = 1, EXIT_USAGE = 2 };
+
+static const char usage[] =
+    "usage: server [--ip 127.0.0.2] [--port 9999] [--wrong] [--max-keys N] [--ttl SECONDS]\n"
+    "              [--workers N] [--stats] [--help] [--version]\n"
+    "\n"
+    "  --ip IP         the IPv4 address to listen on, 127.0.0.2 unless told\n"
+    "  --port PORT     the port, 9999 unless told; 0 lets the system choose one\n"
+    "  --wrong         answer every login with an ID that is not the right one\n"
+    "  --max-keys N    keep at most N keys (1000000 unless told), then say server_full\n"
+    "  --ttl SECONDS   forget a key after so long; 0, as it is unless told: never\n"
+    "  --workers N     run HTTP in N threads, 1 to 64; 1 unless told\n"
+    "  --stats         show keys, connections and requests/s on stderr, every second\n"
+    "\n"
+    "Exit status: 0 stopped by Ctrl+C or SIGTERM; 1 could not run; 2 wrong usage.\n";
+
+typedef struct {
+    const char *ip;
+    long long   port, max_keys, ttl_s, workers;
+    bool        wrong, stats;
+} options;
+
+static int fail(int status, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fputs("server: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    return status;
+}
+
+/* A whole number from least to most, and nothing else. */
+static bool number(const char *text, long long least, long long most, long long *out)
+{
+    char *end;
+    if (*text < '0' || *text > '9' || strlen(text) > 18) return false;
+    *out = strtoll(text, &end, 10);
+    return *end == 0 && *out >= least && *out <= most;
+}
+
+/* -1: go on; otherwise exit with this. */
+static int parse(options *o, int argc, char **argv)
+{
+    struct { const char *name; long long least, most, *value; } numbers[] = {
+        { "--port", 0, 65535, &o->port },
+        { "--max-keys", 1, 1000000000, &o->max_keys },
+        { "--ttl", 0, 3153600000, &o->ttl_s },
+        { "--workers", 1, KA_MAX_WORKERS, &o->workers },
+    };
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0) return fputs(usage, stdout), EXIT_STOPPED;
+        if (strcmp(argv[i], "--version") == 0) return puts("server " KA_VERSION), EXIT_STOPPED;
+        if (strcmp(argv[i], "--wrong") == 0) { o->wrong = true; continue; }
+        if (strcmp(argv[i], "--stats") == 0) { o->stats = true; continue; }
+        bool ip = strcmp(argv[i], "--ip") == 0;
+        size_t k = 0;
+        while (k < sizeof numbers / sizeof *numbers && strcmp(argv[i], numbers[k].name) != 0) k++;
+        if (!ip && k == sizeof numbers / sizeof *numbers)
+            return fail(EXIT_USAGE, "%s: no such option; server --help lists them", argv[i]);
+        if (++i == argc) return fail(EXIT_USAGE, "%s needs a value", argv[i - 1]);
+        if (ip) o->ip = argv[i];
+        else if (!number(argv[i], numbers[k].least, numbers[k].most, numbers[k].value))
+            return fail(EXIT_USAGE, "%s %s: a whole number from %lld to %lld is needed", numbers[k].name, argv[i],
+                        numbers[k].least, numbers[k].most);
+    }
+    return -1;
+}
+
+static int cannot_listen(const options *o, const ka_event *ev)
+{
+    switch (ev->error) {
+    case KA_EINUSE: return fail(EXIT_SYSTEM, "%s:%lld is taken by another program; stop that one, or choose another --port", o->ip, o->port);
+    case KA_EADDR:  return fail(EXIT_SYSTEM, "%s is not an address of this machine%s", o->ip, strncmp(o->ip, "127.", 4) ? "" :
+                                "; on macOS add it first: sudo ifconfig lo0 alias 127.0.0.2 up");
+    case KA_EPERM:  return fail(EXIT_SYSTEM, "%s:%lld: not permitted; ports below 1024 are for root", o->ip, o->port);
+    default:        return fail(EXIT_SYSTEM, "cannot listen on %s:%lld: %s (system error %d)", o->ip, o->port,
+                                ka_error_text(ev->error), ev->os_error);
+    }
+}
+
+/* A line on stderr every second, rewritten in place on a terminal. */
+static void show_stats(ka_server *s, const ka_keyring *keys, int64_t now_ms)
+{
+    static int64_t last_ms;
+    static uint64_t last_requests;
+    char line[128];
+    ka_stats st;
+    if (now_ms - last_ms < 1000) return;
+    ka_server_stats(s, &st);
+    double seconds = last_ms ? (double)(now_ms - last_ms) / 1000 : 1;
+    snprintf(line, sizeof line, "%llu keys, %llu connections, %.0f requests/s", (unsigned long long)keys->count,
+             (unsigned long long)st.connections, (double)(st.requests - last_requests) / seconds);
+    if (ka_is_terminal(2)) fprintf(stderr, "\r%-70s", line);
+    else fprintf(stderr, "%s\n", line);
+    fflush(stderr);
+    last_ms = now_ms;
+    last_requests = st.requests;
+}
+
+/* With --wrong, what would be a login's answer is replaced by an ID that nobody has. */
+static int answer(const options *o, ka_keyring *keys, const ka_event *ev, char *text, size_t *n)
+{
+    char id[KA_KEY_TEXT + 1];
+    int status = ka_auth_answer(keys, ev, text, n);
+    bool login = ev->body.n > 6 && memcmp(ev->body.p, "login=", 6) == 0;
+    if (!o->wrong || !login || (status != 200 && status != 403)) return status;
+    if (ka_fresh_id(id) < 0) return 503;
+    memcpy(text, id, *n = KA_KEY_TEXT);
+    return 200;
+}
+
+static int serve(const options *o, ka_server *s, ka_keyring *keys)
+{
+    char text[KA_MAX_ANSWER];
+    int status = EXIT_STOPPED, r;
+    for (ka_event ev; (r = ka_wait(s, &ev, o->stats ? 1000 : -1)) == KA_OK || r == KA_ETIME; ) {
+        if (o->stats) show_stats(s, keys, ka_now_ms());
+        if (r == KA_ETIME) continue;
+        if (ev.kind == KA_LISTENING) {
+            if (ev.error) {
+                status = cannot_listen(o, &ev);
+                ka_stop(s);
+                continue;
+            }
+            printf("listening on %s:%d\n", o->ip, ev.port);
+            fflush(stdout);
+        } else {
+            size_t n;
+            int http = answer(o, keys, &ev, text, &n);
+            ka_reply(s, &ev, http, http == 405 ? "Allow: POST\r\n" : NULL, text, n);
+        }
+    }
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    options o = { .ip = DEFAULT_IP, .port = DEFAULT_PORT, .max_keys = KA_MAX_KEYS, .workers = 1 };
+    ka_keyring keys;
+    ka_server *s;
+    int status = parse(&o, argc, argv);
+    if (status >= 0) return status;
+
+    int r = ka_keyring_init(&keys, (size_t)o.max_keys, o.ttl_s);
+    if (r < 0) return fail(EXIT_SYSTEM, "cannot start: %s", ka_error_text(r));
+    r = ka_server_start(&s, (int)o.workers);          /* the worker runs, and knows no address yet */
+    if (r < 0) return fail(EXIT_SYSTEM, "cannot start: %s", ka_error_text(r));
+    if (ka_stop_on_interrupt(s) < 0) return fail(EXIT_SYSTEM, "cannot catch interrupts");
+    if (ka_listen(s, o.ip, (int)o.port) < 0)          /* now it is told */
+        status = fail(EXIT_USAGE, "--ip %s: a numeric IPv4 address is needed, such as %s", o.ip, DEFAULT_IP);
+    else
+        status = serve(&o, s, &keys);
+    ka_server_free(s);
+    ka_keyring_free(&keys);
+    return status;
+}
