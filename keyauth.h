@@ -2405,6 +2405,7 @@ static void ka__conn_open(ka__worker *w, ka__conn *c, ka__sock sock)
     c->generation = generation;
     c->watched = KA__UNWATCHED;
     c->timed = KA__UNTIMED;
+    c->chunked.room = KA_MAX_BODY;
     c->open = true;
     atomic_store_explicit(&w->connections, atomic_load_explicit(&w->connections, memory_order_relaxed) + 1, memory_order_relaxed);
 }

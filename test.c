@@ -1,1 +1,1774 @@
-int main(void){return 0;}
+/* test - keyauth.h by its units, by a server in this process, and by the real programs.
+     ./build.sh test
+   Each topic is a table and a loop. A failure says where, why, what came and what was wanted, and the run
+   goes on; the last line is the count and the exit status the verdict. Needs ./server and ./client. */
+
+/* Odd limits and short times, to see that they are honoured; an allocator that counts and can fail. */
+#define KA_MAX_HEAD 2000
+#define KA_MAX_BODY 1500
+#define KA_MAX_CHUNK_LINE 64
+#define KA_MAX_UNSENT 70000
+#define KA_REQUEST_MS 2500
+#define KA_IDLE_MS 3500
+#define KA_STALL_MS 1500
+#define KA_LINGER_MS 1000
+#define KA_DRAIN_MS 4000
+#define KA_MAILBOX (1u << 18)
+#define KA_MALLOC(n) test_realloc(NULL, n)
+#define KA_REALLOC(p, n) test_realloc(p, n)
+#define KA_FREE(p) test_free(p)
+#include <stddef.h>
+static void *test_realloc(void *p, size_t n);
+static void test_free(void *p);
+#define KEYAUTH_IMPLEMENTATION
+#include "keyauth.h"
+#include <stdarg.h>
+
+/* ---- the frame ---- */
+
+static int passed, failed, skipped;
+static const char *topic = "";
+
+static bool check_at(int line, bool ok, const char *format, ...)
+{
+    va_list args;
+    if (ok) {
+        passed++;
+        return true;
+    }
+    failed++;
+    printf("test.c:%d: %s: ", line, topic);
+    va_start(args, format);
+    vprintf(format, args);
+    va_end(args);
+    printf("\n");
+    fflush(stdout);
+    return false;
+}
+#define CHECK(...) check_at(__LINE__, __VA_ARGS__)
+
+static void skip(const char *what, const char *why)
+{
+    skipped++;
+    printf("skipped: %s: %s\n", what, why);
+}
+
+#define COUNT(table) (sizeof(table) / sizeof *(table))
+
+/* A copy that ends where its block ends, so that a sanitizer sees the first byte too far. */
+static char *exact(const char *p, size_t n)
+{
+    char *copy = malloc(n ? n : 1);
+    if (!copy) abort();
+    if (n) memcpy(copy, p, n);
+    return copy;
+}
+
+/* ---- the allocator: how many blocks live; fail the n-th call from now ---- */
+
+static _Atomic(long) blocks_live, allocations_left = -1;
+
+static void *test_realloc(void *p, size_t n)
+{
+    if (atomic_load(&allocations_left) >= 0 && atomic_fetch_sub(&allocations_left, 1) == 0) return NULL;
+    void *out = realloc(p, n);
+    if (out && !p) atomic_fetch_add(&blocks_live, 1);
+    return out;
+}
+
+static void test_free(void *p)
+{
+    atomic_fetch_sub(&blocks_live, 1);
+    free(p);
+}
+
+/* ---- bytes ---- */
+
+static void test_base64(void)
+{
+    static const struct { const char *plain, *text; } vectors[] = {      /* RFC 4648 s.10 */
+        { "", "" }, { "f", "Zg==" }, { "fo", "Zm8=" }, { "foo", "Zm9v" }, { "foob", "Zm9vYg==" },
+        { "fooba", "Zm9vYmE=" }, { "foobar", "Zm9vYmFy" }, { "\xff\xff\xff", "////" }, { "\xfb\xef\xbe", "++++" },
+    };
+    static const struct { const char *in, *why; } refuse[] = {
+        { "Zg=", "length is no multiple of 4" },    { "Zg", "padding is missing" },
+        { "Z===", "one digit is no byte" },         { "====", "only padding" },
+        { "Zh==", "spare bits set, 2 pads" },       { "Zm9=", "spare bits set, 1 pad" },
+        { "Zg==Zg==", "padding inside" },           { "Zm8=Zm9v", "padding inside" },
+        { "Zm9v\n", "newline" },                    { "Zm 9v===", "space" },
+        { "Zm-_", "the URL alphabet" },             { "Zm9\x80", "not ASCII" },
+        { "Z=9v", "padding as a digit" },           { "=m9v", "padding in front" },
+        { "Zg=A", "a digit after padding" },
+    };
+    char text[512], back[512], plain[301];
+    for (size_t i = 0; i < COUNT(vectors); i++) {
+        size_t n = strlen(vectors[i].plain), t = strlen(vectors[i].text);
+        ptrdiff_t e = ka_b64_encode(text, sizeof text, vectors[i].plain, n);
+        CHECK(e == (ptrdiff_t)t && memcmp(text, vectors[i].text, t) == 0, "encode %s: got %.*s", vectors[i].text, (int)e, text);
+        char *in = exact(vectors[i].text, t);
+        ptrdiff_t d = ka_b64_decode(back, n, in, t);
+        CHECK(d == (ptrdiff_t)n && memcmp(back, vectors[i].plain, n) == 0, "decode %s: got %d", vectors[i].text, (int)d);
+        if (n) CHECK(ka_b64_decode(back, n - 1, in, t) == KA_ENOSPC, "decode %s: one byte short of room", vectors[i].text);
+        if (n) CHECK(ka_b64_encode(text, t - 1, vectors[i].plain, n) == KA_ENOSPC, "encode %s: one byte short", vectors[i].text);
+        free(in);
+    }
+    for (size_t i = 0; i < COUNT(refuse); i++) {
+        size_t n = strlen(refuse[i].in);
+        char *in = exact(refuse[i].in, n);
+        ptrdiff_t d = ka_b64_decode(back, sizeof back, in, n);
+        CHECK(d == KA_ESYNTAX, "%s (%s): got %d", refuse[i].in, refuse[i].why, (int)d);
+        free(in);
+    }
+    for (size_t n = 0; n <= 300; n++) {
+        if (ka_random(plain, n) < 0) abort();
+        ptrdiff_t e = ka_b64_encode(text, sizeof text, plain, n);
+        ptrdiff_t d = ka_b64_decode(back, sizeof back, text, (size_t)e);
+        CHECK(e == (ptrdiff_t)KA_B64_ENCODED(n) && d == (ptrdiff_t)n && memcmp(plain, back, n) == 0, "decode(encode(%d bytes))", (int)n);
+    }
+}
+
+static void test_sha256(void)
+{
+    static const struct { const char *in; size_t repeat; const char *hex; } vectors[] = {      /* FIPS 180-4, NIST CAVP */
+        { "", 1, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" },
+        { "abc", 1, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" },
+        { "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", 1, "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1" },
+        { "abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrstu", 1,
+          "cf5b16a778af8380036ce59e7b0492370b249b11e8f07a51afac45037afee9d1" },
+        { "a", 1000000, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0" },
+    };
+    for (size_t i = 0; i < COUNT(vectors); i++) {
+        size_t part = strlen(vectors[i].in), n = part * vectors[i].repeat;
+        char *in = malloc(n + 1), hex[65];
+        unsigned char digest[32];
+        if (!in) abort();
+        for (size_t k = 0; k < vectors[i].repeat; k++) memcpy(in + k * part, vectors[i].in, part);
+        ka_sha256(digest, in, n);
+        for (size_t k = 0; k < 32; k++) snprintf(hex + 2 * k, 3, "%02x", digest[k]);
+        CHECK(strcmp(hex, vectors[i].hex) == 0, "%.20s x %d: got %s", vectors[i].in, (int)vectors[i].repeat, hex);
+        free(in);
+    }
+}
+
+static void test_small_things(void)
+{
+    char a[4] = "abc", b[4] = "abc", c[4] = "abd";
+    CHECK(ka_eq_ct(a, b, 3) && !ka_eq_ct(a, c, 3) && ka_eq_ct(a, c, 2), "ka_eq_ct");
+    ka_wipe(a, sizeof a);
+    CHECK(memcmp(a, "\0\0\0", 4) == 0, "ka_wipe");
+    CHECK(ka_is((ka_str){ b, 3 }, "abc") && !ka_is((ka_str){ b, 2 }, "abc") && !ka_is((ka_str){ b, 3 }, "ab"), "ka_is");
+    CHECK(strcmp(ka_error_text(KA_EFULL), "the keyring is full") == 0 && strcmp(ka_error_text(3), "success") == 0 &&
+          strcmp(ka_error_text(-99), "unknown error") == 0, "ka_error_text");
+    CHECK(ka__resize(NULL, PTRDIFF_MAX / 2, 4) == NULL, "a size that overflows is refused");
+    char id[KA_KEY_TEXT + 1], other[KA_KEY_TEXT + 1];
+    CHECK(ka_fresh_id(id) == KA_OK && strlen(id) == KA_KEY_TEXT && ka_fresh_id(other) == KA_OK && strcmp(id, other) != 0, "ka_fresh_id");
+    int64_t before = ka_now_ms();
+    ka_sleep_ms(30);
+    CHECK(ka_now_ms() - before >= 25, "ka_sleep_ms sleeps");
+}
+
+/* ---- text ---- */
+
+static void test_forms(void)
+{
+    static const struct { const char *in, *want; } decode[] = {
+        { "a+b/c=", "a+b/c=" }, { "%2B%2f%3D", "+/=" }, { "%61%62", "ab" }, { "", "" }, { "100%25", "100%" }, { "%00", NULL },
+    };
+    static const char *const refuse[] = { "%", "%2", "a%", "a%4", "%g0", "%0g", "%%20" };
+    static const struct { const char *in; int pairs; const char *last; } forms[] = {
+        { "a=b", 1, "a:b" }, { "a=b&c=d", 2, "c:d" }, { "a=", 1, "a:" }, { "=b", 1, ":b" }, { "a=b=c", 1, "a:b=c" },
+        { "", -1, "" }, { "a", -1, "" }, { "a=b&", -2, "" }, { "&a=b", -1, "" }, { "a=b&&c=d", -2, "" },
+    };
+    char out[64];
+    for (size_t i = 0; i < COUNT(decode); i++) {
+        char *in = exact(decode[i].in, strlen(decode[i].in));
+        ptrdiff_t n = ka_percent_decode(out, sizeof out, (ka_str){ in, strlen(decode[i].in) });
+        if (decode[i].want) CHECK(n == (ptrdiff_t)strlen(decode[i].want) && memcmp(out, decode[i].want, (size_t)n) == 0, "%s", decode[i].in);
+        else CHECK(n == 1 && out[0] == 0, "%s", decode[i].in);
+        if (n > 0) CHECK(ka_percent_decode(out, (size_t)n - 1, (ka_str){ in, strlen(decode[i].in) }) == KA_ENOSPC, "%s: no room", decode[i].in);
+        free(in);
+    }
+    for (size_t i = 0; i < COUNT(refuse); i++) {
+        char *in = exact(refuse[i], strlen(refuse[i]));
+        CHECK(ka_percent_decode(out, sizeof out, (ka_str){ in, strlen(refuse[i]) }) == KA_ESYNTAX, "%s", refuse[i]);
+        free(in);
+    }
+    for (size_t i = 0; i < COUNT(forms); i++) {
+        size_t size = strlen(forms[i].in);
+        char *in = exact(forms[i].in, size), last[32] = "";
+        ka_str rest = { in, size }, name, value;
+        int pairs = 0, r;
+        while ((r = ka_form_next(&rest, &name, &value)) == KA_OK) {
+            pairs++;
+            snprintf(last, sizeof last, "%.*s:%.*s", (int)name.n, name.p, (int)value.n, value.p);
+        }
+        bool good = forms[i].pairs > 0 ? r == KA_ENOTFOUND && pairs == forms[i].pairs && strcmp(last, forms[i].last) == 0
+                                       : r == KA_ESYNTAX && pairs == -forms[i].pairs - 1;
+        CHECK(good, "form \"%s\": %d pairs, last %s, then %d", forms[i].in, pairs, last, r);
+        free(in);
+    }
+}
+
+/* want > 0: refused with this status. want 0: accepted, and says is "METHOD TARGET minor length flags". */
+static const struct { const char *in; int want; const char *says, *why; } requests[] = {
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", 0, "POST / 1 5 k", "plain" },
+    { "GET /x?y=1 HTTP/1.1\r\nHost:\r\n\r\n", 0, "GET /x?y=1 1 -1 k", "an empty Host is one" },
+    { "\r\nGET / HTTP/1.1\r\nHost: a:80\r\n\r\n", 0, "GET / 1 -1 k", "RFC 9112 s.2.2: one empty line before" },
+    { "GET / HTTP/1.0\r\n\r\n", 0, "GET / 0 -1 ", "1.0 needs no Host and closes" },
+    { "GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", 0, "GET / 0 -1 k", "1.0 keeps alive on request" },
+    { "GET / HTTP/1.9\r\nHost: a\r\n\r\n", 0, "GET / 1 -1 k", "a later minor version is 1.1" },
+    { "GET / HTTP/1.1\r\nHost: a\r\nConnection: foo , close\r\n\r\n", 0, "GET / 1 -1 ", "close in a list" },
+    { "GET / HTTP/1.1\r\nHost: a\r\nconnection: keep-alive\r\nCONNECTION: close\r\n\r\n", 0, "GET / 1 -1 ", "close wins" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\tChunked \r\n\r\n", 0, "POST / 1 -1 kc", "chunked in any case" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: , chunked,\r\n\r\n", 0, "POST / 1 -1 kc", "RFC 9110 s.5.6.1: empty members" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\n\r\n", 0, "POST / 1 -1 ke", "expects" },
+    { "POST / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n", 0, "POST / 0 -1 ", "RFC 9110 s.10.1.1: not in 1.0" },
+    { "GET http://a.b:9/c?d HTTP/1.1\r\nHost: a\r\n\r\n", 0, "GET /c?d 1 -1 k", "RFC 9112 s.3.2.2: absolute form" },
+    { "GET HTTP://a HTTP/1.1\r\nHost: a\r\n\r\n", 0, "GET / 1 -1 k", "absolute form without a path" },
+    { "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 0, "OPTIONS * 1 -1 k", "asterisk form" },
+    { "CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 0, "CONNECT a:443 1 -1 k", "authority form" },
+    { "M-!#$%&'*+.^_`|~ / HTTP/1.1\r\nHost: [::1]:8\r\nX:\r\nY: a\tb \x80\xff\r\n\r\n", 0, "M-!#$%&'*+.^_`|~ / 1 -1 k", "odd but allowed" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 922337203685477580\r\n\r\n", 0, "POST / 1 922337203685477580 k", "large, not overflowing" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 000\r\n\r\n", 0, "POST / 1 0 k", "zeros" },
+
+    { "POST / HTTP/1.1\r\n\r\n", 400, "", "RFC 9112 s.3.2: Host missing" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, "", "s.3.2: Host twice" },
+    { "POST / HTTP/1.0\r\nHost: a\r\nhost: b\r\n\r\n", 400, "", "s.3.2: Host twice, in 1.0" },
+    { "POST / HTTP/1.1\r\nHost: a b\r\n\r\n", 400, "", "s.3.2: Host with a space" },
+    { "POST / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400, "", "s.3.2: Host with a path" },
+    { "POST / HTTP/1.1\r\nHost : a\r\n\r\n", 400, "", "s.5.1: space before colon" },
+    { "POST / HTTP/1.1\r\nHost\t: a\r\n\r\n", 400, "", "s.5.1: tab before colon" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n", 400, "", "s.5.2: folded line" },
+    { "POST / HTTP/1.1\r\n Host: a\r\n\r\n", 400, "", "s.2.2: space before the first field" },
+    { "POST / HTTP/1.1\nHost: a\n\n", 400, "", "s.2.2: bare LF" },
+    { "POST / HTTP/1.1\r\nHost: a\n\r\n", 400, "", "s.2.2: bare LF after a field" },
+    { "POST / HTTP/1.1\r\nHost: a\rb\r\n\r\n", 400, "", "s.2.2: bare CR" },
+    { "POST / HTTP/1.1\r\nHost: a\r\n\rX", 400, "", "s.2.2: bare CR at the end" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n", 400, "", "RFC 9110 s.5.5: control character" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nX: \x7f\r\n\r\n", 400, "", "RFC 9110 s.5.5: DEL" },
+    { "POST / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", 400, "", "a field without a name" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", 400, "", "a field without a colon" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", 400, "", "RFC 9110 s.8.6: sign" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n", 400, "", "sign" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\n", 400, "", "hex" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n", 400, "", "list" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5 5\r\n\r\n", 400, "", "two numbers" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", 400, "", "no number" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5.0\r\n\r\n", 400, "", "fraction" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551621\r\n\r\n", 400, "", "overflow: 2^64 + 5" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9223372036854775813\r\n\r\n", 400, "", "overflow: 2^63 + 5" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", 400, "", "RFC 9112 s.6.3: two lengths" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", 400, "", "twice, even if equal" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "", "s.6.1: both" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", 400, "", "s.6.1: both" },
+    { "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "", "s.6.1: in 1.0" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 400, "", "s.6.3: chunked is not last" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", 400, "", "s.6.3: chunked is not last" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", 400, "", "s.6.1: chunked twice" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "", "s.6.1: chunked twice" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n", 400, "", "s.6.3: no coding" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", 400, "", "s.6.3: not chunked" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked;a=b\r\n\r\n", 400, "", "s.7.1: chunked has no parameters" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501, "", "s.6.1: unknown coding" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n", 501, "", "s.6.1: unknown coding" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n", 417, "", "RFC 9110 s.10.1.1" },
+    { "POST / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "", "RFC 9110 s.15.6.6" },
+    { "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "", "HTTP/2's preface" },
+    { "POST / HTTP/0.9\r\n\r\n", 505, "", "RFC 9110 s.15.6.6" },
+    { "POST / http/1.1\r\nHost: a\r\n\r\n", 400, "", "RFC 9112 s.2.3: case" },
+    { "POST / HTTP/1.\r\nHost: a\r\n\r\n", 400, "", "s.2.3: digit missing" },
+    { "POST / HTTP/1.10\r\nHost: a\r\n\r\n", 400, "", "s.2.3: two digits" },
+    { "POST / HTTP/1.1 \r\nHost: a\r\n\r\n", 400, "", "s.3: space at the end" },
+    { "POST /\r\nHost: a\r\n\r\n", 400, "", "s.3: no version" },
+    { "POST  / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "s.3: two spaces" },
+    { "POST\t/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "s.3: a tab" },
+    { " POST / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "s.3: a space in front" },
+    { "\r\n\r\nPOST / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "s.2.2: two empty lines" },
+    { "\rPOST / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "s.2.2: a CR in front" },
+    { "P(ST / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "RFC 9110 s.9.1: method is a token" },
+    { "POST /\x80 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "target is ASCII" },
+    { "POST a HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "s.3.2: no form of target" },
+    { "POST * HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "s.3.2.4: * is for OPTIONS" },
+    { "POST http:///x HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "RFC 9110 s.4.2.1: no host" },
+    { "POST ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "another scheme" },
+    { "\x16\x03\x01\x02", 400, "", "TLS" },
+};
+
+static void test_requests(void)
+{
+    for (size_t i = 0; i < COUNT(requests); i++) {
+        size_t n = strlen(requests[i].in), refused_at = 0;
+        char says[128];
+        for (size_t cut = 0; cut <= n; cut++) {
+            char *in = exact(requests[i].in, cut);
+            ka_http h;
+            ptrdiff_t r = ka_http_request(&h, in, cut);
+            if (requests[i].want) {
+                if (r != KA_EAGAIN && refused_at == 0) refused_at = cut;
+                bool good = refused_at ? r == KA_ESYNTAX && h.status == requests[i].want : r == KA_EAGAIN && cut < n;
+                if (!good) CHECK(false, "%s: cut at %d: got %d with %d, want %d", requests[i].why, (int)cut, (int)r, h.status, requests[i].want);
+            } else if (cut < n) {
+                if (r != KA_EAGAIN) CHECK(false, "%s: cut at %d: got %d with %d, want KA_EAGAIN", requests[i].why, (int)cut, (int)r, h.status);
+            } else {
+                snprintf(says, sizeof says, "%.*s %.*s %d %lld %s%s%s", (int)h.method.n, h.method.p, (int)h.target.n, h.target.p, h.minor,
+                         (long long)h.length, h.keep_alive ? "k" : "", h.chunked ? "c" : "", h.expects ? "e" : "");
+                CHECK(r == (ptrdiff_t)n && strcmp(says, requests[i].says) == 0, "%s: got %d with %d, %s", requests[i].why, (int)r, h.status, says);
+            }
+            free(in);
+        }
+        if (requests[i].want) CHECK(refused_at > 0, "%s: not refused", requests[i].why);
+    }
+}
+
+static void test_long_heads(void)
+{
+    static const struct { const char *before, *after; char fill; int want; } rows[] = {
+        { "GET /", " HTTP/1.1\r\nHost: a\r\n\r\n", 'x', 414 },
+        { "GET / HTTP/1.1\r\nHost: a\r\nX: ", "\r\n\r\n", 'x', 431 },
+        { "GET / HTTP/1.1\r\nHost: a\r\n", ": y\r\n\r\n", 'x', 431 },
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        for (size_t over = 0; over < 2; over++) {
+            size_t b = strlen(rows[i].before), a = strlen(rows[i].after), n = KA_MAX_HEAD + over;
+            char *in = malloc(n);
+            if (!in) abort();
+            memset(in, rows[i].fill, n);
+            memcpy(in, rows[i].before, b);
+            memcpy(in + n - a, rows[i].after, a);
+            ka_http h;
+            ptrdiff_t r = ka_http_request(&h, in, n);
+            /* a request line that is too long is told only if the line itself doesn't end */
+            int want = rows[i].want == 414 && over ? 431 : rows[i].want;
+            CHECK(over ? r == KA_ESYNTAX && h.status == want : r == (ptrdiff_t)n, "row %d, %d over: got %d with %d", (int)i, (int)over, (int)r, h.status);
+            r = ka_http_request(&h, in, KA_MAX_HEAD - 200);
+            CHECK(r == KA_EAGAIN, "row %d: got %d, want KA_EAGAIN", (int)i, (int)r);
+            free(in);
+        }
+    }
+    char line[KA_MAX_HEAD];
+    memset(line, 'x', sizeof line);
+    memcpy(line, "GET /", 5);
+    ka_http h;
+    CHECK(ka_http_request(&h, line, sizeof line) == KA_ESYNTAX && h.status == 414, "a target without an end: got %d", h.status);
+}
+
+static void test_responses(void)
+{
+    static const struct { const char *in; int status; const char *says, *why; } rows[] = {
+        { "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", 200, "1 3 k", "plain" },
+        { "HTTP/1.1 403 \r\n\r\n", 403, "1 -1 k", "no reason" },
+        { "HTTP/1.1 403\r\n\r\n", 403, "1 -1 k", "nor a space" },
+        { "HTTP/1.0 200 Fine Day\r\nConnection: close\r\n\r\n", 200, "0 -1 ", "1.0" },
+        { "HTTP/1.1 100 Continue\r\n\r\n", 100, "1 -1 k", "interim" },
+        { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 200, "1 -1 kc", "chunked" },
+        { "HTTP/1.1 20 OK\r\n\r\n", 0, "", "two digits" }, { "HTTP/1.1 2000 OK\r\n\r\n", 0, "", "four digits" },
+        { "HTTP/1.1 099 OK\r\n\r\n", 0, "", "below 100" }, { "HTTP/1.1 600 OK\r\n\r\n", 0, "", "above 599" },
+        { "HTTP/2.0 200 OK\r\n\r\n", 0, "", "version" },   { "HTTP/1.1  200 OK\r\n\r\n", 0, "", "two spaces" },
+        { "{'success': True}\r\n", 0, "", "no HTTP" },     { "HTTP/1.1 200 O\nK\r\n\r\n", 0, "", "LF in the reason" },
+        { "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 0, "", "both" },
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        size_t n = strlen(rows[i].in);
+        char says[64];
+        bool refused = false;
+        for (size_t cut = 0; cut <= n; cut++) {
+            char *in = exact(rows[i].in, cut);
+            ka_http h;
+            ptrdiff_t r = ka_http_response(&h, in, cut);
+            refused = refused || r == KA_ESYNTAX;
+            snprintf(says, sizeof says, "%d %lld %s%s", h.minor, (long long)h.length, h.keep_alive ? "k" : "", h.chunked ? "c" : "");
+            if (cut == n && rows[i].status)
+                CHECK(r == (ptrdiff_t)n && h.status == rows[i].status && strcmp(says, rows[i].says) == 0, "%s: got %d, %d, %s", rows[i].why, (int)r, h.status, says);
+            else if (rows[i].status)
+                CHECK(r == KA_EAGAIN, "%s: cut at %d: got %d", rows[i].why, (int)cut, (int)r);
+            free(in);
+        }
+        CHECK(refused == (rows[i].status == 0), "%s", rows[i].why);
+    }
+}
+
+/* Feed in pieces of a length, or cut once at `cut`; what comes out must not depend on it. */
+static ptrdiff_t feed_chunked(const char *in, size_t n, size_t cut, size_t piece, char *out, size_t *taken)
+{
+    ka_chunked d = { .room = 40 };
+    size_t at = 0, total = 0;
+    while (at < n && !d.done) {
+        size_t part = piece ? piece : at < cut ? cut - at : n - at, used;
+        if (part > n - at) part = n - at;
+        char *copy = exact(in + at, part);
+        ptrdiff_t got = ka_chunked_decode(&d, copy, part, &used);
+        if (got >= 0) memcpy(out + total, copy, (size_t)got);
+        free(copy);
+        if (got < 0) return got;
+        total += (size_t)got;
+        at += used;
+    }
+    *taken = at;
+    return d.done ? (ptrdiff_t)total : KA_EAGAIN;
+}
+
+static void test_chunked(void)
+{
+    static const struct { const char *in; ptrdiff_t want; const char *data, *why; } rows[] = {
+        { "3\r\nabc\r\n0\r\n\r\n", 3, "abc", "one chunk" },
+        { "1\r\na\r\n002\r\nbc\r\n0\r\n\r\nNEXT", 3, "abc", "two chunks; what follows is left" },
+        { "0\r\n\r\n", 0, "", "empty" },
+        { "a\r\n0123456789\r\nA\r\n0123456789\r\n000\r\n\r\n", 20, "01234567890123456789", "hex in both cases" },
+        { "3;a;b=c;d=\"e;\\\"\r\t\"\r\nabc\r\n0;x\r\n\r\n", KA_ESYNTAX, "", "CR in a quoted extension" },
+        { "3;a;b=c;d=\"e;\\\"\t\" \r\nabc\r\n0;x\r\n\r\n", 3, "abc", "extensions" },
+        { "3 ;a\r\nabc\r\n0\t\r\n\r\n", 3, "abc", "bad white space, to be parsed" },
+        { "1\r\na\r\n0\r\nA: b\r\nC:\r\n\r\n", 1, "a", "trailers" },
+        { "28\r\n0123456789012345678901234567890123456789\r\n0\r\n\r\n", 40, "0123456789012345678901234567890123456789", "all the room" },
+        { "29\r\n", KA_ENOSPC, "", "more than the room" },
+        { "27\r\n012345678901234567890123456789012345678\r\n2\r\n", KA_ENOSPC, "", "more than the room, in two" },
+        { "fffffffff\r\n", KA_ENOSPC, "", "overflow" }, { "10000000000000003\r\nabc\r\n", KA_ENOSPC, "", "2^64 + 3" },
+        { "\r\n", KA_ESYNTAX, "", "no size" },          { "g\r\n", KA_ESYNTAX, "", "not hex" },
+        { "-1\r\n", KA_ESYNTAX, "", "sign" },           { "0x3\r\nabc\r\n", KA_ESYNTAX, "", "0x" },
+        { " 3\r\nabc\r\n", KA_ESYNTAX, "", "space in front" },
+        { "3\nabc\r\n", KA_ESYNTAX, "", "bare LF" },    { "3\r\nabc\n0\r\n\r\n", KA_ESYNTAX, "", "bare LF after data" },
+        { "3\r\nabcd\r\n", KA_ESYNTAX, "", "data longer than its size" }, { "3\rX", KA_ESYNTAX, "", "bare CR" },
+        { "3\r\nabc\rX", KA_ESYNTAX, "", "bare CR after data" },
+        { "0\r\nA b: c\r\n\r\n", KA_ESYNTAX, "", "trailer with a space" }, { "0\r\nA: b\r\n c\r\n\r\n", KA_ESYNTAX, "", "folded trailer" },
+        { "0\r\nA: b\n\r\n", KA_ESYNTAX, "", "bare LF in a trailer" }, { "0\r\n\rX", KA_ESYNTAX, "", "bare CR at the end" },
+        { "0\r\nA\r\n\r\n", KA_ESYNTAX, "", "trailer without a colon" }, { "0\r\nA: b\rX", KA_ESYNTAX, "", "bare CR in a trailer" },
+        { "3;0123456789012345678901234567890123456789012345678901234567890123456789\r\n", KA_ESYNTAX, "", "over KA_MAX_CHUNK_LINE" },
+        { "3;\x01\r\nabc\r\n", KA_ESYNTAX, "", "control character in an extension" },
+        { "3;\"\\\x01\"\r\nabc\r\n", KA_ESYNTAX, "", "control character in a quoted pair" },
+        { "3\r\nabc\r\n0\r\n\r", KA_EAGAIN, "", "not over" },
+    };
+    char out[256];
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        size_t n = strlen(rows[i].in), taken = 0, bad = 0;
+        for (size_t cut = 0; cut <= n + 1; cut++) {       /* each cut in two; last, byte by byte */
+            ptrdiff_t got = feed_chunked(rows[i].in, n, cut, cut > n, out, &taken);
+            bool same = got == rows[i].want && (got < 0 || memcmp(out, rows[i].data, (size_t)got) == 0);
+            const char *next = strstr(rows[i].in, "NEXT");
+            if (next && taken != (size_t)(next - rows[i].in)) same = false;
+            if (!same) bad++;
+        }
+        CHECK(bad == 0, "%s: wrong in %d of %d ways to cut it", rows[i].why, (int)bad, (int)n + 2);
+    }
+    char *long_trailers = malloc(KA_MAX_HEAD + 100);
+    if (!long_trailers) abort();
+    memset(long_trailers, 'x', KA_MAX_HEAD + 100);
+    memcpy(long_trailers, "0\r\n", 3);
+    CHECK(feed_chunked(long_trailers, KA_MAX_HEAD + 100, 0, 0, out, &(size_t){ 0 }) == KA_ENOSPC, "trailers over KA_MAX_HEAD");
+    free(long_trailers);
+}
+
+/* ---- mailbox ---- */
+
+typedef struct { ka__box box; int records; _Atomic(bool) bad; } stress;
+
+static uint32_t next_random(uint32_t *seed) { return *seed = *seed * 1664525 + 1013904223; }
+
+static void stress_consume(void *arg)
+{
+    stress *s = arg;
+    uint32_t seed = 1;
+    for (int i = 0; i < s->records; ) {
+        ka__record *r = ka__box_next(&s->box);
+        if (!r) continue;
+        uint32_t n = next_random(&seed) >> 16 & 511;
+        bool good = r->n == n && r->seq == (uint32_t)i && r->kind == 1 + i % 200;
+        for (uint32_t k = 0; k < n; k++) good = good && ka__payload(r)[k] == (char)(i + (int)k);
+        if (!good) atomic_store(&s->bad, true);
+        ka__box_take(&s->box, r);
+        i++;
+    }
+}
+
+static void test_mailbox(void)
+{
+    stress s = { .records = 300000 };
+    ka__thread consumer;
+    uint32_t seed = 1;
+    if (!CHECK(ka__box_init(&s.box, 4096) == KA_OK, "init")) return;
+    CHECK(ka__box_next(&s.box) == NULL && !ka__box_publish(&s.box) && ka__box_empty(&s.box), "empty at first");
+    ka__record *r = ka__box_put(&s.box, 1, 10);
+    CHECK(r && ka__box_next(&s.box) == NULL, "not to be seen before it is published");
+    CHECK(ka__box_publish(&s.box) && !ka__box_publish(&s.box) && ka__box_next(&s.box) == r, "then it is");
+    CHECK(ka__box_put(&s.box, 1, 4096) == NULL, "too large for the ring");
+    ka__box_take(&s.box, r);
+    ka__box_free(&s.box);
+
+    ka__box_init(&s.box, 4096);
+    ka__thread_start(&consumer, stress_consume, &s);
+    for (int i = 0; i < s.records; i++) {
+        uint32_t n = next_random(&seed) >> 16 & 511;
+        while (!(r = ka__box_put(&s.box, 1 + i % 200, n))) ka__box_publish(&s.box);
+        r->n = n;
+        r->seq = (uint32_t)i;
+        for (uint32_t k = 0; k < n; k++) ka__payload(r)[k] = (char)(i + (int)k);
+        if (i % 3 == 0) ka__box_publish(&s.box);
+    }
+    ka__box_publish(&s.box);
+    ka__thread_join(&consumer);
+    CHECK(!atomic_load(&s.bad), "300000 records of random sizes through 4096 bytes, between two threads");
+    ka__box_free(&s.box);
+}
+
+/* ---- keyring ---- */
+
+static ka_str str(const char *text) { return (ka_str){ text, strlen(text) }; }
+
+static void test_keyring(void)
+{
+    ka_keyring k;
+    char key[KA_KEY_TEXT], other[KA_KEY_TEXT], fourth[KA_KEY_TEXT];
+    CHECK(ka_keyring_init(&k, 0, -1) == KA_EINVAL && ka_keyring_init(&k, 0, INT64_MAX) == KA_EINVAL, "a time to live out of range");
+    ka_keyring_free(&k);
+    if (!CHECK(ka_keyring_init(&k, 3, 10) == KA_OK, "init")) return;
+    CHECK(ka_keyring_find(&k, (ka_str){ key, 0 }, 0).p == NULL, "nothing in it");
+    CHECK(ka_keyring_issue(&k, str(""), 5, key) == KA_EINVAL, "an empty ID");
+    CHECK(ka_keyring_issue(&k, str("one"), 1000, key) == KA_OK && ka_is(ka_keyring_find(&k, (ka_str){ key, sizeof key }, 1000), "one"), "its ID comes back");
+    CHECK(ka_keyring_issue(&k, str("one"), 1000, other) == KA_OK && memcmp(key, other, sizeof key) != 0, "another key for the same ID");
+    CHECK(ka_is(ka_keyring_find(&k, (ka_str){ key, sizeof key }, 1000), "one"), "and the first stays good");
+    for (size_t i = 0; i < sizeof key; i++) {
+        char changed[KA_KEY_TEXT];
+        memcpy(changed, key, sizeof key);
+        changed[i] = changed[i] == 'A' ? 'B' : 'A';
+        if (ka_keyring_find(&k, (ka_str){ changed, sizeof changed }, 1000).p) CHECK(false, "found with character %d changed", (int)i);
+    }
+    CHECK(ka_keyring_find(&k, (ka_str){ key, sizeof key - 1 }, 1000).p == NULL, "a key cut short");
+    CHECK(ka_keyring_issue(&k, str("three"), 2000, other) == KA_OK && ka_keyring_issue(&k, str("four"), 2000, fourth) == KA_EFULL && k.count == 3, "full: nothing is evicted");
+    CHECK(ka_keyring_find(&k, (ka_str){ key, sizeof key }, 10999).p && !ka_keyring_find(&k, (ka_str){ key, sizeof key }, 12000).p, "good for 10 s, and over within 11");
+    CHECK(ka_keyring_issue(&k, str("four"), 12500, other) == KA_OK && k.count == 2, "the expired make room: %d", (int)k.count);
+    ka_keyring_free(&k);
+    ka_keyring_free(&k);
+}
+
+/* Grow and shrink a ring over several segments; every key that is not over must be found. */
+static void test_keyring_growth(void)
+{
+    enum { KEYS = 12000, LIVE = 4000 };
+    ka_keyring k;
+    char (*keys)[KA_KEY_TEXT] = malloc((size_t)KEYS * KA_KEY_TEXT), id[300];
+    long before = atomic_load(&blocks_live);
+    if (!keys || !CHECK(ka_keyring_init(&k, KEYS, LIVE) == KA_OK, "init")) abort();
+    int lost = 0, ghosts = 0;
+    for (int i = 0; i < KEYS; i++) {          /* one a second */
+        int n = snprintf(id, sizeof id, "%0*d", 1 + i % 256 < 6 ? 6 : 1 + i % 256, i);
+        if (ka_keyring_issue(&k, (ka_str){ id, (size_t)n }, 1 + i * 1000LL, keys[i]) != KA_OK) lost++;
+    }
+    CHECK(lost == 0 && k.count == LIVE + 1, "12000 issued, one a second, each good for 4000 s: %d failed, %d there", lost, (int)k.count);
+    CHECK(k.segments_n < KEYS * 170 / KA__SEGMENT_BYTES + 2, "the log's front is freed: %d segments", (int)k.segments_n);
+    for (int i = 0; i < KEYS; i++) {
+        int n = snprintf(id, sizeof id, "%0*d", 1 + i % 256 < 6 ? 6 : 1 + i % 256, i);
+        ka_str got = ka_keyring_find(&k, (ka_str){ keys[i], KA_KEY_TEXT }, 1 + (KEYS - 1) * 1000LL);
+        bool live = i >= KEYS - LIVE - 1;
+        if (live && !(got.n == (size_t)n && memcmp(got.p, id, got.n) == 0)) lost++;
+        if (!live && got.p) ghosts++;
+    }
+    CHECK(lost == 0 && ghosts == 0, "%d live keys lost, %d expired ones found", lost, ghosts);
+    ka_keyring_free(&k);
+    CHECK(atomic_load(&blocks_live) == before, "all freed");
+    free(keys);
+}
+
+static void test_keyring_out_of_memory(void)
+{
+    char key[KA_KEY_TEXT];
+    int refusals = 0;
+    for (long nth = 0; ; nth++) {
+        ka_keyring k;
+        long before = atomic_load(&blocks_live);
+        atomic_store(&allocations_left, nth);
+        int r = ka_keyring_init(&k, 0, 0);
+        if (r == KA_OK) r = ka_keyring_issue(&k, str("id"), 1, key);
+        bool done = atomic_exchange(&allocations_left, -1) >= 0;
+        if (r < 0) refusals++;
+        if (r < 0 && r != KA_ENOMEM) CHECK(false, "allocation %d fails: got %d", (int)nth, r);
+        if (r < 0 && k.shards && ka_keyring_issue(&k, str("id"), 1, key) != KA_OK) CHECK(false, "it works again after allocation %d failed", (int)nth);
+        ka_keyring_free(&k);
+        if (atomic_load(&blocks_live) != before) CHECK(false, "a leak after allocation %d failed", (int)nth);
+        if (done) break;
+    }
+    CHECK(refusals == 4, "each of the 4 allocations failed once: %d", refusals);
+}
+
+static void test_protocol(void)
+{
+    static char long_id[KA_MAX_ID + 9 + 1] = "ask_key=";
+    static char too_long[KA_MAX_ID + 9 + 1] = "ask_key=";
+    memset(long_id + 8, 'x', KA_MAX_ID);
+    memset(too_long + 8, 'x', KA_MAX_ID + 1);
+    const struct { const char *method, *body; int error, status; const char *text, *why; } rows[] = {
+        { "POST", "ask_key=me", 0, 200, NULL, "a key" },
+        { "POST", "ask_key=a+b/c==", 0, 200, NULL, "base64 as it is" },
+        { "POST", "ask_key=%61%20%7e", 0, 200, NULL, "percent-encoded, a space is printable" },
+        { "POST", long_id, 0, 200, NULL, "256 bytes" },
+        { "POST", too_long, 0, 400, "wrong_query", "257 bytes" },
+        { "POST", "ask_key=", 0, 400, "wrong_query", "empty" },
+        { "POST", "ask_key", 0, 400, "wrong_query", "no value" },
+        { "POST", "", 0, 400, "wrong_query", "no field" },
+        { "POST", "ask_key=a\n", 0, 400, "wrong_query", "newline" },
+        { "POST", "ask_key=%0a", 0, 400, "wrong_query", "newline, encoded" },
+        { "POST", "ask_key=%7f", 0, 400, "wrong_query", "DEL" },
+        { "POST", "ask_key=\xc3\xa9", 0, 400, "wrong_query", "not ASCII" },
+        { "POST", "ask_key=%4", 0, 400, "wrong_query", "bad escape" },
+        { "POST", "ask_key=a&ask_key=a", 0, 400, "wrong_query", "twice" },
+        { "POST", "ask_key=a&login=b", 0, 400, "wrong_query", "both" },
+        { "POST", "ask_key=a&x=y", 0, 400, "wrong_query", "another beside it" },
+        { "POST", "x=y&ask_key=a", 0, 400, "wrong_query", "another before it" },
+        { "POST", "ask_key=a&", 0, 400, "wrong_query", "an ampersand at the end" },
+        { "POST", "Ask_key=a", 0, 400, "wrong_query", "case" },
+        { "POST", "foo=a", 0, 400, "wrong_query", "another field" },
+        { "POST", "login=", 0, 400, "wrong_query", "empty" },
+        { "POST", "login=abc", 0, 403, "wrong_key", "malformed" },
+        { "POST", "login=%zz", 0, 400, "wrong_query", "bad escape" },
+        { "POST", "login=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==", 0, 403, "wrong_key", "unknown" },
+        { "GET", "ask_key=a", 0, 405, "wrong_query", "method" },
+        { "post", "ask_key=a", 0, 405, "wrong_query", "case of the method" },
+        { "", "", 413, 413, "wrong_query", "refused by the worker" },
+    };
+    ka_keyring k;
+    char out[KA_MAX_ANSWER], again[KA_MAX_ANSWER], body[512];
+    if (!CHECK(ka_keyring_init(&k, 0, 0) == KA_OK, "init")) return;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        ka_event ev = { .kind = KA_REQUEST, .error = rows[i].error, .now_ms = 1, .method = str(rows[i].method), .body = str(rows[i].body) };
+        size_t n = 0;
+        int status = ka_auth_answer(&k, &ev, out, &n);
+        bool text = rows[i].text ? n == strlen(rows[i].text) && memcmp(out, rows[i].text, n) == 0 : n == KA_KEY_TEXT;
+        if (!CHECK(status == rows[i].status && text, "%.30s (%s): got %d %.*s", rows[i].body, rows[i].why, status, (int)n, out)) continue;
+        if (status != 200) continue;
+        /* log in with it, as it is and percent-encoded: the ID comes back as it was given */
+        char id[KA_MAX_ID];
+        ptrdiff_t id_n = ka_percent_decode(id, sizeof id, str(rows[i].body + 8));
+        int used = snprintf(body, sizeof body, "login=%.*s%%%02X%%%02X", (int)n - 2, out, out[n - 2], out[n - 1]);
+        ev.body = (ka_str){ body, (size_t)used };
+        status = ka_auth_answer(&k, &ev, again, &n);
+        CHECK(status == 200 && n == (size_t)id_n && memcmp(again, id, n) == 0, "%.30s: login got %d %.*s", rows[i].body, status, (int)n, again);
+    }
+    ka_keyring_free(&k);
+}
+
+/* ---- a server in this process, with the limits above ---- */
+
+/* How its parent answers: what it was asked ("METHOD TARGET BODY"); or three at a time, the last one first;
+   or each a little later, so that requests pile up. */
+enum { ECHO, BACKWARDS, LATE };
+
+typedef struct {
+    ka_server   *s;
+    ka__thread   thread;
+    int          mode;
+    _Atomic(int) port, error, ended;
+} fixture;
+
+static void echo(ka_server *s, const ka_event *ev)
+{
+    char text[KA_MAX_HEAD + KA_MAX_BODY];
+    int n = snprintf(text, sizeof text, "%.*s %.*s %.*s", (int)ev->method.n, ev->method.p, (int)ev->target.n, ev->target.p,
+                     (int)ev->body.n, ev->body.p);
+    ka_reply(s, ev, ev->error ? ev->error : 200, "X-Test: yes\r\n", text, ev->error ? 0 : (size_t)n);
+}
+
+static void fixture_run(void *arg)
+{
+    fixture *f = arg;
+    ka_event held[3];
+    int held_n = 0, r;
+    for (ka_event ev; (r = ka_wait(f->s, &ev, 5000)) == KA_OK || r == KA_ETIME; ) {
+        if (r == KA_ETIME) continue;
+        if (ev.kind == KA_LISTENING) {
+            atomic_store(&f->error, ev.error);
+            atomic_store(&f->port, ev.error ? -1 : ev.port);
+        } else if (f->mode == BACKWARDS) {
+            held[held_n++] = ev;
+            char text[2] = "a";
+            for (int i = held_n == 3 ? 3 : 0; i > 0; i--) {
+                text[0] = (char)('a' + i - 1);
+                ka_reply(f->s, &held[i - 1], 200, NULL, text, 1);
+            }
+            held_n %= 3;
+        } else {
+            if (f->mode == LATE) ka_sleep_ms(1);
+            echo(f->s, &ev);
+        }
+    }
+    atomic_store(&f->ended, r);
+}
+
+static bool fixture_start(fixture *f, int mode, int workers)
+{
+    memset(f, 0, sizeof *f);
+    f->mode = mode;
+    int r = ka_server_start(&f->s, workers);
+    if (r == KA_OK) r = ka_listen(f->s, "127.0.0.1", 0);
+    if (r == KA_OK) r = ka__thread_start(&f->thread, fixture_run, f);
+    if (!CHECK(r == KA_OK, "the server starts: %s", ka_error_text(r))) return false;
+    while (atomic_load(&f->port) == 0) ka_sleep_ms(1);
+    return CHECK(atomic_load(&f->port) > 0, "it listens: %s", ka_error_text(atomic_load(&f->error)));
+}
+
+/* Stop gracefully, and see that it ends. */
+static void fixture_stop(fixture *f)
+{
+    ka_stop(f->s);
+    ka__thread_join(&f->thread);
+    CHECK(atomic_load(&f->ended) == KA_ESTOPPED, "it stops: %d", atomic_load(&f->ended));
+    ka_server_free(f->s);
+}
+
+/* ---- a plain connection, with what was received and not yet read ---- */
+
+enum { PATIENCE_MS = 30000 };
+
+typedef struct { ka__sock sock; size_t n; char buf[65536]; } wire;
+
+static bool wire_wait(ka__sock s, int want)
+{
+    int r;
+    while ((r = ka__sock_wait(s, want, PATIENCE_MS)) == KA_EAGAIN) {}
+    return r == KA_OK;
+}
+
+static bool wire_open_at(wire *w, const char *ip, int port)
+{
+    w->n = 0;
+    int r = ka__sock_connect(ip, port, &w->sock);
+    if (r == KA_EAGAIN) r = wire_wait(w->sock, KA__OUT) ? ka__sock_connected(w->sock) : KA_ETIME;
+    return CHECK(r == KA_OK, "connect to port %d: %s", port, ka_error_text(r));
+}
+
+static bool wire_open(wire *w, int port) { return wire_open_at(w, "127.0.0.1", port); }
+
+static bool wire_send(wire *w, const char *p, size_t n)
+{
+    while (n > 0) {
+        ptrdiff_t sent = ka__sock_send(w->sock, p, n);
+        if (sent < 0 && (sent != KA_EAGAIN || !wire_wait(w->sock, KA__OUT))) return false;
+        if (sent < 0) continue;
+        p += sent;
+        n -= (size_t)sent;
+    }
+    return true;
+}
+
+static bool wire_text(wire *w, const char *text) { return wire_send(w, text, strlen(text)); }
+
+/* 1: more bytes; 0: the end; -1: reset, or nothing for PATIENCE_MS. */
+static int wire_more(wire *w)
+{
+    for (;;) {
+        ptrdiff_t got = ka__sock_recv(w->sock, w->buf + w->n, sizeof w->buf - w->n);
+        if (got == KA_EAGAIN && wire_wait(w->sock, KA__IN)) continue;
+        if (got <= 0) return got == 0 ? 0 : -1;
+        w->n += (size_t)got;
+        return 1;
+    }
+}
+
+/* Read one answer: its status, or 0 at a clean end, -1 otherwise. Its text, head included, goes to head. */
+static int wire_answer(wire *w, char *body, size_t body_cap, char *head_text, bool bodiless)
+{
+    ka_http h;
+    for (;;) {
+        ptrdiff_t head = ka_http_response(&h, w->buf, w->n);
+        size_t length = h.length > 0 && !bodiless ? (size_t)h.length : 0;
+        if (head > 0 && w->n >= (size_t)head + length) {
+            size_t keep = length < body_cap - 1 ? length : body_cap - 1;
+            memcpy(body, w->buf + head, keep);
+            body[keep] = 0;
+            if (head_text) snprintf(head_text, 1024, "%.*s", (int)head, w->buf);
+            w->n -= (size_t)head + length;
+            memmove(w->buf, w->buf + head + length, w->n);
+            return h.status;
+        }
+        if (head < 0 && head != KA_EAGAIN) return -1;
+        int r = wire_more(w);
+        if (r <= 0) return r == 0 && w->n == 0 ? 0 : -1;
+    }
+}
+
+static void wire_close(wire *w) { ka__sock_close(w->sock); }
+
+/* Bytes to a server, and all that comes back: statuses and bodies, and whether it then closes. */
+static const struct { const char *in, *want, *why; bool closes; } dialogues[] = {
+    { "POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", "200 POST /p abc;", "keep-alive", false },
+    { "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n",
+      "200 GET /1 ;200 GET /2 ;200 GET /3 ;", "pipelined", false },
+    { "POST /1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nab\r\n1\r\nc\r\n0\r\nT: u\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
+      "200 POST /1 abc;200 GET /2 ;", "chunked, and one behind it", false },
+    { "GET / HTTP/1.0\r\n\r\n", "200 GET / ;", "1.0 closes", true },
+    { "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET / HTTP/1.0\r\n\r\n", "200 GET / ;200 GET / ;", "1.0 kept alive", true },
+    { "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "200 GET / ;", "close", true },
+    { "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n", "200 GET / ;", "nothing after close", true },
+    { "GET http://a/b HTTP/1.1\r\nHost: a\r\n\r\n", "200 GET /b ;", "absolute form", false },
+    { "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "200 GET / ;400 ;", "refused in its turn, the rest dropped", true },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1501\r\n\r\nxxxxxxxxxxxxxxxxxx", "413 ;", "body over KA_MAX_BODY", true },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5dd\r\n", "413 ;", "chunked body over KA_MAX_BODY", true },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabX", "400 ;", "bad chunk", true },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1x\r\n\r\n", "400 ;", "bad length", true },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: zip, chunked\r\n\r\n", "501 ;", "unknown coding", true },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n", "200 POST / ;", "no 100 without a body to come", false },
+    { "GET / HTTP/3.0\r\n\r\n", "505 ;", "version", true },
+};
+
+static void run_dialogue(int port, size_t row, size_t piece)
+{
+    wire *w = malloc(sizeof *w);
+    char got[1024] = "", body[128];
+    size_t n = strlen(dialogues[row].in);
+    if (!w) abort();
+    if (!wire_open(w, port)) { free(w); return; }
+    for (size_t at = 0; at < n; at += piece)
+        if (!wire_send(w, dialogues[row].in + at, n - at < piece ? n - at : piece)) break;      /* it was refused meanwhile */
+    if (!dialogues[row].closes) ka__sock_end(w->sock);      /* so that the end of the answers is seen */
+    int status;
+    while ((status = wire_answer(w, body, sizeof body, NULL, false)) > 0)
+        snprintf(got + strlen(got), sizeof got - strlen(got), "%d %.100s;", status, body);
+    CHECK(strcmp(got, dialogues[row].want) == 0 && status == 0, "%s, %d bytes at a time: got \"%s\" and end %d", dialogues[row].why, (int)piece, got, status);
+    wire_close(w);
+    free(w);
+}
+
+static void test_dialogues(void)
+{
+    fixture f;
+    if (!fixture_start(&f, ECHO, 1)) return;
+    for (size_t row = 0; row < COUNT(dialogues); row++)
+        for (size_t piece = 1; piece < 300; piece = piece < 5 ? piece + 1 : piece * 3) run_dialogue(atomic_load(&f.port), row, piece);
+    fixture_stop(&f);
+}
+
+static void test_answer_form(void)
+{
+    static wire w;
+    fixture f;
+    char body[64], head[1024];
+    int day, year, h, m, s;
+    char name[4], month[4];
+    if (!fixture_start(&f, ECHO, 1)) return;
+    if (wire_open(&w, atomic_load(&f.port)) && wire_text(&w, "HEAD /h HTTP/1.1\r\nHost: a\r\n\r\nGET /g HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")) {
+        CHECK(wire_answer(&w, body, sizeof body, head, true) == 200 && strstr(head, "Content-Length: 8\r\n"), "HEAD: a length and no body: %s", head);
+        CHECK(wire_answer(&w, body, sizeof body, head, false) == 200 && strcmp(body, "GET /g ") == 0, "the next one: %s", body);
+        CHECK(strstr(head, "\r\nContent-Type: text/plain\r\n") && strstr(head, "\r\nCache-Control: no-store\r\n") &&
+              strstr(head, "\r\nX-Test: yes\r\n") && strstr(head, "\r\nConnection: keep-alive\r\n"), "fields: %s", head);
+        const char *date = strstr(head, "\r\nDate: ");
+        CHECK(date && sscanf(date, "\r\nDate: %3s, %2d %3s %4d %2d:%2d:%2d GMT", name, &day, month, &year, &h, &m, &s) == 7 && year >= 2024,
+              "RFC 9110 s.5.6.7: %s", head);
+    }
+    wire_close(&w);
+    ka_event stranger = { .conn = 99ull << 56 }, gone = { .conn = 77 };
+    CHECK(ka_reply(f.s, &stranger, 200, NULL, "", 0) == KA_EINVAL, "a worker that isn't there");
+    CHECK(ka_reply(f.s, &gone, 99, NULL, "", 0) == KA_EINVAL && ka_reply(f.s, &gone, 600, NULL, "", 0) == KA_EINVAL, "a status out of range");
+    CHECK(ka_reply(f.s, &gone, 200, NULL, "", KA_MAILBOX / 4 + 1) == KA_ENOSPC, "a body that is too long");
+    static const char *const bad[] = { "X: y", "X y\r\n", "X: y\r\n\r\n", ": y\r\n", "X: a\nb: c\r\n", "X : y\r\n", "X: \x01\r\n" };
+    for (size_t i = 0; i < COUNT(bad); i++) CHECK(ka_reply(f.s, &gone, 200, bad[i], "", 0) == KA_EINVAL, "field %d", (int)i);
+    CHECK(ka_listen(f.s, "127.0.0", 0) == KA_EINVAL && ka_listen(f.s, "localhost", 0) == KA_EINVAL && ka_listen(f.s, "127.0.0.1", 65536) == KA_EINVAL, "no address");
+    fixture_stop(&f);
+    ka_server *none;
+    CHECK(ka_server_start(&none, -1) == KA_EINVAL && ka_server_start(&none, KA_MAX_WORKERS + 1) == KA_EINVAL && none == NULL, "workers out of range");
+    ka_server_free(NULL);
+}
+
+static void test_expect(void)
+{
+    static wire w;
+    fixture f;
+    char body[64];
+    if (!fixture_start(&f, ECHO, 1)) return;
+    if (wire_open(&w, atomic_load(&f.port)) &&
+        wire_text(&w, "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")) {
+        CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 200, "the one before comes first");
+        CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 100, "then 100");
+        wire_text(&w, "ab");
+        CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 200 && strcmp(body, "POST /2 ab") == 0, "then the answer: %s", body);
+        wire_text(&w, "POST /3 HTTP/1.1\r\nHost: a\r\nContent-Length: 9999\r\nExpect: 100-continue\r\n\r\n");
+        CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 413, "no 100 for what is refused");
+        CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 0, "and the end");
+    }
+    wire_close(&w);
+    fixture_stop(&f);
+}
+
+/* Answers out of order, and many at once: they leave in the order of the requests. */
+static void test_order(void)
+{
+    static const char *const want[3] = { "a", "b", "c" };
+    static wire w;
+    fixture f;
+    char body[64], text[64];
+    if (!fixture_start(&f, BACKWARDS, 1)) return;
+    if (wire_open(&w, atomic_load(&f.port))) {
+        for (int i = 0; i < 300; i++) wire_text(&w, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        int wrong = 0;
+        for (int i = 0; i < 300; i++)
+            if (wire_answer(&w, body, sizeof body, NULL, false) != 200 || strcmp(body, want[i % 3]) != 0) wrong++;
+        CHECK(wrong == 0, "%d of 300 answers out of order", wrong);
+        wire_text(&w, "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");      /* and two that stay unanswered */
+    }
+    wire_close(&w);
+    fixture_stop(&f);
+
+    if (!fixture_start(&f, LATE, 1)) return;
+    if (wire_open(&w, atomic_load(&f.port))) {
+        int wrong = 0;
+        for (int i = 0; i < 1000; i++) {
+            snprintf(text, sizeof text, "GET /%d HTTP/1.1\r\nHost: a\r\n\r\n", i);
+            wire_text(&w, text);
+        }
+        for (int i = 0; i < 1000; i++) {
+            snprintf(text, sizeof text, "GET /%d ", i);
+            if (wire_answer(&w, body, sizeof body, NULL, false) != 200 || strcmp(body, text) != 0) wrong++;
+        }
+        CHECK(wrong == 0, "%d of 1000 pipelined answers wrong", wrong);
+    }
+    wire_close(&w);
+    fixture_stop(&f);
+}
+
+/* More requests than the mailbox holds, while the parent sleeps over each: all answered, nothing stuck. */
+static void test_full_mailbox(void)
+{
+    enum { WIRES = 24, EACH = 120 };
+    static wire w[WIRES];
+    static char body[KA_MAX_BODY + 64];
+    fixture f;
+    char head[128];
+    if (!fixture_start(&f, LATE, 1)) return;
+    memset(body, 'x', 1400);
+    snprintf(head, sizeof head, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1400\r\n\r\n");
+    for (int i = 0; i < WIRES; i++) wire_open(&w[i], atomic_load(&f.port));
+    /* a sender and a reader in one thread: the answers of 120 such requests fit the system's buffers */
+    for (int k = 0; k < EACH; k++)
+        for (int i = 0; i < WIRES; i++)
+            if (k < 20 || i == 0) {
+                wire_text(&w[i], head);
+                memset(body, 'x', 1400);
+                wire_send(&w[i], body, 1400);
+            }
+    int good = 0;
+    for (int i = 0; i < WIRES; i++)
+        for (int k = 0; k < (i == 0 ? EACH : 20); k++) good += wire_answer(&w[i], body, sizeof body, NULL, false) == 200 && strlen(body) == 1407;
+    CHECK(good == EACH + (WIRES - 1) * 20, "%d of %d answered", good, EACH + (WIRES - 1) * 20);
+    for (int i = 0; i < WIRES; i++) wire_close(&w[i]);
+    fixture_stop(&f);
+}
+
+static void test_time_outs(void)
+{
+    static wire idle, slow, chunked, busy;
+    fixture f;
+    char body[64];
+    if (!fixture_start(&f, ECHO, 1)) return;
+    int port = atomic_load(&f.port);
+    int64_t start = ka_now_ms();
+    wire_open(&idle, port);
+    wire_open(&slow, port);
+    wire_open(&chunked, port);
+    wire_open(&busy, port);
+    wire_text(&slow, "POST / HTTP/1.1\r\nHost: a\r\nContent-Le");
+    wire_text(&chunked, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\na");
+    for (int i = 0; i < 5; i++) {      /* bytes that trickle in don't buy time */
+        ka_sleep_ms(200);
+        wire_text(&slow, "n");
+    }
+    CHECK(wire_answer(&slow, body, sizeof body, NULL, false) == 408, "half a head is answered 408");
+    int64_t took = ka_now_ms() - start;
+    CHECK(took >= KA_REQUEST_MS - 100, "not before its time: %d ms", (int)took);
+    CHECK(wire_answer(&slow, body, sizeof body, NULL, false) == 0, "and closed");
+    CHECK(wire_answer(&chunked, body, sizeof body, NULL, false) == 408, "half a body as well");
+    wire_text(&busy, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(wire_answer(&busy, body, sizeof body, NULL, false) == 200, "one that was idle for less goes on");
+    CHECK(wire_answer(&idle, body, sizeof body, NULL, false) == 0, "an idle one is closed without a word");
+    took = ka_now_ms() - start;
+    CHECK(took >= KA_IDLE_MS - 100, "not before its time: %d ms", (int)took);
+    wire_close(&idle);
+    wire_close(&slow);
+    wire_close(&chunked);
+    wire_close(&busy);
+    fixture_stop(&f);
+}
+
+/* A peer that asks on and on and never reads: its connection is closed, others are served meanwhile. */
+static void test_never_reads(void)
+{
+    static wire deaf, good;
+    static char ask[1500];
+    fixture f;
+    char body[64];
+    bool closed = false;
+    if (!fixture_start(&f, ECHO, 1)) return;
+    snprintf(ask, sizeof ask, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1300\r\n\r\n%01300d", 0);
+    wire_open(&deaf, atomic_load(&f.port));
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; !closed && ka_now_ms() < until; ) {
+        ptrdiff_t r = ka__sock_send(deaf.sock, ask, strlen(ask));
+        if (r == KA_EAGAIN) ka__sock_wait(deaf.sock, KA__OUT, 50);
+        else if (r < 0) closed = true;
+    }
+    CHECK(closed, "closed after KA_STALL_MS");
+    wire_open(&good, atomic_load(&f.port));
+    wire_text(&good, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(wire_answer(&good, body, sizeof body, NULL, false) == 200, "another one is served");
+    wire_close(&deaf);
+    wire_close(&good);
+    fixture_stop(&f);
+}
+
+/* The refusal of a body that is still being sent arrives; a reset would have destroyed it. */
+static void test_linger(void)
+{
+    static wire w;
+    static char junk[30000];
+    fixture f;
+    char body[64];
+    int good = 0;
+    if (!fixture_start(&f, ECHO, 1)) return;
+    for (int i = 0; i < 20; i++) {
+        wire_open(&w, atomic_load(&f.port));
+        wire_text(&w, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n");
+        for (int k = 0; k < 10; k++) wire_send(&w, junk, sizeof junk);
+        good += wire_answer(&w, body, sizeof body, NULL, false) == 413;
+        wire_close(&w);
+    }
+    CHECK(good == 20, "%d of 20 refusals arrived", good);
+    fixture_stop(&f);
+}
+
+/* Stopping: idle connections close at once, a request that was begun is finished, no newcomer gets in. */
+static void test_drain(void)
+{
+    static wire idle, begun;
+    fixture f;
+    char body[64], head[1024];
+    if (!fixture_start(&f, ECHO, 2)) return;
+    wire_open(&idle, atomic_load(&f.port));
+    wire_open(&begun, atomic_load(&f.port));
+    wire_text(&idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(wire_answer(&idle, body, sizeof body, NULL, false) == 200, "served");
+    wire_text(&begun, "POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na");
+    ka_stats st;
+    do ka_server_stats(f.s, &st); while (st.connections < 2);
+    ka_sleep_ms(100);                  /* the begun one has been read; were it not, it would count as well */
+    ka_stop(f.s);
+    CHECK(wire_answer(&idle, body, sizeof body, NULL, false) == 0, "the idle one is closed");
+    wire_text(&begun, "b");
+    CHECK(wire_answer(&begun, body, sizeof body, head, false) == 200 && strcmp(body, "POST /b ab") == 0 && strstr(head, "Connection: close\r\n"), "the begun one is finished");
+    CHECK(wire_answer(&begun, body, sizeof body, NULL, false) == 0, "and closed");
+    wire_close(&idle);
+    wire_close(&begun);
+    ka__sock s;
+    int r = ka__sock_connect("127.0.0.1", atomic_load(&f.port), &s);
+    if (r == KA_EAGAIN) {
+        r = wire_wait(s, KA__OUT) ? ka__sock_connected(s) : KA_ETIME;
+        ka__sock_close(s);
+    }
+    CHECK(r == KA_EOFFLINE, "nobody listens any more: %d", r);
+    CHECK(ka_listen(f.s, "127.0.0.1", 0) == KA_ESTOPPED, "nor will");
+    fixture_stop(&f);
+}
+
+/* Drain with a request that never ends: over after KA_REQUEST_MS, or KA_DRAIN_MS at the latest. */
+static void test_drain_ends(void)
+{
+    static wire w;
+    fixture f;
+    char body[64];
+    if (!fixture_start(&f, BACKWARDS, 1)) return;
+    wire_open(&w, atomic_load(&f.port));
+    wire_text(&w, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");      /* the parent holds it, and waits for two more */
+    ka_stats st;
+    do ka_server_stats(f.s, &st); while (st.connections < 1);
+    ka_sleep_ms(100);
+    fixture_stop(&f);
+    CHECK(wire_answer(&w, body, sizeof body, NULL, false) <= 0, "closed in the end");
+    wire_close(&w);
+}
+
+/* Several workers on one listener: many connections, each with its own answers. */
+static void test_workers(void)
+{
+    enum { WIRES = 60 };
+    static wire w[WIRES];
+    fixture f;
+    char text[64], body[64];
+    int wrong = 0;
+    if (!fixture_start(&f, ECHO, 3)) return;
+    for (int i = 0; i < WIRES; i++) wire_open(&w[i], atomic_load(&f.port));
+    for (int round = 0; round < 20; round++) {
+        for (int i = 0; i < WIRES; i++) {
+            snprintf(text, sizeof text, "GET /%d-%d HTTP/1.1\r\nHost: a\r\n\r\n", i, round);
+            wire_text(&w[i], text);
+        }
+        for (int i = 0; i < WIRES; i++) {
+            snprintf(text, sizeof text, "GET /%d-%d ", i, round);
+            if (wire_answer(&w[i], body, sizeof body, NULL, false) != 200 || strcmp(body, text) != 0) wrong++;
+        }
+    }
+    CHECK(wrong == 0, "%d of 1200 answers wrong", wrong);
+    ka_stats st;
+    ka_server_stats(f.s, &st);
+    CHECK(st.connections == WIRES, "%d connections counted", (int)st.connections);
+    for (int i = 0; i < WIRES; i++) wire_close(&w[i]);
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; st.connections && ka_now_ms() < until; ka_sleep_ms(5)) ka_server_stats(f.s, &st);
+    CHECK(st.connections == 0, "%d are left", (int)st.connections);
+    fixture_stop(&f);
+}
+
+/* The n-th allocation fails, for n = 1, 2, ...: an error or a closed connection, no crash, no leak. */
+static void test_server_out_of_memory(void)
+{
+    static wire w;
+    char body[256];
+    for (long nth = 0; ; nth++) {
+        long before = atomic_load(&blocks_live);
+        ka_server *s;
+        atomic_store(&allocations_left, nth);
+        int r = ka_server_start(&s, 1), port = 0;
+        if (r == KA_OK) r = ka_listen(s, "127.0.0.1", 0);
+        ka_event ev, late;
+        bool asked = false, held = false;
+        for (int64_t until = ka_now_ms() + PATIENCE_MS; r == KA_OK && ka_now_ms() < until; ) {
+            int e = ka_wait(s, &ev, 100);
+            if (e == KA_ETIME && asked) break;      /* the connection was closed for want of memory */
+            if (e != KA_OK) continue;
+            if (ev.kind == KA_LISTENING) {
+                if (ev.error) break;
+                port = ev.port;
+                wire_open(&w, port);
+                wire_text(&w, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
+                ka_sleep_ms(20);
+                wire_text(&w, "xGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                asked = true;
+            } else if (!held && !ev.error) {
+                held = true;
+                late = ev;
+            } else {
+                ka_reply(s, &ev, ev.error ? ev.error : 200, NULL, "b", 1);      /* before its turn: it is kept */
+                if (held) ka_reply(s, &late, 200, NULL, "a", 1);
+                held = false;
+            }
+        }
+        if (r < 0 && r != KA_ENOMEM && r != KA_ELIMIT) CHECK(false, "allocation %d fails: %d", (int)nth, r);
+        bool done = atomic_exchange(&allocations_left, -1) >= 0;
+        ka_server_free(s);
+        if (asked) {
+            while (wire_answer(&w, body, sizeof body, NULL, false) > 0) {}
+            wire_close(&w);
+        }
+        if (!CHECK(atomic_load(&blocks_live) == before, "allocation %d fails: %d blocks leaked", (int)nth, (int)(atomic_load(&blocks_live) - before))) break;
+        if (done) break;
+        if (!CHECK(nth < 50, "it never comes through")) break;
+    }
+}
+
+/* ---- the client's policy ---- */
+
+static int misses_seen, delays_wrong;
+
+static void count_miss(void *arg, int misses, int delay_ms, int error)
+{
+    (void)arg;
+    misses_seen++;
+    if (misses != misses_seen || delay_ms != 100 + 5 * (misses - 1) || error != KA_EOFFLINE) delays_wrong++;
+}
+
+/* A port of this machine where nobody listens. */
+static int free_port(void)
+{
+    ka__sock s;
+    int port = 0;
+    if (ka__sock_listen("127.0.0.1", 0, &s, &port) == KA_OK) ka__sock_close(s);
+    return port;
+}
+
+static void test_retries(void)
+{
+    static ka_client c;
+    ka_str answer;
+    c.ip = "127.0.0.1";
+    c.port = free_port();
+    c.give_up_ms = 1500;
+    c.on_miss = count_miss;
+    misses_seen = delays_wrong = 0;
+    int64_t start = ka_now_ms(), pid;
+    CHECK(ka_client_post(&c, "x", 1, &answer) == KA_EOFFLINE, "gives up");
+    int64_t took = ka_now_ms() - start, waits = 0;
+    for (int i = 0; i < misses_seen; i++) waits += 100 + 5 * i;
+    CHECK(misses_seen >= 2 && misses_seen <= 11 && delays_wrong == 0, "%d misses, %d of them not 100, 105, 110, ...", misses_seen, delays_wrong);
+    CHECK(took >= waits - misses_seen, "it waited %d ms of %d", (int)took, (int)waits);
+    CHECK(ka_client_kill_server(&c, &pid) == KA_EOFFLINE && pid == 0, "nobody to kill");
+    c.ip = "localhost";
+    CHECK(ka_client_post(&c, "x", 1, &answer) == KA_EINVAL, "no numeric address");
+    c.ip = "127.0.0.1";
+    CHECK(ka_client_post(&c, "x", KA_MAX_BODY + 1, &answer) == KA_EINVAL, "a body that is too long");
+}
+
+/* A server of one thread that answers each request, or connection, with the next text of a list, whatever it is. */
+typedef struct { ka__sock listener; const char *const *texts; int n, port; bool close_each; ka__thread thread; } script;
+
+static void script_run(void *arg)
+{
+    script *s = arg;
+    static wire w;
+    bool open = false;
+    for (int i = 0; i < s->n; i++) {
+        if (!open) {
+            if (!wire_wait(s->listener, KA__IN) || ka__sock_accept(s->listener, &w.sock) != KA_OK) return;
+            w.n = 0;
+            open = true;
+        }
+        for (;;) {
+            ka_http h;
+            ptrdiff_t head = ka_http_request(&h, w.buf, w.n);
+            if (head > 0 && w.n >= (size_t)(head + h.length)) break;
+            if (wire_more(&w) <= 0) break;
+        }
+        w.n = 0;
+        wire_text(&w, s->texts[i]);
+        if (!s->close_each) continue;
+        wire_close(&w);
+        open = false;
+    }
+    if (!open) return;
+    while (wire_more(&w) > 0) w.n = 0;
+    wire_close(&w);
+}
+
+static bool script_start(script *s, const char *const *texts, int n, bool close_each)
+{
+    *s = (script){ .texts = texts, .n = n, .close_each = close_each };
+    return CHECK(ka__sock_listen("127.0.0.1", 0, &s->listener, &s->port) == KA_OK && ka__thread_start(&s->thread, script_run, s) == KA_OK, "the script starts");
+}
+
+static void script_stop(script *s)
+{
+    ka__thread_join(&s->thread);
+    ka__sock_close(s->listener);
+}
+
+static void test_client_reads(void)
+{
+    static const struct { const char *text; int want; const char *body, *why; bool close; } rows[] = {
+        { "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab", 200, "ab", "by length", false },
+        { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\n0\r\n\r\n", 200, "ab", "chunked", false },
+        { "HTTP/1.0 200 OK\r\n\r\nab", 200, "ab", "up to the end", true },
+        { "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 403 No\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx", 403, "x", "after interim answers", true },
+        { "HTTP/1.1 204 No Content\r\n\r\n", 204, "", "without a body", false },
+        { "{'success': True}\r\n", KA_EPROTO, "", "no HTTP", false },
+        { "HTTP/1.1 101 Switching\r\n\r\n", KA_EPROTO, "", "an upgrade that nobody asked for", false },
+        { "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab", KA_EPROTO, "", "more than its length", false },
+        { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx", KA_EPROTO, "", "bad chunk", false },
+        { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nx", KA_EPROTO, "", "more than its chunks", false },
+        { "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab", KA_EOFFLINE, "", "gone in the middle", true },
+        { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", KA_EOFFLINE, "", "gone in the middle of a chunk", true },
+        { "HTTP/1.1 200", KA_EOFFLINE, "", "gone in the middle of the head", true },
+        { "", KA_EOFFLINE, "", "gone without a word", true },
+        { "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab", KA_EOFFLINE, "", "silent in the middle", false },
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        static ka_client c;
+        script s;
+        ka_str answer = { "", 0 };
+        if (!script_start(&s, &rows[i].text, 1, rows[i].close)) return;
+        memset(&c, 0, sizeof c);
+        c.ip = "127.0.0.1";
+        c.port = s.port;
+        c.give_up_ms = 1;
+        c.attempt_ms = rows[i].want == KA_EOFFLINE && !rows[i].close ? 300 : 0;
+        int r = ka_client_post(&c, "x=y", 3, &answer);
+        CHECK(r == rows[i].want && (r < 0 || ka_is(answer, rows[i].body)), "%s: got %d %.*s", rows[i].why, r, (int)answer.n, answer.p);
+        ka_client_close(&c);
+        script_stop(&s);
+    }
+}
+
+/* ---- the real programs. This part's platform layer comes first. ---- */
+
+/* A process of this test: its place in the pool, which outlives the function that started it, so that
+   whatever still runs at the end can be killed. Its output is in .test-PID-PLACE.out and .err. */
+typedef int process;
+
+static struct {
+    bool      running;
+    long long pid;
+#ifdef _WIN32
+    HANDLE    handle;
+#endif
+} pool[256];
+
+static int pool_n;
+
+static const char *output_name(const process *p, const char *kind)
+{
+    static char name[2][64];
+    static int turn;
+    turn = !turn;
+#ifdef _WIN32
+    snprintf(name[turn], sizeof name[turn], ".test-%lu-%d.%s", (unsigned long)GetCurrentProcessId(), *p, kind);
+#else
+    snprintf(name[turn], sizeof name[turn], ".test-%ld-%d.%s", (long)getpid(), *p, kind);
+#endif
+    return name[turn];
+}
+
+#ifdef _WIN32
+#define PROGRAM(name) name ".exe"
+
+static HANDLE output_open(const char *name)
+{
+    SECURITY_ATTRIBUTES inherit = { sizeof inherit, NULL, TRUE };
+    return CreateFileA(name, GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, &inherit, CREATE_ALWAYS, 0, NULL);
+}
+
+static bool process_spawn(process *p, const char *const *argv, int max_files)
+{
+    char line[1024] = "";
+    STARTUPINFOA start;
+    PROCESS_INFORMATION info;
+    (void)max_files;
+    for (; *argv; argv++) snprintf(line + strlen(line), sizeof line - strlen(line), "%s ", *argv);
+    memset(&start, 0, sizeof start);
+    start.cb = sizeof start;
+    start.dwFlags = STARTF_USESTDHANDLES;
+    start.hStdOutput = output_open(output_name(p, "out"));
+    start.hStdError = output_open(output_name(p, "err"));
+    start.hStdInput = GetStdHandle(STD_INPUT_HANDLE);
+    bool ok = CreateProcessA(NULL, line, NULL, NULL, TRUE, CREATE_NEW_PROCESS_GROUP, NULL, NULL, &start, &info);
+    CloseHandle(start.hStdOutput);
+    CloseHandle(start.hStdError);
+    if (!ok) return false;
+    CloseHandle(info.hThread);
+    pool[*p].handle = info.hProcess;
+    pool[*p].pid = info.dwProcessId;
+    return true;
+}
+
+/* The exit status, or -1 if it still runs after ms. */
+static int process_wait(process *p, int ms)
+{
+    DWORD code;
+    if (WaitForSingleObject(pool[*p].handle, (DWORD)ms) != WAIT_OBJECT_0) return -1;
+    GetExitCodeProcess(pool[*p].handle, &code);
+    CloseHandle(pool[*p].handle);
+    pool[*p].running = false;
+    return (int)code;
+}
+
+static void process_kill(process *p) { TerminateProcess(pool[*p].handle, 137); }
+static bool process_interrupt(process *p) { return GenerateConsoleCtrlEvent(CTRL_BREAK_EVENT, (DWORD)pool[*p].pid); }
+#else
+#include <sys/resource.h>
+#include <sys/wait.h>
+#define PROGRAM(name) "./" name
+
+static bool process_spawn(process *p, const char *const *argv, int max_files)
+{
+    int out = open(output_name(p, "out"), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    int err = open(output_name(p, "err"), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    pid_t pid = out < 0 || err < 0 ? -1 : fork();
+    if (pid == 0) {
+        struct rlimit limit = { (rlim_t)max_files, (rlim_t)max_files };
+        char *copy[16] = { NULL };
+        for (int i = 0; i < 15 && argv[i]; i++) copy[i] = strdup(argv[i]);
+        dup2(out, 1);
+        dup2(err, 2);
+        for (int fd = 3; fd < 1024; fd++) close(fd);
+        if (max_files && setrlimit(RLIMIT_NOFILE, &limit) != 0) _exit(126);
+        execv(copy[0], copy);
+        _exit(127);
+    }
+    close(out);
+    close(err);
+    pool[*p].pid = pid;
+    return pid > 0;
+}
+
+static int process_wait(process *p, int ms)
+{
+    int status;
+    pid_t r;
+    for (int64_t until = ka_now_ms() + ms; (r = waitpid((pid_t)pool[*p].pid, &status, WNOHANG)) == 0 && ka_now_ms() < until; ) ka_sleep_ms(5);
+    if (r <= 0) return -1;
+    pool[*p].running = false;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static void process_kill(process *p) { kill((pid_t)pool[*p].pid, SIGKILL); }
+static bool process_interrupt(process *p) { return kill((pid_t)pool[*p].pid, SIGINT) == 0; }
+#endif
+
+static bool process_start(process *p, int max_files, const char *const *argv)
+{
+    *p = pool_n++;
+    if (pool_n > (int)COUNT(pool)) abort();
+    pool[*p].running = process_spawn(p, argv, max_files);
+    return CHECK(pool[*p].running, "%s starts", argv[0]);
+}
+#define START(p, ...) process_start(p, 0, (const char *const[]){ __VA_ARGS__, NULL })
+
+/* What a process has written to "out" or "err" so far. */
+static const char *output(const process *p, const char *kind)
+{
+    static char text[4][4096];
+    static int turn;
+    turn = (turn + 1) % 4;
+    FILE *f = fopen(output_name(p, kind), "rb");
+    size_t n = f ? fread(text[turn], 1, sizeof text[turn] - 1, f) : 0;
+    text[turn][n] = 0;
+    if (f) fclose(f);
+    return text[turn];
+}
+
+/* Wait until it has written this. */
+static bool await_output(const process *p, const char *kind, const char *text)
+{
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; ka_now_ms() < until; ka_sleep_ms(5))
+        if (strstr(output(p, kind), text)) return true;
+    return CHECK(false, "\"%s\" on %s: got \"%s\"", text, kind, output(p, kind));
+}
+
+/* Kill it if it still runs, and remove its output. */
+static void process_end(process *p)
+{
+    if (pool[*p].running) {
+        process_kill(p);
+        process_wait(p, PATIENCE_MS);
+    }
+    remove(output_name(p, "out"));
+    remove(output_name(p, "err"));
+}
+
+static void processes_end(void)
+{
+    for (process p = 0; p < pool_n; p++) process_end(&p);
+}
+
+#ifdef __APPLE__
+#define SERVER_IP "127.0.0.1"      /* 127.0.0.2 would have to be added to lo0 */
+#else
+#define SERVER_IP "127.0.0.2"
+#endif
+
+/* Start the server on a port that the system chooses; which one, as a number and as text. */
+static int server_start_limited(process *p, char port[8], int max_files, const char *option, const char *value)
+{
+    const char *argv[] = { PROGRAM("server"), "--ip", SERVER_IP, "--port", "0", option, value, NULL };
+    int n = 0;
+    port[0] = 0;
+    if (!process_start(p, max_files, argv) || !await_output(p, "out", "\n")) return 0;
+    const char *line = output(p, "out");
+    CHECK(sscanf(line, "listening on " SERVER_IP ":%d", &n) == 1, "its one line: %s", line);
+    snprintf(port, 8, "%d", n);
+    return n;
+}
+
+static int server_start(process *p, char port[8], const char *option, const char *value)
+{
+    return server_start_limited(p, port, 0, option, value);
+}
+
+/* POST a body to a server process: "STATUS TEXT". */
+static const char *post(int port, const char *body)
+{
+    static char said[512];
+    static ka_client c;
+    ka_str answer = { "", 0 };
+    memset(&c, 0, sizeof c);
+    c.ip = SERVER_IP;
+    c.port = port;
+    c.give_up_ms = 1;
+    int r = ka_client_post(&c, body, strlen(body), &answer);
+    ka_client_close(&c);
+    snprintf(said, sizeof said, "%d %.*s", r, (int)answer.n, answer.p);
+    return said;
+}
+
+static bool prints_one_id(const process *p)
+{
+    unsigned char raw[KA_KEY_BYTES];
+    const char *out = output(p, "out");
+    size_t n = strcspn(out, "\r\n");
+    return n == KA_KEY_TEXT && strlen(out) <= n + 2 && ka_b64_decode(raw, sizeof raw, out, n) == KA_KEY_BYTES;
+}
+
+static void test_handshake(void)
+{
+    process server, client[8], again;
+    char port[8], id[KA_KEY_TEXT + 1];
+    if (!server_start(&server, port, NULL, NULL)) return;
+    for (int i = 0; i < 8; i++) START(&client[i], PROGRAM("client"), SERVER_IP, port);
+    for (int i = 0; i < 8; i++) {
+        int status = process_wait(&client[i], PATIENCE_MS);
+        CHECK(status == 0 && prints_one_id(&client[i]), "eight clients at once: status %d, \"%s\", \"%s\"", status, output(&client[i], "out"), output(&client[i], "err"));
+        CHECK(strstr(output(&client[i], "err"), "restarting") != NULL, "it restarted");
+        CHECK(i == 0 || strcmp(output(&client[i], "out"), output(&client[0], "out")) != 0, "each with its own ID");
+    }
+    snprintf(id, sizeof id, "%.88s", output(&client[0], "out"));
+    START(&again, PROGRAM("client"), id);
+    CHECK(process_wait(&again, PATIENCE_MS) == 0 && prints_one_id(&again) && strncmp(output(&again, "out"), id, KA_KEY_TEXT) == 0, "client ID prints the ID");
+    CHECK(strcmp(output(&again, "err"), "") == 0, "and nothing else: %s", output(&again, "err"));
+    process_end(&again);
+    for (int i = 0; i < 8; i++) process_end(&client[i]);
+    process_end(&server);
+}
+
+/* A wrong ID kills the server that gave it: no other server, no other client of that server, and not the client. */
+static void test_kill(void)
+{
+    static wire other_client;
+    process wrong, bystander, waiting, client;
+    char port[8], bystander_port[8];
+    int p = server_start(&wrong, port, "--wrong", NULL), b = server_start(&bystander, bystander_port, "--wrong", NULL);
+    if (!p || !b) return;
+    CHECK(strncmp(post(p, "login=nonsense"), "200 ", 4) == 0, "--wrong answers any login with an ID");
+    CHECK(strcmp(post(p, "login="), "400 wrong_query") == 0 && strncmp(post(p, "ask_key=x"), "200 ", 4) == 0, "and the rest as ever");
+    wire_open_at(&other_client, SERVER_IP, p);      /* this test is another client of it */
+    START(&waiting, PROGRAM("client"), SERVER_IP, "1");      /* and this one waits for a server that isn't there */
+    START(&client, PROGRAM("client"), SERVER_IP, port);
+    int status = process_wait(&client, PATIENCE_MS), killed = process_wait(&wrong, PATIENCE_MS);
+    CHECK(status == 5 && strstr(output(&client, "err"), "killed the server, process"), "client: status %d, \"%s\"", status, output(&client, "err"));
+    CHECK(strcmp(output(&client, "out"), "") == 0, "it prints no ID");
+    CHECK(killed != -1 && killed != 0, "the server has gone: %d", killed);
+    CHECK(wire_more(&other_client) <= 0, "and its connections with it");
+    CHECK(process_wait(&bystander, 0) == -1 && strcmp(post(b, "x=y"), "400 wrong_query") == 0, "the other server lives on");
+    CHECK(process_wait(&waiting, 0) == -1, "the other client lives on");
+    wire_close(&other_client);
+    process_end(&client);
+    process_end(&waiting);
+    process_end(&wrong);
+    process_end(&bystander);
+}
+
+/* A wrong ID from this very process, which is not killed: the library never kills who calls it. */
+static void test_no_suicide(void)
+{
+    static const char *const text[] = { "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx" };
+    static ka_client c;
+    script s;
+    ka_str answer;
+    int64_t pid;
+    if (!script_start(&s, text, 1, false)) return;
+    memset(&c, 0, sizeof c);
+    c.ip = "127.0.0.1";
+    c.port = s.port;
+    CHECK(ka_client_post(&c, "x=y", 3, &answer) == 200, "answered");
+    int r = ka_client_kill_server(&c, &pid);
+    CHECK(r == KA_EPERM, "itself: %d", r);
+    ka_client_close(&c);
+    script_stop(&s);
+}
+
+static void test_offline_then_online(void)
+{
+    process client, server;
+    char port[8];
+    int n = free_port();
+    snprintf(port, sizeof port, "%d", n);
+    START(&client, PROGRAM("client"), "127.0.0.1", port);
+    await_output(&client, "err", "(miss 2)");
+    CHECK(strstr(output(&client, "err"), "miss 1); trying again in 100 ms") && strstr(output(&client, "err"), "miss 2); trying again in 105 ms"),
+          "it says when it tries again: %s", output(&client, "err"));
+    START(&server, PROGRAM("server"), "--ip", "127.0.0.1", "--port", port);
+    int status = process_wait(&client, PATIENCE_MS);
+    CHECK(status == 0 && prints_one_id(&client), "then the server is there: %d, %s", status, output(&client, "err"));
+    process_end(&client);
+    process_end(&server);
+
+    START(&client, PROGRAM("client"), "--give-up", "1", "127.0.0.1", port);
+    status = process_wait(&client, PATIENCE_MS);
+    CHECK(status == 3 && strstr(output(&client, "err"), "gave up"), "--give-up: %d, %s", status, output(&client, "err"));
+    process_end(&client);
+}
+
+/* The client against servers that misbehave. */
+static void test_client_protocol(void)
+{
+#define KEY "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=="
+#define ANSWER(status, length, body) "HTTP/1.1 " status " X\r\nContent-Length: " length "\r\n\r\n" body
+    static const char *const garbage[] = { "what?\r\n" }, *const no_key[] = { ANSWER("200", "3", "key") },
+        *const full[] = { ANSWER("503", "11", "server_full") }, *const odd[] = { ANSWER("200", "88", KEY), ANSWER("500", "0", "") },
+        *const forgets[] = { ANSWER("200", "88", KEY), ANSWER("403", "9", "wrong_key"), ANSWER("200", "88", KEY), ANSWER("403", "9", "wrong_key") };
+    static const struct { const char *const *texts; int n; bool close; const char *err, *why; } rows[] = {
+        { garbage, 1, false, "does not answer in HTTP", "no HTTP" },
+        { no_key, 1, false, "no key", "no key" },
+        { full, 1, false, "server_full", "full" },
+        { odd, 2, false, "status 500", "an odd status for the login" },
+        { forgets, 4, false, "wrong_key", "forgets the key twice" },
+        { forgets, 4, true, "wrong_key", "the same, with a connection each" },
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        script s;
+        process client;
+        char port[8];
+        if (!script_start(&s, rows[i].texts, rows[i].n, rows[i].close)) return;
+        snprintf(port, sizeof port, "%d", s.port);
+        START(&client, PROGRAM("client"), "--give-up", "5", "127.0.0.1", port);
+        int status = process_wait(&client, PATIENCE_MS);
+        CHECK(status == 4 && strstr(output(&client, "err"), rows[i].err), "%s: status %d, \"%s\"", rows[i].why, status, output(&client, "err"));
+        process_end(&client);
+        script_stop(&s);
+    }
+}
+
+static void test_command_lines(void)
+{
+    static const struct { const char *argv[6]; int status; const char *out, *err; } rows[] = {
+        { { PROGRAM("server"), "--help" }, 0, "usage: server", "" },
+        { { PROGRAM("server"), "--version" }, 0, "server " KA_VERSION, "" },
+        { { PROGRAM("server"), "--prot", "1" }, 2, "", "no such option" },
+        { { PROGRAM("server"), "9999" }, 2, "", "no such option" },
+        { { PROGRAM("server"), "--port" }, 2, "", "needs a value" },
+        { { PROGRAM("server"), "--port", "65536" }, 2, "", "from 0 to 65535" },
+        { { PROGRAM("server"), "--port", "1x" }, 2, "", "whole number" },
+        { { PROGRAM("server"), "--workers", "0" }, 2, "", "from 1 to 64" },
+        { { PROGRAM("server"), "--max-keys", "-1" }, 2, "", "whole number" },
+        { { PROGRAM("server"), "--ttl", "" }, 2, "", "whole number" },
+        { { PROGRAM("server"), "--ip", "localhost" }, 2, "", "numeric IPv4" },
+        { { PROGRAM("server"), "--ip", "192.0.2.1" }, 1, "", "not an address of this machine" },
+        { { PROGRAM("client"), "--help" }, 0, "usage: client", "" },
+        { { PROGRAM("client"), "--version" }, 0, "client " KA_VERSION, "" },
+        { { PROGRAM("client") }, 2, "", "usage: client" },
+        { { PROGRAM("client"), "127.0.0.2" }, 2, "", "usage: client" },
+        { { PROGRAM("client"), "127.0.0.2", "0" }, 2, "", "a port from 1 to 65535" },
+        { { PROGRAM("client"), "127.0.0.2", "x" }, 2, "", "a port from 1 to 65535" },
+        { { PROGRAM("client"), "localhost", "9999" }, 2, "", "numeric IPv4" },
+        { { PROGRAM("client"), "--give-up", "0", "127.0.0.2", "1" }, 2, "", "whole number" },
+        { { PROGRAM("client"), "--give-up", "127.0.0.2", "1" }, 2, "", "whole number" },
+        { { PROGRAM("client"), "a", "b", "c" }, 2, "", "usage: client" },
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        process p;
+        char line[256] = "";
+        for (int k = 0; rows[i].argv[k]; k++) snprintf(line + strlen(line), sizeof line - strlen(line), "%s ", rows[i].argv[k]);
+#ifdef _WIN32
+        if (strcmp(rows[i].argv[1] ? rows[i].argv[1] : "", "--ttl") == 0) continue;      /* an empty argument needs quotes there */
+#endif
+        if (!process_start(&p, 0, rows[i].argv)) continue;
+        int status = process_wait(&p, PATIENCE_MS);
+        CHECK(status == rows[i].status && strstr(output(&p, "out"), rows[i].out) && strstr(output(&p, "err"), rows[i].err) &&
+              !*output(&p, *rows[i].out ? "err" : "out"), "%s: status %d, \"%s\", \"%s\"", line, status, output(&p, "out"), output(&p, "err"));
+        process_end(&p);
+    }
+}
+
+static void test_server_options(void)
+{
+    process server, second;
+    char port[8], key[KA_KEY_TEXT + 32];
+    int n = server_start(&server, port, "--max-keys", "2");
+    CHECK(strncmp(post(n, "ask_key=a"), "200 ", 4) == 0 && strncmp(post(n, "ask_key=b"), "200 ", 4) == 0, "room for two");
+    CHECK(strcmp(post(n, "ask_key=c"), "503 server_full") == 0, "not for three: %s", post(n, "ask_key=c"));
+    START(&second, PROGRAM("server"), "--ip", SERVER_IP, "--port", port);
+    int status = process_wait(&second, PATIENCE_MS);
+    CHECK(status == 1 && strstr(output(&second, "err"), "taken by another program"), "port taken: %d, %s", status, output(&second, "err"));
+    process_end(&second);
+    process_end(&server);
+
+    n = server_start(&server, port, "--ttl", "1");
+    snprintf(key, sizeof key, "login=%s", post(n, "ask_key=short") + 4);
+    CHECK(strcmp(post(n, key), "200 short") == 0, "good at first: %s", post(n, key));
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; strcmp(post(n, key), "403 wrong_key") != 0 && ka_now_ms() < until; ) ka_sleep_ms(50);
+    CHECK(strcmp(post(n, key), "403 wrong_key") == 0, "over after its time");
+    process_end(&server);
+
+    n = server_start(&server, port, "--stats", NULL);
+    post(n, "ask_key=a");
+    await_output(&server, "err", "1 keys, ");
+    process_end(&server);
+
+    n = server_start(&server, port, "--workers", "4");
+    for (int i = 0; i < 20; i++) {
+        snprintf(key, sizeof key, "login=%s", post(n, "ask_key=many") + 4);
+        if (strcmp(post(n, key), "200 many") != 0) CHECK(false, "four workers: %s", post(n, key));
+    }
+    process_end(&server);
+}
+
+/* Ctrl+C with a request half sent: it is finished, and the server says 0. */
+static void test_interrupt(void)
+{
+    static wire w;
+    process server;
+    char port[8], body[64];
+    int n = server_start(&server, port, NULL, NULL);
+    if (!n) return;
+    wire_open_at(&w, SERVER_IP, n);
+    wire_text(&w, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask");
+    ka_sleep_ms(300);
+    if (!process_interrupt(&server)) {
+        skip("interrupt", "no console to send Ctrl+Break through");
+    } else {
+        ka_sleep_ms(100);
+        wire_text(&w, "_key=x");
+        CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 200, "the request is finished");
+        int status = process_wait(&server, PATIENCE_MS);
+        CHECK(status == 0, "exit status %d: %s", status, output(&server, "err"));
+    }
+    wire_close(&w);
+    process_end(&server);
+}
+
+/* At the descriptor limit the longest idle make room; a request under way doesn't; nobody waits for ever. */
+static void test_descriptor_limit(void)
+{
+#ifdef _WIN32
+    skip("descriptor limit", "Windows has none to set");
+#else
+    enum { LIMIT = 40, IDLE = 100 };
+    static wire idle[IDLE], begun, more[LIMIT];
+    process server;
+    char port[8], body[128];
+    int n = server_start_limited(&server, port, LIMIT, NULL, NULL);
+    if (!n) return;
+    wire_open_at(&begun, SERVER_IP, n);
+    wire_text(&begun, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask");
+    for (int i = 0; i < IDLE; i++) wire_open_at(&idle[i], SERVER_IP, n);
+    CHECK(strncmp(post(n, "ask_key=x"), "200 ", 4) == 0, "a newcomer is served");
+    CHECK(wire_answer(&idle[0], body, sizeof body, NULL, false) == 0, "the first idle one had to go");
+    wire_text(&idle[IDLE - 1], "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(wire_answer(&idle[IDLE - 1], body, sizeof body, NULL, false) == 405, "the last one is still there");
+    wire_text(&begun, "_key=x");
+    CHECK(wire_answer(&begun, body, sizeof body, NULL, false) == 200, "and so is the request that was begun");
+    for (int i = 0; i < IDLE; i++) wire_close(&idle[i]);
+
+    /* now all of them with a request under way: a newcomer waits until one ends, and is served then */
+    for (int i = 0; i < LIMIT; i++) {
+        wire_open_at(&more[i], SERVER_IP, n);
+        wire_text(&more[i], "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask");
+    }
+    int served = 0;
+    for (int i = 0; i < LIMIT; i++) {
+        wire_text(&more[i], "_key=x");
+        served += wire_answer(&more[i], body, sizeof body, NULL, false) == 200;
+        wire_close(&more[i]);
+    }
+    CHECK(served == LIMIT, "%d of %d served in the end", served, LIMIT);
+    wire_close(&begun);
+    process_end(&server);
+#endif
+}
+
+int main(int argc, char **argv)
+{
+    static const struct { const char *name; void (*run)(void); } tests[] = {
+        { "base64", test_base64 }, { "sha256", test_sha256 }, { "small things", test_small_things }, { "forms", test_forms },
+        { "requests", test_requests }, { "long heads", test_long_heads }, { "responses", test_responses }, { "chunked", test_chunked },
+        { "mailbox", test_mailbox }, { "keyring", test_keyring }, { "keyring growth", test_keyring_growth },
+        { "keyring out of memory", test_keyring_out_of_memory }, { "protocol", test_protocol },
+        { "dialogues", test_dialogues }, { "answer form", test_answer_form }, { "expect", test_expect }, { "order", test_order },
+        { "full mailbox", test_full_mailbox }, { "time-outs", test_time_outs }, { "never reads", test_never_reads },
+        { "linger", test_linger }, { "drain", test_drain }, { "drain ends", test_drain_ends }, { "workers", test_workers },
+        { "server out of memory", test_server_out_of_memory }, { "retries", test_retries }, { "client reads", test_client_reads },
+        { "no suicide", test_no_suicide }, { "handshake", test_handshake }, { "kill", test_kill },
+        { "offline, then online", test_offline_then_online }, { "client protocol", test_client_protocol },
+        { "command lines", test_command_lines }, { "server options", test_server_options }, { "interrupt", test_interrupt },
+        { "descriptor limit", test_descriptor_limit },
+    };
+    if (ka__os_start() < 0) return 1;
+    for (size_t i = 0; i < COUNT(tests); i++) {
+        if (argc > 1 && !strstr(tests[i].name, argv[1])) continue;      /* ./test NAME runs those alone */
+        topic = tests[i].name;
+        int before = passed, broken = failed;
+        int64_t start = ka_now_ms();
+        tests[i].run();
+        printf("%-24s %5d passed%s, %d ms\n", topic, passed - before, failed > broken ? ", SOME FAILED" : "", (int)(ka_now_ms() - start));
+        fflush(stdout);
+    }
+    processes_end();
+    printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped);
+    return failed > 0;
+}
