@@ -584,7 +584,10 @@ static void ka__thread_join(ka__thread *t)
 #if defined(_WIN32)
 int64_t ka_now_ms(void)
 {
-    return (int64_t)GetTickCount64();
+    LARGE_INTEGER ticks, hz;               /* GetTickCount64 has steps of 16 ms */
+    QueryPerformanceCounter(&ticks);
+    QueryPerformanceFrequency(&hz);
+    return ticks.QuadPart / hz.QuadPart * 1000 + ticks.QuadPart % hz.QuadPart * 1000 / hz.QuadPart;
 }
 
 void ka_sleep_ms(int ms)

@@ -1314,6 +1314,9 @@ static HANDLE output_open(const char *name)
     return CreateFileA(name, GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, &inherit, CREATE_ALWAYS, 0, NULL);
 }
 
+/* Wine 8 knows no Ctrl+Break, and Ctrl+C reaches all of a console or nobody. */
+static bool on_wine(void) { return GetProcAddress(GetModuleHandleA("ntdll"), "wine_get_version") != NULL; }
+
 static bool process_spawn(process *p, const char *const *argv, int max_files)
 {
     char line[1024] = "";
@@ -1327,7 +1330,7 @@ static bool process_spawn(process *p, const char *const *argv, int max_files)
     start.hStdOutput = output_open(output_name(p, "out"));
     start.hStdError = output_open(output_name(p, "err"));
     start.hStdInput = GetStdHandle(STD_INPUT_HANDLE);
-    bool ok = CreateProcessA(NULL, line, NULL, NULL, TRUE, CREATE_NEW_PROCESS_GROUP, NULL, NULL, &start, &info);
+    bool ok = CreateProcessA(NULL, line, NULL, NULL, TRUE, on_wine() ? 0 : CREATE_NEW_PROCESS_GROUP, NULL, NULL, &start, &info);
     CloseHandle(start.hStdOutput);
     CloseHandle(start.hStdError);
     if (!ok) return false;
@@ -1349,7 +1352,15 @@ static int process_wait(process *p, int ms)
 }
 
 static void process_kill(process *p) { TerminateProcess(pool[*p].handle, 137); }
-static bool process_interrupt(process *p) { return GenerateConsoleCtrlEvent(CTRL_BREAK_EVENT, (DWORD)pool[*p].pid); }
+
+static BOOL WINAPI ignore_interrupt(DWORD kind) { return kind == CTRL_C_EVENT; }
+
+static bool process_interrupt(process *p)
+{
+    if (!on_wine()) return GenerateConsoleCtrlEvent(CTRL_BREAK_EVENT, (DWORD)pool[*p].pid);
+    SetConsoleCtrlHandler(ignore_interrupt, TRUE);
+    return GenerateConsoleCtrlEvent(CTRL_C_EVENT, 0);
+}
 #else
 #include <sys/resource.h>
 #include <sys/wait.h>
