@@ -454,14 +454,12 @@ KADEF int ka_client_kill_server(ka_client *c, int64_t *pid);
 #    endif
 #    include <ctype.h>
 #    include <dirent.h>
-#    include <linux/futex.h>
 #    include <sys/epoll.h>
 #    include <sys/eventfd.h>
 #    include <sys/random.h>
 #    include <sys/syscall.h>
 #  else
 #    include <libproc.h>
-#    include <mach/mach.h>
 #    include <mach-o/dyld.h>
 #    include <sys/event.h>
 #    include <sys/random.h>
@@ -655,72 +653,6 @@ static bool ka__utc(time_t t, struct tm *out)
 #endif
 }
 
-/* ---- event: how the parent sleeps. Its owner stores 1 in asleep, looks once more for work, and calls
-        ka__event_wait; who turns the 1 back into 0 calls ka__event_set, also from a signal handler.
-        A wait may end early. ---- */
-
-typedef struct {
-    _Atomic(uint32_t) asleep;
-#if defined(_WIN32)
-    HANDLE handle;
-#elif defined(__APPLE__)
-    semaphore_t sem;      /* Mach's: unlike a condition variable it may be signalled by a signal handler */
-#endif
-} ka__event;
-
-#if defined(_WIN32)
-static int ka__event_init(ka__event *e)
-{
-    atomic_init(&e->asleep, 0);
-    e->handle = CreateEventW(NULL, FALSE, FALSE, NULL);
-    return e->handle ? KA_OK : KA_EOS;
-}
-
-static void ka__event_free(ka__event *e) { CloseHandle(e->handle); }
-
-static void ka__event_wait(ka__event *e, int ms)
-{
-    WaitForSingleObject(e->handle, ms < 0 ? INFINITE : (DWORD)ms);
-}
-
-static void ka__event_set(ka__event *e) { SetEvent(e->handle); }
-
-#elif defined(__APPLE__)
-static int ka__event_init(ka__event *e)
-{
-    atomic_init(&e->asleep, 0);
-    return semaphore_create(mach_task_self(), &e->sem, SYNC_POLICY_FIFO, 0) == KERN_SUCCESS ? KA_OK : KA_EOS;
-}
-
-static void ka__event_free(ka__event *e) { semaphore_destroy(mach_task_self(), e->sem); }
-
-static void ka__event_wait(ka__event *e, int ms)
-{
-    mach_timespec_t t = { (unsigned)ms / 1000, ms % 1000 * 1000000 };
-    if (ms < 0) semaphore_wait(e->sem);
-    else semaphore_timedwait(e->sem, t);
-}
-
-static void ka__event_set(ka__event *e) { semaphore_signal(e->sem); }
-
-#else
-static int ka__event_init(ka__event *e)
-{
-    atomic_init(&e->asleep, 0);
-    return KA_OK;
-}
-
-static void ka__event_free(ka__event *e) { (void)e; }
-
-static void ka__event_wait(ka__event *e, int ms)
-{
-    struct { long s, ns; } t = { ms / 1000, ms % 1000 * 1000000L };   /* SYS_futex takes longs everywhere */
-    syscall(SYS_futex, &e->asleep, FUTEX_WAIT_PRIVATE, 1, ms < 0 ? NULL : &t, NULL, 0);
-}
-
-static void ka__event_set(ka__event *e) { syscall(SYS_futex, &e->asleep, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0); }
-#endif
-
 /* ---- sockets ---- */
 
 #if defined(_WIN32)
@@ -729,6 +661,7 @@ typedef int ka__len;
 #define KA__SEND_FLAGS 0
 
 static int ka__os_code(void) { return WSAGetLastError(); }
+static void ka__os_code_set(int code) { WSASetLastError(code); }
 
 static int ka__error_of(int code)
 {
@@ -753,6 +686,7 @@ static int ka__os_start(void)
 static int ka__sock_prepare(ka__sock s)
 {
     u_long on = 1;
+    SetHandleInformation((HANDLE)KA__FD(s), HANDLE_FLAG_INHERIT, 0);
     return ioctlsocket(KA__FD(s), (long)FIONBIO, &on) == 0 ? KA_OK : KA_EOS;
 }
 
@@ -790,6 +724,7 @@ typedef size_t ka__len;
 #define KA__FD(s) ((int)(s))
 
 static int ka__os_code(void) { return errno; }
+static void ka__os_code_set(int code) { errno = code; }
 
 static int ka__error_of(int code)
 {
@@ -873,9 +808,9 @@ static int ka__sock_accept(ka__sock listener, ka__sock *out)
 #else
     *out = (ka__sock)accept(KA__FD(listener), NULL, NULL);
     if (*out == -1) return ka__sock_error();
-    int r = ka__sock_prepare(*out);
-    if (r < 0) ka__sock_close(*out);
-    return r;
+    if (ka__sock_prepare(*out) == KA_OK) return KA_OK;
+    ka__sock_close(*out);      /* macOS sets no option on a connection that was reset */
+    return KA_EOFFLINE;
 #endif
 }
 
@@ -884,11 +819,7 @@ static int ka__sock_fail(ka__sock s)
 {
     int r = ka__sock_error(), code = ka__os_code();
     ka__sock_close(s);
-#if defined(_WIN32)
-    WSASetLastError(code);
-#else
-    errno = code;
-#endif
+    ka__os_code_set(code);
     return r;
 }
 
@@ -940,12 +871,21 @@ static int ka__sock_connect(const char *ip, int port, ka__sock *out)
     return ka__sock_error() == KA_EAGAIN ? KA_EAGAIN : ka__sock_fail(*out);
 }
 
+/* A socket that knocks at a port of the ephemeral range may find itself connected to itself (RFC 9293
+   s.3.5, simultaneous open): that is no server. */
 static int ka__sock_connected(ka__sock s)
 {
+    struct sockaddr_in mine, theirs;
     int code = 0;
-    socklen_t size = sizeof code;
+    socklen_t size = sizeof code, a = sizeof mine, b = sizeof theirs;
     if (getsockopt(KA__FD(s), SOL_SOCKET, SO_ERROR, (char *)&code, &size) != 0) return ka__sock_error();
-    return code ? ka__error_of(code) : KA_OK;
+    if (code) {
+        ka__os_code_set(code);
+        return ka__error_of(code);
+    }
+    if (getsockname(KA__FD(s), (struct sockaddr *)&mine, &a) != 0 || getpeername(KA__FD(s), (struct sockaddr *)&theirs, &b) != 0)
+        return ka__sock_error();
+    return mine.sin_port == theirs.sin_port && mine.sin_addr.s_addr == theirs.sin_addr.s_addr ? KA_EOFFLINE : KA_OK;
 }
 
 /* Bytes received; 0: the peer sends no more. */
@@ -1132,12 +1072,13 @@ static int ka__poller_init(ka__poller *p)
 
 static int ka__poller_set(ka__poller *p, ka__sock s, uint32_t token, int had, int want)
 {
-    if (had == KA__UNWATCHED) {
+    if (had <= 0 && want <= 0) return KA_OK;      /* watched for nothing: left out, since WSAPoll would tell of a FIN */
+    if (had <= 0) {
         int r = ka__poller_add(p, s, token);
         if (r < 0) return r;
     }
     uint32_t at = p->place[token];
-    if (want == KA__UNWATCHED) {
+    if (want <= 0) {
         p->n--;
         p->fds[at] = p->fds[p->n];
         p->tokens[at] = p->tokens[p->n];
@@ -1170,6 +1111,17 @@ static void ka__poller_wake(ka__poller *p)
 }
 #endif
 
+/* ---- sleeper: a thread that waits for sockets, for other threads, or both. It stores 1 in asleep, looks
+        once more for work, and waits on its poller; who turns the 1 back into 0 wakes it. ---- */
+
+typedef struct { _Atomic(uint32_t) asleep; ka__poller poller; } ka__sleeper;
+
+/* Any thread or signal handler. */
+static void ka__wake(ka__sleeper *z)
+{
+    if (atomic_load(&z->asleep) && atomic_exchange(&z->asleep, 0)) ka__poller_wake(&z->poller);
+}
+
 /* ---- processes: restart this one; find and kill the one behind a connection ---- */
 
 /* The four addresses of a connection, seen from here. */
@@ -1180,6 +1132,13 @@ typedef struct { struct sockaddr_in mine, theirs; } ka__pair;
                      listens there; KA_OK, KA_ENOTFOUND, KA_EINUSE (several do), KA_EPERM
    ka__process_open  a handle of a process, so that its PID can't come to mean another one
    ka__process_end   kill it, wait for its end (ms at most), close the handle; KA_OK, KA_EPERM, KA_ETIME */
+
+/* Windows joins the arguments into one line; these characters mean nothing to it. */
+static bool ka__restart_arg(const char *arg)
+{
+    while (*arg >= ' ' && *arg <= '~' && *arg != '"' && *arg != '\\') arg++;
+    return *arg == 0;
+}
 
 #if defined(_WIN32)
 typedef HANDLE ka__process;
@@ -1255,15 +1214,12 @@ int ka_restart(const char *arg)
     size_t n = strlen(arg);
     DWORD path = GetModuleFileNameW(NULL, exe, MAX_PATH), code = 1;
     if (path == 0 || path >= MAX_PATH) return KA_EOS;
-    if (path + n + 6 > sizeof line / sizeof *line) return KA_EINVAL;
+    if (path + n + 6 > sizeof line / sizeof *line || !ka__restart_arg(arg)) return KA_EINVAL;
     WCHAR *w = line;
     *w++ = L'"';
     for (const WCHAR *e = exe; *e; ) *w++ = *e++;
     for (const char *q = "\" \""; *q; ) *w++ = (WCHAR)*q++;
-    for (; *arg; arg++) {
-        if (*arg < ' ' || *arg > '~' || *arg == '"' || *arg == '\\') return KA_EINVAL;
-        *w++ = (WCHAR)*arg;
-    }
+    while (*arg) *w++ = (WCHAR)*arg++;
     *w++ = L'"';
     *w = 0;
 
@@ -1286,15 +1242,13 @@ int ka_restart(const char *arg)
 #else
 static bool ka__process_is_me(int64_t pid) { return pid == (int64_t)getpid(); }
 
-static int ka__exec_self(char *path, const char *arg)
+static int ka__exec(const char *path, char *name, const char *arg)
 {
     char copy[1024];      /* exec's argv is not const */
     size_t n = strlen(arg);
-    if (n >= sizeof copy) return KA_EINVAL;
-    for (size_t i = 0; i < n; i++)
-        if (arg[i] < ' ' || arg[i] > '~' || arg[i] == '"' || arg[i] == '\\') return KA_EINVAL;
+    if (n >= sizeof copy || !ka__restart_arg(arg)) return KA_EINVAL;
     memcpy(copy, arg, n + 1);
-    char *argv[] = { path, copy, NULL };
+    char *argv[] = { name, copy, NULL };
     execv(path, argv);
     return KA_EOS;
 }
@@ -1421,15 +1375,14 @@ static int ka__process_end(ka__process p, int64_t pid, int ms)
     return r;
 }
 
+/* /proc/self/exe is what runs, even if its file was moved, replaced or removed; its name is for show. */
 int ka_restart(const char *arg)
 {
-    char path[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    char name[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", name, sizeof name - 1);
     if (n < 0) return KA_EOS;
-    path[n] = 0;
-    if (access(path, X_OK) == 0) return ka__exec_self(path, arg);
-    char self[] = "/proc/self/exe";       /* the file was moved or replaced: what runs can still be run again */
-    return ka__exec_self(self, arg);
+    name[n] = 0;
+    return ka__exec("/proc/self/exe", name, arg);
 }
 
 #  else
@@ -1506,28 +1459,35 @@ int ka_restart(const char *arg)
 {
     char path[PATH_MAX];
     uint32_t n = sizeof path;
-    return _NSGetExecutablePath(path, &n) == 0 ? ka__exec_self(path, arg) : KA_EOS;
+    return _NSGetExecutablePath(path, &n) == 0 ? ka__exec(path, path, arg) : KA_EOS;
 }
 #  endif
 #endif
 
-/* A socket that was just accepted has no owner to be seen yet, hence the patience of one second. */
+/* A socket that was just accepted has no owner yet, and /proc/net may pass over a line while others come
+   and go: hence the patience of one second. */
+static int ka__owner_await(const ka__pair *pair, int64_t *pid)
+{
+    int64_t until = ka_now_ms() + 1000;
+    int r;
+    while ((r = ka__owner_find(pair, pid)) == KA_ENOTFOUND && ka_now_ms() < until) ka_sleep_ms(20);
+    return r;
+}
+
 static int ka__peer_kill(ka__sock s, int64_t *pid)
 {
     ka__pair pair;
+    ka__process p;
     socklen_t a = sizeof pair.mine, b = sizeof pair.theirs;
-    int64_t again = 0, until = ka_now_ms() + 1000;
-    *pid = 0;
+    int64_t again = 0;
     if (getsockname(KA__FD(s), (struct sockaddr *)&pair.mine, &a) != 0 ||
         getpeername(KA__FD(s), (struct sockaddr *)&pair.theirs, &b) != 0) return KA_EOFFLINE;
-    int r;
-    while ((r = ka__owner_find(&pair, pid)) == KA_ENOTFOUND && ka_now_ms() < until) ka_sleep_ms(20);
+    int r = ka__owner_await(&pair, pid);
     if (r < 0) return r;
     if (ka__process_is_me(*pid)) return KA_EPERM;
-    ka__process p;
     r = ka__process_open(*pid, &p);
     if (r < 0) return r;
-    r = ka__owner_find(&pair, &again);      /* the handle is held now: is it still that process? */
+    r = ka__owner_await(&pair, &again);      /* the handle is held now: is it still that process? */
     if (r == KA_OK && again == *pid) return ka__process_end(p, *pid, 5000);
     ka__process_close(p);
     return r < 0 ? r : KA_ENOTFOUND;
@@ -1553,6 +1513,8 @@ static int ka__interrupts_catch(void (*run)(void))
     SetConsoleCtrlHandler(NULL, FALSE);     /* a parent may have had Ctrl+C ignored; that is inherited */
     return SetConsoleCtrlHandler(ka__interrupt_handler, TRUE) ? KA_OK : KA_EOS;
 }
+
+static void ka__interrupts_release(void) { SetConsoleCtrlHandler(ka__interrupt_handler, FALSE); }
 #else
 static void ka__interrupt_handler(int number)
 {
@@ -1567,10 +1529,16 @@ static int ka__interrupts_catch(void (*run)(void))
     struct sigaction a;
     memset(&a, 0, sizeof a);
     a.sa_handler = ka__interrupt_handler;
-    a.sa_flags = SA_RESTART | (int)SA_RESETHAND;
+    a.sa_flags = (int)SA_RESETHAND;        /* no SA_RESTART: what waits shall look up */
     sigemptyset(&a.sa_mask);
     ka__interrupt_run = run;
     return sigaction(SIGINT, &a, NULL) == 0 && sigaction(SIGTERM, &a, NULL) == 0 ? KA_OK : KA_EOS;
+}
+
+static void ka__interrupts_release(void)
+{
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
 }
 #endif
 
@@ -1607,10 +1575,11 @@ static bool ka__is_nocase(ka_str s, const char *text)
     return i == s.n && text[i] == 0;
 }
 
+static void *(*const volatile ka__memset)(void *, int, size_t) = memset;
+
 void ka_wipe(void *p, size_t n)
 {
-    volatile unsigned char *v = p;      /* volatile: a plain memset before a free or return may be left out */
-    while (n--) *v++ = 0;
+    if (n) ka__memset(p, 0, n);      /* through a volatile pointer: a plain memset before a free or return may be left out */
 }
 
 bool ka_eq_ct(const void *a, const void *b, size_t n)
@@ -2238,12 +2207,6 @@ static void ka__box_take(ka__box *b, const ka__record *r)
 /* Consumer, between saying that it will sleep and sleeping. */
 static bool ka__box_empty(ka__box *b) { return atomic_load(&b->head) == b->read; }
 
-/* Producer, after publishing: did the consumer sleep, and is it on this caller to wake it? */
-static bool ka__must_wake(_Atomic(uint32_t) *asleep)
-{
-    return atomic_load(asleep) && atomic_exchange(asleep, 0);
-}
-
 /* ================================================================================================
    5 worker
 
@@ -2314,9 +2277,8 @@ typedef struct { ka__sock sock; bool open, watched; } ka__listener;
 
 typedef struct {
     ka__box       up, down;
-    ka__poller    poller;
-    _Atomic(uint32_t) asleep;        /* the worker's; see section 4 */
-    ka__event    *parent;
+    ka__sleeper   sleeper;
+    ka__sleeper  *parent;
     _Atomic(size_t) connections;
     uint32_t      number;
     ka__thread    thread;
@@ -2417,7 +2379,7 @@ static void ka__conn_close(ka__worker *w, ka__conn *c)
 {
     if (w->out_conn == ka__place(w, c)) w->out_conn = KA__NIL;
     ka__untime(w, c);
-    if (c->watched != KA__UNWATCHED) ka__poller_set(&w->poller, c->sock, ka__token(w, c), c->watched, KA__UNWATCHED);
+    if (c->watched != KA__UNWATCHED) ka__poller_set(&w->sleeper.poller, c->sock, ka__token(w, c), c->watched, KA__UNWATCHED);
     ka__sock_close(c->sock);
     ka__free(c->in);
     ka__free(c->out);
@@ -2438,7 +2400,7 @@ static void ka__conn_close(ka__worker *w, ka__conn *c)
 static void ka__conn_watch(ka__worker *w, ka__conn *c, int8_t want)
 {
     if (c->watched == want) return;      /* which is nearly always so: no system call */
-    if (ka__poller_set(&w->poller, c->sock, ka__token(w, c), c->watched, want) == KA_OK) c->watched = want;
+    if (ka__poller_set(&w->sleeper.poller, c->sock, ka__token(w, c), c->watched, want) == KA_OK) c->watched = want;
     else ka__conn_close(w, c);
 }
 
@@ -2794,7 +2756,7 @@ static void ka__listeners_watch(ka__worker *w, bool watch)
         ka__listener *l = &w->listeners[i];
         if (!l->open || l->watched == watch) continue;
         int from = watch ? KA__UNWATCHED : KA__IN, to = watch ? KA__IN | KA__SHARED : KA__UNWATCHED;
-        if (ka__poller_set(&w->poller, l->sock, i, from, to) == KA_OK) l->watched = watch;
+        if (ka__poller_set(&w->sleeper.poller, l->sock, i, from, to) == KA_OK) l->watched = watch;
     }
 }
 
@@ -2937,7 +2899,7 @@ static int ka__patience(const ka__worker *w)
 
 static void ka__publish_up(ka__worker *w)
 {
-    if (ka__box_publish(&w->up) && ka__must_wake(&w->parent->asleep)) ka__event_set(w->parent);
+    if (ka__box_publish(&w->up)) ka__wake(w->parent);
 }
 
 /* Sleep until something happens; handle what did. Listeners come last: a newcomer must not take a place
@@ -2945,9 +2907,9 @@ static void ka__publish_up(ka__worker *w)
 static void ka__sockets(ka__worker *w)
 {
     uint32_t tokens[KA__EVENTS];
-    atomic_store(&w->asleep, 1);
-    int n = ka__box_empty(&w->down) ? ka__poller_wait(&w->poller, tokens, KA__EVENTS, ka__patience(w)) : 0;
-    atomic_store(&w->asleep, 0);
+    atomic_store(&w->sleeper.asleep, 1);
+    int n = ka__box_empty(&w->down) ? ka__poller_wait(&w->sleeper.poller, tokens, KA__EVENTS, ka__patience(w)) : 0;
+    atomic_store(&w->sleeper.asleep, 0);
     w->now_ms = ka_now_ms();
     for (int i = 0; i < n && ka__box_room(&w->up, KA__UP_RESERVE); i++)
         if (tokens[i] >= KA_MAX_LISTENERS) ka__conn_event(w, &w->conns[tokens[i] - KA_MAX_LISTENERS]);
@@ -2984,13 +2946,13 @@ static void ka__worker_free(ka__worker *w)
     for (uint32_t place = 0; place < w->conns_n; place++)
         if (w->conns[place].open) ka__conn_close(w, &w->conns[place]);
     ka__free(w->conns);
-    ka__poller_free(&w->poller);
+    ka__poller_free(&w->sleeper.poller);
     ka__box_free(&w->up);
     ka__box_free(&w->down);
     ka__free(w);
 }
 
-static int ka__worker_start(ka__worker **out, uint32_t number, ka__event *parent)
+static int ka__worker_start(ka__worker **out, uint32_t number, ka__sleeper *parent)
 {
     ka__worker *w = ka__alloc_zeroed(1, sizeof *w);
     if (!w) return KA_ENOMEM;
@@ -2998,7 +2960,7 @@ static int ka__worker_start(ka__worker **out, uint32_t number, ka__event *parent
     w->parent = parent;
     w->free_head = w->out_conn = KA__NIL;
     for (int kind = 0; kind < KA__TIMED; kind++) w->list[kind].head = w->list[kind].tail = KA__NIL;
-    int r = ka__poller_init(&w->poller);
+    int r = ka__poller_init(&w->sleeper.poller);
     if (r < 0) {
         ka__free(w);
         return r;
@@ -3019,7 +2981,7 @@ static int ka__worker_start(ka__worker **out, uint32_t number, ka__event *parent
 enum { KA__BATCH = 256 };      /* answers are published after so many events, however many more there are */
 
 struct ka_server {
-    ka__event    event;
+    ka__sleeper  sleeper;
     _Atomic(int) stop;
     bool         stop_sent;
     int          workers_n, turn, batch, released, ended;
@@ -3035,7 +2997,7 @@ struct ka_server {
 
 static void ka__publish_down(ka__worker *w)
 {
-    if (ka__box_publish(&w->down) && ka__must_wake(&w->asleep)) ka__poller_wake(&w->poller);
+    if (ka__box_publish(&w->down)) ka__wake(&w->sleeper);
 }
 
 /* A record for a worker. The parent may wait for room: a worker always drains its down box. */
@@ -3057,7 +3019,7 @@ int ka_server_start(ka_server **out, int workers)
     if (r < 0) return r;
     ka_server *s = ka__alloc_zeroed(1, sizeof *s);
     if (!s) return KA_ENOMEM;
-    r = ka__event_init(&s->event);
+    r = ka__poller_init(&s->sleeper.poller);
     if (r < 0) {
         ka__free(s);
         return r;
@@ -3065,7 +3027,7 @@ int ka_server_start(ka_server **out, int workers)
     atomic_init(&s->stop, 0);
     s->now_ms = ka_now_ms();
     for (int i = 0; i < (workers ? workers : 1); i++) {
-        r = ka__worker_start(&s->workers[i], (uint32_t)i, &s->event);
+        r = ka__worker_start(&s->workers[i], (uint32_t)i, &s->sleeper);
         if (r < 0) {
             ka_server_free(s);
             return r;
@@ -3185,11 +3147,12 @@ static void ka__batch_end(ka_server *s)
 /* Sleep, unless something has come in the meantime. */
 static void ka__parent_sleep(ka_server *s, int ms)
 {
-    atomic_store(&s->event.asleep, 1);
+    uint32_t none;
+    atomic_store(&s->sleeper.asleep, 1);
     bool idle = atomic_load(&s->stop) == (int)s->stop_sent;
     for (int i = 0; i < s->workers_n; i++) idle = idle && ka__box_empty(&s->workers[i]->up);
-    if (idle) ka__event_wait(&s->event, ms);
-    atomic_store(&s->event.asleep, 0);
+    if (idle) ka__poller_wait(&s->sleeper.poller, &none, 1, ms);
+    atomic_store(&s->sleeper.asleep, 0);
 }
 
 int ka_wait(ka_server *s, ka_event *ev, int timeout_ms)
@@ -3249,7 +3212,7 @@ int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fields, c
 void ka_stop(ka_server *s)
 {
     atomic_store(&s->stop, 1);
-    if (ka__must_wake(&s->event.asleep)) ka__event_set(&s->event);
+    ka__wake(&s->sleeper);
 }
 
 static _Atomic(ka_server *) ka__interruptible;
@@ -3278,7 +3241,7 @@ void ka_server_free(ka_server *s)
 {
     if (!s) return;
     ka_server *self = s;
-    atomic_compare_exchange_strong(&ka__interruptible, &self, NULL);
+    if (atomic_compare_exchange_strong(&ka__interruptible, &self, NULL)) ka__interrupts_release();
     for (int i = 0; i < s->workers_n; i++) {
         ka__down(s->workers[i], KA__QUIT, 0);
         ka__publish_down(s->workers[i]);
@@ -3294,7 +3257,7 @@ void ka_server_free(ka_server *s)
     s->released = s->workers_n - 1;
     if (s->workers_n) ka__on_released(s);
     for (int i = 0; i < s->workers_n; i++) ka__worker_free(s->workers[i]);
-    ka__event_free(&s->event);
+    ka__poller_free(&s->sleeper.poller);
     ka__free(s);
 }
 
