@@ -47,11 +47,12 @@ static void on_miss(void *arg, int misses, int delay_ms, int error)
                 error == KA_ETIME ? "does not answer" : "is offline", misses, delay_ms);
 }
 
-/* POST name=value. */
-static int post(ka_client *c, const char *name, ka_str value, ka_str *answer)
+/* POST name=value; until `end` is over, if that isn't 0. */
+static int post(ka_client *c, int64_t end, const char *name, ka_str value, ka_str *answer)
 {
     char body[256];
     int n = snprintf(body, sizeof body, "%s=%.*s", name, (int)value.n, value.p);
+    if (end) c->give_up_ms = end > ka_now_ms() ? end - ka_now_ms() : 1;
     int status = ka_client_post(c, body, (size_t)n, answer);
     ka_wipe(body, sizeof body);
     return status;
@@ -78,20 +79,30 @@ static int kill_server(ka_client *c)
     case KA_ENOTFOUND: return fail(EXIT_NOT_KILLED, "wrong ID: no process behind %s:%d is to be found on this machine; nothing killed", c->ip, c->port);
     case KA_EINUSE:    return fail(EXIT_NOT_KILLED, "wrong ID: more than one process holds the connection; nothing killed");
     case KA_EPERM:     return fail(EXIT_NOT_KILLED, "wrong ID: the server is another user's; nothing killed (run the client as that user, or as root)");
+    case KA_EOFFLINE:  return fail(EXIT_NOT_KILLED, "wrong ID: the server closed the connection, so it can't be told who it was; nothing killed");
     case KA_ETIME:     return fail(EXIT_NOT_KILLED, "wrong ID: process %lld was told to end and has not yet", (long long)pid);
     default:           return fail(EXIT_NOT_KILLED, "wrong ID: cannot find the server: %s (system error %d); nothing killed", ka_error_text(r), c->os_error);
     }
 }
 
+/* Can this be an ID, of whomever: 1 to 256 bytes of printable ASCII, and none of the protocol's words? */
+static bool may_be_id(ka_str s)
+{
+    if (s.n == 0 || s.n > 256 || ka_is(s, "wrong_key") || ka_is(s, "wrong_query")) return false;
+    for (size_t i = 0; i < s.n; i++)
+        if (s.p[i] < ' ' || s.p[i] > '~') return false;
+    return true;
+}
+
 /* Ask for a key, and log in with it. Returns the exit status; EXIT_RIGHT if the ID came back. */
-static int handshake(ka_client *c, ka_str id)
+static int handshake(ka_client *c, int64_t end, ka_str id)
 {
     unsigned char raw[KA_KEY_BYTES];
     char key[KA_KEY_TEXT];
     ka_str answer;
     for (int tries = 1; ; tries++) {
         fprintf(stderr, "client: asking %s:%d for a key\n", c->ip, c->port);
-        int status = post(c, "ask_key", id, &answer);
+        int status = post(c, end, "ask_key", id, &answer);
         if (status < 0) return post_failed(c, status);
         if (status == 503) return fail(EXIT_PROTOCOL, "the server takes no more keys (server_full)");
         bool good = status == 200 && answer.n == KA_KEY_TEXT && ka_b64_decode(raw, sizeof raw, answer.p, answer.n) == KA_KEY_BYTES;
@@ -100,12 +111,12 @@ static int handshake(ka_client *c, ka_str id)
         memcpy(key, answer.p, sizeof key);
 
         fprintf(stderr, "client: logging in\n");
-        status = post(c, "login", (ka_str){ key, sizeof key }, &answer);
+        status = post(c, end, "login", (ka_str){ key, sizeof key }, &answer);
         ka_wipe(key, sizeof key);
         if (status < 0) return post_failed(c, status);
         if (status == 403 && ka_is(answer, "wrong_key") && tries == 1) continue;      /* it was restarted meanwhile */
         if (status == 403) return fail(EXIT_PROTOCOL, "the server does not know the key that it just gave (wrong_key)");
-        if (status != 200) return fail(EXIT_PROTOCOL, "login was answered with status %d", status);
+        if (status != 200 || !may_be_id(answer)) return fail(EXIT_PROTOCOL, "login was answered with status %d and no ID", status);
         if (answer.n == id.n && ka_eq_ct(answer.p, id.p, id.n)) return EXIT_RIGHT;
         return kill_server(c);
     }
@@ -129,16 +140,19 @@ int main(int argc, char **argv)
 {
     static ka_client c;
     char id[KA_KEY_TEXT + 1];
+    int64_t end = 0;
     if (argc == 2 && strcmp(argv[1], "--help") == 0) return fputs(usage, stdout), EXIT_RIGHT;
     if (argc == 2 && strcmp(argv[1], "--version") == 0) return puts("client " KA_VERSION), EXIT_RIGHT;
-    if (argc == 2 && is_id(argv[1])) return puts(argv[1]), EXIT_RIGHT;
+    if (argc == 2 && is_id(argv[1]))
+        return puts(argv[1]) >= 0 && fflush(stdout) == 0 ? EXIT_RIGHT : fail(EXIT_SYSTEM, "cannot write the ID to stdout");
     if (argc > 2 && strcmp(argv[1], "--give-up") == 0) {
         long seconds = number(argv[2], 1, 999999999);
         if (seconds < 0) return fail(EXIT_USAGE, "--give-up %s: a whole number of seconds is needed, from 1", argv[2]);
-        c.give_up_ms = (int64_t)seconds * 1000;
+        end = ka_now_ms() + (int64_t)seconds * 1000;
         argc -= 2;
         argv += 2;
     }
+    if (argc > 1 && argv[1][0] == '-') return fail(EXIT_USAGE, "%s: no such option, or without its value; client --help tells", argv[1]);
     if (argc != 3) return fputs(usage, stderr), EXIT_USAGE;
     long port = number(argv[2], 1, 65535);
     if (port < 0) return fail(EXIT_USAGE, "%s: a port from 1 to 65535 is needed", argv[2]);
@@ -148,7 +162,7 @@ int main(int argc, char **argv)
     c.arg = &c;
 
     if (ka_fresh_id(id) < 0) return fail(EXIT_SYSTEM, "the system gives no random bytes");
-    int status = handshake(&c, (ka_str){ id, KA_KEY_TEXT });
+    int status = handshake(&c, end, (ka_str){ id, KA_KEY_TEXT });
     ka_client_close(&c);
     if (status != EXIT_RIGHT) return status;
     fprintf(stderr, "client: right ID; restarting\n");

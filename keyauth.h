@@ -314,7 +314,7 @@ KADEF int ka_wait(ka_server *s, ka_event *ev, int timeout_ms);
 
 /* Answer a request, now or later (then keep a copy of *ev: its strings die, the rest stays good), in
    any order: answers leave in the order of the requests. One whose connection has gone is dropped.
-     status     100 times 2 to 5 and so on; Date, Content-Type: text/plain, Cache-Control: no-store and
+     status     200 to 599; 204 and 304 have no body. Date, Content-Type: text/plain, Cache-Control: no-store and
                 Content-Length are written for you
      fields     more header lines, each "Name: value\r\n", or NULL; copied
      body, n    copied
@@ -340,7 +340,7 @@ KADEF void ka_server_free(ka_server *s);
 
 typedef struct {
     size_t   count, max_keys;    /* keys now (expired ones count until their room is needed), and at most */
-    int64_t  ttl_s;              /* seconds that a key is good for; 0: for ever */
+    int64_t  ttl_s;              /* seconds that a key is good for, and less than one more; 0: for ever */
     /* the keyring's own */
     struct ka__shard *shards;
     struct ka__segment **segments;
@@ -402,7 +402,7 @@ KADEF void ka_client_close(ka_client *c);
      *pid       the process, where one was found, else 0
      returns    KA_OK: it has gone; KA_ENOTFOUND: not on this machine, or not to be seen; KA_EINUSE: more
                 than one process holds it; KA_EPERM: another user's; KA_ETIME: still there after 5 s;
-                KA_EOFFLINE: no connection; KA_EOS. Nothing is killed unless KA_OK or KA_ETIME */
+                KA_EOFFLINE: the connection has been closed; KA_EOS. Nothing is killed unless KA_OK or KA_ETIME */
 KADEF int ka_client_kill_server(ka_client *c, int64_t *pid);
 
 #ifdef __cplusplus
@@ -1590,6 +1590,14 @@ bool ka_eq_ct(const void *a, const void *b, size_t n)
     return differ == 0;
 }
 
+/* The value of a hex digit, or -1. */
+static int ka__hex(char c)
+{
+    if (c >= '0' && c <= '9') return c - '0';
+    c = ka__lower(c);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
 static const char ka__b64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 ptrdiff_t ka_b64_encode(char *out, size_t cap, const void *in, size_t n)
@@ -1708,21 +1716,22 @@ int ka_fresh_id(char id[KA_KEY_TEXT + 1])
    refused: that is how requests are smuggled. One reader goes from left to right and stops at the first
    byte that is wrong, so the outcome doesn't depend on how the bytes arrived. */
 
-/* What a byte may be part of: a token (RFC 9110 s.5.6.2), a request target (here: anything visible), a
-   field value (s.5.5, without the bytes from 0x80 up, which ka__in adds), a host and port (RFC 3986 s.3.2). */
-enum { KA__TOKEN = 1, KA__TARGET = 2, KA__VALUE = 4, KA__HOST = 8 };
+/* What a byte may be part of: a token (RFC 9110 s.5.6.2), a request target (RFC 3986 s.2, but no fragment),
+   a field value (RFC 9110 s.5.5, without the bytes from 0x80 up, which ka__in adds), a host's name (RFC 3986
+   s.3.2.2). */
+enum { KA__TOKEN = 1, KA__TARGET = 2, KA__VALUE = 4, KA__NAME = 8 };
 
 static bool ka__in(int what, char byte)
 {
     static const unsigned char of[128] = {
          0,  0,  0,  0,  0,  0,  0,  0,  0,  4,  0,  0,  0,  0,  0,  0,
          0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,
-         4, 15,  6,  7, 15, 15, 15, 15, 14, 14, 15, 15, 14, 15, 15,  6,
-        15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 14, 14,  6, 14,  6,  6,
+         4, 15,  4,  5, 15, 15, 15, 15, 14, 14, 15, 15, 14, 15, 15,  6,
+        15, 15, 15, 15, 15, 15, 15, 15, 15, 15,  6, 14,  4, 14,  4,  6,
          6, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
-        15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 14,  6, 14,  7, 15,
-         7, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
-        15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,  6,  7,  6, 15,  0
+        15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,  6,  4,  6,  5, 15,
+         5, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
+        15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,  4,  5,  4, 15,  0
     };
     unsigned char c = (unsigned char)byte;
     return c < 128 ? (of[c] & what) != 0 : what == KA__VALUE;
@@ -1816,15 +1825,29 @@ static void ka__field_connection(ka__fields *f, ka_str v)
     }
 }
 
+/* host [ ":" port ] (RFC 9110 s.7.2; RFC 3986 s.3.2). Without userinfo: s.4.2.4 calls it an error. */
+static bool ka__authority_valid(ka_str v, bool may_be_empty)
+{
+    ka__cursor c = { v.p, v.p + v.n };
+    bool bracket = c.p < c.end && *c.p == '[';
+    if (bracket)
+        do c.p++; while (c.p < c.end && (ka__hex(*c.p) >= 0 || *c.p == ':' || *c.p == '.'));
+    else
+        while (c.p < c.end && ka__in(KA__NAME, *c.p)) c.p++;
+    if (bracket && (c.p == c.end || *c.p++ != ']')) return false;
+    if (c.p == v.p && !(may_be_empty && v.n == 0)) return false;
+    if (c.p < c.end && *c.p == ':')
+        do c.p++; while (c.p < c.end && *c.p >= '0' && *c.p <= '9');
+    return c.p == c.end;
+}
+
 /* Heed one field. The length tells the few that matter apart from nearly all others. */
 static int ka__field(ka__fields *f, ka_str name, ka_str v)
 {
     switch (name.n) {
     case 4:
         if (!ka__is_nocase(name, "host")) break;
-        for (size_t i = 0; i < v.n; i++)
-            if (!ka__in(KA__HOST, v.p[i])) return ka__refuse(f->h, 400);
-        if (f->hosts++) return ka__refuse(f->h, 400);           /* RFC 9112 s.3.2 */
+        if (f->hosts++ || !ka__authority_valid(v, true)) return ka__refuse(f->h, 400);    /* RFC 9112 s.3.2 */
         break;
     case 6:
         if (!ka__is_nocase(name, "expect")) break;
@@ -1901,19 +1924,16 @@ static int ka__target(ka_http *h)
     if (t->p[0] == '/' || (ka_is(*t, "*") && ka_is(h->method, "OPTIONS"))) return KA_OK;
     size_t scheme = t->n > 7 && ka__is_nocase((ka_str){ t->p, 7 }, "http://") ? 7
                   : t->n > 8 && ka__is_nocase((ka_str){ t->p, 8 }, "https://") ? 8 : 0;
-    if (scheme == 0 || t->p[scheme] == '/' || t->p[scheme] == '?') return ka__refuse(h, 400);
-    while (scheme < t->n && t->p[scheme] != '/' && t->p[scheme] != '?') scheme++;
-    *t = scheme < t->n ? (ka_str){ t->p + scheme, t->n - scheme } : (ka_str){ "/", 1 };
+    size_t end = scheme;
+    while (end < t->n && t->p[end] != '/' && t->p[end] != '?') end++;
+    if (scheme == 0 || !ka__authority_valid((ka_str){ t->p + scheme, end - scheme }, false)) return ka__refuse(h, 400);
+    *t = end < t->n ? (ka_str){ t->p + end, t->n - end } : (ka_str){ "/", 1 };
     return KA_OK;
 }
 
 static int ka__request_line(ka__cursor *c, ka_http *h)
 {
     bool whole;
-    if (c->p < c->end && *c->p == '\r') {          /* one empty line before a request is let pass, s.2.2 */
-        int r = ka__expect(c, "\r\n");
-        if (r < 0) return r == KA_EAGAIN ? r : ka__refuse(h, 400);
-    }
     h->method = ka__take(c, KA__TOKEN, &whole);
     if (!whole) return KA_EAGAIN;
     if (h->method.n == 0 || *c->p++ != ' ') return ka__refuse(h, 400);
@@ -1983,21 +2003,21 @@ ptrdiff_t ka_http_response(ka_http *h, const char *p, size_t n)
 /* ---- chunked bodies (RFC 9112 s.7.1) ---- */
 
 enum {
-    KA__SIZE, KA__SIZE_MORE, KA__EXTENSION, KA__QUOTED, KA__QUOTED_PAIR, KA__SIZE_LF,
-    KA__DATA, KA__DATA_CR, KA__DATA_LF,
+    KA__SIZE, KA__SIZE_MORE, KA__GAP, KA__EXTENSION, KA__NAME_MORE, KA__NAME_GAP, KA__ARGUMENT, KA__ARGUMENT_MORE,
+    KA__QUOTED, KA__QUOTED_PAIR, KA__QUOTED_END, KA__SIZE_LF, KA__DATA, KA__DATA_CR, KA__DATA_LF,
     KA__TRAILER, KA__TRAILER_NAME, KA__TRAILER_VALUE, KA__TRAILER_LF, KA__LAST_LF
 };
 
-static int ka__hex(char c)
+/* After a size, or an extension that is complete: the end, or *( BWS ";" BWS name [ BWS "=" BWS value ] ). */
+static int ka__chunk_next(char c)
 {
-    if (c >= '0' && c <= '9') return c - '0';
-    c = ka__lower(c);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    return c == '\r' ? KA__SIZE_LF : c == ';' ? KA__EXTENSION : c == ' ' || c == '\t' ? KA__GAP : KA_ESYNTAX;
 }
 
 /* The state after one byte of framing, or KA_E... */
 static int ka__chunk_byte(ka_chunked *d, char c)
 {
+    bool blank = c == ' ' || c == '\t';
     switch (d->state) {
     case KA__SIZE: case KA__SIZE_MORE: {
         int digit = ka__hex(c);
@@ -2006,13 +2026,24 @@ static int ka__chunk_byte(ka_chunked *d, char c)
             d->left = d->left << 4 | (uint32_t)digit;
             return d->left > d->room ? KA_ENOSPC : KA__SIZE_MORE;
         }
-        if (d->state == KA__SIZE) return KA_ESYNTAX;
-        return c == '\r' ? KA__SIZE_LF : c == ';' || c == ' ' || c == '\t' ? KA__EXTENSION : KA_ESYNTAX;
+        return d->state == KA__SIZE ? KA_ESYNTAX : ka__chunk_next(c);
     }
+    case KA__GAP:
+        return blank ? KA__GAP : c == ';' ? KA__EXTENSION : KA_ESYNTAX;
     case KA__EXTENSION:
-        return c == '\r' ? KA__SIZE_LF : c == '"' ? KA__QUOTED : ka__in(KA__VALUE, c) ? KA__EXTENSION : KA_ESYNTAX;
+        return blank ? KA__EXTENSION : ka__in(KA__TOKEN, c) ? KA__NAME_MORE : KA_ESYNTAX;
+    case KA__NAME_MORE:
+        return ka__in(KA__TOKEN, c) ? KA__NAME_MORE : c == '=' ? KA__ARGUMENT : blank ? KA__NAME_GAP : ka__chunk_next(c);
+    case KA__NAME_GAP:
+        return blank ? KA__NAME_GAP : c == '=' ? KA__ARGUMENT : c == ';' ? KA__EXTENSION : KA_ESYNTAX;
+    case KA__ARGUMENT:
+        return blank ? KA__ARGUMENT : c == '"' ? KA__QUOTED : ka__in(KA__TOKEN, c) ? KA__ARGUMENT_MORE : KA_ESYNTAX;
+    case KA__ARGUMENT_MORE:
+        return ka__in(KA__TOKEN, c) ? KA__ARGUMENT_MORE : ka__chunk_next(c);
     case KA__QUOTED:
-        return c == '"' ? KA__EXTENSION : c == '\\' ? KA__QUOTED_PAIR : ka__in(KA__VALUE, c) ? KA__QUOTED : KA_ESYNTAX;
+        return c == '"' ? KA__QUOTED_END : c == '\\' ? KA__QUOTED_PAIR : ka__in(KA__VALUE, c) ? KA__QUOTED : KA_ESYNTAX;
+    case KA__QUOTED_END:
+        return ka__chunk_next(c);
     case KA__QUOTED_PAIR:
         return ka__in(KA__VALUE, c) ? KA__QUOTED : KA_ESYNTAX;
     case KA__SIZE_LF:
@@ -2198,9 +2229,11 @@ static ka__record *ka__box_next(ka__box *b)
     }
 }
 
-static void ka__box_take(ka__box *b, const ka__record *r)
+/* Consumer: done with it. The ring keeps no copy: it may have been a key. */
+static void ka__box_take(ka__box *b, ka__record *r)
 {
     b->read += r->size;
+    ka_wipe(r + 1, r->size - sizeof *r);
     atomic_store_explicit(&b->tail, b->read, memory_order_release);
 }
 
@@ -2221,7 +2254,7 @@ static bool ka__box_empty(ka__box *b) { return atomic_load(&b->head) == b->read;
 enum { KA__READ_BYTES = 16384, KA__WRITE_BYTES = 65536, KA__ACCEPTS = 64, KA__EVENTS = 256, KA__RETRY_ACCEPT_MS = 100 };
 enum { KA__SCRATCH = KA__READ_BYTES + KA_MAX_HEAD + KA_MAX_BODY };
 
-/* The shortest request has 18 bytes ("A / HTTP/1.0" CRLF CRLF) and makes a record of 48, so no scratch
+/* The shortest request has 16 bytes ("A / HTTP/1.0" CRLF CRLF) and makes a record of 48, so no scratch
    full of requests makes records of more than 3 times its size; the rest is for records of other kinds. */
 enum { KA__UP_RESERVE = 4 * KA__SCRATCH };
 _Static_assert(KA_MAILBOX >= 2 * KA__UP_RESERVE, "KA_MAILBOX is too small for KA_MAX_HEAD and KA_MAX_BODY");
@@ -2232,12 +2265,14 @@ enum {
     KA__ADOPT,         /* watch another worker's listener; conn: the socket; seq: its number */
     KA__REPLY,         /* conn, seq, flags, status; payload: a bytes of fields, n of body */
     KA__DRAIN,         /* stop accepting, finish */
+    KA__CROWDED_TOO,   /* another worker is out of descriptors, and somebody waits: try to make room */
     KA__QUIT           /* end now */
 };
 /* Up, to the parent: KA_LISTENING, KA_REQUEST and */
 enum {
     KA__RELEASED = 64, /* watches no listener any more */
-    KA__ENDED          /* has no connection any more; its thread ends */
+    KA__CROWDED,       /* out of descriptors, with no idle connection to close; somebody waits */
+    KA__ENDED          /* has no connection any more */
 };
 
 /* A request's flags go up with it and come back down with its answer. */
@@ -2289,6 +2324,7 @@ typedef struct {
     struct { uint32_t head, tail; } list[KA__TIMED];
     ka__listener  listeners[KA_MAX_LISTENERS];
     bool          draining, quit, accept_paused, place_freed;
+    uint32_t      turn;
     int64_t       now_ms, drain_until_ms, accept_again_ms;
     time_t        date_of;
     char          date[96];          /* the Date field of that second */
@@ -2341,7 +2377,6 @@ static void ka__time(ka__worker *w, ka__conn *c, uint8_t kind)
     if (tail != KA__NIL) w->conns[tail].next = place;
     else w->list[kind].head = place;
     w->list[kind].tail = place;
-    if (kind == KA__IDLE) w->place_freed = true;      /* it could make room for a newcomer */
 }
 
 /* A free place, or NULL: out of memory, or of numbers. */
@@ -2359,6 +2394,13 @@ static ka__conn *ka__conn_place(ka__worker *w)
         w->conns_n = n;
     }
     return &w->conns[w->free_head];
+}
+
+/* For what may hold a key. */
+static void ka__free_wiped(void *p, size_t n)
+{
+    if (p) ka_wipe(p, n);
+    ka__free(p);
 }
 
 static void ka__conn_open(ka__worker *w, ka__conn *c, ka__sock sock)
@@ -2381,11 +2423,11 @@ static void ka__conn_close(ka__worker *w, ka__conn *c)
     ka__untime(w, c);
     if (c->watched != KA__UNWATCHED) ka__poller_set(&w->sleeper.poller, c->sock, ka__token(w, c), c->watched, KA__UNWATCHED);
     ka__sock_close(c->sock);
-    ka__free(c->in);
-    ka__free(c->out);
+    ka__free_wiped(c->in, c->in_n);
+    ka__free_wiped(c->out, c->out_n);
     for (ka__early *e = c->early, *next; e; e = next) {
         next = e->next;
-        ka__free(e);
+        ka__free_wiped(e, sizeof *e - sizeof e->r + e->r.size);
     }
     c->early = NULL;
     c->in = c->out = NULL;
@@ -2449,7 +2491,7 @@ static void ka__conn_settle(ka__worker *w, ka__conn *c)
     } else if (c->last && !answered) {
         ka__untime(w, c);
         ka__conn_watch(w, c, 0);
-    } else if (c->last && !c->linger) {
+    } else if (c->last && !c->linger && ka__sock_waiting(c->sock) == 0) {
         ka__conn_close(w, c);
     } else if (c->last) {              /* closing with bytes unread would reset the connection under the answer */
         if (!c->lingering) ka__sock_end(c->sock);
@@ -2473,6 +2515,7 @@ static void ka__out_flush(ka__worker *w)
     ka__conn *c = &w->conns[w->out_conn];
     w->out_conn = KA__NIL;
     ka__send(w, c, w->out, w->out_n);
+    ka_wipe(w->out, w->out_n);
     ka__conn_settle(w, c);
 }
 
@@ -2553,7 +2596,7 @@ static void ka__answer(ka__worker *w, ka__conn *c, const ka__record *r)
 {
     char number[24];
     const char *reason = ka__reason(r->status), *payload = (const char *)(r + 1);
-    bool final = c->seq_out + 1 == c->seq_in;
+    bool final = c->seq_out + 1 == c->seq_in, empty = r->status == 204 || r->status == 304;
     if (w->draining && final && !c->in) c->last = true;
     ka__out_text(w, c, "HTTP/1.1 ");
     ka__out_text(w, c, reason ? reason : ka__decimal(number, r->status));
@@ -2563,9 +2606,12 @@ static void ka__answer(ka__worker *w, ka__conn *c, const ka__record *r)
     ka__out_put(w, c, payload, r->a);
     if (c->last && final) ka__out_text(w, c, "Connection: close\r\n");
     else if (r->flags & KA__OLD) ka__out_text(w, c, "Connection: keep-alive\r\n");
-    ka__out_text(w, c, "Content-Length: ");
-    ka__out_text(w, c, ka__decimal(number, r->n));
-    ka__out_text(w, c, "\r\n\r\n");
+    if (!empty) {                      /* RFC 9110 s.8.6 */
+        ka__out_text(w, c, "Content-Length: ");
+        ka__out_text(w, c, ka__decimal(number, r->n));
+        ka__out_text(w, c, "\r\n");
+    }
+    ka__out_text(w, c, "\r\n");
     if (!(r->flags & KA__BODILESS)) ka__out_put(w, c, payload + r->a, r->n);
     c->seq_out++;
 }
@@ -2607,7 +2653,7 @@ static void ka__on_reply(ka__worker *w, const ka__record *r)
     ka__answer(w, c, r);
     while (c->open && (e = ka__early_take(c)) != NULL) {
         ka__answer(w, c, &e->r);
-        ka__free(e);
+        ka__free_wiped(e, sizeof *e - sizeof e->r + e->r.size);
     }
 }
 
@@ -2633,9 +2679,9 @@ static void ka__deliver(ka__worker *w, ka__conn *c, const ka_http *h, int error,
 }
 
 /* Have the parent answer a request that can't be taken, and close after that. */
-static void ka__reject(ka__worker *w, ka__conn *c, int status)
+static void ka__reject(ka__worker *w, ka__conn *c, int status, bool head)
 {
-    const ka_http none = { .method = { "", 0 }, .target = { "", 0 } };
+    ka_http none = { .method = { "HEAD", head ? 4 : 0 }, .target = { "", 0 } };      /* HEAD: a refusal has no body either */
     c->linger = true;
     c->expects = false;
     ka__deliver(w, c, &none, status, (ka_str){ NULL, 0 });
@@ -2666,15 +2712,16 @@ static ptrdiff_t ka__body(ka__worker *w, ka__conn *c, ka_http *h, char *p, size_
 /* Deliver the next request in the scratch; false if it isn't all here. */
 static bool ka__request(ka__worker *w, ka__conn *c)
 {
+    while (w->in_n - w->in_at >= 2 && memcmp(w->in + w->in_at, "\r\n", 2) == 0) w->in_at += 2;      /* RFC 9112 s.2.2 */
     char *p = w->in + w->in_at;
     size_t n = w->in_n - w->in_at, end = 0;
     ka_http h;
-    if (n == 0) return false;
+    if (n == 0 || (n == 1 && *p == '\r')) return false;
     ptrdiff_t head = ka_http_request(&h, p, n), body = KA_ESYNTAX;
     if (head >= 0) body = ka__body(w, c, &h, p + head, n - (size_t)head, &end);
     if (head == KA_EAGAIN || body == KA_EAGAIN) return false;
     if (head < 0 || body < 0) {
-        ka__reject(w, c, h.status);
+        ka__reject(w, c, h.status, ka_is(h.method, "HEAD"));
         return true;
     }
     c->expects = false;
@@ -2693,12 +2740,13 @@ static void ka__keep_unread(ka__worker *w, ka__conn *c)
         if (n) c->linger = true;
         n = 0;
     }
-    char *kept = n ? ka__resize(c->in, n, 1) : NULL;
+    char *kept = n ? ka__resize(NULL, n, 1) : NULL;
     if (kept) memcpy(kept, w->in + w->in_at, n);
-    else ka__free(c->in);
+    ka__free_wiped(c->in, c->in_n);
     c->in = kept;
     c->in_n = kept ? n : 0;
-    if (n && !kept) ka__reject(w, c, 503);
+    ka_wipe(w->in, w->in_n);
+    if (n && !kept) ka__reject(w, c, 503, false);
 }
 
 static void ka__conn_read(ka__worker *w, ka__conn *c)
@@ -2732,7 +2780,7 @@ static void ka__conn_write(ka__worker *w, ka__conn *c)
     }
     c->out_at += (uint32_t)sent;
     if (c->out_at == c->out_n) {
-        ka__free(c->out);
+        ka__free_wiped(c->out, c->out_n);
         c->out = NULL;
         c->out_n = c->out_at = 0;
     }
@@ -2760,8 +2808,8 @@ static void ka__listeners_watch(ka__worker *w, bool watch)
     }
 }
 
-/* Accept no more until a connection ends or falls idle, or for a moment: other parts of the process, or
-   other processes, may hold what is missing. Meanwhile newcomers wait in the system's backlog. */
+/* Accept no more until a connection ends, or for a moment: one may fall idle, and other workers or
+   processes may hold what is missing. Meanwhile newcomers wait in the system's backlog. */
 static void ka__accept_pause(ka__worker *w)
 {
     w->accept_paused = true;
@@ -2770,32 +2818,42 @@ static void ka__accept_pause(ka__worker *w)
     ka__listeners_watch(w, false);
 }
 
-/* Close the connection that has been idle longest. One that has bytes waiting isn't idle any more. */
+/* Close the connection that has been idle longest; not one that has bytes waiting, nor one so young that
+   its first request may be on its way: else a crowd of newcomers would push each other out. */
 static bool ka__evict(ka__worker *w)
 {
     uint32_t place = w->list[KA__IDLE].head;
     for (int i = 0; i < KA__ACCEPTS && place != KA__NIL; i++, place = w->conns[place].next) {
-        if (ka__sock_waiting(w->conns[place].sock) > 0) continue;
-        ka__conn_close(w, &w->conns[place]);
+        ka__conn *c = &w->conns[place];
+        if (c->due_ms - KA_IDLE_MS > w->now_ms - KA__RETRY_ACCEPT_MS) return false;
+        if (ka__sock_waiting(c->sock) > 0) continue;
+        ka__conn_close(w, c);
         return true;
     }
     return false;
 }
 
-static void ka__accept(ka__worker *w, ka__listener *l)
+/* Accept up to `most` newcomers. At the limit one idle connection makes room for each, but only if somebody
+   waits: Linux says EMFILE also where nobody does. */
+static void ka__accept(ka__worker *w, ka__listener *l, int most)
 {
-    for (int i = 0; i < KA__ACCEPTS && l->watched; i++) {
+    bool evicted = false;
+    while (most-- > 0 && l->watched) {
         ka__sock sock;
         ka__conn *c = ka__conn_place(w);
         int r = c ? ka__sock_accept(l->sock, &sock) : KA_ELIMIT;
-        if (r == KA_EAGAIN) return;
-        if (r == KA_EOFFLINE || (r == KA_ELIMIT && ka__evict(w))) continue;
-        if (r < 0) {
-            ka__accept_pause(w);
+        if (r == KA_OK) {
+            ka__conn_open(w, c, sock);
+            ka__conn_settle(w, c);
+            evicted = false;
+        } else if (r == KA_EAGAIN || (r == KA_ELIMIT && ka__sock_wait(l->sock, KA__IN, 0) != KA_OK)) {
             return;
+        } else if (r == KA_ELIMIT && !evicted && ka__evict(w)) {
+            evicted = true;
+        } else if (r != KA_EOFFLINE) {
+            if (r == KA_ELIMIT) ka__box_put(&w->up, KA__CROWDED, 0);
+            ka__accept_pause(w);
         }
-        ka__conn_open(w, c, sock);
-        ka__conn_settle(w, c);
     }
 }
 
@@ -2805,9 +2863,13 @@ static void ka__on_listen(ka__worker *w, ka__record *r)
 {
     ka__listener *l = &w->listeners[r->seq];
     int port = 0, error = ka__sock_listen(ka__payload(r), (int)r->a, &l->sock, &port), code = ka__os_code();
-    if (error == KA_OK) {
-        l->open = true;
-        ka__listeners_watch(w, true);
+    l->open = error == KA_OK;
+    ka__listeners_watch(w, !w->accept_paused);
+    if (l->open && !l->watched && !w->accept_paused) {
+        error = KA_ELIMIT;
+        code = ka__os_code();
+        l->open = false;
+        ka__sock_close(l->sock);
     }
     ka__record *up = ka__box_put(&w->up, KA_LISTENING, 0);
     KA_ASSERT(up && "KA__UP_RESERVE");
@@ -2829,7 +2891,7 @@ static void ka__on_adopt(ka__worker *w, const ka__record *r)
 static void ka__on_drain(ka__worker *w)
 {
     for (int i = 0; i < KA_MAX_LISTENERS; i++)
-        if (w->listeners[i].open) ka__accept(w, &w->listeners[i]);      /* who has connected already is served */
+        if (w->listeners[i].open) ka__accept(w, &w->listeners[i], KA_BACKLOG);      /* who has connected is served */
     ka__listeners_watch(w, false);
     for (int i = 0; i < KA_MAX_LISTENERS; i++) w->listeners[i].open = false;
     w->accept_paused = false;
@@ -2849,26 +2911,33 @@ static void ka__commands(ka__worker *w)
         case KA__REPLY:  ka__on_reply(w, r); break;
         case KA__DRAIN:  ka__on_drain(w); break;
         case KA__QUIT:   w->quit = true; break;
+        default: /* KA__CROWDED_TOO */
+            for (int i = 0; i < KA_MAX_LISTENERS; i++) ka__accept(w, &w->listeners[i], 1 + KA__ACCEPTS);
         }
     }
     ka__out_flush(w);
 }
 
-/* Whose time is over, as long as there is room to tell the parent of it. */
+/* Whose time is over, as long as there is room to tell the parent of it. What has arrived counts, even if
+   the worker had no time yet to read it. */
 static void ka__expire(ka__worker *w)
 {
     for (uint8_t kind = 0; kind < KA__TIMED; kind++) {
         for (uint32_t place; (place = w->list[kind].head) != KA__NIL && ka__box_room(&w->up, KA__UP_RESERVE); ) {
             ka__conn *c = &w->conns[place];
             if (c->due_ms > w->now_ms) break;
+            if (kind <= KA__REQUEST && ka__sock_waiting(c->sock) > 0) {
+                ka__conn_read(w, c);
+                if (!c->open || c->timed != kind || c->due_ms > w->now_ms) continue;
+            }
             if (kind != KA__REQUEST) {
                 ka__conn_close(w, c);
                 continue;
             }
-            ka__free(c->in);
+            ka__free_wiped(c->in, c->in_n);
             c->in = NULL;
             c->in_n = 0;
-            ka__reject(w, c, 408);
+            ka__reject(w, c, 408, false);
             ka__conn_settle(w, c);
         }
     }
@@ -2902,42 +2971,46 @@ static void ka__publish_up(ka__worker *w)
     if (ka__box_publish(&w->up)) ka__wake(w->parent);
 }
 
-/* Sleep until something happens; handle what did. Listeners come last: a newcomer must not take a place
-   that an event of this batch still speaks of, nor push out a connection whose request has just arrived. */
+/* Sleep until something happens; handle what did. The round begins at another place each time, so that one
+   busy connection can't take all the room in the up box for ever. Listeners come last: a newcomer must not
+   take a place that an event of this batch still speaks of, nor push out a connection whose request has
+   just arrived. Without room in the up box nothing is read: the parent has milliseconds of work then. */
 static void ka__sockets(ka__worker *w)
 {
     uint32_t tokens[KA__EVENTS];
+    bool full = false;
     atomic_store(&w->sleeper.asleep, 1);
-    int n = ka__box_empty(&w->down) ? ka__poller_wait(&w->sleeper.poller, tokens, KA__EVENTS, ka__patience(w)) : 0;
+    uint32_t n = ka__box_empty(&w->down) ? (uint32_t)ka__poller_wait(&w->sleeper.poller, tokens, KA__EVENTS, ka__patience(w)) : 0;
     atomic_store(&w->sleeper.asleep, 0);
     w->now_ms = ka_now_ms();
-    for (int i = 0; i < n && ka__box_room(&w->up, KA__UP_RESERVE); i++)
-        if (tokens[i] >= KA_MAX_LISTENERS) ka__conn_event(w, &w->conns[tokens[i] - KA_MAX_LISTENERS]);
-    for (int i = 0; i < n; i++)
-        if (tokens[i] < KA_MAX_LISTENERS) ka__accept(w, &w->listeners[tokens[i]]);
+    w->turn++;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t token = tokens[(i + w->turn) % n];
+        if (token < KA_MAX_LISTENERS) continue;
+        ka__conn *c = &w->conns[token - KA_MAX_LISTENERS];
+        if (c->watched == KA__IN && !ka__box_room(&w->up, KA__UP_RESERVE)) full = true;
+        else ka__conn_event(w, c);
+    }
+    for (uint32_t i = 0; i < n; i++)
+        if (tokens[i] < KA_MAX_LISTENERS) ka__accept(w, &w->listeners[tokens[i]], KA__ACCEPTS);
     if (w->accept_paused && (w->place_freed || w->now_ms >= w->accept_again_ms)) {
         w->accept_paused = false;
         ka__listeners_watch(w, true);
     }
+    ka__publish_up(w);
+    if (full) ka_sleep_ms(1);
 }
 
 static void ka__worker_run(void *arg)
 {
     ka__worker *w = arg;
     w->now_ms = ka_now_ms();
-    for (;;) {
+    while (!w->quit) {
         ka__commands(w);
         if (!w->quit) ka__expire(w);
         if (w->draining) ka__drained(w);
         ka__publish_up(w);
-        if (w->quit) return;
-        if (ka__box_room(&w->up, KA__UP_RESERVE)) {
-            ka__sockets(w);
-            ka__publish_up(w);
-        } else {
-            ka_sleep_ms(1);            /* the parent has milliseconds of work; only its answers matter now */
-            w->now_ms = ka_now_ms();
-        }
+        if (!w->quit) ka__sockets(w);
     }
 }
 
@@ -3079,7 +3152,7 @@ static void ka__on_released(ka_server *s)
 }
 
 /* Turn a record into an event; false if it is nothing for the caller of ka_wait. */
-static bool ka__event_of(ka_server *s, ka__record *r, ka_event *ev)
+static bool ka__event_of(ka_server *s, ka__worker *w, ka__record *r, ka_event *ev)
 {
     memset(ev, 0, sizeof *ev);
     ev->kind = r->kind;
@@ -3103,6 +3176,10 @@ static bool ka__event_of(ka_server *s, ka__record *r, ka_event *ev)
     case KA__RELEASED:
         ka__on_released(s);
         return false;
+    case KA__CROWDED:
+        for (int i = 0; i < s->workers_n; i++)
+            if (s->workers[i] != w) ka__down(s->workers[i], KA__CROWDED_TOO, 0);
+        return false;
     default: /* KA__ENDED */
         s->ended++;
         return false;
@@ -3120,7 +3197,7 @@ static bool ka__event_next(ka_server *s, ka_event *ev)
             s->turn = (s->turn + 1) % s->workers_n;
             continue;
         }
-        if (ka__event_of(s, r, ev)) {
+        if (ka__event_of(s, w, r, ev)) {
             s->current = r;
             s->from = w;
             s->batch++;
@@ -3141,6 +3218,7 @@ static void ka__batch_end(ka_server *s)
     }
     s->stop_sent = s->stop_sent || stop;
     s->batch = 0;
+    s->turn = (s->turn + 1) % s->workers_n;      /* so that a busy worker doesn't keep the others waiting */
     s->now_ms = ka_now_ms();
 }
 
@@ -3195,6 +3273,7 @@ int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fields, c
 {
     size_t fields_n = fields ? strlen(fields) : 0, worker = (size_t)(ev->conn >> 56);
     if (status < 200 || status > 599 || worker >= (size_t)s->workers_n) return KA_EINVAL;
+    if (n > 0 && (status == 204 || status == 304)) return KA_EINVAL;
     if (n > KA_MAILBOX / 4 || fields_n > KA_MAILBOX / 4 - n) return KA_ENOSPC;
     if (fields && !ka__fields_valid(fields)) return KA_EINVAL;
     ka__record *r = ka__down(s->workers[worker], KA__REPLY, fields_n + n);
@@ -3252,7 +3331,8 @@ void ka_server_free(ka_server *s)
     for (int i = 0; i < s->workers_n; i++) {
         ka__worker *w = s->workers[i];
         ka__thread_join(&w->thread);
-        for (ka__record *r; (r = ka__box_next(&w->up)) != NULL; ka__box_take(&w->up, r)) ka__event_of(s, r, &ev);
+        for (ka__record *r; (r = ka__box_next(&w->up)) != NULL; ka__box_take(&w->up, r))
+            if (r->kind == KA_LISTENING) ka__event_of(s, w, r, &ev);
     }
     s->released = s->workers_n - 1;
     if (s->workers_n) ka__on_released(s);
@@ -3577,6 +3657,7 @@ static int ka__client_send(ka_client *c, size_t n, int64_t until)
 static ptrdiff_t ka__client_recv(ka_client *c, size_t n, int64_t until)
 {
     if (n == sizeof c->buf) return ka__client_failed(c, KA_EPROTO);
+    if (ka_now_ms() >= until) return ka__client_failed(c, KA_ETIME);
     for (;;) {
         ptrdiff_t got = ka__sock_recv((ka__sock)c->sock, c->buf + n, sizeof c->buf - n);
         if (got == KA_EAGAIN) got = ka__client_wait(c, KA__IN, until);
@@ -3629,9 +3710,8 @@ static ptrdiff_t ka__client_body(ka_client *c, ka_http *h, size_t head, size_t n
     }
 }
 
-static int ka__client_attempt(ka_client *c, const char *body, size_t size, ka_str *answer)
+static int ka__client_attempt(ka_client *c, const char *body, size_t size, ka_str *answer, int64_t until)
 {
-    int64_t until = ka_now_ms() + (c->attempt_ms > 0 ? c->attempt_ms : KA_ATTEMPT_MS);
     ka_http h;
     size_t n;
     int r = ka__client_connect(c, until);
@@ -3645,7 +3725,7 @@ static int ka__client_attempt(ka_client *c, const char *body, size_t size, ka_st
     if (head < 0) return (int)head;
     ptrdiff_t length = ka__client_body(c, &h, (size_t)head, n, until);
     if (length < 0) return (int)length;
-    if (!h.keep_alive) ka_client_close(c);
+    if (!h.keep_alive || (h.length < 0 && !h.chunked)) ka_client_close(c);
     *answer = (ka_str){ c->buf + head, (size_t)length };
     return h.status;
 }
@@ -3653,16 +3733,18 @@ static int ka__client_attempt(ka_client *c, const char *body, size_t size, ka_st
 int ka_client_post(ka_client *c, const char *body, size_t n, ka_str *answer)
 {
     struct sockaddr_in a;
-    int64_t start = ka_now_ms();
+    int64_t end = c->give_up_ms > 0 ? ka_now_ms() + c->give_up_ms : INT64_MAX;
     if (n > KA_MAX_BODY || c->port == 0 || !ka__address(c->ip, c->port, &a)) return KA_EINVAL;
     int r = ka__os_start();
     if (r < 0) return r;
     for (int misses = 1; ; misses++) {
         int delay = KA_RETRY_FIRST_MS + (misses - 1) * KA_RETRY_STEP_MS;
-        r = ka__client_attempt(c, body, n, answer);
+        int64_t until = ka_now_ms() + (c->attempt_ms > 0 ? c->attempt_ms : KA_ATTEMPT_MS);
+        if (until > end) until = end;
+        r = ka__client_attempt(c, body, n, answer, until);
         if (r != KA_EOFFLINE && r != KA_ETIME) return r;
         ka_client_close(c);
-        if (c->give_up_ms > 0 && ka_now_ms() - start + delay > c->give_up_ms) return KA_EOFFLINE;
+        if (ka_now_ms() + delay >= end) return KA_EOFFLINE;
         if (c->on_miss) c->on_miss(c->arg, misses, delay, r);
         ka_sleep_ms(delay);
     }
@@ -3671,10 +3753,9 @@ int ka_client_post(ka_client *c, const char *body, size_t n, ka_str *answer)
 int ka_client_kill_server(ka_client *c, int64_t *pid)
 {
     *pid = 0;
-    if (c->open && ka__sock_wait((ka__sock)c->sock, KA__IN, 0) == KA_OK) ka_client_close(c);      /* it was closed over there */
-    int r = ka__client_connect(c, ka_now_ms() + KA_ATTEMPT_MS);
-    if (r < 0) return r == KA_ETIME ? KA_EOFFLINE : r;
-    r = ka__peer_kill((ka__sock)c->sock, pid);
+    /* never by a new connection: whoever has the port now need not be who answered */
+    if (!c->open || ka__sock_wait((ka__sock)c->sock, KA__IN, 0) == KA_OK) return KA_EOFFLINE;
+    int r = ka__peer_kill((ka__sock)c->sock, pid);
     c->os_error = r < 0 ? ka__os_code() : 0;
     return r;
 }

@@ -22,7 +22,7 @@ static const char usage[] =
     "  --port PORT     the port, 9999 unless told; 0 lets the system choose one\n"
     "  --wrong         answer every login with an ID that is not the right one\n"
     "  --max-keys N    keep at most N keys (1000000 unless told), then say server_full\n"
-    "  --ttl SECONDS   forget a key after so long; 0, as it is unless told: never\n"
+    "  --ttl SECONDS   forget a key so long after it was asked for, to the second; 0, as unless told: never\n"
     "  --workers N     run HTTP in N threads, 1 to 64; 1 unless told\n"
     "  --stats         show keys, connections and requests/s on stderr, every second\n"
     "\n"
@@ -120,7 +120,7 @@ static int answer(const options *o, ka_keyring *keys, const ka_event *ev, char *
     int status = ka_auth_answer(keys, ev, text, n);
     bool login = ev->body.n > 6 && memcmp(ev->body.p, "login=", 6) == 0;
     if (!o->wrong || !login || (status != 200 && status != 403)) return status;
-    if (ka_fresh_id(id) < 0) return 503;
+    if (ka_fresh_id(id) < 0) return *n = 0, 500;
     memcpy(text, id, *n = KA_KEY_TEXT);
     return 200;
 }
@@ -144,8 +144,10 @@ static int serve(const options *o, ka_server *s, ka_keyring *keys)
             size_t n;
             int http = answer(o, keys, &ev, text, &n);
             ka_reply(s, &ev, http, http == 405 ? "Allow: POST\r\n" : NULL, text, n);
+            ka_wipe(text, n);
         }
     }
+    if (o->stats && ka_is_terminal(2)) fputc('\n', stderr);
     return status;
 }
 
@@ -162,7 +164,7 @@ int main(int argc, char **argv)
     r = ka_server_start(&s, (int)o.workers);          /* the worker runs, and knows no address yet */
     if (r < 0) return fail(EXIT_SYSTEM, "cannot start: %s", ka_error_text(r));
     if (ka_stop_on_interrupt(s) < 0) return fail(EXIT_SYSTEM, "cannot catch interrupts");
-    if (ka_listen(s, o.ip, (int)o.port) < 0)          /* now it is told */
+    if (ka_listen(s, o.ip, (int)o.port) == KA_EINVAL) /* now it is told */
         status = fail(EXIT_USAGE, "--ip %s: a numeric IPv4 address is needed, such as %s", o.ip, DEFAULT_IP);
     else
         status = serve(&o, s, &keys);

@@ -213,7 +213,8 @@ static void test_forms(void)
 static const struct { const char *in; int want; const char *says, *why; } requests[] = {
     { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", 0, "POST / 1 5 k", "plain" },
     { "GET /x?y=1 HTTP/1.1\r\nHost:\r\n\r\n", 0, "GET /x?y=1 1 -1 k", "an empty Host is one" },
-    { "\r\nGET / HTTP/1.1\r\nHost: a:80\r\n\r\n", 0, "GET / 1 -1 k", "RFC 9112 s.2.2: one empty line before" },
+    { "GET / HTTP/1.1\r\nHost: a:80\r\n\r\n", 0, "GET / 1 -1 k", "Host with a port" },
+    { "GET / HTTP/1.1\r\nHost: a:\r\n\r\n", 0, "GET / 1 -1 k", "RFC 3986 s.3.2.3: an empty port" },
     { "GET / HTTP/1.0\r\n\r\n", 0, "GET / 0 -1 ", "1.0 needs no Host and closes" },
     { "GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", 0, "GET / 0 -1 k", "1.0 keeps alive on request" },
     { "GET / HTTP/1.9\r\nHost: a\r\n\r\n", 0, "GET / 1 -1 k", "a later minor version is 1.1" },
@@ -283,7 +284,16 @@ static const struct { const char *in; int want; const char *says, *why; } reques
     { "POST  / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "s.3: two spaces" },
     { "POST\t/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "s.3: a tab" },
     { " POST / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "s.3: a space in front" },
-    { "\r\n\r\nPOST / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "s.2.2: two empty lines" },
+    { "POST / HTTP/1.1\r\nHost: a:xy\r\n\r\n", 400, "", "RFC 3986 s.3.2.3: port is digits" },
+    { "POST / HTTP/1.1\r\nHost: a:1:2\r\n\r\n", 400, "", "two ports" },
+    { "POST / HTTP/1.1\r\nHost: ]a[\r\n\r\n", 400, "", "brackets" },
+    { "POST / HTTP/1.1\r\nHost: [::1\r\n\r\n", 400, "", "an open bracket" },
+    { "POST / HTTP/1.1\r\nHost: :80\r\n\r\n", 400, "", "a port without a host" },
+    { "POST / HTTP/1.1\r\nHost: u@a\r\n\r\n", 400, "", "RFC 9110 s.4.2.4: userinfo" },
+    { "POST http://u:p@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "RFC 9110 s.4.2.4: userinfo" },
+    { "POST http://:80/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "RFC 9110 s.4.2.1: no host" },
+    { "POST /#x HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "RFC 9112 s.3.2: a fragment" },
+    { "POST /<> HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "RFC 3986 s.2: no character of a URI" },
     { "\rPOST / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "s.2.2: a CR in front" },
     { "P(ST / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "RFC 9110 s.9.1: method is a token" },
     { "POST /\x80 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "target is ASCII" },
@@ -415,8 +425,16 @@ static void test_chunked(void)
         { "0\r\n\r\n", 0, "", "empty" },
         { "a\r\n0123456789\r\nA\r\n0123456789\r\n000\r\n\r\n", 20, "01234567890123456789", "hex in both cases" },
         { "3;a;b=c;d=\"e;\\\"\r\t\"\r\nabc\r\n0;x\r\n\r\n", KA_ESYNTAX, "", "CR in a quoted extension" },
-        { "3;a;b=c;d=\"e;\\\"\t\" \r\nabc\r\n0;x\r\n\r\n", 3, "abc", "extensions" },
-        { "3 ;a\r\nabc\r\n0\t\r\n\r\n", 3, "abc", "bad white space, to be parsed" },
+        { "3;a;b=c;d=\"e;\\\"\t\"\r\nabc\r\n0;x\r\n\r\n", 3, "abc", "extensions" },
+        { "3 ; a\t=\t\"b\" ;c\t; d\r\nabc\r\n0\r\n\r\n", 3, "abc", "s.7.1.1: bad white space, to be parsed" },
+        { "3 \r\nabc\r\n0\r\n\r\n", KA_ESYNTAX, "", "s.7.1: a space after the size" },
+        { "3 4\r\nabc\r\n", KA_ESYNTAX, "", "two sizes" },
+        { "3;\r\nabc\r\n", KA_ESYNTAX, "", "no extension" },
+        { "3;=x\r\nabc\r\n", KA_ESYNTAX, "", "an extension without a name" },
+        { "3;a b\r\nabc\r\n", KA_ESYNTAX, "", "two names" },
+        { "3;a=\r\nabc\r\n", KA_ESYNTAX, "", "an extension without its value" },
+        { "3;a=b c\r\nabc\r\n", KA_ESYNTAX, "", "two values" },
+        { "3;a=\"b\"c\r\nabc\r\n", KA_ESYNTAX, "", "text behind a quoted value" },
         { "1\r\na\r\n0\r\nA: b\r\nC:\r\n\r\n", 1, "a", "trailers" },
         { "28\r\n0123456789012345678901234567890123456789\r\n0\r\n\r\n", 40, "0123456789012345678901234567890123456789", "all the room" },
         { "29\r\n", KA_ENOSPC, "", "more than the room" },
@@ -791,6 +809,9 @@ static const struct { const char *in, *want, *why; bool closes; } dialogues[] = 
       "200 GET /1 ;200 GET /2 ;200 GET /3 ;", "pipelined", false },
     { "POST /1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nab\r\n1\r\nc\r\n0\r\nT: u\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
       "200 POST /1 abc;200 GET /2 ;", "chunked, and one behind it", false },
+    { "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n\r\n", "200 GET / ;", "RFC 9112 s.2.2: empty lines around it", false },
+    { "POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n", "200 POST /1 x;200 GET /2 ;", "s.2.2: CRLF after a body", false },
+    { "\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", "400 ;", "a CR in front", true },
     { "GET / HTTP/1.0\r\n\r\n", "200 GET / ;", "1.0 closes", true },
     { "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET / HTTP/1.0\r\n\r\n", "200 GET / ;200 GET / ;", "1.0 kept alive", true },
     { "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "200 GET / ;", "close", true },
@@ -804,6 +825,7 @@ static const struct { const char *in, *want, *why; bool closes; } dialogues[] = 
     { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: zip, chunked\r\n\r\n", "501 ;", "unknown coding", true },
     { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n", "200 POST / ;", "no 100 without a body to come", false },
     { "GET / HTTP/3.0\r\n\r\n", "505 ;", "version", true },
+    { "HEAD / HTTP/1.1\r\n\r\n", "400 ;", "a refused HEAD", true },
 };
 
 static void run_dialogue(int port, size_t row, size_t piece)
@@ -1267,8 +1289,7 @@ static void test_client_reads(void)
         memset(&c, 0, sizeof c);
         c.ip = "127.0.0.1";
         c.port = s.port;
-        c.give_up_ms = 1;
-        c.attempt_ms = rows[i].want == KA_EOFFLINE && !rows[i].close ? 300 : 0;
+        c.give_up_ms = rows[i].want == KA_EOFFLINE ? 300 : PATIENCE_MS;
         int r = ka_client_post(&c, "x=y", 3, &answer);
         CHECK(r == rows[i].want && (r < 0 || ka_is(answer, rows[i].body)), "%s: got %d %.*s", rows[i].why, r, (int)answer.n, answer.p);
         ka_client_close(&c);
@@ -1481,7 +1502,7 @@ static const char *post(int port, const char *body)
     memset(&c, 0, sizeof c);
     c.ip = SERVER_IP;
     c.port = port;
-    c.give_up_ms = 1;
+    c.give_up_ms = PATIENCE_MS;
     int r = ka_client_post(&c, body, strlen(body), &answer);
     ka_client_close(&c);
     snprintf(said, sizeof said, "%d %.*s", r, (int)answer.n, answer.p);
@@ -1591,6 +1612,7 @@ static void test_client_protocol(void)
 #define KEY "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=="
 #define ANSWER(status, length, body) "HTTP/1.1 " status " X\r\nContent-Length: " length "\r\n\r\n" body
     static const char *const garbage[] = { "what?\r\n" }, *const no_key[] = { ANSWER("200", "3", "key") },
+        *const odd_id[] = { ANSWER("200", "88", KEY), ANSWER("200", "3", "a\nb") }, *const word[] = { ANSWER("200", "88", KEY), ANSWER("200", "9", "wrong_key") },
         *const full[] = { ANSWER("503", "11", "server_full") }, *const odd[] = { ANSWER("200", "88", KEY), ANSWER("500", "0", "") },
         *const forgets[] = { ANSWER("200", "88", KEY), ANSWER("403", "9", "wrong_key"), ANSWER("200", "88", KEY), ANSWER("403", "9", "wrong_key") };
     static const struct { const char *const *texts; int n; bool close; const char *err, *why; } rows[] = {
@@ -1598,6 +1620,8 @@ static void test_client_protocol(void)
         { no_key, 1, false, "no key", "no key" },
         { full, 1, false, "server_full", "full" },
         { odd, 2, false, "status 500", "an odd status for the login" },
+        { odd_id, 2, false, "no ID", "no ID: nobody is killed for that" },
+        { word, 2, false, "no ID", "a word of the protocol is no ID" },
         { forgets, 4, false, "wrong_key", "forgets the key twice" },
         { forgets, 4, true, "wrong_key", "the same, with a connection each" },
     };
@@ -1639,6 +1663,7 @@ static void test_command_lines(void)
         { { PROGRAM("client"), "localhost", "9999" }, 2, "", "numeric IPv4" },
         { { PROGRAM("client"), "--give-up", "0", "127.0.0.2", "1" }, 2, "", "whole number" },
         { { PROGRAM("client"), "--give-up", "127.0.0.2", "1" }, 2, "", "whole number" },
+        { { PROGRAM("client"), "--bogus", "1" }, 2, "", "no such option" },
         { { PROGRAM("client"), "a", "b", "c" }, 2, "", "usage: client" },
     };
     for (size_t i = 0; i < COUNT(rows); i++) {
