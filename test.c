@@ -664,8 +664,8 @@ static void test_protocol(void)
 /* ---- a server in this process, with the limits above ---- */
 
 /* How its parent answers: what it was asked ("METHOD TARGET BODY"); or three at a time, the last one first;
-   or each a little later, so that requests pile up. */
-enum { ECHO, BACKWARDS, LATE };
+   or each (SLOW: every sixteenth) a little later, so that requests pile up. */
+enum { ECHO, BACKWARDS, LATE, SLOW };
 
 typedef struct {
     ka_server   *s;
@@ -686,7 +686,7 @@ static void fixture_run(void *arg)
 {
     fixture *f = arg;
     ka_event held[3];
-    int held_n = 0, r;
+    int held_n = 0, turn = 0, r;
     for (ka_event ev; (r = ka_wait(f->s, &ev, 5000)) == KA_OK || r == KA_ETIME; ) {
         if (r == KA_ETIME) continue;
         if (ev.kind == KA_LISTENING) {
@@ -701,7 +701,7 @@ static void fixture_run(void *arg)
             }
             held_n %= 3;
         } else {
-            if (f->mode == LATE) ka_sleep_ms(1);
+            if (f->mode == LATE || (f->mode == SLOW && turn++ % 16 == 0)) ka_sleep_ms(1);
             echo(f->s, &ev);
         }
     }
@@ -968,6 +968,51 @@ static void test_full_mailbox(void)
     CHECK(good == EACH + (WIRES - 1) * 20, "%d of %d answered", good, EACH + (WIRES - 1) * 20);
     for (int i = 0; i < WIRES; i++) wire_close(&w[i]);
     fixture_stop(&f);
+}
+
+typedef struct { int port; _Atomic(bool) stop; ka__thread thread; } flood;
+
+/* Ask on and on, as fast as the answers are taken off. */
+static void flood_run(void *arg)
+{
+    static const char ask[] = "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    flood *f = arg;
+    static wire w;
+    size_t at = 0;
+    if (!wire_open(&w, f->port)) return;
+    while (!atomic_load(&f->stop)) {
+        ptrdiff_t sent = ka__sock_send(w.sock, ask + at, sizeof ask - 1 - at);
+        if (sent > 0) at = (at + (size_t)sent) % (sizeof ask - 1);
+        while (ka__sock_recv(w.sock, w.buf, sizeof w.buf) > 0) {}
+    }
+    wire_close(&w);
+}
+
+/* One connection that floods, and a slow parent: the others are answered all the same. */
+static void test_fairness(void)
+{
+    static wire w[5];
+    fixture f;
+    char body[64];
+    for (int workers = 1; workers <= 2; workers++) {
+        if (!fixture_start(&f, SLOW, workers)) return;
+        flood fl = { .port = atomic_load(&f.port) };
+        int answered = 0;
+        ka__thread_start(&fl.thread, flood_run, &fl);
+        ka_sleep_ms(200);
+        for (int i = 0; i < 5; i++) {
+            wire_open(&w[i], atomic_load(&f.port));
+            wire_text(&w[i], "GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        for (int i = 0; i < 5; i++) {
+            answered += wire_answer(&w[i], body, sizeof body, NULL, false) == 200;
+            wire_close(&w[i]);
+        }
+        CHECK(answered == 5, "%d workers: %d of 5 answered beside a flood", workers, answered);
+        atomic_store(&fl.stop, true);
+        ka__thread_join(&fl.thread);
+        fixture_stop(&f);
+    }
 }
 
 static void test_time_outs(void)
@@ -1582,6 +1627,15 @@ static void test_no_suicide(void)
     CHECK(r == KA_EPERM, "itself: %d", r);
     ka_client_close(&c);
     script_stop(&s);
+
+    /* nor anybody, once the connection that answered is gone: the port may be another's by now */
+    if (!script_start(&s, text, 1, true)) return;
+    c.port = s.port;
+    CHECK(ka_client_post(&c, "x=y", 3, &answer) == 200 && wire_wait((ka__sock)c.sock, KA__IN), "answered, and closed");
+    r = ka_client_kill_server(&c, &pid);
+    CHECK(r == KA_EOFFLINE && pid == 0, "whoever it was: %d", r);
+    ka_client_close(&c);
+    script_stop(&s);
 }
 
 static void test_offline_then_online(void)
@@ -1738,6 +1792,35 @@ static void test_interrupt(void)
     process_end(&server);
 }
 
+/* Who has connected before Ctrl+C is served, even if the server had no time yet to accept. */
+static void test_interrupt_backlog(void)
+{
+#ifdef _WIN32
+    skip("interrupt with a backlog", "no SIGSTOP");
+#else
+    enum { WIRES = 200 };
+    static wire w[WIRES];
+    process server;
+    char port[8], body[64];
+    int n = server_start(&server, port, NULL, NULL), served = 0;
+    if (!n) return;
+    kill((pid_t)pool[server].pid, SIGSTOP);
+    for (int i = 0; i < WIRES; i++) {
+        wire_open_at(&w[i], SERVER_IP, n);
+        wire_text(&w[i], "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask_key=x");
+    }
+    process_interrupt(&server);
+    kill((pid_t)pool[server].pid, SIGCONT);
+    for (int i = 0; i < WIRES; i++) {
+        served += wire_answer(&w[i], body, sizeof body, NULL, false) == 200;
+        wire_close(&w[i]);
+    }
+    CHECK(served == WIRES, "%d of %d served", served, WIRES);
+    CHECK(process_wait(&server, PATIENCE_MS) == 0, "then it ends");
+    process_end(&server);
+#endif
+}
+
 /* At the descriptor limit the longest idle make room; a request under way doesn't; nobody waits for ever. */
 static void test_descriptor_limit(void)
 {
@@ -1775,6 +1858,37 @@ static void test_descriptor_limit(void)
     CHECK(served == LIMIT, "%d of %d served in the end", served, LIMIT);
     wire_close(&begun);
     process_end(&server);
+
+    /* two workers, and the requests end one by one but stay connected: they make room, whosever they are */
+    n = server_start_limited(&server, port, LIMIT, "--workers", "2");
+    for (int i = 0; i < IDLE; i++) {
+        wire_open_at(&idle[i], SERVER_IP, n);
+        wire_text(&idle[i], "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask");
+    }
+    served = 0;
+    for (int i = 0; i < IDLE; i++) {
+        wire_text(&idle[i], "_key=x");
+        served += wire_answer(&idle[i], body, sizeof body, NULL, false) == 200;
+    }
+    CHECK(served == IDLE, "two workers: %d of %d served in the end", served, IDLE);
+    for (int i = 0; i < IDLE; i++) wire_close(&idle[i]);
+    process_end(&server);
+
+    /* the last place is given to who comes, not taken back from them */
+    n = server_start_limited(&server, port, LIMIT, NULL, NULL);
+    for (int i = 0; i < LIMIT; i++) {      /* more and more under way, until a newcomer finds no place */
+        wire_open_at(&more[i], SERVER_IP, n);
+        ka_sleep_ms(5);                    /* it is idle, and new, when the server looks */
+        if (!wire_text(&more[i], "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask")) CHECK(false, "newcomer %d was pushed out", i);
+    }
+    served = 0;
+    for (int i = 0; i < LIMIT; i++) {
+        wire_text(&more[i], "_key=x");
+        served += wire_answer(&more[i], body, sizeof body, NULL, false) == 200;
+        wire_close(&more[i]);
+    }
+    CHECK(served == LIMIT, "one after the other: %d of %d served", served, LIMIT);
+    process_end(&server);
 #endif
 }
 
@@ -1786,12 +1900,13 @@ int main(int argc, char **argv)
         { "mailbox", test_mailbox }, { "keyring", test_keyring }, { "keyring growth", test_keyring_growth },
         { "keyring out of memory", test_keyring_out_of_memory }, { "protocol", test_protocol },
         { "dialogues", test_dialogues }, { "answer form", test_answer_form }, { "expect", test_expect }, { "order", test_order },
-        { "full mailbox", test_full_mailbox }, { "time-outs", test_time_outs }, { "never reads", test_never_reads },
+        { "full mailbox", test_full_mailbox }, { "fairness", test_fairness }, { "time-outs", test_time_outs }, { "never reads", test_never_reads },
         { "linger", test_linger }, { "drain", test_drain }, { "drain ends", test_drain_ends }, { "workers", test_workers },
         { "server out of memory", test_server_out_of_memory }, { "retries", test_retries }, { "client reads", test_client_reads },
         { "no suicide", test_no_suicide }, { "handshake", test_handshake }, { "kill", test_kill },
         { "offline, then online", test_offline_then_online }, { "client protocol", test_client_protocol },
         { "command lines", test_command_lines }, { "server options", test_server_options }, { "interrupt", test_interrupt },
+        { "backlog", test_interrupt_backlog },
         { "descriptor limit", test_descriptor_limit },
     };
     if (ka__os_start() < 0) return 1;

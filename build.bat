@@ -1,0 +1,32 @@
+@echo off
+rem build         build server.exe and client.exe with gcc (MinGW); set CC for another one
+rem build run     and show the handshake, with the server in a window of its own
+rem build test    and run the tests
+rem build clean   remove all that was built
+setlocal
+cd /d "%~dp0"
+if "%CC%"=="" set CC=gcc
+set FLAGS=-std=c11 -Wall -Wextra -Wpedantic -O2 -static
+set LIBS=-lws2_32 -lbcrypt -liphlpapi
+if "%1"=="clean" goto clean
+call %CC% %FLAGS% -o server.exe server.c %LIBS%
+if errorlevel 1 exit /b 1
+call %CC% %FLAGS% -o client.exe client.c %LIBS%
+if errorlevel 1 exit /b 1
+if "%1"=="run" goto run
+if "%1"=="test" goto test
+if "%1"=="" exit /b 0
+echo build: no such word: %1 (run, test and clean are)
+exit /b 2
+:run
+start "keyauth server" server.exe
+client.exe 127.0.0.2 9999
+exit /b %errorlevel%
+:test
+call %CC% %FLAGS% -o test.exe test.c %LIBS%
+if errorlevel 1 exit /b 1
+test.exe
+exit /b %errorlevel%
+:clean
+del /q server.exe client.exe test.exe 2>nul
+exit /b 0
