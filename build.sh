@@ -21,6 +21,7 @@ run)
     build server client
     ./server & pid=$!
     trap 'kill $pid 2>/dev/null; wait $pid' EXIT
+    sleep 1 && kill -0 $pid      # it has said why, if it could not listen
     ./client 127.0.0.2 9999 ;;
 test)
     build server client test examples/quickstart
