@@ -182,7 +182,8 @@ KADEF bool ka_is(ka_str s, const char *text);
 /* ------------------------------------------------------------------------------------------------
    1 platform. All of these may be called from any thread. */
 
-/* Milliseconds of a clock that never jumps; its zero is arbitrary. */
+/* Milliseconds of a clock that never jumps; its zero is arbitrary (clock_gettime(2), CLOCK_MONOTONIC;
+   QueryPerformanceCounter). */
 KADEF int64_t ka_now_ms(void);
 
 /* Sleep for ms milliseconds; a signal ends it early. */
@@ -219,7 +220,7 @@ KADEF ptrdiff_t ka_b64_encode(char *out, size_t cap, const void *in, size_t n);
      returns    bytes written, or KA_ESYNTAX, KA_ENOSPC; on an error out holds nothing of use */
 KADEF ptrdiff_t ka_b64_decode(void *out, size_t cap, const char *in, size_t n);
 
-/* SHA-256 (FIPS 180-4) of n bytes. */
+/* SHA-256 (FIPS 180-4) of n bytes; cannot fail. */
 KADEF void ka_sha256(unsigned char digest[32], const void *in, size_t n);
 
 /* Are n bytes equal? Takes the same time wherever they differ. */
@@ -262,16 +263,17 @@ typedef struct { uint32_t room, left, line; uint8_t state; bool done; } ka_chunk
                 KA_ESYNTAX: malformed; KA_ENOSPC: longer than d->room, or trailers than KA_MAX_HEAD */
 KADEF ptrdiff_t ka_chunked_decode(ka_chunked *d, char *p, size_t n, size_t *used);
 
-/* Take the next name=value off *rest, a form body (application/x-www-form-urlencoded); both are raw.
+/* Take the next name=value off *rest, a form body (application/x-www-form-urlencoded, WHATWG URL s.5.1);
+   both are raw.
      returns    KA_OK; KA_ENOTFOUND at the end; KA_ESYNTAX where there is no `=` */
 KADEF int ka_form_next(ka_str *rest, ka_str *name, ka_str *value);
 
-/* Decode %XX. `+` stays a plus: IDs and keys are base64, where it is a digit.
+/* Decode %XX (RFC 3986 s.2.1). `+` stays a plus: IDs and keys are base64, where it is a digit.
      returns    bytes written, or KA_ESYNTAX, KA_ENOSPC; out may be in.p */
 KADEF ptrdiff_t ka_percent_decode(char *out, size_t cap, ka_str in);
 
 /* ------------------------------------------------------------------------------------------------
-   6 server. One thread, the parent, calls these; only ka_stop is safe from any thread. */
+   6 server. One thread, the parent, calls these; only ka_stop and ka_server_stats are for any thread. */
 
 typedef struct ka_server ka_server;
 
@@ -291,8 +293,8 @@ typedef struct {
 } ka_event;
 
 typedef struct {
-    uint64_t requests;       /* delivered by ka_wait, refused ones too */
-    size_t   connections;    /* open now */
+    size_t requests;         /* delivered by ka_wait, refused ones too */
+    size_t connections;      /* open now */
 } ka_stats;
 
 /* Start the server: its worker threads run, and know no address yet.
@@ -330,6 +332,7 @@ KADEF void ka_stop(ka_server *s);
      returns    KA_OK, or KA_EOS */
 KADEF int ka_stop_on_interrupt(ka_server *s);
 
+/* What the server has done and holds; a snapshot, from any thread. */
 KADEF void ka_server_stats(const ka_server *s, ka_stats *out);
 
 /* End the workers at once and free all. NULL is fine. */
@@ -352,6 +355,8 @@ typedef struct {
      max_keys   0 means KA_MAX_KEYS;   ttl_s   0 means for ever
      returns    KA_OK, or KA_EINVAL (ttl_s negative or over 100 years), KA_ENOMEM */
 KADEF int ka_keyring_init(ka_keyring *k, size_t max_keys, int64_t ttl_s);
+
+/* Free what it holds; harmless after a failed ka_keyring_init, or twice. */
 KADEF void ka_keyring_free(ka_keyring *k);
 
 /* Make a fresh key for an ID and keep its digest; the key itself is in key only: wipe it after use.
@@ -393,6 +398,8 @@ typedef struct {
      returns    the answer's status, 200 to 599; or KA_EOFFLINE (give_up_ms is over), KA_EPROTO (an
                 answer that is not HTTP, or too large), KA_EINVAL (ip, port, n), KA_EPERM, KA_EOS, KA_ELIMIT */
 KADEF int ka_client_post(ka_client *c, const char *body, size_t n, ka_str *answer);
+
+/* Close the connection, if there is one; there is nothing else to free. */
 KADEF void ka_client_close(ka_client *c);
 
 /* Kill the process at the other end of this client's connection, and it alone: it must hold that very
@@ -515,6 +522,12 @@ static void *ka__alloc_zeroed(size_t count, size_t size)
 static void ka__free(void *p)
 {
     if (p) KA_FREE(p);
+}
+
+/* Change a counter that one thread writes and any may read. */
+static void ka__count(_Atomic(size_t) *n, int by)
+{
+    atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + (size_t)by, memory_order_relaxed);
 }
 
 /* ---- threads: C11's; pthreads where <threads.h> is missing, and under ThreadSanitizer, which crashes
@@ -2276,7 +2289,7 @@ enum {
 };
 
 /* A request's flags go up with it and come back down with its answer. */
-enum { KA__CLOSE = 1, KA__OLD = 2 /* HTTP/1.0 */, KA__BODILESS = 4 /* HEAD */ };
+enum { KA__OLD = 1 /* HTTP/1.0 */, KA__BODILESS = 2 /* HEAD */ };
 
 /* What a connection is timed for; each kind has one FIFO list, because within a kind those who came first
    are due first. KA__UNTIMED: a request is with the parent, which answers in its own time. */
@@ -2414,7 +2427,7 @@ static void ka__conn_open(ka__worker *w, ka__conn *c, ka__sock sock)
     c->timed = KA__UNTIMED;
     c->chunked.room = KA_MAX_BODY;
     c->open = true;
-    atomic_store_explicit(&w->connections, atomic_load_explicit(&w->connections, memory_order_relaxed) + 1, memory_order_relaxed);
+    ka__count(&w->connections, 1);
 }
 
 static void ka__conn_close(ka__worker *w, ka__conn *c)
@@ -2436,7 +2449,7 @@ static void ka__conn_close(ka__worker *w, ka__conn *c)
     c->next = w->free_head;
     w->free_head = ka__place(w, c);
     w->place_freed = true;
-    atomic_store_explicit(&w->connections, atomic_load_explicit(&w->connections, memory_order_relaxed) - 1, memory_order_relaxed);
+    ka__count(&w->connections, -1);
 }
 
 static void ka__conn_watch(ka__worker *w, ka__conn *c, int8_t want)
@@ -2453,16 +2466,14 @@ static int ka__keep_unsent(ka__conn *c, const char *p, size_t n)
 {
     size_t left = c->out_n - c->out_at;
     if (left + n > KA_MAX_UNSENT) return KA_ELIMIT;
-    if (c->out_at) {
-        memmove(c->out, c->out + c->out_at, left);
-        c->out_at = 0;
-        c->out_n = (uint32_t)left;
-    }
-    char *more = ka__resize(c->out, left + n, 1);
+    char *more = ka__resize(NULL, left + n, 1);      /* a new block: a realloc might leave keys behind */
     if (!more) return KA_ENOMEM;
+    if (left) memcpy(more, c->out + c->out_at, left);
     memcpy(more + left, p, n);
+    ka__free_wiped(c->out, c->out_n);
     c->out = more;
     c->out_n = (uint32_t)(left + n);
+    c->out_at = 0;
     return KA_OK;
 }
 
@@ -2667,8 +2678,7 @@ static void ka__deliver(ka__worker *w, ka__conn *c, const ka_http *h, int error,
     r->conn = ka__conn_number(w, c);
     r->seq = c->seq_in++;
     r->status = (uint16_t)error;
-    r->flags = (uint8_t)((h->keep_alive ? 0 : KA__CLOSE) | (h->minor || error ? 0 : KA__OLD) |
-                         (ka_is(h->method, "HEAD") ? KA__BODILESS : 0));
+    r->flags = (uint8_t)((h->minor || error ? 0 : KA__OLD) | (ka_is(h->method, "HEAD") ? KA__BODILESS : 0));
     r->a = (uint32_t)h->method.n;
     r->b = (uint32_t)h->target.n;
     r->n = (uint32_t)body.n;
@@ -3063,7 +3073,7 @@ struct ka_server {
     bool         listening[KA_MAX_LISTENERS];
     ka__record  *current;      /* the record behind the last event, in the up box of `from` */
     ka__worker  *from;
-    uint64_t     requests;
+    _Atomic(size_t) requests;
     int64_t      now_ms;
     ka__worker  *workers[KA_MAX_WORKERS];
 };
@@ -3167,7 +3177,7 @@ static bool ka__event_of(ka_server *s, ka__worker *w, ka__record *r, ka_event *e
         ev->method = (ka_str){ p, r->a };
         ev->target = (ka_str){ p + r->a, r->b };
         ev->body = (ka_str){ p + r->a + r->b, r->n };
-        s->requests++;
+        ka__count(&s->requests, 1);
         return true;
     }
     case KA_LISTENING:
@@ -3310,7 +3320,7 @@ int ka_stop_on_interrupt(ka_server *s)
 
 void ka_server_stats(const ka_server *s, ka_stats *out)
 {
-    out->requests = s->requests;
+    out->requests = atomic_load_explicit(&s->requests, memory_order_relaxed);
     out->connections = 0;
     for (int i = 0; i < s->workers_n; i++)
         out->connections += atomic_load_explicit(&s->workers[i]->connections, memory_order_relaxed);
@@ -3717,7 +3727,7 @@ static int ka__client_attempt(ka_client *c, const char *body, size_t size, ka_st
     int r = ka__client_connect(c, until);
     if (r < 0) return r;
     int head_n = snprintf(c->buf, KA_MAX_HEAD, "POST / HTTP/1.1\r\nHost: %s:%d\r\nContent-Type: "
-                          "application/x-www-form-urlencoded\r\nContent-Length: %zu\r\n\r\n", c->ip, c->port, size);
+                          "application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n", c->ip, c->port, (int)size);
     if (size) memcpy(c->buf + head_n, body, size);
     r = ka__client_send(c, (size_t)head_n + size, until);
     if (r < 0) return r;

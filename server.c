@@ -98,7 +98,7 @@ static int cannot_listen(const options *o, const ka_event *ev)
 static void show_stats(ka_server *s, const ka_keyring *keys, int64_t now_ms)
 {
     static int64_t last_ms;
-    static uint64_t last_requests;
+    static size_t last_requests;
     char line[128];
     ka_stats st;
     if (now_ms - last_ms < 1000) return;
