@@ -9,8 +9,11 @@ if "%CC%"=="" set CC=gcc
 set FLAGS=-std=c11 -Wall -Wextra -Wpedantic -O2 -static
 set LIBS=-lws2_32 -lbcrypt -liphlpapi
 if "%1"=="clean" goto clean
+if not exist server.c goto client
 call %CC% %FLAGS% -o server.exe server.c %LIBS%
 if errorlevel 1 exit /b 1
+:client
+if not exist client.c exit /b 0
 call %CC% %FLAGS% -o client.exe client.c %LIBS%
 if errorlevel 1 exit /b 1
 if "%1"=="run" goto run
