@@ -78,8 +78,8 @@ static int kill_server(ka_client *c)
     case KA_OK:        return fail(EXIT_KILLED, "wrong ID: killed the server, process %lld", (long long)pid);
     case KA_ENOTFOUND: return fail(EXIT_NOT_KILLED, "wrong ID: no process behind %s:%d is to be found on this machine; nothing killed", c->ip, c->port);
     case KA_EINUSE:    return fail(EXIT_NOT_KILLED, "wrong ID: more than one process holds the connection; nothing killed");
-    case KA_EPERM:     return fail(EXIT_NOT_KILLED, "wrong ID: the server is another user's; nothing killed (run the client as that user, or as root)");
-    case KA_EOFFLINE:  return fail(EXIT_NOT_KILLED, "wrong ID: the server closed the connection, so it can't be told who it was; nothing killed");
+    case KA_EPERM:     return fail(EXIT_NOT_KILLED, "wrong ID: the server is another user's process; nothing killed (run the client as that user, or as root)");
+    case KA_EOFFLINE:  return fail(EXIT_NOT_KILLED, "wrong ID: the connection is closed, so it can't be told whose it was; nothing killed");
     case KA_ETIME:     return fail(EXIT_NOT_KILLED, "wrong ID: process %lld was told to end and has not yet", (long long)pid);
     default:           return fail(EXIT_NOT_KILLED, "wrong ID: cannot find the server: %s (system error %d); nothing killed", ka_error_text(r), c->os_error);
     }
@@ -88,7 +88,7 @@ static int kill_server(ka_client *c)
 /* Can this be an ID, of whomever: 1 to 256 bytes of printable ASCII, and none of the protocol's words? */
 static bool may_be_id(ka_str s)
 {
-    if (s.n == 0 || s.n > 256 || ka_is(s, "wrong_key") || ka_is(s, "wrong_query")) return false;
+    if (s.n == 0 || s.n > KA_MAX_ID || ka_is(s, "wrong_key") || ka_is(s, "wrong_query")) return false;
     for (size_t i = 0; i < s.n; i++)
         if (s.p[i] < ' ' || s.p[i] > '~') return false;
     return true;
@@ -104,7 +104,7 @@ static int handshake(ka_client *c, int64_t end, ka_str id)
         fprintf(stderr, "client: asking %s:%d for a key\n", c->ip, c->port);
         int status = post(c, end, "ask_key", id, &answer);
         if (status < 0) return post_failed(c, status);
-        if (status == 503) return fail(EXIT_PROTOCOL, "the server takes no more keys (server_full)");
+        if (ka_is(answer, "server_full")) return fail(EXIT_PROTOCOL, "the server has no room for another key (server_full)");
         bool good = status == 200 && answer.n == KA_KEY_TEXT && ka_b64_decode(raw, sizeof raw, answer.p, answer.n) == KA_KEY_BYTES;
         ka_wipe(raw, sizeof raw);
         if (!good) return fail(EXIT_PROTOCOL, "ask_key was answered with status %d and no key", status);

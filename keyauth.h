@@ -49,7 +49,7 @@
    ERRORS
      0 or more is success, and is the count where there is one; less than 0 is one of KA_E...
      The library never prints, exits or aborts, and keeps no state but in the objects you hold
-     (one exception: the server that ka_stop_on_interrupt names).
+     (one exception: interrupts are the process's, so ka_stop_on_interrupt keeps its server).
 
    LIMITS
      IPv4 only. No TLS: use it on loopback, or behind a TLS proxy. One process holds the keys. */
@@ -80,7 +80,7 @@ extern "C" {
    Configuration. Define any of these before the include, the same in every file that includes it. */
 
 #ifndef KADEF
-#define KADEF extern              /* linkage of the functions; `static` keeps them in your file */
+#define KADEF extern              /* linkage; `static` keeps all in your file (-Wno-unused-function) */
 #endif
 #ifndef KA_MAX_HEAD
 #define KA_MAX_HEAD 8192          /* bytes of a request line and its header fields: 414 or 431 beyond */
@@ -90,6 +90,9 @@ extern "C" {
 #endif
 #ifndef KA_MAX_CHUNK_LINE
 #define KA_MAX_CHUNK_LINE 256     /* bytes of a chunk's size and extensions: 400 beyond */
+#endif
+#ifndef KA_MAX_PIPELINED
+#define KA_MAX_PIPELINED 1024     /* requests of a connection that wait for answers; beyond, it isn't read */
 #endif
 #ifndef KA_MAX_UNSENT
 #define KA_MAX_UNSENT 262144      /* answers kept for a peer that does not read; beyond, it is closed */
@@ -199,7 +202,7 @@ KADEF bool ka_is_terminal(int fd);
 /* Restart: replace this process by a fresh run of its own program, `program arg`. The image is found
    through the system, never through argv[0] or PATH. POSIX: exec, so this returns only if it failed.
    Windows has no exec: CreateProcess, then a wait for it.
-     arg        printable ASCII without a double quote or backslash
+     arg        up to KA_MAX_ID bytes of printable ASCII without a double quote or backslash
      returns    the new process's exit code (Windows), which the caller should exit with;
                 or KA_EINVAL, KA_EOS */
 KADEF int ka_restart(const char *arg);
@@ -236,7 +239,7 @@ KADEF int ka_fresh_id(char id[KA_KEY_TEXT + 1]);
    3 text. Any thread; nothing is allocated; results are views into the bytes given. */
 
 typedef struct {
-    ka_str  method, target;   /* request; the target without "http://authority" */
+    ka_str  method, target;   /* request; the target without "http://authority", "/" if nothing is behind it */
     int     status;           /* response: its code. A refused request: the status that fits, 400... */
     int     minor;            /* HTTP/1.minor, 0 or 1 */
     int64_t length;           /* Content-Length in bytes, or -1 where there was none */
@@ -320,7 +323,7 @@ KADEF int ka_wait(ka_server *s, ka_event *ev, int timeout_ms);
                 Content-Length are written for you
      fields     more header lines, each "Name: value\r\n", or NULL; copied
      body, n    copied
-     returns    KA_OK, or KA_EINVAL (status, or a malformed field), KA_ENOSPC (over KA_MAILBOX / 4 bytes) */
+     returns    KA_OK, or KA_EINVAL (no request, status, or a malformed field), KA_ENOSPC (over KA_MAILBOX / 4 bytes) */
 KADEF int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fields, const void *body, size_t n);
 
 /* Stop: accept no more, finish what is under way (KA_DRAIN_MS at most). Go on calling ka_wait until it
@@ -399,7 +402,7 @@ typedef struct {
                 answer that is not HTTP, or too large), KA_EINVAL (ip, port, n), KA_EPERM, KA_EOS, KA_ELIMIT */
 KADEF int ka_client_post(ka_client *c, const char *body, size_t n, ka_str *answer);
 
-/* Close the connection, if there is one; there is nothing else to free. */
+/* Close the connection, if there is one, and wipe the last answer; there is nothing else to free. */
 KADEF void ka_client_close(ka_client *c);
 
 /* Kill the process at the other end of this client's connection, and it alone: it must hold that very
@@ -408,8 +411,10 @@ KADEF void ka_client_close(ka_client *c);
    wait until it has gone.
      *pid       the process, where one was found, else 0
      returns    KA_OK: it has gone; KA_ENOTFOUND: not on this machine, or not to be seen; KA_EINUSE: more
-                than one process holds it; KA_EPERM: another user's; KA_ETIME: still there after 5 s;
-                KA_EOFFLINE: the connection has been closed; KA_EOS. Nothing is killed unless KA_OK or KA_ETIME */
+                than one process holds it; KA_EPERM: another user's, or the caller itself; KA_ETIME: still
+                there after 5 s; KA_EOFFLINE: the connection is closed; KA_EOS, KA_ELIMIT. Nothing is
+                killed unless KA_OK or KA_ETIME
+     macOS      has no such handle: there the last look comes right before the kill */
 KADEF int ka_client_kill_server(ka_client *c, int64_t *pid);
 
 #ifdef __cplusplus
@@ -494,6 +499,7 @@ typedef intptr_t ka__sock;
 enum { KA__UNWATCHED = -1, KA__IN = 1, KA__OUT = 2, KA__SHARED = 4 };
 
 #define KA__NO_TOKEN UINT32_MAX
+enum { KA__EVENTS = 256 };      /* that a poller tells at a time */
 
 /* ---- memory: all of it comes from ka__resize and goes through ka__free ---- */
 
@@ -685,7 +691,7 @@ static int ka__error_of(int code)
     case WSAEACCES:                                          return KA_EPERM;
     case WSAEMFILE: case WSAENOBUFS:                         return KA_ELIMIT;
     case WSAECONNREFUSED: case WSAECONNRESET: case WSAECONNABORTED: case WSAETIMEDOUT:
-    case WSAENETUNREACH: case WSAEHOSTUNREACH: case WSAENOTCONN: case WSAESHUTDOWN: return KA_EOFFLINE;
+    case WSAENETUNREACH: case WSAEHOSTUNREACH: case WSAEHOSTDOWN: case WSAENETDOWN: case WSAENOTCONN: case WSAESHUTDOWN: return KA_EOFFLINE;
     default:                                                 return KA_EOS;
     }
 }
@@ -748,7 +754,7 @@ static int ka__error_of(int code)
     case EACCES: case EPERM:                        return KA_EPERM;
     case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM: return KA_ELIMIT;
     case ECONNREFUSED: case ECONNRESET: case ECONNABORTED: case ETIMEDOUT:
-    case ENETUNREACH: case EHOSTUNREACH: case ENOTCONN: case EPIPE: return KA_EOFFLINE;
+    case ENETUNREACH: case EHOSTUNREACH: case EHOSTDOWN: case ENETDOWN: case ENOTCONN: case EPIPE: return KA_EOFFLINE;
     default:                                        return KA_EOS;
     }
 }
@@ -952,8 +958,8 @@ static int ka__poller_set(ka__poller *p, ka__sock s, uint32_t token, int had, in
 
 static int ka__poller_wait(ka__poller *p, uint32_t *tokens, int max, int ms)
 {
-    struct epoll_event ev[256];
-    int n = epoll_wait(p->epoll, ev, max < 256 ? max : 256, ms), out = 0;
+    struct epoll_event ev[KA__EVENTS];
+    int n = epoll_wait(p->epoll, ev, max < KA__EVENTS ? max : KA__EVENTS, ms), out = 0;
     for (int i = 0; i < n; i++)
         if (ev[i].data.u64 != KA__NO_TOKEN) tokens[out++] = (uint32_t)ev[i].data.u64;
     return out;
@@ -998,9 +1004,9 @@ static int ka__poller_set(ka__poller *p, ka__sock s, uint32_t token, int had, in
 
 static int ka__poller_wait(ka__poller *p, uint32_t *tokens, int max, int ms)
 {
-    struct kevent ev[256];
+    struct kevent ev[KA__EVENTS];
     struct timespec t = { ms / 1000, ms % 1000 * 1000000L };
-    int n = kevent(p->kq, NULL, 0, ev, max < 256 ? max : 256, ms < 0 ? NULL : &t), out = 0;
+    int n = kevent(p->kq, NULL, 0, ev, max < KA__EVENTS ? max : KA__EVENTS, ms < 0 ? NULL : &t), out = 0;
     for (int i = 0; i < n; i++)
         if ((uint32_t)(uintptr_t)ev[i].udata != KA__NO_TOKEN) tokens[out++] = (uint32_t)(uintptr_t)ev[i].udata;
     return out;
@@ -1019,6 +1025,7 @@ typedef struct {
     WSAPOLLFD *fds;
     uint32_t  *tokens, *place;
     uint32_t   n, capacity, places, turn;
+    SOCKET     wake;      /* fds[0] too; but other threads can't look there while it grows */
 } ka__poller;
 
 static int ka__poller_grow(ka__poller *p, uint32_t token)
@@ -1055,7 +1062,7 @@ static int ka__poller_add(ka__poller *p, ka__sock s, uint32_t token)
 
 static void ka__poller_free(ka__poller *p)
 {
-    if (p->n) closesocket(p->fds[0].fd);
+    closesocket(p->wake);
     ka__free(p->fds);
     ka__free(p->tokens);
     ka__free(p->place);
@@ -1074,8 +1081,8 @@ static int ka__poller_init(ka__poller *p)
         connect(s, (struct sockaddr *)&a, sizeof a) == 0)
         r = ka__sock_prepare((ka__sock)s);
     if (r == KA_OK) r = ka__poller_add(p, (ka__sock)s, KA__NO_TOKEN);
+    p->wake = s;
     if (r < 0) {
-        closesocket(s);
         ka__poller_free(p);
         return r;
     }
@@ -1109,7 +1116,7 @@ static int ka__poller_wait(ka__poller *p, uint32_t *tokens, int max, int ms)
     int n = WSAPoll(p->fds, p->n, ms), out = 0;
     if (n <= 0) return 0;
     if (p->fds[0].revents)
-        while (recv(p->fds[0].fd, junk, sizeof junk, 0) > 0) {}
+        while (recv(p->wake, junk, sizeof junk, 0) > 0) {}
     for (uint32_t i = 0; i < p->n && out < max; i++) {     /* from another place each time, to be fair */
         uint32_t at = (p->turn + i) % p->n;
         if (at != 0 && p->fds[at].revents) tokens[out++] = p->tokens[at];
@@ -1120,7 +1127,7 @@ static int ka__poller_wait(ka__poller *p, uint32_t *tokens, int max, int ms)
 
 static void ka__poller_wake(ka__poller *p)
 {
-    send(p->fds[0].fd, "", 1, 0);
+    send(p->wake, "", 1, 0);
 }
 #endif
 
@@ -1140,6 +1147,8 @@ static void ka__wake(ka__sleeper *z)
 /* The four addresses of a connection, seen from here. */
 typedef struct { struct sockaddr_in mine, theirs; } ka__pair;
 
+enum { KA__OWNER_MS = 1000, KA__OWNER_STEP_MS = 20, KA__KILL_MS = 5000 };      /* patience with finding it, and with its end */
+
 /* Contracts of the next three, which every system has:
    ka__owner_find    the one process that holds both the far end of a connection and the socket that
                      listens there; KA_OK, KA_ENOTFOUND, KA_EINUSE (several do), KA_EPERM
@@ -1149,6 +1158,7 @@ typedef struct { struct sockaddr_in mine, theirs; } ka__pair;
 /* Windows joins the arguments into one line; these characters mean nothing to it. */
 static bool ka__restart_arg(const char *arg)
 {
+    if (strlen(arg) > KA_MAX_ID) return false;
     while (*arg >= ' ' && *arg <= '~' && *arg != '"' && *arg != '\\') arg++;
     return *arg == 0;
 }
@@ -1223,11 +1233,10 @@ static int ka__process_end(ka__process p, int64_t pid, int ms)
 
 int ka_restart(const char *arg)
 {
-    WCHAR exe[MAX_PATH + 1], line[1024];
-    size_t n = strlen(arg);
+    WCHAR exe[MAX_PATH + 1], line[MAX_PATH + KA_MAX_ID + 8];      /* two pairs of quotes, a space, a zero */
     DWORD path = GetModuleFileNameW(NULL, exe, MAX_PATH), code = 1;
     if (path == 0 || path >= MAX_PATH) return KA_EOS;
-    if (path + n + 6 > sizeof line / sizeof *line || !ka__restart_arg(arg)) return KA_EINVAL;
+    if (!ka__restart_arg(arg)) return KA_EINVAL;
     WCHAR *w = line;
     *w++ = L'"';
     for (const WCHAR *e = exe; *e; ) *w++ = *e++;
@@ -1257,10 +1266,9 @@ static bool ka__process_is_me(int64_t pid) { return pid == (int64_t)getpid(); }
 
 static int ka__exec(const char *path, char *name, const char *arg)
 {
-    char copy[1024];      /* exec's argv is not const */
-    size_t n = strlen(arg);
-    if (n >= sizeof copy || !ka__restart_arg(arg)) return KA_EINVAL;
-    memcpy(copy, arg, n + 1);
+    char copy[KA_MAX_ID + 1];      /* exec's argv is not const */
+    if (!ka__restart_arg(arg)) return KA_EINVAL;
+    memcpy(copy, arg, strlen(arg) + 1);
     char *argv[] = { name, copy, NULL };
     execv(path, argv);
     return KA_EOS;
@@ -1279,7 +1287,8 @@ typedef int ka__process;      /* a pidfd */
 enum { KA__HOLDS_CONNECTION = 1, KA__HOLDS_LISTENER = 2 };
 
 /* What /proc/net tells of a server: the inode of its end of our connection, and of what listens there. */
-typedef struct { unsigned long connection, listeners[16], uid; int listeners_n; } ka__inodes;
+enum { KA__MAX_OWN_LISTENERS = 16 };      /* sockets that listen on one port: several only with SO_REUSEPORT */
+typedef struct { unsigned long connection, listeners[KA__MAX_OWN_LISTENERS], uid; int listeners_n; } ka__inodes;
 
 /* Add what a table of the kernel's knows (man 5 proc, /proc/net/tcp): addresses are hex words as they lie
    in memory. In tcp6, prefix makes IPv4 addresses of it. */
@@ -1300,7 +1309,7 @@ static void ka__inodes_read(ka__inodes *in, const char *table, const char *prefi
         if (here && strcmp(remote, mine) == 0) {
             in->connection = inode;
             in->uid = uid;
-        } else if ((here || any) && state == TCP_LISTEN && in->listeners_n < 16) {
+        } else if ((here || any) && state == TCP_LISTEN && in->listeners_n < KA__MAX_OWN_LISTENERS) {
             in->listeners[in->listeners_n++] = inode;
         }
     }
@@ -1478,12 +1487,12 @@ int ka_restart(const char *arg)
 #endif
 
 /* A socket that was just accepted has no owner yet, and /proc/net may pass over a line while others come
-   and go: hence the patience of one second. */
+   and go: hence the patience. */
 static int ka__owner_await(const ka__pair *pair, int64_t *pid)
 {
-    int64_t until = ka_now_ms() + 1000;
+    int64_t until = ka_now_ms() + KA__OWNER_MS;
     int r;
-    while ((r = ka__owner_find(pair, pid)) == KA_ENOTFOUND && ka_now_ms() < until) ka_sleep_ms(20);
+    while ((r = ka__owner_find(pair, pid)) == KA_ENOTFOUND && ka_now_ms() < until) ka_sleep_ms(KA__OWNER_STEP_MS);
     return r;
 }
 
@@ -1496,12 +1505,13 @@ static int ka__peer_kill(ka__sock s, int64_t *pid)
     if (getsockname(KA__FD(s), (struct sockaddr *)&pair.mine, &a) != 0 ||
         getpeername(KA__FD(s), (struct sockaddr *)&pair.theirs, &b) != 0) return KA_EOFFLINE;
     int r = ka__owner_await(&pair, pid);
+    if (r == KA_EINUSE) *pid = 0;
     if (r < 0) return r;
     if (ka__process_is_me(*pid)) return KA_EPERM;
     r = ka__process_open(*pid, &p);
     if (r < 0) return r;
     r = ka__owner_await(&pair, &again);      /* the handle is held now: is it still that process? */
-    if (r == KA_OK && again == *pid) return ka__process_end(p, *pid, 5000);
+    if (r == KA_OK && again == *pid) return ka__process_end(p, *pid, KA__KILL_MS);
     ka__process_close(p);
     return r < 0 ? r : KA_ENOTFOUND;
 }
@@ -1511,10 +1521,11 @@ static int ka__peer_kill(ka__sock s, int64_t *pid)
 static void (*ka__interrupt_run)(void);
 
 #if defined(_WIN32)
+static LONG ka__interrupt_seen;
+
 static BOOL WINAPI ka__interrupt_handler(DWORD kind)
 {
-    static LONG seen;
-    if (InterlockedExchange(&seen, 1)) return FALSE;       /* the second one: the system's own handler */
+    if (InterlockedExchange(&ka__interrupt_seen, 1)) return FALSE;      /* the second one: the system's own handler */
     ka__interrupt_run();
     if (kind != CTRL_C_EVENT && kind != CTRL_BREAK_EVENT) Sleep(INFINITE);   /* returning would end the process */
     return TRUE;
@@ -1523,16 +1534,24 @@ static BOOL WINAPI ka__interrupt_handler(DWORD kind)
 static int ka__interrupts_catch(void (*run)(void))
 {
     ka__interrupt_run = run;
+    InterlockedExchange(&ka__interrupt_seen, 0);
     SetConsoleCtrlHandler(NULL, FALSE);     /* a parent may have had Ctrl+C ignored; that is inherited */
     return SetConsoleCtrlHandler(ka__interrupt_handler, TRUE) ? KA_OK : KA_EOS;
 }
 
 static void ka__interrupts_release(void) { SetConsoleCtrlHandler(ka__interrupt_handler, FALSE); }
 #else
+static void ka__interrupts_release(void)
+{
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
+}
+
 static void ka__interrupt_handler(int number)
 {
     int code = errno;
     (void)number;
+    ka__interrupts_release();              /* the second one, of either kind, ends the process */
     ka__interrupt_run();
     errno = code;
 }
@@ -1542,16 +1561,10 @@ static int ka__interrupts_catch(void (*run)(void))
     struct sigaction a;
     memset(&a, 0, sizeof a);
     a.sa_handler = ka__interrupt_handler;
-    a.sa_flags = (int)SA_RESETHAND;        /* no SA_RESTART: what waits shall look up */
+    a.sa_flags = 0;                        /* no SA_RESTART: what waits shall look up */
     sigemptyset(&a.sa_mask);
     ka__interrupt_run = run;
     return sigaction(SIGINT, &a, NULL) == 0 && sigaction(SIGTERM, &a, NULL) == 0 ? KA_OK : KA_EOS;
-}
-
-static void ka__interrupts_release(void)
-{
-    signal(SIGINT, SIG_DFL);
-    signal(SIGTERM, SIG_DFL);
 }
 #endif
 
@@ -1796,7 +1809,7 @@ static bool ka__list_next(ka_str *rest, ka_str *member)
 }
 
 /* What the fields of a head say on its framing, gathered line by line. */
-typedef struct { ka_http *h; int hosts; bool coded, unknown_coding, close, keep, misplaced; } ka__fields;
+typedef struct { ka_http *h; int hosts; bool request, coded, unknown_coding, close, keep, misplaced; } ka__fields;
 
 static int ka__refuse(ka_http *h, int status)
 {
@@ -1846,8 +1859,9 @@ static bool ka__authority_valid(ka_str v, bool may_be_empty)
     if (bracket)
         do c.p++; while (c.p < c.end && (ka__hex(*c.p) >= 0 || *c.p == ':' || *c.p == '.'));
     else
-        while (c.p < c.end && ka__in(KA__NAME, *c.p)) c.p++;
-    if (bracket && (c.p == c.end || *c.p++ != ']')) return false;
+        for (; c.p < c.end && ka__in(KA__NAME, *c.p); c.p++)
+            if (*c.p == '%' && (c.end - c.p < 3 || ka__hex(c.p[1]) < 0 || ka__hex(c.p[2]) < 0)) return false;
+    if (bracket && (c.p == c.end || *c.p++ != ']' || c.p - v.p < 4)) return false;      /* [::] is the shortest */
     if (c.p == v.p && !(may_be_empty && v.n == 0)) return false;
     if (c.p < c.end && *c.p == ':')
         do c.p++; while (c.p < c.end && *c.p >= '0' && *c.p <= '9');
@@ -1859,11 +1873,11 @@ static int ka__field(ka__fields *f, ka_str name, ka_str v)
 {
     switch (name.n) {
     case 4:
-        if (!ka__is_nocase(name, "host")) break;
+        if (!f->request || !ka__is_nocase(name, "host")) break;
         if (f->hosts++ || !ka__authority_valid(v, true)) return ka__refuse(f->h, 400);    /* RFC 9112 s.3.2 */
         break;
     case 6:
-        if (!ka__is_nocase(name, "expect")) break;
+        if (!f->request || !ka__is_nocase(name, "expect")) break;
         if (!ka__is_nocase(v, "100-continue")) return ka__refuse(f->h, 417);      /* RFC 9110 s.10.1.1 */
         f->h->expects = true;
         break;
@@ -1933,7 +1947,7 @@ static int ka__version(ka__cursor *c, ka_http *h)
 static int ka__target(ka_http *h)
 {
     ka_str *t = &h->target;
-    if (ka_is(h->method, "CONNECT")) return KA_OK;
+    if (ka_is(h->method, "CONNECT")) return ka__authority_valid(*t, false) ? KA_OK : ka__refuse(h, 400);
     if (t->p[0] == '/' || (ka_is(*t, "*") && ka_is(h->method, "OPTIONS"))) return KA_OK;
     size_t scheme = t->n > 7 && ka__is_nocase((ka_str){ t->p, 7 }, "http://") ? 7
                   : t->n > 8 && ka__is_nocase((ka_str){ t->p, 8 }, "https://") ? 8 : 0;
@@ -1969,7 +1983,7 @@ static ptrdiff_t ka__head_result(int r, const ka__cursor *c, const char *p, ka_h
 ptrdiff_t ka_http_request(ka_http *h, const char *p, size_t n)
 {
     ka__cursor c = { p, p + (n < KA_MAX_HEAD ? n : KA_MAX_HEAD) };
-    ka__fields f = { .h = h };
+    ka__fields f = { .h = h, .request = true };
     memset(h, 0, sizeof *h);
     h->length = -1;
     int r = ka__request_line(&c, h);
@@ -2097,9 +2111,9 @@ ptrdiff_t ka_chunked_decode(ka_chunked *d, char *p, size_t n, size_t *used)
         int next = ka__chunk_byte(d, p[in++]);
         if (next < 0) return next;
         d->state = (uint8_t)next;
-        d->line++;      /* the bytes since the last data: one line and its neighbours, or all trailers */
-        if (next == KA__DATA) d->line = 0;
-        if (next < KA__TRAILER && d->line > KA_MAX_CHUNK_LINE) return KA_ESYNTAX;
+        d->line++;      /* the bytes of this line, or of all trailers */
+        if (next == KA__DATA || next == KA__SIZE) d->line = 0;
+        if (next < KA__SIZE_LF && d->line > KA_MAX_CHUNK_LINE) return KA_ESYNTAX;
         if (d->line > KA_MAX_HEAD) return KA_ENOSPC;
     }
     *used = in;
@@ -2264,7 +2278,7 @@ static bool ka__box_empty(ka__box *b) { return atomic_load(&b->head) == b->read;
    behind what is left of an unfinished request; answers are rendered into another one and leave in one
    send for all that go to the same connection in a row. Only what is unfinished on either side is kept. */
 
-enum { KA__READ_BYTES = 16384, KA__WRITE_BYTES = 65536, KA__ACCEPTS = 64, KA__EVENTS = 256, KA__RETRY_ACCEPT_MS = 100 };
+enum { KA__READ_BYTES = 16384, KA__WRITE_BYTES = 65536, KA__ACCEPTS = 64, KA__ACCEPT_AGAIN_MS = 100, KA__YOUNG_MS = 100 };
 enum { KA__SCRATCH = KA__READ_BYTES + KA_MAX_HEAD + KA_MAX_BODY };
 
 /* The shortest request has 16 bytes ("A / HTTP/1.0" CRLF CRLF) and makes a record of 48, so no scratch
@@ -2297,6 +2311,7 @@ enum { KA__IDLE, KA__REQUEST, KA__STALL, KA__LINGER, KA__TIMED, KA__UNTIMED = KA
 static const int ka__time_limit[KA__TIMED] = { KA_IDLE_MS, KA_REQUEST_MS, KA_STALL_MS, KA_LINGER_MS };
 
 #define KA__NIL UINT32_MAX
+enum { KA__MAX_CONNS = 1 << 24 };      /* of one worker: a connection's number is worker: 8 | place: 24 | generation: 32 */
 
 /* An answer that came before its turn. */
 typedef struct ka__early { struct ka__early *next; ka__record r; } ka__early;
@@ -2317,7 +2332,6 @@ typedef struct {
     bool       open;
     bool       last;                 /* no further request will be read from it */
     bool       linger;               /* read on for a while after the last answer, then close */
-    bool       lingering;
     bool       expects;              /* waits for 100 Continue */
 } ka__conn;
 
@@ -2359,7 +2373,7 @@ static uint64_t ka__conn_number(const ka__worker *w, const ka__conn *c)
 /* The connection of that number, or NULL if it has gone. */
 static ka__conn *ka__conn_find(ka__worker *w, uint64_t number)
 {
-    uint32_t place = (uint32_t)(number >> 32) & 0xFFFFFF;
+    uint32_t place = (uint32_t)(number >> 32) % KA__MAX_CONNS;
     if (place >= w->conns_n) return NULL;
     ka__conn *c = &w->conns[place];
     return c->open && c->generation == (uint32_t)number ? c : NULL;
@@ -2397,7 +2411,7 @@ static ka__conn *ka__conn_place(ka__worker *w)
 {
     if (w->free_head == KA__NIL) {
         uint32_t n = w->conns_n ? w->conns_n * 2 : 64;
-        if (n > 1u << 24) return NULL;
+        if (n > KA__MAX_CONNS) return NULL;
         ka__conn *more = ka__resize(w->conns, n, sizeof *more);
         if (!more) return NULL;
         memset(more + w->conns_n, 0, (n - w->conns_n) * sizeof *more);
@@ -2416,6 +2430,8 @@ static void ka__free_wiped(void *p, size_t n)
     ka__free(p);
 }
 
+static void ka__early_free(ka__early *e) { ka__free_wiped(e, offsetof(ka__early, r) + e->r.size); }
+
 static void ka__conn_open(ka__worker *w, ka__conn *c, ka__sock sock)
 {
     uint32_t generation = c->generation;
@@ -2432,7 +2448,10 @@ static void ka__conn_open(ka__worker *w, ka__conn *c, ka__sock sock)
 
 static void ka__conn_close(ka__worker *w, ka__conn *c)
 {
-    if (w->out_conn == ka__place(w, c)) w->out_conn = KA__NIL;
+    if (w->out_conn == ka__place(w, c)) {
+        ka_wipe(w->out, w->out_n);
+        w->out_conn = KA__NIL;
+    }
     ka__untime(w, c);
     if (c->watched != KA__UNWATCHED) ka__poller_set(&w->sleeper.poller, c->sock, ka__token(w, c), c->watched, KA__UNWATCHED);
     ka__sock_close(c->sock);
@@ -2440,7 +2459,7 @@ static void ka__conn_close(ka__worker *w, ka__conn *c)
     ka__free_wiped(c->out, c->out_n);
     for (ka__early *e = c->early, *next; e; e = next) {
         next = e->next;
-        ka__free_wiped(e, sizeof *e - sizeof e->r + e->r.size);
+        ka__early_free(e);
     }
     c->early = NULL;
     c->in = c->out = NULL;
@@ -2499,14 +2518,13 @@ static void ka__conn_settle(ka__worker *w, ka__conn *c)
     if (c->out) {                      /* who doesn't read isn't read from */
         ka__time(w, c, KA__STALL);
         ka__conn_watch(w, c, KA__OUT);
-    } else if (c->last && !answered) {
+    } else if ((c->last && !answered) || c->seq_in - c->seq_out >= KA_MAX_PIPELINED) {
         ka__untime(w, c);
         ka__conn_watch(w, c, 0);
     } else if (c->last && !c->linger && ka__sock_waiting(c->sock) == 0) {
         ka__conn_close(w, c);
     } else if (c->last) {              /* closing with bytes unread would reset the connection under the answer */
-        if (!c->lingering) ka__sock_end(c->sock);
-        c->lingering = true;
+        if (c->timed != KA__LINGER) ka__sock_end(c->sock);
         ka__time(w, c, KA__LINGER);
         ka__conn_watch(w, c, KA__IN);
     } else if (w->draining && answered && !c->in && ka__sock_waiting(c->sock) == 0) {
@@ -2630,7 +2648,7 @@ static void ka__answer(ka__worker *w, ka__conn *c, const ka__record *r)
 /* Keep an answer until its turn has come. */
 static void ka__early_put(ka__worker *w, ka__conn *c, const ka__record *r)
 {
-    ka__early *e = ka__resize(NULL, sizeof *e + r->size - sizeof *r, 1);
+    ka__early *e = ka__resize(NULL, offsetof(ka__early, r) + r->size, 1);
     if (!e) {                          /* without this one, none after it can be given */
         ka__conn_close(w, c);
         return;
@@ -2664,7 +2682,7 @@ static void ka__on_reply(ka__worker *w, const ka__record *r)
     ka__answer(w, c, r);
     while (c->open && (e = ka__early_take(c)) != NULL) {
         ka__answer(w, c, &e->r);
-        ka__free_wiped(e, sizeof *e - sizeof e->r + e->r.size);
+        ka__early_free(e);
     }
 }
 
@@ -2762,21 +2780,24 @@ static void ka__keep_unread(ka__worker *w, ka__conn *c)
 static void ka__conn_read(ka__worker *w, ka__conn *c)
 {
     ptrdiff_t got = ka__sock_recv(c->sock, w->in + c->in_n, KA__READ_BYTES);
-    if (got == KA_EAGAIN || (got > 0 && c->lingering)) return;
-    if (got < 0 || c->lingering) {
+    bool lingering = c->timed == KA__LINGER;
+    if (got == KA_EAGAIN || (got > 0 && lingering)) return;
+    if (got < 0 || lingering) {
         ka__conn_close(w, c);
         return;
     }
     if (got == 0) {                    /* half-closed: what was asked is still answered */
         c->last = true;
         c->linger = false;
+    } else {
+        uint32_t before = c->seq_in;
+        if (c->in_n) memcpy(w->in, c->in, c->in_n);
+        w->in_at = 0;
+        w->in_n = c->in_n + (uint32_t)got;
+        while (!c->last && ka__request(w, c)) {}
+        if (c->seq_in != before) ka__untime(w, c);      /* what follows a whole request is timed anew */
+        ka__keep_unread(w, c);
     }
-    if (c->in_n) memcpy(w->in, c->in, c->in_n);
-    w->in_at = 0;
-    w->in_n = c->in_n + (uint32_t)got;
-    while (!c->last && ka__request(w, c)) {}
-    if (w->in_at) ka__untime(w, c);    /* what follows a whole request is timed anew */
-    if (got > 0) ka__keep_unread(w, c);
     ka__conn_settle(w, c);
 }
 
@@ -2808,14 +2829,18 @@ static void ka__conn_event(ka__worker *w, ka__conn *c)
 
 /* ---- accepting ---- */
 
-static void ka__listeners_watch(ka__worker *w, bool watch)
+/* Watch all listeners, or none; false if the poller has no room for one. */
+static bool ka__listeners_watch(ka__worker *w, bool watch)
 {
+    bool all = true;
     for (uint32_t i = 0; i < KA_MAX_LISTENERS; i++) {
         ka__listener *l = &w->listeners[i];
         if (!l->open || l->watched == watch) continue;
         int from = watch ? KA__UNWATCHED : KA__IN, to = watch ? KA__IN | KA__SHARED : KA__UNWATCHED;
         if (ka__poller_set(&w->sleeper.poller, l->sock, i, from, to) == KA_OK) l->watched = watch;
+        else all = false;
     }
+    return all;
 }
 
 /* Accept no more until a connection ends, or for a moment: one may fall idle, and other workers or
@@ -2824,8 +2849,14 @@ static void ka__accept_pause(ka__worker *w)
 {
     w->accept_paused = true;
     w->place_freed = false;
-    w->accept_again_ms = w->now_ms + KA__RETRY_ACCEPT_MS;
+    w->accept_again_ms = w->now_ms + KA__ACCEPT_AGAIN_MS;
     ka__listeners_watch(w, false);
+}
+
+static void ka__accept_resume(ka__worker *w)
+{
+    w->accept_paused = false;
+    if (!ka__listeners_watch(w, true)) ka__accept_pause(w);
 }
 
 /* Close the connection that has been idle longest; not one that has bytes waiting, nor one so young that
@@ -2835,7 +2866,7 @@ static bool ka__evict(ka__worker *w)
     uint32_t place = w->list[KA__IDLE].head;
     for (int i = 0; i < KA__ACCEPTS && place != KA__NIL; i++, place = w->conns[place].next) {
         ka__conn *c = &w->conns[place];
-        if (c->due_ms - KA_IDLE_MS > w->now_ms - KA__RETRY_ACCEPT_MS) return false;
+        if (c->due_ms - KA_IDLE_MS > w->now_ms - KA__YOUNG_MS) return false;
         if (ka__sock_waiting(c->sock) > 0) continue;
         ka__conn_close(w, c);
         return true;
@@ -2861,7 +2892,7 @@ static void ka__accept(ka__worker *w, ka__listener *l, int most)
         } else if (r == KA_ELIMIT && !evicted && ka__evict(w)) {
             evicted = true;
         } else if (r != KA_EOFFLINE) {
-            if (r == KA_ELIMIT) ka__box_put(&w->up, KA__CROWDED, 0);
+            if (r == KA_ELIMIT && ka__box_room(&w->up, KA__UP_RESERVE)) ka__box_put(&w->up, KA__CROWDED, 0);
             ka__accept_pause(w);
         }
     }
@@ -2874,13 +2905,7 @@ static void ka__on_listen(ka__worker *w, ka__record *r)
     ka__listener *l = &w->listeners[r->seq];
     int port = 0, error = ka__sock_listen(ka__payload(r), (int)r->a, &l->sock, &port), code = ka__os_code();
     l->open = error == KA_OK;
-    ka__listeners_watch(w, !w->accept_paused);
-    if (l->open && !l->watched && !w->accept_paused) {
-        error = KA_ELIMIT;
-        code = ka__os_code();
-        l->open = false;
-        ka__sock_close(l->sock);
-    }
+    if (!w->accept_paused) ka__accept_resume(w);
     ka__record *up = ka__box_put(&w->up, KA_LISTENING, 0);
     KA_ASSERT(up && "KA__UP_RESERVE");
     up->seq = r->seq;
@@ -2895,13 +2920,13 @@ static void ka__on_adopt(ka__worker *w, const ka__record *r)
     ka__listener *l = &w->listeners[r->seq];
     l->sock = (ka__sock)r->conn;
     l->open = true;
-    ka__listeners_watch(w, !w->accept_paused);
+    if (!w->accept_paused) ka__accept_resume(w);
 }
 
 static void ka__on_drain(ka__worker *w)
 {
-    for (int i = 0; i < KA_MAX_LISTENERS; i++)
-        if (w->listeners[i].open) ka__accept(w, &w->listeners[i], KA_BACKLOG);      /* who has connected is served */
+    ka__accept_resume(w);              /* who has connected is served, as far as there are descriptors */
+    for (int i = 0; i < KA_MAX_LISTENERS; i++) ka__accept(w, &w->listeners[i], KA_BACKLOG);
     ka__listeners_watch(w, false);
     for (int i = 0; i < KA_MAX_LISTENERS; i++) w->listeners[i].open = false;
     w->accept_paused = false;
@@ -2988,7 +3013,6 @@ static void ka__publish_up(ka__worker *w)
 static void ka__sockets(ka__worker *w)
 {
     uint32_t tokens[KA__EVENTS];
-    bool full = false;
     atomic_store(&w->sleeper.asleep, 1);
     uint32_t n = ka__box_empty(&w->down) ? (uint32_t)ka__poller_wait(&w->sleeper.poller, tokens, KA__EVENTS, ka__patience(w)) : 0;
     atomic_store(&w->sleeper.asleep, 0);
@@ -2998,17 +3022,13 @@ static void ka__sockets(ka__worker *w)
         uint32_t token = tokens[(i + w->turn) % n];
         if (token < KA_MAX_LISTENERS) continue;
         ka__conn *c = &w->conns[token - KA_MAX_LISTENERS];
-        if (c->watched == KA__IN && !ka__box_room(&w->up, KA__UP_RESERVE)) full = true;
-        else ka__conn_event(w, c);
+        if (c->watched != KA__IN || ka__box_room(&w->up, KA__UP_RESERVE)) ka__conn_event(w, c);
     }
     for (uint32_t i = 0; i < n; i++)
         if (tokens[i] < KA_MAX_LISTENERS) ka__accept(w, &w->listeners[tokens[i]], KA__ACCEPTS);
-    if (w->accept_paused && (w->place_freed || w->now_ms >= w->accept_again_ms)) {
-        w->accept_paused = false;
-        ka__listeners_watch(w, true);
-    }
+    if (w->accept_paused && (w->place_freed || w->now_ms >= w->accept_again_ms)) ka__accept_resume(w);
     ka__publish_up(w);
-    if (full) ka_sleep_ms(1);
+    if (!ka__box_room(&w->up, KA__UP_RESERVE)) ka_sleep_ms(1);
 }
 
 static void ka__worker_run(void *arg)
@@ -3282,7 +3302,7 @@ static bool ka__fields_valid(const char *fields)
 int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fields, const void *body, size_t n)
 {
     size_t fields_n = fields ? strlen(fields) : 0, worker = (size_t)(ev->conn >> 56);
-    if (status < 200 || status > 599 || worker >= (size_t)s->workers_n) return KA_EINVAL;
+    if (ev->kind != KA_REQUEST || status < 200 || status > 599 || worker >= (size_t)s->workers_n) return KA_EINVAL;
     if (n > 0 && (status == 204 || status == 304)) return KA_EINVAL;
     if (n > KA_MAILBOX / 4 || fields_n > KA_MAILBOX / 4 - n) return KA_ENOSPC;
     if (fields && !ka__fields_valid(fields)) return KA_EINVAL;
@@ -3363,7 +3383,8 @@ void ka_server_free(ka_server *s)
        slot   { hash: 32 | place: 32 }      place: segment and offset in units of 8 bytes, plus 1; 0 is empty
        record { digest: 32 bytes | expiry: u32 | n: u16 | ID: n bytes }, padded to 8 */
 
-enum { KA__SHARDS = 1024, KA__SEGMENT_BYTES = 1 << 18, KA__UNITS = KA__SEGMENT_BYTES / 8 };
+/* KA__EXPIRE_AT_ONCE: more go than come, so the expired ones never pile up. */
+enum { KA__EXPIRE_AT_ONCE = 8, KA__SHARDS = 1024, KA__SEGMENT_BYTES = 1 << 18, KA__UNITS = KA__SEGMENT_BYTES / 8 };
 _Static_assert(KA_MAX_ID <= 65535, "a record has 16 bits for the length of its ID");
 
 struct ka__shard { uint64_t *slots; uint32_t capacity, used; };
@@ -3536,9 +3557,9 @@ int ka_keyring_issue(ka_keyring *k, ka_str id, int64_t now_ms, char key[KA_KEY_T
 {
     unsigned char raw[KA_KEY_BYTES], digest[32];
     if (id.n == 0 || id.n > KA_MAX_ID) return KA_EINVAL;
-    if (k->epoch_ms == 0) k->epoch_ms = now_ms;
+    if (k->back == KA__NIL) k->epoch_ms = now_ms;
     uint32_t now_s = ka__key_clock(k, now_ms);
-    ka__keys_expire(k, now_s, 8);      /* more than one comes, so the expired ones never pile up */
+    ka__keys_expire(k, now_s, KA__EXPIRE_AT_ONCE);
     if (k->count >= k->max_keys) return KA_EFULL;
     int r = ka_random(raw, sizeof raw);
     if (r < 0) return r;
@@ -3554,9 +3575,10 @@ ka_str ka_keyring_find(const ka_keyring *k, ka_str key, int64_t now_ms)
 {
     const ka_str none = { NULL, 0 };
     unsigned char raw[KA_KEY_BYTES], digest[32];
-    if (key.n != KA_KEY_TEXT || ka_b64_decode(raw, sizeof raw, key.p, key.n) != KA_KEY_BYTES) return none;
-    ka_sha256(digest, raw, sizeof raw);
+    bool key_like = key.n == KA_KEY_TEXT && ka_b64_decode(raw, sizeof raw, key.p, key.n) == KA_KEY_BYTES;
+    if (key_like) ka_sha256(digest, raw, sizeof raw);
     ka_wipe(raw, sizeof raw);
+    if (!key_like) return none;
     const struct ka__shard *shard = ka__shard_of(k, digest);
     if (shard->capacity == 0) return none;
     uint64_t slot = shard->slots[ka__slot_find(k, shard, digest)];
@@ -3587,11 +3609,11 @@ static int ka__answer_ask(ka_keyring *k, ka_str value, int64_t now_ms, char *tex
 
 static int ka__answer_login(ka_keyring *k, ka_str value, int64_t now_ms, char *text, size_t *n)
 {
-    char key[KA_MAX_BODY];
-    ptrdiff_t size = ka_percent_decode(key, sizeof key, value);
-    if (size <= 0) return ka__answer_text(text, n, 400, "wrong_query");
-    ka_str id = ka_keyring_find(k, (ka_str){ key, (size_t)size }, now_ms);
-    ka_wipe(key, (size_t)size);
+    char key[KA_KEY_TEXT];
+    if (value.n == 0) return ka__answer_text(text, n, 400, "wrong_query");
+    ptrdiff_t size = ka_percent_decode(key, sizeof key, value);      /* KA_E...: malformed, or too long for a key */
+    ka_str id = ka_keyring_find(k, (ka_str){ key, size > 0 ? (size_t)size : 0 }, now_ms);
+    ka_wipe(key, sizeof key);
     if (!id.p) return ka__answer_text(text, n, 403, "wrong_key");
     memcpy(text, id.p, id.n);
     *n = id.n;
@@ -3615,17 +3637,23 @@ int ka_auth_answer(ka_keyring *k, const ka_event *ev, char text[KA_MAX_ANSWER], 
 
    One request at a time on one connection, blocking, each attempt under a deadline. */
 
-void ka_client_close(ka_client *c)
+static void ka__client_drop(ka_client *c)
 {
     if (c->open) ka__sock_close((ka__sock)c->sock);
     c->open = false;
+}
+
+void ka_client_close(ka_client *c)
+{
+    ka__client_drop(c);
+    ka_wipe(c->buf, sizeof c->buf);      /* a key came by */
 }
 
 /* Note the system's code, close, and pass an error on. */
 static int ka__client_failed(ka_client *c, int error)
 {
     c->os_error = ka__os_code();
-    ka_client_close(c);
+    ka__client_drop(c);
     return error;
 }
 
@@ -3644,6 +3672,7 @@ static int ka__client_connect(ka_client *c, int64_t until)
     ka__sock s;
     if (c->open) return KA_OK;
     int r = ka__sock_connect(c->ip, c->port, &s);
+    if (r == KA_EADDR || r == KA_EINUSE) r = KA_EOFFLINE;      /* no port is free here: that passes */
     if (r < 0 && r != KA_EAGAIN) return ka__client_failed(c, r);
     c->sock = s;
     c->open = true;
@@ -3735,7 +3764,7 @@ static int ka__client_attempt(ka_client *c, const char *body, size_t size, ka_st
     if (head < 0) return (int)head;
     ptrdiff_t length = ka__client_body(c, &h, (size_t)head, n, until);
     if (length < 0) return (int)length;
-    if (!h.keep_alive || (h.length < 0 && !h.chunked)) ka_client_close(c);
+    if (!h.keep_alive || (h.length < 0 && !h.chunked)) ka__client_drop(c);
     *answer = (ka_str){ c->buf + head, (size_t)length };
     return h.status;
 }
@@ -3753,7 +3782,7 @@ int ka_client_post(ka_client *c, const char *body, size_t n, ka_str *answer)
         if (until > end) until = end;
         r = ka__client_attempt(c, body, n, answer, until);
         if (r != KA_EOFFLINE && r != KA_ETIME) return r;
-        ka_client_close(c);
+        ka__client_drop(c);
         if (ka_now_ms() + delay >= end) return KA_EOFFLINE;
         if (c->on_miss) c->on_miss(c->arg, misses, delay, r);
         ka_sleep_ms(delay);

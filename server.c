@@ -84,11 +84,12 @@ static int parse(options *o, int argc, char **argv)
 
 static int cannot_listen(const options *o, const ka_event *ev)
 {
+    bool loopback = strncmp(o->ip, "127.", 4) == 0;
     switch (ev->error) {
     case KA_EINUSE: return fail(EXIT_SYSTEM, "%s:%lld is taken by another program; stop that one, or choose another --port", o->ip, o->port);
-    case KA_EADDR:  return fail(EXIT_SYSTEM, "%s is not an address of this machine%s", o->ip, strncmp(o->ip, "127.", 4) ? "" :
-                                "; on macOS add it first: sudo ifconfig lo0 alias 127.0.0.2 up");
-    case KA_EPERM:  return fail(EXIT_SYSTEM, "%s:%lld: not permitted; ports below 1024 are for root", o->ip, o->port);
+    case KA_EADDR:  return fail(EXIT_SYSTEM, "%s is not an address of this machine%s%s%s", o->ip, loopback ? "; on macOS add it first: sudo ifconfig lo0 alias " : "",
+                                loopback ? o->ip : "", loopback ? " up" : "");
+    case KA_EPERM:  return fail(EXIT_SYSTEM, "%s:%lld: not permitted; choose a port from 1024 up", o->ip, o->port);
     default:        return fail(EXIT_SYSTEM, "cannot listen on %s:%lld: %s (system error %d)", o->ip, o->port,
                                 ka_error_text(ev->error), ev->os_error);
     }
