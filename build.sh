@@ -14,29 +14,41 @@ build() {
     for f; do [ ! -f "$f.c" ] || ${CC:-cc} $warn ${CFLAGS:--O2} -I. -pthread -o "$f" "$f.c"; done
 }
 
-case "${1:-build}" in
+need() {
+    for f; do [ -f "$f.c" ] || { echo "build.sh: '$word' needs $f.c, which is not in this folder" >&2; exit 1; }; done
+}
+
+word=${1:-build}
+case "$word" in
 build)
     build server client ;;
 run)
+    need server client
     build server client
     ./server & pid=$!
     trap 'kill $pid 2>/dev/null; wait $pid' EXIT
-    sleep 1 && kill -0 $pid      # it has said why, if it could not listen
+    sleep 1; kill -0 $pid 2>/dev/null || exit 1      # it has said why it could not listen
     ./client 127.0.0.2 9999 ;;
 test)
+    need server client test
     build server client test examples/quickstart
     ./test ;;
 win)
     for f in server client test; do
-        ${MINGW:-x86_64-w64-mingw32-gcc} $warn -O2 -static -o $f.exe $f.c -lws2_32 -lbcrypt -liphlpapi
+        [ ! -f $f.c ] || ${MINGW:-x86_64-w64-mingw32-gcc} $warn -O2 -static -o $f.exe $f.c -lws2_32 -lbcrypt -liphlpapi
     done ;;
 dist)
-    rm -rf keyauth && mkdir -p keyauth/server keyauth/client
-    for f in server client; do cp $f.c keyauth.h build.sh build.bat README.md keyauth/$f; done
-    tar -czf keyauth.tar.gz keyauth && rm -rf keyauth
+    need server client
+    tmp=$(mktemp -d)
+    for f in server client; do
+        mkdir -p "$tmp/keyauth/$f"
+        cp $f.c keyauth.h build.sh build.bat README.md "$tmp/keyauth/$f"
+    done
+    tar -czf keyauth.tar.gz -C "$tmp" keyauth
+    rm -r "$tmp"
     echo keyauth.tar.gz ;;
 clean)
-    rm -f server client test *.exe keyauth.tar.gz examples/quickstart ;;
+    rm -f server client test server.exe client.exe test.exe keyauth.tar.gz examples/quickstart ;;
 *)
     sed -n '2,8s/^# //p' "$0" >&2
     exit 2 ;;

@@ -15,7 +15,8 @@ enum {
 
 static const char usage[] =
     "usage: client [--give-up SECONDS] IP PORT\n"
-    "       client ID\n"
+    "       client ID          (64 bytes as 88 characters of base64, as the restart passes it on)\n"
+    "       client --help | --version\n"
     "\n"
     "Asks the server at IP:PORT for a key and logs in with it. If the server knows the ID again, the\n"
     "program restarts as `client ID`, which prints the ID and ends. If the ID is wrong, the server's\n"
@@ -62,7 +63,7 @@ static int post(ka_client *c, int64_t end, const char *name, ka_str value, ka_st
 static int post_failed(const ka_client *c, int error)
 {
     switch (error) {
-    case KA_EOFFLINE: return fail(EXIT_NETWORK, "%s:%d is offline; gave up", c->ip, c->port);
+    case KA_EOFFLINE: return fail(EXIT_NETWORK, "gave up: %s:%d is offline, or does not answer", c->ip, c->port);
     case KA_EINVAL:   return fail(EXIT_USAGE, "%s: a numeric IPv4 address is needed, such as 127.0.0.2", c->ip);
     case KA_EPROTO:   return fail(EXIT_PROTOCOL, "%s:%d does not answer in HTTP", c->ip, c->port);
     default:          return fail(EXIT_NETWORK, "cannot connect to %s:%d: %s (system error %d)", c->ip, c->port,
@@ -77,7 +78,7 @@ static int kill_server(ka_client *c)
     switch (r) {
     case KA_OK:        return fail(EXIT_KILLED, "wrong ID: killed the server, process %lld", (long long)pid);
     case KA_ENOTFOUND: return fail(EXIT_NOT_KILLED, "wrong ID: no process behind %s:%d is to be found on this machine; nothing killed", c->ip, c->port);
-    case KA_EINUSE:    return fail(EXIT_NOT_KILLED, "wrong ID: more than one process holds the connection; nothing killed");
+    case KA_EINUSE:    return fail(EXIT_NOT_KILLED, "wrong ID: more than one process holds its sockets; nothing killed");
     case KA_EPERM:     return fail(EXIT_NOT_KILLED, "wrong ID: the server is another user's process; nothing killed (run the client as that user, or as root)");
     case KA_EOFFLINE:  return fail(EXIT_NOT_KILLED, "wrong ID: the connection is closed, so it can't be told whose it was; nothing killed");
     case KA_ETIME:     return fail(EXIT_NOT_KILLED, "wrong ID: process %lld was told to end and has not yet", (long long)pid);

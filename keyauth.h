@@ -80,7 +80,7 @@ extern "C" {
    Configuration. Define any of these before the include, the same in every file that includes it. */
 
 #ifndef KADEF
-#define KADEF extern              /* linkage; `static` keeps all in your file (-Wno-unused-function) */
+#define KADEF extern              /* linkage; static __attribute__((unused)) keeps all in one file */
 #endif
 #ifndef KA_MAX_HEAD
 #define KA_MAX_HEAD 8192          /* bytes of a request line and its header fields: 414 or 431 beyond */
@@ -116,7 +116,8 @@ extern "C" {
 #define KA_BACKLOG 4096           /* connections that the system may hold before they are accepted */
 #endif
 #ifndef KA_MAILBOX
-#define KA_MAILBOX (1u << 20)     /* bytes of a ring, a power of two; two a worker */
+#define KA_MAILBOX (1u << 20)     /* bytes of a ring, two a worker: a power of two, at least 8 times
+                                     KA_MAX_HEAD + KA_MAX_BODY + 16384 */
 #endif
 #ifndef KA_MAX_ID
 #define KA_MAX_ID 256             /* bytes of an ID, percent-decoded */
@@ -133,7 +134,8 @@ extern "C" {
 #ifndef KA_RETRY_STEP_MS
 #define KA_RETRY_STEP_MS 5        /* every further wait is this much longer */
 #endif
-/* In the implementing file also, all or none: KA_MALLOC(n), KA_REALLOC(p, n), KA_FREE(p); KA_ASSERT(x). */
+/* In the implementing file also, all or none: KA_MALLOC(n), KA_REALLOC(p, n), KA_FREE(p); KA_ASSERT(x).
+   If what they call is declared by a system header that comes first, compile with -D_GNU_SOURCE. */
 
 enum {
     KA_MAX_WORKERS = 64,          /* a connection's number has 8 bits for its worker */
@@ -331,7 +333,7 @@ KADEF int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fie
 KADEF void ka_stop(ka_server *s);
 
 /* Call ka_stop(s) on SIGINT and SIGTERM (Windows: Ctrl+C, Ctrl+Break, closing the console). A second
-   one ends the process as if this had not been called. One server a process.
+   one ends the process as if this had not been called. SIGPIPE is ignored. One server a process.
      returns    KA_OK, or KA_EOS */
 KADEF int ka_stop_on_interrupt(ka_server *s);
 
@@ -406,7 +408,7 @@ KADEF int ka_client_post(ka_client *c, const char *body, size_t n, ka_str *answe
 KADEF void ka_client_close(ka_client *c);
 
 /* Kill the process at the other end of this client's connection, and it alone: it must hold that very
-   connection and the listening socket as well, and be the only one that does. It is held by a handle
+   connection and the listening socket as well, and share neither. It is held by a handle
    while it is looked at again, so a recycled PID is never hit; then SIGKILL (TerminateProcess), and a
    wait until it has gone.
      *pid       the process, where one was found, else 0
@@ -462,7 +464,7 @@ KADEF int ka_client_kill_server(ka_client *c, int64_t *pid);
 #  include <unistd.h>
 #  if defined(__linux__)
 #    if defined(_FEATURES_H) && !defined(__USE_GNU)
-#      error "keyauth.h: include it before any other header in the file that defines KEYAUTH_IMPLEMENTATION"
+#      error "keyauth.h: where KEYAUTH_IMPLEMENTATION is defined, include it before any other header, or compile with -D_GNU_SOURCE"
 #    endif
 #    include <ctype.h>
 #    include <dirent.h>
@@ -759,7 +761,17 @@ static int ka__error_of(int code)
     }
 }
 
-static int ka__os_start(void) { return KA_OK; }
+/* If 0, 1 or 2 was closed, a socket would get that number, and what is printed would go to the peer. Opened
+   for reading only: printing still fails, as it should. */
+static int ka__os_start(void)
+{
+    int fd;
+    do fd = open("/dev/null", O_RDONLY);
+    while (fd >= 0 && fd <= 2);
+    if (fd > 2) close(fd);
+    return KA_OK;
+}
+
 static void ka__sock_close(ka__sock s) { close(KA__FD(s)); }
 static void ka__sock_end(ka__sock s) { shutdown(KA__FD(s), SHUT_WR); }
 static void ka__sock_fail_fast(ka__sock s) { (void)s; }
@@ -1284,8 +1296,6 @@ typedef int ka__process;      /* a pidfd */
 #  define SYS_pidfd_open 434
 #endif
 
-enum { KA__HOLDS_CONNECTION = 1, KA__HOLDS_LISTENER = 2 };
-
 /* What /proc/net tells of a server: the inode of its end of our connection, and of what listens there. */
 enum { KA__MAX_OWN_LISTENERS = 16 };      /* sockets that listen on one port: several only with SO_REUSEPORT */
 typedef struct { unsigned long connection, listeners[KA__MAX_OWN_LISTENERS], uid; int listeners_n; } ka__inodes;
@@ -1316,10 +1326,10 @@ static void ka__inodes_read(ka__inodes *in, const char *table, const char *prefi
     fclose(f);
 }
 
-/* Which of these sockets are in a table of descriptors, /proc/PID/fd? */
-static int ka__inodes_held(const ka__inodes *in, const char *folder)
+/* Which of these sockets are in a table of descriptors, /proc/PID/fd? Bit 0: the connection; the others: listeners. */
+static uint32_t ka__inodes_held(const ka__inodes *in, const char *folder)
 {
-    int held = 0;
+    uint32_t held = 0;
     DIR *d = opendir(folder);
     if (!d) return 0;
     for (struct dirent *e; (e = readdir(d)) != NULL; ) {
@@ -1329,9 +1339,9 @@ static int ka__inodes_held(const ka__inodes *in, const char *folder)
         if (n < 0) continue;
         link[n] = 0;
         if (sscanf(link, "socket:[%lu]", &inode) != 1) continue;
-        if (inode == in->connection) held |= KA__HOLDS_CONNECTION;
+        if (inode == in->connection) held |= 1;
         for (int i = 0; i < in->listeners_n; i++)
-            if (inode == in->listeners[i]) held |= KA__HOLDS_LISTENER;
+            if (inode == in->listeners[i]) held |= 2u << i;
     }
     closedir(d);
     return held;
@@ -1339,11 +1349,11 @@ static int ka__inodes_held(const ka__inodes *in, const char *folder)
 
 /* The same for a process: its main table, and those of threads that have one of their own (unshare(2),
    CLONE_FILES), which kcmp(2) tells apart. */
-static int ka__process_holds(const ka__inodes *in, const char *pid)
+static uint32_t ka__process_holds(const ka__inodes *in, const char *pid)
 {
     char folder[96];
     snprintf(folder, sizeof folder, "/proc/%.20s/fd", pid);
-    int held = ka__inodes_held(in, folder);
+    uint32_t held = ka__inodes_held(in, folder);
     snprintf(folder, sizeof folder, "/proc/%.20s/task", pid);
     DIR *d = opendir(folder);
     if (!d) return held;
@@ -1369,13 +1379,21 @@ static int ka__owner_find(const ka__pair *pair, int64_t *pid)
     DIR *d = opendir("/proc");
     if (!d) return KA_EOS;
     int r = KA_ENOTFOUND;
+    uint32_t owned = 0, others = 0;
     for (struct dirent *e; (e = readdir(d)) != NULL; ) {
         if (!isdigit((unsigned char)e->d_name[0])) continue;
-        if (ka__process_holds(&in, e->d_name) != (KA__HOLDS_CONNECTION | KA__HOLDS_LISTENER)) continue;
-        r = *pid ? KA_EINUSE : KA_OK;
+        uint32_t held = ka__process_holds(&in, e->d_name);
+        bool owner = (held & 1) && (held & ~1u);
+        if (!owner || r != KA_ENOTFOUND) {      /* a child, a parent, or Wine's server, which holds sockets for others */
+            others |= held;
+            continue;
+        }
+        r = KA_OK;
+        owned = held;
         *pid = atol(e->d_name);
     }
     closedir(d);
+    if (owned & others) return KA_EINUSE;
     return r == KA_ENOTFOUND && geteuid() != 0 && in.uid != geteuid() ? KA_EPERM : r;
 }
 
@@ -1564,6 +1582,7 @@ static int ka__interrupts_catch(void (*run)(void))
     a.sa_flags = 0;                        /* no SA_RESTART: what waits shall look up */
     sigemptyset(&a.sa_mask);
     ka__interrupt_run = run;
+    signal(SIGPIPE, SIG_IGN);              /* who reads what we print may end before us */
     return sigaction(SIGINT, &a, NULL) == 0 && sigaction(SIGTERM, &a, NULL) == 0 ? KA_OK : KA_EOS;
 }
 #endif

@@ -22,7 +22,7 @@ static const char usage[] =
     "  --port PORT     the port, 9999 unless told; 0 lets the system choose one\n"
     "  --wrong         answer every login with an ID that is not the right one\n"
     "  --max-keys N    keep at most N keys (1000000 unless told), then say server_full\n"
-    "  --ttl SECONDS   forget a key so long after it was asked for, to the second; 0, as unless told: never\n"
+    "  --ttl SECONDS   forget a key after so long, and less than a second more; 0, unless told: never\n"
     "  --workers N     run HTTP in N threads, 1 to 64; 1 unless told\n"
     "  --stats         show keys, connections and requests/s on stderr, every second\n"
     "\n"
@@ -107,7 +107,7 @@ static void show_stats(ka_server *s, const ka_keyring *keys, int64_t now_ms)
     double seconds = last_ms ? (double)(now_ms - last_ms) / 1000 : 1;
     snprintf(line, sizeof line, "%llu keys, %llu connections, %.0f requests/s", (unsigned long long)keys->count,
              (unsigned long long)st.connections, (double)(st.requests - last_requests) / seconds);
-    if (ka_is_terminal(2)) fprintf(stderr, "\r%-70s", line);
+    if (ka_is_terminal(2)) fprintf(stderr, "\r%-59s", line);
     else fprintf(stderr, "%s\n", line);
     fflush(stderr);
     last_ms = now_ms;
@@ -130,8 +130,9 @@ static int serve(const options *o, ka_server *s, ka_keyring *keys)
 {
     char text[KA_MAX_ANSWER];
     int status = EXIT_STOPPED, r;
+    bool listening = false;
     for (ka_event ev; (r = ka_wait(s, &ev, o->stats ? 1000 : -1)) == KA_OK || r == KA_ETIME; ) {
-        if (o->stats) show_stats(s, keys, ka_now_ms());
+        if (o->stats && listening) show_stats(s, keys, ka_now_ms());
         if (r == KA_ETIME) continue;
         if (ev.kind == KA_LISTENING) {
             if (ev.error) {
@@ -141,6 +142,7 @@ static int serve(const options *o, ka_server *s, ka_keyring *keys)
             }
             printf("listening on %s:%d\n", o->ip, ev.port);
             fflush(stdout);
+            listening = true;
         } else {
             size_t n;
             int http = answer(o, keys, &ev, text, &n);

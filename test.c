@@ -1758,6 +1758,24 @@ static void test_command_lines(void)
     }
 }
 
+/* With stderr closed, no socket takes its number: what is printed must not go to the peer. */
+static void test_closed_stderr(void)
+{
+#ifdef _WIN32
+    skip("closed stderr", "no numbers to take");
+#else
+    process server, client;
+    char port[8], line[128];
+    if (!server_start(&server, port, NULL, NULL)) return;
+    snprintf(line, sizeof line, "exec ./client %s %s 2>&-", SERVER_IP, port);
+    START(&client, "/bin/sh", "-c", line);
+    int status = process_wait(&client, PATIENCE_MS);
+    CHECK(status == 0 && prints_one_id(&client), "client: status %d, %s", status, output(&client, "out"));
+    process_end(&client);
+    process_end(&server);
+#endif
+}
+
 static void test_server_options(void)
 {
     process server, second;
@@ -1781,6 +1799,7 @@ static void test_server_options(void)
     n = server_start(&server, port, "--stats", NULL);
     post(n, "ask_key=a");
     await_output(&server, "err", "1 keys, ");
+    CHECK(strcmp(output(&server, "out"), "") != 0, "one line on stdout all the same");
     process_end(&server);
 
     n = server_start(&server, port, "--workers", "4");
@@ -1928,14 +1947,23 @@ int main(int argc, char **argv)
         { "server out of memory", test_server_out_of_memory }, { "retries", test_retries }, { "client reads", test_client_reads },
         { "no suicide", test_no_suicide }, { "handshake", test_handshake }, { "kill", test_kill },
         { "offline, then online", test_offline_then_online }, { "client protocol", test_client_protocol },
-        { "command lines", test_command_lines }, { "server options", test_server_options }, { "interrupt", test_interrupt },
+        { "command lines", test_command_lines }, { "server options", test_server_options }, { "closed stderr", test_closed_stderr }, { "interrupt", test_interrupt },
         { "backlog", test_interrupt_backlog },
         { "descriptor limit", test_descriptor_limit },
     };
-    if (ka__os_start() < 0) return 1;
+    FILE *program = fopen(PROGRAM("server"), "rb"), *output_file = fopen(".test-writable", "wb");
+    if (!program || !output_file || ka__os_start() < 0) {
+        fprintf(stderr, "test: run it in a folder with server and client in which it can write, by ./build.sh test\n");
+        return 2;
+    }
+    fclose(program);
+    fclose(output_file);
+    remove(".test-writable");
+    int ran = 0;
     for (size_t i = 0; i < COUNT(tests); i++) {
         if (argc > 1 && !strstr(tests[i].name, argv[1])) continue;      /* ./test NAME runs those alone */
         topic = tests[i].name;
+        ran++;
         int before = passed, broken = failed;
         int64_t start = ka_now_ms();
         tests[i].run();
@@ -1943,6 +1971,10 @@ int main(int argc, char **argv)
         fflush(stdout);
     }
     processes_end();
+    if (!ran) {
+        fprintf(stderr, "test: no test has \"%s\" in its name\n", argv[1]);
+        return 2;
+    }
     printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped);
     return failed > 0;
 }
