@@ -1165,7 +1165,7 @@ enum { KA__OWNER_MS = 1000, KA__OWNER_STEP_MS = 20, KA__KILL_MS = 5000 };      /
    ka__owner_find    the one process that holds both the far end of a connection and the socket that
                      listens there; KA_OK, KA_ENOTFOUND, KA_EINUSE (several do), KA_EPERM
    ka__process_open  a handle of a process, so that its PID can't come to mean another one
-   ka__process_end   kill it, wait for its end (ms at most), close the handle; KA_OK, KA_EPERM, KA_ETIME */
+   ka__process_end   kill it, and wait for its end (ms at most); KA_OK, KA_EPERM, KA_ETIME */
 
 /* Windows joins the arguments into one line; these characters mean nothing to it. */
 static bool ka__restart_arg(const char *arg)
@@ -1239,7 +1239,6 @@ static int ka__process_end(ka__process p, int64_t pid, int ms)
     (void)pid;
     int r = TerminateProcess(p, 1) ? KA_OK : KA_EPERM;
     if (r == KA_OK && WaitForSingleObject(p, (DWORD)ms) != WAIT_OBJECT_0) r = KA_ETIME;
-    CloseHandle(p);
     return r;
 }
 
@@ -1411,7 +1410,6 @@ static int ka__process_end(ka__process p, int64_t pid, int ms)
     int r = KA_OK;
     if (syscall(SYS_pidfd_send_signal, p, SIGKILL, NULL, 0) != 0 && errno != ESRCH) r = ka__sock_error();
     while (r == KA_OK && (r = ka__sock_wait(p, KA__IN, ms)) == KA_EAGAIN) r = KA_OK;   /* readable: it has ended */
-    close(p);
     return r;
 }
 
@@ -1491,7 +1489,6 @@ static int ka__process_end(ka__process p, int64_t pid, int ms)
     struct timespec t = { ms / 1000, ms % 1000 * 1000000L };
     int r = kill((pid_t)pid, SIGKILL) == 0 || errno == ESRCH ? KA_OK : ka__sock_error();
     if (r == KA_OK && kevent(p, NULL, 0, &ev, 1, &t) != 1) r = KA_ETIME;
-    close(p);
     return r;
 }
 
@@ -1529,9 +1526,9 @@ static int ka__peer_kill(ka__sock s, int64_t *pid)
     r = ka__process_open(*pid, &p);
     if (r < 0) return r;
     r = ka__owner_await(&pair, &again);      /* the handle is held now: is it still that process? */
-    if (r == KA_OK && again == *pid) return ka__process_end(p, *pid, KA__KILL_MS);
+    if (r == KA_OK) r = again == *pid ? ka__process_end(p, *pid, KA__KILL_MS) : KA_ENOTFOUND;
     ka__process_close(p);
-    return r < 0 ? r : KA_ENOTFOUND;
+    return r;
 }
 
 /* ---- interrupts: run a function, which must be safe in a signal handler, at the first of them ---- */
@@ -2570,23 +2567,18 @@ static void ka__out_flush(ka__worker *w)
 /* Append to what leaves for c. The caller looks at c->open afterwards: a send may have failed. */
 static void ka__out_put(ka__worker *w, ka__conn *c, const char *p, size_t n)
 {
-    if (!c->open) return;
-    if (w->out_conn != ka__place(w, c)) {
-        ka__out_flush(w);
-        w->out_conn = ka__place(w, c);
-        w->out_n = 0;
-    }
-    while (n > 0) {
+    while (n > 0 && c->open) {
+        if (w->out_conn != ka__place(w, c) || w->out_n == sizeof w->out) {
+            ka__out_flush(w);
+            if (!c->open) return;
+            w->out_conn = ka__place(w, c);
+            w->out_n = 0;
+        }
         size_t part = sizeof w->out - w->out_n < n ? sizeof w->out - w->out_n : n;
         memcpy(w->out + w->out_n, p, part);
         w->out_n += (uint32_t)part;
         p += part;
         n -= part;
-        if (n == 0) break;
-        ka__out_flush(w);
-        if (!c->open) return;
-        w->out_conn = ka__place(w, c);
-        w->out_n = 0;
     }
 }
 
