@@ -598,6 +598,79 @@ static void ka__thread_join(ka__thread *t)
 #endif
 }
 
+/* ---- processor: SHA-256 by the instructions that most x86 of the last years have ---- */
+
+#if defined(__x86_64__) || defined(_M_X64)
+#  if defined(_MSC_VER)
+#    include <immintrin.h>
+#    include <intrin.h>
+#    define KA__TARGET_SHA
+#    define KA__ROUNDS(a, b, c) _mm_sha256rnds2_epu32(a, b, c)
+#    define KA__MSG1(a, b)      _mm_sha256msg1_epu32(a, b)
+#    define KA__MSG2(a, b)      _mm_sha256msg2_epu32(a, b)
+#  else      /* the whole of immintrin.h would take as long to compile as a quarter of this file */
+#    include <cpuid.h>
+#    include <smmintrin.h>
+#    define KA__TARGET_SHA      __attribute__((target("sha,sse4.1")))
+#    define KA__ROUNDS(a, b, c) (__m128i)__builtin_ia32_sha256rnds2((__v4si)(a), (__v4si)(b), (__v4si)(c))
+#    define KA__MSG1(a, b)      (__m128i)__builtin_ia32_sha256msg1((__v4si)(a), (__v4si)(b))
+#    define KA__MSG2(a, b)      (__m128i)__builtin_ia32_sha256msg2((__v4si)(a), (__v4si)(b))
+#  endif
+
+/* Are they there? Asked once: CPUID takes microseconds in a virtual machine. */
+static bool ka__sha_known(void)
+{
+    static _Atomic(int) answer;      /* 0: not asked yet; 1: no; 2: yes */
+    int a = atomic_load_explicit(&answer, memory_order_relaxed);
+    if (a == 0) {
+        unsigned one[4] = { 0 }, seven[4] = { 0 };
+#  if defined(_MSC_VER)
+        __cpuidex((int *)one, 1, 0);
+        __cpuidex((int *)seven, 7, 0);
+#  else
+        __get_cpuid(1, &one[0], &one[1], &one[2], &one[3]);
+        __get_cpuid_count(7, 0, &seven[0], &seven[1], &seven[2], &seven[3]);
+#  endif
+        a = (seven[1] >> 29 & 1) && (one[2] >> 19 & 1) ? 2 : 1;      /* SHA; SSE4.1 */
+        atomic_store_explicit(&answer, a, memory_order_relaxed);
+    }
+    return a == 2;
+}
+
+/* One block, as ka__sha256_block; false if the processor can't. The instructions keep the state as ABEF and
+   CDGH, do two rounds each, and make four words of the schedule (Intel SDM, SHA256RNDS2, SHA256MSG1 and 2). */
+KA__TARGET_SHA static bool ka__sha256_native(uint32_t h[8], const unsigned char *p, const uint32_t k[64])
+{
+    if (!ka__sha_known()) return false;
+    const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
+    __m128i low = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(const void *)h), 0xB1);            /* CDAB */
+    __m128i high = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(const void *)(h + 4)), 0x1B);     /* EFGH */
+    __m128i abef = _mm_alignr_epi8(low, high, 8), cdgh = _mm_blend_epi16(high, low, 0xF0), w[4];
+    const __m128i abef0 = abef, cdgh0 = cdgh;
+    for (int i = 0; i < 16; i++) {      /* four rounds each */
+        __m128i *now = &w[i % 4], back = w[(i + 3) % 4];
+        if (i < 4)
+            *now = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)(p + 16 * i)), swap);
+        else
+            *now = KA__MSG2(_mm_add_epi32(KA__MSG1(*now, w[(i + 1) % 4]), _mm_alignr_epi8(back, w[(i + 2) % 4], 4)), back);
+        __m128i words = _mm_add_epi32(*now, _mm_loadu_si128((const __m128i *)(const void *)(k + 4 * i)));
+        cdgh = KA__ROUNDS(cdgh, abef, words);
+        abef = KA__ROUNDS(abef, cdgh, _mm_shuffle_epi32(words, 0x0E));
+    }
+    low = _mm_shuffle_epi32(_mm_add_epi32(abef, abef0), 0x1B);      /* FEBA */
+    high = _mm_shuffle_epi32(_mm_add_epi32(cdgh, cdgh0), 0xB1);     /* DCHG */
+    _mm_storeu_si128((__m128i *)(void *)h, _mm_blend_epi16(low, high, 0xF0));
+    _mm_storeu_si128((__m128i *)(void *)(h + 4), _mm_alignr_epi8(high, low, 8));
+    return true;
+}
+#else
+static bool ka__sha256_native(uint32_t h[8], const unsigned char *p, const uint32_t k[64])
+{
+    (void)h, (void)p, (void)k;
+    return false;
+}
+#endif
+
 /* ---- clock and random ---- */
 
 #if defined(_WIN32)
@@ -679,7 +752,6 @@ static bool ka__utc(time_t t, struct tm *out)
 #if defined(_WIN32)
 typedef int ka__len;
 #define KA__FD(s) ((SOCKET)(s))
-#define KA__SEND_FLAGS 0
 
 static int ka__os_code(void) { return WSAGetLastError(); }
 static void ka__os_code_set(int code) { WSASetLastError(code); }
@@ -789,11 +861,7 @@ static int ka__sock_wait(ka__sock s, int want, int ms)
     return n > 0 ? KA_OK : n == 0 ? KA_ETIME : ka__error_of(ka__os_code());
 }
 
-#  if defined(__linux__)
-#define KA__SEND_FLAGS MSG_NOSIGNAL
-#  else
-#define KA__SEND_FLAGS 0
-
+#  if !defined(__linux__)
 static int ka__sock_prepare(ka__sock s)
 {
     int on = 1, flags = fcntl(KA__FD(s), F_GETFL);
@@ -919,16 +987,26 @@ static int ka__sock_connected(ka__sock s)
     return mine.sin_port == theirs.sin_port && mine.sin_addr.s_addr == theirs.sin_addr.s_addr ? KA_EOFFLINE : KA_OK;
 }
 
+/* On Linux without glibc's recv and send: in a process with threads, those mark a cancellation point by two
+   locked instructions each, which is some 3 % of a request. */
+#if defined(__linux__)
+#define KA__RECV(s, p, n) syscall(SYS_recvfrom, KA__FD(s), p, n, 0, NULL, NULL)
+#define KA__SEND(s, p, n) syscall(SYS_sendto, KA__FD(s), p, n, MSG_NOSIGNAL, NULL, 0)
+#else
+#define KA__RECV(s, p, n) recv(KA__FD(s), p, (ka__len)(n), 0)
+#define KA__SEND(s, p, n) send(KA__FD(s), p, (ka__len)(n), 0)
+#endif
+
 /* Bytes received; 0: the peer sends no more. */
 static ptrdiff_t ka__sock_recv(ka__sock s, char *out, size_t n)
 {
-    ptrdiff_t got = recv(KA__FD(s), out, (ka__len)n, 0);
+    ptrdiff_t got = KA__RECV(s, out, n);
     return got >= 0 ? got : ka__sock_error();
 }
 
 static ptrdiff_t ka__sock_send(ka__sock s, const char *p, size_t n)
 {
-    ptrdiff_t sent = send(KA__FD(s), p, (ka__len)n, KA__SEND_FLAGS);
+    ptrdiff_t sent = KA__SEND(s, p, n);
     return sent >= 0 ? sent : ka__sock_error();
 }
 
@@ -1695,19 +1773,20 @@ ptrdiff_t ka_b64_decode(void *out, size_t cap, const char *in, size_t n)
 
 static uint32_t ka__ror(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
-/* One block of 64 bytes (FIPS 180-4 s.6.2.2). */
-static void ka__sha256_block(uint32_t h[8], const unsigned char *p)
+static const uint32_t ka__sha256_k[64] = {
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2
+};
+
+/* One block of 64 bytes (FIPS 180-4 s.6.2.2), on any processor. */
+static void ka__sha256_portable(uint32_t h[8], const unsigned char *p, const uint32_t k[64])
 {
-    static const uint32_t k[64] = {
-        0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
-        0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
-        0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
-        0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
-        0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-        0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
-        0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
-        0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2
-    };
     uint32_t w[64], a = h[0], b = h[1], c = h[2], d = h[3], e = h[4], f = h[5], g = h[6], z = h[7];
     for (int i = 0; i < 16; i++, p += 4)
         w[i] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
@@ -1723,6 +1802,11 @@ static void ka__sha256_block(uint32_t h[8], const unsigned char *p)
     }
     h[0] += a; h[1] += b; h[2] += c; h[3] += d; h[4] += e; h[5] += f; h[6] += g; h[7] += z;
     ka_wipe(w, sizeof w);      /* it holds the message: a key, here */
+}
+
+static void ka__sha256_block(uint32_t h[8], const unsigned char *p)
+{
+    if (!ka__sha256_native(h, p, ka__sha256_k)) ka__sha256_portable(h, p, ka__sha256_k);
 }
 
 void ka_sha256(unsigned char digest[32], const void *in, size_t n)
@@ -2154,17 +2238,19 @@ int ka_form_next(ka_str *rest, ka_str *name, ka_str *value)
 ptrdiff_t ka_percent_decode(char *out, size_t cap, ka_str in)
 {
     size_t n = 0;
-    for (size_t i = 0; i < in.n; i++) {
-        char c = in.p[i];
-        if (c == '%') {
-            int high = i + 2 < in.n ? ka__hex(in.p[i + 1]) : -1;
-            int low = high >= 0 ? ka__hex(in.p[i + 2]) : -1;
-            if (low < 0) return KA_ESYNTAX;
-            c = (char)(high << 4 | low);
-            i += 2;
-        }
+    while (in.n > 0) {
+        const char *percent = memchr(in.p, '%', in.n);
+        size_t run = percent ? (size_t)(percent - in.p) : in.n;
+        if (run > cap - n) return KA_ENOSPC;
+        memmove(out + n, in.p, run);
+        n += run;
+        in = (ka_str){ in.p + run, in.n - run };
+        if (!percent) break;
+        int high = in.n > 2 ? ka__hex(in.p[1]) : -1, low = high >= 0 ? ka__hex(in.p[2]) : -1;
+        if (low < 0) return KA_ESYNTAX;
         if (n == cap) return KA_ENOSPC;
-        out[n++] = c;
+        out[n++] = (char)(high << 4 | low);
+        in = (ka_str){ in.p + 3, in.n - 3 };
     }
     return (ptrdiff_t)n;
 }
