@@ -468,8 +468,10 @@ KADEF int ka_client_kill_server(ka_client *c, int64_t *pid);
 #    endif
 #    include <ctype.h>
 #    include <dirent.h>
+#    include <sched.h>
 #    include <sys/epoll.h>
 #    include <sys/eventfd.h>
+#    include <sys/mman.h>
 #    include <sys/random.h>
 #    include <sys/syscall.h>
 #  else
@@ -930,29 +932,27 @@ static bool ka__address(const char *ip, int port, struct sockaddr_in *a)
     return port >= 0 && port <= 65535 && inet_pton(AF_INET, ip, &a->sin_addr) == 1;
 }
 
-/* Listen on ip:port; *bound is the port it got. POSIX: SO_REUSEADDR, so that connections of a server
-   that just ended don't hold the port. Windows: there, that option would let anyone steal the port. */
-static int ka__sock_listen(const char *ip, int port, ka__sock *out, int *bound)
+/* Have a new socket listen on ip:port; *bound is the port it got. POSIX: SO_REUSEADDR, so that connections of
+   a server that just ended don't hold the port. Windows: there, that option would let anyone steal the port. */
+static int ka__sock_listen(ka__sock s, const char *ip, int port, int *bound)
 {
     struct sockaddr_in a;
     socklen_t size = sizeof a;
     int on = 1;
     if (!ka__address(ip, port, &a)) return KA_EINVAL;
-    int r = ka__sock_new(out);
-    if (r < 0) return r;
 #if defined(_WIN32)
     int option = SO_EXCLUSIVEADDRUSE;
 #else
     int option = SO_REUSEADDR;
 #endif
-    if (setsockopt(KA__FD(*out), SOL_SOCKET, option, (const char *)&on, sizeof on) != 0 ||
-        bind(KA__FD(*out), (struct sockaddr *)&a, sizeof a) != 0 ||
-        listen(KA__FD(*out), KA_BACKLOG) != 0 ||
-        getsockname(KA__FD(*out), (struct sockaddr *)&a, &size) != 0)
-        return ka__sock_fail(*out);
+    if (setsockopt(KA__FD(s), SOL_SOCKET, option, (const char *)&on, sizeof on) != 0 ||
+        bind(KA__FD(s), (struct sockaddr *)&a, sizeof a) != 0 ||
+        listen(KA__FD(s), KA_BACKLOG) != 0 ||
+        getsockname(KA__FD(s), (struct sockaddr *)&a, &size) != 0)
+        return ka__sock_error();
     /* Accepted sockets inherit it on Linux, macOS and Windows. And Wine 8 tells the owner of a listening
        socket only after an option was set on it. */
-    ka__sock_no_delay(*out);
+    ka__sock_no_delay(s);
     *bound = ntohs(a.sin_port);
     return KA_OK;
 }
@@ -1231,6 +1231,59 @@ static void ka__wake(ka__sleeper *z)
 {
     if (atomic_load(&z->asleep) && atomic_exchange(&z->asleep, 0)) ka__poller_wake(&z->poller);
 }
+
+/* ---- descriptors: on Linux a worker has a table of its own (unshare(2), CLONE_FILES). The descriptor limit
+        then counts for each worker, and a system call finds its descriptor without a locked instruction. What
+        the parent opened stays in the process's main table, where ss, lsof and fuser look. ---- */
+
+#if defined(__linux__) && !defined(KA__TSAN)      /* which takes equal numbers for the same descriptor */
+#ifndef SYS_pidfd_getfd
+#  define SYS_pidfd_getfd 438
+#endif
+#ifndef SYS_close_range
+#  define SYS_close_range 436
+#endif
+
+/* A descriptor of the main table, in this thread's table; -1 if that can't be had. */
+static int ka__fd_take(int fd)
+{
+    int process = (int)syscall(SYS_pidfd_open, getpid(), 0);      /* Linux 5.3; the next call 5.6 */
+    int taken = process < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, process, fd, 0);
+    if (process >= 0) close(process);
+    return taken;
+}
+
+/* Give this thread a table of its own, with nothing in it but what the pollers need; false if the system (or
+   a sandbox) won't have it, and then it shares the main table. Signals go to other threads from now on: their
+   handlers may want descriptors that aren't here. */
+static bool ka__table_own(const ka__poller *mine, const ka__poller *parents)
+{
+    const int keep[] = { mine->epoll, mine->wake, parents->wake };
+    sigset_t all;
+    int probe = ka__fd_take(mine->epoll);
+    if (probe < 0) return false;
+    close(probe);
+    if (syscall(SYS_kcmp, getpid(), syscall(SYS_gettid), 2 /* KCMP_FILES */, 0, 0) != 0) return false;
+    if (syscall(SYS_close_range, ~0u, ~0u, 0) != 0 || unshare(CLONE_FILES) != 0) return false;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    for (int from = 3, next; from != INT_MAX; from = next < INT_MAX ? next + 1 : next) {      /* 0 to 2 are the standard ones */
+        next = INT_MAX;
+        for (int i = 0; i < 3; i++)
+            if (keep[i] >= from && keep[i] < next) next = keep[i];
+        if (next > from) syscall(SYS_close_range, from, next - 1, 0);
+    }
+    return true;
+}
+#else
+static int ka__fd_take(int fd) { return fd; }
+
+static bool ka__table_own(const ka__poller *mine, const ka__poller *parents)
+{
+    (void)mine, (void)parents;
+    return false;
+}
+#endif
 
 /* ---- processes: restart this one; find and kill the one behind a connection ---- */
 
@@ -2390,7 +2443,7 @@ _Static_assert(KA_MAILBOX >= 2 * KA__UP_RESERVE, "KA_MAILBOX is too small for KA
 
 /* Records. Down, to the worker: */
 enum {
-    KA__LISTEN = 1,    /* payload: ip, NUL; a: port; seq: the listener's number */
+    KA__LISTEN = 1,    /* payload: ip, NUL; a: port; seq: the listener's number; conn: a socket, or none: status, b */
     KA__ADOPT,         /* watch another worker's listener; conn: the socket; seq: its number */
     KA__REPLY,         /* conn, seq, flags, status; payload: a bytes of fields, n of body */
     KA__DRAIN,         /* stop accepting, finish */
@@ -2453,6 +2506,7 @@ typedef struct {
     struct { uint32_t head, tail; } list[KA__TIMED];
     ka__listener  listeners[KA_MAX_LISTENERS];
     bool          draining, quit, accept_paused, place_freed;
+    bool          own_table;         /* of descriptors: sockets of the parent have other numbers here */
     uint32_t      turn;
     int64_t       now_ms, drain_until_ms, accept_again_ms;
     time_t        date_of;
@@ -2997,16 +3051,39 @@ static void ka__accept(ka__worker *w, ka__listener *l, int most)
 
 /* ---- commands, time-outs and the loop ---- */
 
+/* The parent made the socket, so that it is in the process's main table. */
+static int ka__listener_take(ka__worker *w, const ka__record *r)
+{
+    ka__listener *l = &w->listeners[r->seq];
+    l->sock = w->own_table ? ka__fd_take((int)r->conn) : (ka__sock)r->conn;
+    l->open = l->sock != -1;
+    return l->open ? KA_OK : ka__sock_error();
+}
+
+static void ka__listeners_close(ka__worker *w)
+{
+    ka__listeners_watch(w, false);
+    for (int i = 0; i < KA_MAX_LISTENERS; i++) {
+        if (w->listeners[i].open && w->own_table) ka__sock_close(w->listeners[i].sock);
+        w->listeners[i].open = false;
+    }
+}
+
 static void ka__on_listen(ka__worker *w, ka__record *r)
 {
     ka__listener *l = &w->listeners[r->seq];
-    int port = 0, error = ka__sock_listen(ka__payload(r), (int)r->a, &l->sock, &port), code = ka__os_code();
-    l->open = error == KA_OK;
+    int port = 0, error = -(int)r->status, code = (int)r->b;
+    if (error == KA_OK) {
+        error = ka__listener_take(w, r);
+        if (error == KA_OK) error = ka__sock_listen(l->sock, ka__payload(r), (int)r->a, &port);
+        code = ka__os_code();
+        if (error && l->open && w->own_table) ka__sock_close(l->sock);
+        l->open = error == KA_OK;
+    }
     if (!w->accept_paused) ka__accept_resume(w);
     ka__record *up = ka__box_put(&w->up, KA_LISTENING, 0);
     KA_ASSERT(up && "KA__UP_RESERVE");
     up->seq = r->seq;
-    up->conn = (uint64_t)l->sock;
     up->status = (uint16_t)-error;
     up->a = (uint32_t)port;
     up->b = (uint32_t)(error ? code : 0);
@@ -3014,18 +3091,14 @@ static void ka__on_listen(ka__worker *w, ka__record *r)
 
 static void ka__on_adopt(ka__worker *w, const ka__record *r)
 {
-    ka__listener *l = &w->listeners[r->seq];
-    l->sock = (ka__sock)r->conn;
-    l->open = true;
-    if (!w->accept_paused) ka__accept_resume(w);
+    if (ka__listener_take(w, r) == KA_OK && !w->accept_paused) ka__accept_resume(w);
 }
 
 static void ka__on_drain(ka__worker *w)
 {
     ka__accept_resume(w);              /* who has connected is served, as far as there are descriptors */
     for (int i = 0; i < KA_MAX_LISTENERS; i++) ka__accept(w, &w->listeners[i], KA_BACKLOG);
-    ka__listeners_watch(w, false);
-    for (int i = 0; i < KA_MAX_LISTENERS; i++) w->listeners[i].open = false;
+    ka__listeners_close(w);
     w->accept_paused = false;
     w->draining = true;
     w->drain_until_ms = w->now_ms + KA_DRAIN_MS;
@@ -3131,6 +3204,7 @@ static void ka__sockets(ka__worker *w)
 static void ka__worker_run(void *arg)
 {
     ka__worker *w = arg;
+    w->own_table = ka__table_own(&w->sleeper.poller, &w->parent->poller);
     w->now_ms = ka_now_ms();
     while (!w->quit) {
         ka__commands(w);
@@ -3139,12 +3213,13 @@ static void ka__worker_run(void *arg)
         ka__publish_up(w);
         if (!w->quit) ka__sockets(w);
     }
+    ka__listeners_close(w);            /* here, where their numbers are known */
+    for (uint32_t place = 0; place < w->conns_n; place++)
+        if (w->conns[place].open) ka__conn_close(w, &w->conns[place]);
 }
 
 static void ka__worker_free(ka__worker *w)
 {
-    for (uint32_t place = 0; place < w->conns_n; place++)
-        if (w->conns[place].open) ka__conn_close(w, &w->conns[place]);
     ka__free(w->conns);
     ka__poller_free(&w->sleeper.poller);
     ka__box_free(&w->up);
@@ -3186,8 +3261,7 @@ struct ka_server {
     bool         stop_sent;
     int          workers_n, turn, batch, released, ended;
     uint32_t     listeners_n;
-    ka__sock     listeners[KA_MAX_LISTENERS];
-    bool         listening[KA_MAX_LISTENERS];
+    ka__sock     listeners[KA_MAX_LISTENERS];      /* -1: none */
     ka__record  *current;      /* the record behind the last event, in the up box of `from` */
     ka__worker  *from;
     _Atomic(size_t) requests;
@@ -3245,26 +3319,36 @@ int ka_listen(ka_server *s, const char *ip, int port)
     if (!ka__address(ip, port, &a)) return KA_EINVAL;
     if (s->listeners_n == KA_MAX_LISTENERS) return KA_ELIMIT;
     if (atomic_load(&s->stop)) return KA_ESTOPPED;
+    ka__sock *sock = &s->listeners[s->listeners_n];
+    int error = ka__sock_new(sock), code = ka__os_code();
+    if (error) *sock = -1;
     ka__record *r = ka__down(s->workers[0], KA__LISTEN, n);
     memcpy(ka__payload(r), ip, n);
+    r->conn = (uint64_t)*sock;
+    r->status = (uint16_t)-error;
     r->a = (uint32_t)port;
+    r->b = (uint32_t)code;
     r->seq = s->listeners_n++;
     ka__publish_down(s->workers[0]);
     return KA_OK;
 }
 
-/* One worker opened the socket; the others watch it too, so that it has one owner and one inode. */
+static void ka__listener_drop(ka_server *s, uint32_t i)
+{
+    if (s->listeners[i] != -1) ka__sock_close(s->listeners[i]);
+    s->listeners[i] = -1;
+}
+
+/* All workers watch the one socket, so that it has one owner and one inode. */
 static void ka__on_listening(ka_server *s, const ka__record *r, ka_event *ev)
 {
     ev->error = -(int)r->status;
     ev->os_error = (int)r->b;
     ev->port = (int)r->a;
-    if (ev->error) return;
-    s->listeners[r->seq] = (ka__sock)r->conn;
-    s->listening[r->seq] = true;
-    for (int i = 1; i < s->workers_n && !s->stop_sent; i++) {
+    if (ev->error) ka__listener_drop(s, r->seq);
+    for (int i = 1; i < s->workers_n && !s->stop_sent && !ev->error; i++) {
         ka__record *adopt = ka__down(s->workers[i], KA__ADOPT, 0);
-        adopt->conn = r->conn;
+        adopt->conn = (uint64_t)s->listeners[r->seq];
         adopt->seq = r->seq;
     }
 }
@@ -3273,9 +3357,7 @@ static void ka__on_listening(ka_server *s, const ka__record *r, ka_event *ev)
 static void ka__on_released(ka_server *s)
 {
     if (++s->released < s->workers_n) return;
-    for (uint32_t i = 0; i < s->listeners_n; i++)
-        if (s->listening[i]) ka__sock_close(s->listeners[i]);
-    s->listeners_n = 0;
+    for (uint32_t i = 0; i < s->listeners_n; i++) ka__listener_drop(s, i);
 }
 
 /* Turn a record into an event; false if it is nothing for the caller of ka_wait. */
@@ -3452,17 +3534,8 @@ void ka_server_free(ka_server *s)
         ka__down(s->workers[i], KA__QUIT, 0);
         ka__publish_down(s->workers[i]);
     }
-    ka_event ev;
-    if (s->current) ka__box_take(&s->from->up, s->current);
-    s->stop_sent = true;               /* listeners that were opened meanwhile are only taken note of */
-    for (int i = 0; i < s->workers_n; i++) {
-        ka__worker *w = s->workers[i];
-        ka__thread_join(&w->thread);
-        for (ka__record *r; (r = ka__box_next(&w->up)) != NULL; ka__box_take(&w->up, r))
-            if (r->kind == KA_LISTENING) ka__event_of(s, w, r, &ev);
-    }
-    s->released = s->workers_n - 1;
-    if (s->workers_n) ka__on_released(s);
+    for (int i = 0; i < s->workers_n; i++) ka__thread_join(&s->workers[i]->thread);
+    for (uint32_t i = 0; i < s->listeners_n; i++) ka__listener_drop(s, i);
     for (int i = 0; i < s->workers_n; i++) ka__worker_free(s->workers[i]);
     ka__poller_free(&s->sleeper.poller);
     ka__free(s);
