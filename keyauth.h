@@ -352,6 +352,7 @@ typedef struct {
     /* the keyring's own */
     struct ka__shard *shards;
     struct ka__segment **segments;
+    struct ka__pool *pool;
     uint32_t segments_n, front, back, front_at;
     int64_t  epoch_ms;
 } ka_keyring;
@@ -649,15 +650,13 @@ KA__TARGET_SHA static bool ka__sha256_native(uint32_t h[8], const unsigned char 
     __m128i high = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(const void *)(h + 4)), 0x1B);     /* EFGH */
     __m128i abef = _mm_alignr_epi8(low, high, 8), cdgh = _mm_blend_epi16(high, low, 0xF0), w[4];
     const __m128i abef0 = abef, cdgh0 = cdgh;
-    for (int i = 0; i < 16; i++) {      /* four rounds each */
-        __m128i *now = &w[i % 4], back = w[(i + 3) % 4];
-        if (i < 4)
-            *now = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)(p + 16 * i)), swap);
-        else
-            *now = KA__MSG2(_mm_add_epi32(KA__MSG1(*now, w[(i + 1) % 4]), _mm_alignr_epi8(back, w[(i + 2) % 4], 4)), back);
-        __m128i words = _mm_add_epi32(*now, _mm_loadu_si128((const __m128i *)(const void *)(k + 4 * i)));
+    for (int i = 0; i < 4; i++) w[i] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)(p + 16 * i)), swap);
+    for (int i = 0; i < 64; i += 4) {
+        __m128i words = _mm_add_epi32(w[0], _mm_loadu_si128((const __m128i *)(const void *)(k + i)));
         cdgh = KA__ROUNDS(cdgh, abef, words);
         abef = KA__ROUNDS(abef, cdgh, _mm_shuffle_epi32(words, 0x0E));
+        __m128i next = KA__MSG2(_mm_add_epi32(KA__MSG1(w[0], w[1]), _mm_alignr_epi8(w[3], w[2], 4)), w[3]);
+        w[0] = w[1], w[1] = w[2], w[2] = w[3], w[3] = next;      /* four are made too many, which costs less than to ask */
     }
     low = _mm_shuffle_epi32(_mm_add_epi32(abef, abef0), 0x1B);      /* FEBA */
     high = _mm_shuffle_epi32(_mm_add_epi32(cdgh, cdgh0), 0xB1);     /* DCHG */
@@ -730,6 +729,35 @@ int ka_random(void *out, size_t n)
     return KA_OK;
 }
 #endif
+
+/* A page that a forked child finds zeroed (madvise(2), MADV_WIPEONFORK, Linux 4.14), so that parent and child
+   never use the same random bytes. NULL where the system can't do that; Windows has no fork. */
+enum { KA__PAGE = 4096 };
+
+static void *ka__page_new(void)
+{
+#if defined(_WIN32)
+    return ka__alloc_zeroed(1, KA__PAGE);
+#elif defined(MADV_WIPEONFORK)
+    void *p = mmap(NULL, KA__PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p != MAP_FAILED && madvise(p, KA__PAGE, MADV_WIPEONFORK) == 0) return p;
+    if (p != MAP_FAILED) munmap(p, KA__PAGE);
+    return NULL;
+#else
+    return NULL;
+#endif
+}
+
+static void ka__page_free(void *p)
+{
+#if defined(_WIN32)
+    ka__free(p);
+#elif defined(MADV_WIPEONFORK)
+    if (p) munmap(p, KA__PAGE);
+#else
+    (void)p;
+#endif
+}
 
 bool ka_is_terminal(int fd)
 {
@@ -1755,6 +1783,13 @@ void ka_wipe(void *p, size_t n)
     if (n) ka__memset(p, 0, n);      /* through a volatile pointer: a plain memset before a free or return may be left out */
 }
 
+/* For what may hold a key. */
+static void ka__free_wiped(void *p, size_t n)
+{
+    if (p) ka_wipe(p, n);
+    ka__free(p);
+}
+
 bool ka_eq_ct(const void *a, const void *b, size_t n)
 {
     const unsigned char *x = a, *y = b;
@@ -2358,7 +2393,7 @@ static int ka__box_init(ka__box *b, size_t size)
     return b->mem ? KA_OK : KA_ENOMEM;
 }
 
-static void ka__box_free(ka__box *b) { ka__free(b->mem); }
+static void ka__box_free(ka__box *b) { ka__free_wiped(b->mem, b->size); }
 
 /* Producer: are n bytes free, at least? */
 static bool ka__box_room(ka__box *b, size_t n)
@@ -2577,13 +2612,6 @@ static ka__conn *ka__conn_place(ka__worker *w)
         w->conns_n = n;
     }
     return &w->conns[w->free_head];
-}
-
-/* For what may hold a key. */
-static void ka__free_wiped(void *p, size_t n)
-{
-    if (p) ka_wipe(p, n);
-    ka__free(p);
 }
 
 static void ka__early_free(ka__early *e) { ka__free_wiped(e, offsetof(ka__early, r) + e->r.size); }
@@ -3559,6 +3587,12 @@ _Static_assert(KA_MAX_ID <= 65535, "a record has 16 bits for the length of its I
 
 struct ka__shard { uint64_t *slots; uint32_t capacity, used; };
 
+/* Random bytes for the next keys, so that not each of them takes a system call. Few, since whoever could read
+   this memory would know keys before they are given out. */
+enum { KA__POOL_KEYS = 16 };
+struct ka__pool { size_t left; unsigned char bytes[KA__POOL_KEYS * KA_KEY_BYTES]; };
+_Static_assert(sizeof(struct ka__pool) <= KA__PAGE, "it lies in a page of its own");
+
 /* next: the segment after this one in the log. */
 struct ka__segment { uint32_t used, next; unsigned char data[KA__SEGMENT_BYTES]; };
 
@@ -3588,6 +3622,7 @@ int ka_keyring_init(ka_keyring *k, size_t max_keys, int64_t ttl_s)
     k->max_keys = max_keys ? max_keys : KA_MAX_KEYS;
     k->ttl_s = ttl_s;
     k->front = k->back = KA__NIL;
+    k->pool = ka__page_new();
     k->shards = ka__alloc_zeroed(KA__SHARDS, sizeof *k->shards);
     return k->shards ? KA_OK : KA_ENOMEM;
 }
@@ -3598,6 +3633,8 @@ void ka_keyring_free(ka_keyring *k)
     for (uint32_t i = 0; i < k->segments_n; i++) ka__free(k->segments[i]);
     ka__free(k->shards);
     ka__free(k->segments);
+    if (k->pool) ka_wipe(k->pool, sizeof *k->pool);
+    ka__page_free(k->pool);
     memset(k, 0, sizeof *k);
 }
 
@@ -3723,6 +3760,21 @@ static int ka__key_put(ka_keyring *k, const unsigned char digest[32], ka_str id,
     return KA_OK;
 }
 
+static int ka__key_random(ka_keyring *k, unsigned char raw[KA_KEY_BYTES])
+{
+    struct ka__pool *pool = k->pool;
+    if (!pool) return ka_random(raw, KA_KEY_BYTES);
+    if (pool->left == 0) {
+        int r = ka_random(pool->bytes, sizeof pool->bytes);
+        if (r < 0) return r;
+        pool->left = sizeof pool->bytes;
+    }
+    pool->left -= KA_KEY_BYTES;
+    memcpy(raw, pool->bytes + pool->left, KA_KEY_BYTES);
+    ka_wipe(pool->bytes + pool->left, KA_KEY_BYTES);
+    return KA_OK;
+}
+
 int ka_keyring_issue(ka_keyring *k, ka_str id, int64_t now_ms, char key[KA_KEY_TEXT])
 {
     unsigned char raw[KA_KEY_BYTES], digest[32];
@@ -3731,7 +3783,7 @@ int ka_keyring_issue(ka_keyring *k, ka_str id, int64_t now_ms, char key[KA_KEY_T
     uint32_t now_s = ka__key_clock(k, now_ms);
     ka__keys_expire(k, now_s, KA__EXPIRE_AT_ONCE);
     if (k->count >= k->max_keys) return KA_EFULL;
-    int r = ka_random(raw, sizeof raw);
+    int r = ka__key_random(k, raw);
     if (r < 0) return r;
     ka_sha256(digest, raw, sizeof raw);
     /* rounded up: a key is good for ttl_s seconds at least */
@@ -3765,13 +3817,25 @@ static int ka__answer_text(char *text, size_t *n, int status, const char *what)
     return status;
 }
 
+/* Only bytes from space to tilde? Eight at a time: one below borrows, one above carries into its top bit. */
+static bool ka__printable(const char *p, size_t n)
+{
+    const uint64_t each = 0x0101010101010101;
+    uint64_t odd = 0;
+    for (size_t i = 0; i < n; i += 8) {
+        uint64_t x = each * ' ';
+        memcpy(&x, p + i, n - i < 8 ? n - i : 8);
+        odd |= x | (x + each) | (x - each * ' ');
+    }
+    return (odd & each * 0x80) == 0;
+}
+
 static int ka__answer_ask(ka_keyring *k, ka_str value, int64_t now_ms, char *text, size_t *n)
 {
     char id[KA_MAX_ID];
     ptrdiff_t size = ka_percent_decode(id, sizeof id, value);
     if (size <= 0) return ka__answer_text(text, n, 400, "wrong_query");
-    for (ptrdiff_t i = 0; i < size; i++)
-        if (id[i] < ' ' || id[i] > '~') return ka__answer_text(text, n, 400, "wrong_query");
+    if (!ka__printable(id, (size_t)size)) return ka__answer_text(text, n, 400, "wrong_query");
     *n = KA_KEY_TEXT;
     if (ka_keyring_issue(k, (ka_str){ id, (size_t)size }, now_ms, text) == KA_OK) return 200;
     return ka__answer_text(text, n, 503, "server_full");
