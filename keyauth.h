@@ -601,6 +601,13 @@ static void ka__thread_join(ka__thread *t)
 #endif
 }
 
+/* Bytes that another core wrote are needed soon: have them fetched. */
+#if defined(__GNUC__)
+#define KA__PREFETCH(p) __builtin_prefetch(p)
+#else
+#define KA__PREFETCH(p) ((void)(p))
+#endif
+
 /* ---- processor: SHA-256 by the instructions that most x86 of the last years have ---- */
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -648,15 +655,16 @@ KA__TARGET_SHA static bool ka__sha256_native(uint32_t h[8], const unsigned char 
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
     __m128i low = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(const void *)h), 0xB1);            /* CDAB */
     __m128i high = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(const void *)(h + 4)), 0x1B);     /* EFGH */
-    __m128i abef = _mm_alignr_epi8(low, high, 8), cdgh = _mm_blend_epi16(high, low, 0xF0), w[4];
-    const __m128i abef0 = abef, cdgh0 = cdgh;
-    for (int i = 0; i < 4; i++) w[i] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)(p + 16 * i)), swap);
+    __m128i abef = _mm_alignr_epi8(low, high, 8), cdgh = _mm_blend_epi16(high, low, 0xF0);
+    const __m128i abef0 = abef, cdgh0 = cdgh, *in = (const __m128i *)(const void *)p;
+    __m128i a = _mm_shuffle_epi8(_mm_loadu_si128(in), swap), b = _mm_shuffle_epi8(_mm_loadu_si128(in + 1), swap);
+    __m128i c = _mm_shuffle_epi8(_mm_loadu_si128(in + 2), swap), d = _mm_shuffle_epi8(_mm_loadu_si128(in + 3), swap);
     for (int i = 0; i < 64; i += 4) {
-        __m128i words = _mm_add_epi32(w[0], _mm_loadu_si128((const __m128i *)(const void *)(k + i)));
+        __m128i words = _mm_add_epi32(a, _mm_loadu_si128((const __m128i *)(const void *)(k + i)));
         cdgh = KA__ROUNDS(cdgh, abef, words);
         abef = KA__ROUNDS(abef, cdgh, _mm_shuffle_epi32(words, 0x0E));
-        __m128i next = KA__MSG2(_mm_add_epi32(KA__MSG1(w[0], w[1]), _mm_alignr_epi8(w[3], w[2], 4)), w[3]);
-        w[0] = w[1], w[1] = w[2], w[2] = w[3], w[3] = next;      /* four are made too many, which costs less than to ask */
+        __m128i next = KA__MSG2(_mm_add_epi32(KA__MSG1(a, b), _mm_alignr_epi8(d, c, 4)), d);
+        a = b, b = c, c = d, d = next;      /* the last four are made in vain, which costs less than to ask */
     }
     low = _mm_shuffle_epi32(_mm_add_epi32(abef, abef0), 0x1B);      /* FEBA */
     high = _mm_shuffle_epi32(_mm_add_epi32(cdgh, cdgh0), 0xB1);     /* DCHG */
@@ -1813,15 +1821,19 @@ ptrdiff_t ka_b64_encode(char *out, size_t cap, const void *in, size_t n)
     const unsigned char *p = in;
     char *o = out;
     if (n > PTRDIFF_MAX / 2 || cap < KA_B64_ENCODED(n)) return KA_ENOSPC;
-    for (; n > 0; o += 4) {
-        uint32_t v = (uint32_t)p[0] << 16 | (n > 1 ? (uint32_t)p[1] << 8 : 0) | (n > 2 ? p[2] : 0);
-        o[0] = ka__b64_digits[v >> 18];
-        o[1] = ka__b64_digits[v >> 12 & 63];
-        o[2] = n > 1 ? ka__b64_digits[v >> 6 & 63] : '=';
-        o[3] = n > 2 ? ka__b64_digits[v & 63] : '=';
-        size_t used = n < 3 ? n : 3;
-        p += used;
-        n -= used;
+    for (; n >= 3; n -= 3, p += 3) {
+        uint32_t v = (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2];
+        *o++ = ka__b64_digits[v >> 18];
+        *o++ = ka__b64_digits[v >> 12 & 63];
+        *o++ = ka__b64_digits[v >> 6 & 63];
+        *o++ = ka__b64_digits[v & 63];
+    }
+    if (n > 0) {
+        uint32_t v = (uint32_t)p[0] << 16 | (n > 1 ? (uint32_t)p[1] << 8 : 0);
+        *o++ = ka__b64_digits[v >> 18];
+        *o++ = ka__b64_digits[v >> 12 & 63];
+        *o++ = n > 1 ? ka__b64_digits[v >> 6 & 63] : '=';
+        *o++ = '=';
     }
     return o - out;
 }
@@ -1897,6 +1909,14 @@ static void ka__sha256_block(uint32_t h[8], const unsigned char *p)
     if (!ka__sha256_native(h, p, ka__sha256_k)) ka__sha256_portable(h, p, ka__sha256_k);
 }
 
+static void ka__put_be32(unsigned char *p, uint32_t v)
+{
+    p[0] = (unsigned char)(v >> 24);
+    p[1] = (unsigned char)(v >> 16);
+    p[2] = (unsigned char)(v >> 8);
+    p[3] = (unsigned char)v;
+}
+
 void ka_sha256(unsigned char digest[32], const void *in, size_t n)
 {
     uint32_t h[8] = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19 };
@@ -1906,9 +1926,10 @@ void ka_sha256(unsigned char digest[32], const void *in, size_t n)
     for (size_t i = 0; i + 64 <= n; i += 64) ka__sha256_block(h, p + i);
     if (rest) memcpy(last, p + n - rest, rest);
     last[rest] = 0x80;
-    for (size_t i = 0; i < 8; i++) last[size - 1 - i] = (unsigned char)((uint64_t)n * 8 >> 8 * i);
+    ka__put_be32(last + size - 8, (uint32_t)((uint64_t)n >> 29));      /* the length, in bits */
+    ka__put_be32(last + size - 4, (uint32_t)n << 3);
     for (size_t i = 0; i < size; i += 64) ka__sha256_block(h, last + i);
-    for (size_t i = 0; i < 32; i++) digest[i] = (unsigned char)(h[i / 4] >> (24 - i % 4 * 8));
+    for (int i = 0; i < 8; i++) ka__put_be32(digest + 4 * i, h[i]);
     ka_wipe(last, sizeof last);
 }
 
@@ -2441,6 +2462,8 @@ static ka__record *ka__box_next(ka__box *b)
         if (b->read == b->head_seen) b->head_seen = atomic_load_explicit(&b->head, memory_order_acquire);
         if (b->read == b->head_seen) return NULL;
         ka__record *r = (ka__record *)(void *)(b->mem + (b->read & (b->size - 1)));
+        KA__PREFETCH(b->mem + ((b->read + 256) & (b->size - 1)));
+        KA__PREFETCH(b->mem + ((b->read + 320) & (b->size - 1)));
         if (r->kind != KA__FILLER) return r;
         b->read += r->size;
     }
@@ -2545,7 +2568,8 @@ typedef struct {
     uint32_t      turn;
     int64_t       now_ms, drain_until_ms, accept_again_ms;
     time_t        date_of;
-    char          date[96];          /* the Date field of that second */
+    char          common[160];       /* the fields that all answers of that second have */
+    size_t        common_n;
     uint32_t      out_conn, out_n;   /* who the bytes in out are for, and how many they are */
     uint32_t      in_at, in_n;       /* the bytes in `in` that are still to be read */
     char          in[KA__SCRATCH], out[KA__WRITE_BYTES];
@@ -2750,76 +2774,75 @@ static void ka__out_put(ka__worker *w, ka__conn *c, const char *p, size_t n)
     }
 }
 
-static void ka__out_text(ka__worker *w, ka__conn *c, const char *text) { ka__out_put(w, c, text, strlen(text)); }
+#define KA__STR(literal) (ka_str){ literal, sizeof(literal) - 1 }
 
-static const char *ka__reason(int status)
+static void ka__out_str(ka__worker *w, ka__conn *c, ka_str s) { ka__out_put(w, c, s.p, s.n); }
+
+/* The status line (RFC 9112 s.4); a status without a phrase here gets none, for it is optional. */
+static ka_str ka__status(int status, char room[24])
 {
     switch (status) {
-    case 200: return "200 OK";
-    case 400: return "400 Bad Request";
-    case 401: return "401 Unauthorized";
-    case 403: return "403 Forbidden";
-    case 404: return "404 Not Found";
-    case 405: return "405 Method Not Allowed";
-    case 408: return "408 Request Timeout";
-    case 409: return "409 Conflict";
-    case 413: return "413 Content Too Large";
-    case 414: return "414 URI Too Long";
-    case 417: return "417 Expectation Failed";
-    case 431: return "431 Request Header Fields Too Large";
-    case 500: return "500 Internal Server Error";
-    case 501: return "501 Not Implemented";
-    case 503: return "503 Service Unavailable";
-    case 504: return "504 Gateway Timeout";
-    case 505: return "505 HTTP Version Not Supported";
-    default:  return NULL;
+    case 200: return KA__STR("HTTP/1.1 200 OK\r\n");
+    case 400: return KA__STR("HTTP/1.1 400 Bad Request\r\n");
+    case 401: return KA__STR("HTTP/1.1 401 Unauthorized\r\n");
+    case 403: return KA__STR("HTTP/1.1 403 Forbidden\r\n");
+    case 404: return KA__STR("HTTP/1.1 404 Not Found\r\n");
+    case 405: return KA__STR("HTTP/1.1 405 Method Not Allowed\r\n");
+    case 408: return KA__STR("HTTP/1.1 408 Request Timeout\r\n");
+    case 409: return KA__STR("HTTP/1.1 409 Conflict\r\n");
+    case 413: return KA__STR("HTTP/1.1 413 Content Too Large\r\n");
+    case 414: return KA__STR("HTTP/1.1 414 URI Too Long\r\n");
+    case 417: return KA__STR("HTTP/1.1 417 Expectation Failed\r\n");
+    case 431: return KA__STR("HTTP/1.1 431 Request Header Fields Too Large\r\n");
+    case 500: return KA__STR("HTTP/1.1 500 Internal Server Error\r\n");
+    case 501: return KA__STR("HTTP/1.1 501 Not Implemented\r\n");
+    case 503: return KA__STR("HTTP/1.1 503 Service Unavailable\r\n");
+    case 504: return KA__STR("HTTP/1.1 504 Gateway Timeout\r\n");
+    case 505: return KA__STR("HTTP/1.1 505 HTTP Version Not Supported\r\n");
+    default:  return (ka_str){ room, (size_t)snprintf(room, 24, "HTTP/1.1 %d \r\n", status) };
     }
 }
 
-/* n in decimal, into the end of a buffer; returns where it begins. */
-static char *ka__decimal(char end[24], size_t n)
-{
-    char *p = end + 23;
-    *p = 0;
-    do *--p = (char)('0' + n % 10);
-    while (n /= 10);
-    return p;
-}
-
-/* The Date field (RFC 9110 s.5.6.7), rendered once a second. Not by strftime: its names depend on the locale. */
-static const char *ka__date(ka__worker *w)
+/* The fields that every answer has, rendered once a second because of Date (RFC 9110 s.5.6.7). Not by strftime:
+   its names depend on the locale. */
+static ka_str ka__common_fields(ka__worker *w)
 {
     static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
     time_t now = time(NULL);
     struct tm t;
     if (now != w->date_of && ka__utc(now, &t)) {
-        snprintf(w->date, sizeof w->date, "Date: %.3s, %02d %.3s %04d %02d:%02d:%02d GMT\r\n", days + t.tm_wday * 3,
-                 t.tm_mday, months + t.tm_mon * 3, t.tm_year + 1900, t.tm_hour, t.tm_min, t.tm_sec);
+        w->common_n = (size_t)snprintf(w->common, sizeof w->common,
+            "Date: %.3s, %02d %.3s %04d %02d:%02d:%02d GMT\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\n", days + t.tm_wday * 3,
+            t.tm_mday, months + t.tm_mon * 3, t.tm_year + 1900, t.tm_hour, t.tm_min, t.tm_sec);
         w->date_of = now;
     }
-    return w->date;
+    return (ka_str){ w->common, w->common_n };
+}
+
+/* "Content-Length: n" (RFC 9110 s.8.6) and the end of the head, written from the back into room. */
+static ka_str ka__length_field(size_t n, char room[48])
+{
+    char *p = room + 44;
+    memcpy(p, "\r\n\r\n", 4);
+    do *--p = (char)('0' + n % 10);
+    while (n /= 10);
+    p -= 16;
+    memcpy(p, "Content-Length: ", 16);
+    return (ka_str){ p, (size_t)(room + 48 - p) };
 }
 
 static void ka__answer(ka__worker *w, ka__conn *c, const ka__record *r)
 {
-    char number[24];
-    const char *reason = ka__reason(r->status), *payload = (const char *)(r + 1);
+    char room[48];
+    const char *payload = (const char *)(r + 1);
     bool final = c->seq_out + 1 == c->seq_in, empty = r->status == 204 || r->status == 304;
     if (w->draining && final && !c->in) c->last = true;
-    ka__out_text(w, c, "HTTP/1.1 ");
-    ka__out_text(w, c, reason ? reason : ka__decimal(number, r->status));
-    ka__out_text(w, c, reason ? "\r\n" : " \r\n");
-    ka__out_text(w, c, ka__date(w));
-    ka__out_text(w, c, "Content-Type: text/plain\r\nCache-Control: no-store\r\n");
-    ka__out_put(w, c, payload, r->a);
-    if (c->last && final) ka__out_text(w, c, "Connection: close\r\n");
-    else if (r->flags & KA__OLD) ka__out_text(w, c, "Connection: keep-alive\r\n");
-    if (!empty) {                      /* RFC 9110 s.8.6 */
-        ka__out_text(w, c, "Content-Length: ");
-        ka__out_text(w, c, ka__decimal(number, r->n));
-        ka__out_text(w, c, "\r\n");
-    }
-    ka__out_text(w, c, "\r\n");
+    ka__out_str(w, c, ka__status(r->status, room));
+    ka__out_str(w, c, ka__common_fields(w));
+    if (r->a) ka__out_put(w, c, payload, r->a);
+    if (c->last && final) ka__out_str(w, c, KA__STR("Connection: close\r\n"));
+    else if (r->flags & KA__OLD) ka__out_str(w, c, KA__STR("Connection: keep-alive\r\n"));
+    ka__out_str(w, c, empty ? KA__STR("\r\n") : ka__length_field(r->n, room));
     if (!(r->flags & KA__BODILESS)) ka__out_put(w, c, payload + r->a, r->n);
     c->seq_out++;
 }
@@ -3817,16 +3840,16 @@ static int ka__answer_text(char *text, size_t *n, int status, const char *what)
     return status;
 }
 
-/* Only bytes from space to tilde? Eight at a time: one below borrows, one above carries into its top bit. */
+/* Only bytes from space to tilde? Eight at a time: one below borrows, one above has its top bit set, or gets it. */
 static bool ka__printable(const char *p, size_t n)
 {
     const uint64_t each = 0x0101010101010101;
-    uint64_t odd = 0;
-    for (size_t i = 0; i < n; i += 8) {
-        uint64_t x = each * ' ';
-        memcpy(&x, p + i, n - i < 8 ? n - i : 8);
+    uint64_t x, odd = 0;
+    for (; n >= 8; p += 8, n -= 8) {
+        memcpy(&x, p, 8);
         odd |= x | (x + each) | (x - each * ' ');
     }
+    for (; n > 0; p++, n--) odd |= *p < ' ' || *p > '~' ? 0x80 : 0;
     return (odd & each * 0x80) == 0;
 }
 
