@@ -116,7 +116,7 @@ extern "C" {
 #define KA_BACKLOG 4096           /* connections that the system may hold before they are accepted */
 #endif
 #ifndef KA_MAILBOX
-#define KA_MAILBOX (1u << 20)     /* bytes of a ring, two a worker: a power of two, at least 8 times
+#define KA_MAILBOX (1u << 18)     /* bytes of a ring, two a worker: a power of two, at least 8 times
                                      KA_MAX_HEAD + KA_MAX_BODY + 16384 */
 #endif
 #ifndef KA_MAX_ID
@@ -610,38 +610,23 @@ static void ka__thread_join(ka__thread *t)
 
 /* ---- processor: SHA-256 by the instructions that most x86 of the last years have ---- */
 
-#if defined(__x86_64__) || defined(_M_X64)
-#  if defined(_MSC_VER)
-#    include <immintrin.h>
-#    include <intrin.h>
-#    define KA__TARGET_SHA
-#    define KA__ROUNDS(a, b, c) _mm_sha256rnds2_epu32(a, b, c)
-#    define KA__MSG1(a, b)      _mm_sha256msg1_epu32(a, b)
-#    define KA__MSG2(a, b)      _mm_sha256msg2_epu32(a, b)
-#  else      /* the whole of immintrin.h would take as long to compile as a quarter of this file */
-#    include <cpuid.h>
-#    include <smmintrin.h>
-#    define KA__TARGET_SHA      __attribute__((target("sha,sse4.1")))
-#    define KA__ROUNDS(a, b, c) (__m128i)__builtin_ia32_sha256rnds2((__v4si)(a), (__v4si)(b), (__v4si)(c))
-#    define KA__MSG1(a, b)      (__m128i)__builtin_ia32_sha256msg1((__v4si)(a), (__v4si)(b))
-#    define KA__MSG2(a, b)      (__m128i)__builtin_ia32_sha256msg2((__v4si)(a), (__v4si)(b))
-#  endif
+#if defined(__x86_64__) && defined(__GNUC__)
+#  include <cpuid.h>
+#  include <smmintrin.h>      /* the whole of immintrin.h would take as long to compile as a quarter of this file */
+#define KA__ROUNDS(a, b, c) (__m128i)__builtin_ia32_sha256rnds2((__v4si)(a), (__v4si)(b), (__v4si)(c))
+#define KA__MSG1(a, b)      (__m128i)__builtin_ia32_sha256msg1((__v4si)(a), (__v4si)(b))
+#define KA__MSG2(a, b)      (__m128i)__builtin_ia32_sha256msg2((__v4si)(a), (__v4si)(b))
 
 /* Are they there? Asked once: CPUID takes microseconds in a virtual machine. */
-static bool ka__sha_known(void)
+static bool ka__sha_available(void)
 {
     static _Atomic(int) answer;      /* 0: not asked yet; 1: no; 2: yes */
     int a = atomic_load_explicit(&answer, memory_order_relaxed);
     if (a == 0) {
-        unsigned one[4] = { 0 }, seven[4] = { 0 };
-#  if defined(_MSC_VER)
-        __cpuidex((int *)one, 1, 0);
-        __cpuidex((int *)seven, 7, 0);
-#  else
-        __get_cpuid(1, &one[0], &one[1], &one[2], &one[3]);
-        __get_cpuid_count(7, 0, &seven[0], &seven[1], &seven[2], &seven[3]);
-#  endif
-        a = (seven[1] >> 29 & 1) && (one[2] >> 19 & 1) ? 2 : 1;      /* SHA; SSE4.1 */
+        unsigned ax, bx = 0, cx = 0, dx, sse;
+        __get_cpuid(1, &ax, &bx, &cx, &dx);
+        sse = cx >> 19 & 1;                /* SSE4.1 */
+        a = sse && __get_cpuid_count(7, 0, &ax, &bx, &cx, &dx) && (bx >> 29 & 1) ? 2 : 1;      /* SHA */
         atomic_store_explicit(&answer, a, memory_order_relaxed);
     }
     return a == 2;
@@ -649,9 +634,9 @@ static bool ka__sha_known(void)
 
 /* One block, as ka__sha256_block; false if the processor can't. The instructions keep the state as ABEF and
    CDGH, do two rounds each, and make four words of the schedule (Intel SDM, SHA256RNDS2, SHA256MSG1 and 2). */
-KA__TARGET_SHA static bool ka__sha256_native(uint32_t h[8], const unsigned char *p, const uint32_t k[64])
+__attribute__((target("sha,sse4.1"))) static bool ka__sha256_native(uint32_t h[8], const unsigned char *p, const uint32_t k[64])
 {
-    if (!ka__sha_known()) return false;
+    if (!ka__sha_available()) return false;
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
     __m128i low = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(const void *)h), 0xB1);            /* CDAB */
     __m128i high = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(const void *)(h + 4)), 0x1B);     /* EFGH */
@@ -673,10 +658,12 @@ KA__TARGET_SHA static bool ka__sha256_native(uint32_t h[8], const unsigned char 
     return true;
 }
 #else
+static bool ka__sha_available(void) { return false; }
+
 static bool ka__sha256_native(uint32_t h[8], const unsigned char *p, const uint32_t k[64])
 {
     (void)h, (void)p, (void)k;
-    return false;
+    return ka__sha_available();
 }
 #endif
 
@@ -738,29 +725,23 @@ int ka_random(void *out, size_t n)
 }
 #endif
 
-/* A page that a forked child finds zeroed (madvise(2), MADV_WIPEONFORK, Linux 4.14), so that parent and child
-   never use the same random bytes. NULL where the system can't do that; Windows has no fork. */
+/* A page for random bytes, which a forked child finds zeroed, so that parent and child never use the same ones
+   (madvise(2), MADV_WIPEONFORK, Linux 4.14). NULL: the system can't do that. */
 enum { KA__PAGE = 4096 };
 
 static void *ka__page_new(void)
 {
-#if defined(_WIN32)
-    return ka__alloc_zeroed(1, KA__PAGE);
-#elif defined(MADV_WIPEONFORK)
+#if defined(MADV_WIPEONFORK)
     void *p = mmap(NULL, KA__PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p != MAP_FAILED && madvise(p, KA__PAGE, MADV_WIPEONFORK) == 0) return p;
     if (p != MAP_FAILED) munmap(p, KA__PAGE);
-    return NULL;
-#else
-    return NULL;
 #endif
+    return NULL;
 }
 
 static void ka__page_free(void *p)
 {
-#if defined(_WIN32)
-    ka__free(p);
-#elif defined(MADV_WIPEONFORK)
+#if defined(MADV_WIPEONFORK)
     if (p) munmap(p, KA__PAGE);
 #else
     (void)p;

@@ -23,6 +23,10 @@ static void test_free(void *p);
 #define KEYAUTH_IMPLEMENTATION
 #include "keyauth.h"
 #include <stdarg.h>
+#if !defined(_WIN32)
+#  include <sys/resource.h>
+#  include <sys/wait.h>
+#endif
 
 /* ---- the frame ---- */
 
@@ -148,6 +152,38 @@ static void test_sha256(void)
         CHECK(strcmp(hex, vectors[i].hex) == 0, "%.20s x %d: got %s", vectors[i].in, (int)vectors[i].repeat, hex);
         free(in);
     }
+    if (!ka__sha_available()) {
+        skip("sha256 by the processor", "this one has no instructions for it");
+        return;
+    }
+    for (int i = 0; i < 200; i++) {      /* both ways, from the same random state */
+        struct { uint32_t h[8]; unsigned char block[64]; } a, b;
+        if (ka_random(&a, sizeof a) < 0) abort();
+        b = a;
+        bool native = ka__sha256_native(a.h, a.block, ka__sha256_k);
+        ka__sha256_portable(b.h, b.block, ka__sha256_k);
+        CHECK(native && memcmp(a.h, b.h, sizeof a.h) == 0, "the processor's and the portable block %d differ", i);
+    }
+}
+
+/* Each length, with each odd byte at each place. */
+static void test_printable(void)
+{
+    static const unsigned char good[] = { ' ', '!', '0', 'z', '~' }, bad[] = { 0, 1, 0x1f, 0x7f, 0x80, 0xa0, 0xff };
+    for (size_t n = 1; n < 20; n++) {
+        for (size_t at = 0; at < n; at++) {
+            char plain[20];
+            memset(plain, 'a', sizeof plain);
+            for (size_t i = 0; i < COUNT(good) + COUNT(bad); i++) {
+                unsigned char byte = i < COUNT(good) ? good[i] : bad[i - COUNT(good)];
+                plain[at] = (char)byte;
+                char *in = exact(plain, n);
+                if (ka__printable(in, n) != (i < COUNT(good))) CHECK(false, "byte %02x at %d of %d", byte, (int)at, (int)n);
+                free(in);
+            }
+        }
+    }
+    CHECK(ka__printable("", 0), "nothing is printable");
 }
 
 static void test_small_things(void)
@@ -608,6 +644,31 @@ static void test_keyring_out_of_memory(void)
         if (done) break;
     }
     CHECK(refusals == 4, "each of the 4 allocations failed once: %d", refusals);
+}
+
+/* Random bytes are fetched for several keys at a time: a child must not give out its parent's next key. */
+static void test_keyring_fork(void)
+{
+#if defined(_WIN32)
+    skip("keyring fork", "Windows has no fork");
+#else
+    enum { KEYS = 40 };
+    ka_keyring k;
+    char first[KA_KEY_TEXT], mine[KEYS][KA_KEY_TEXT], theirs[KEYS][KA_KEY_TEXT];
+    int ends[2], same = 0;
+    if (ka_keyring_init(&k, 0, 0) < 0 || ka_keyring_issue(&k, str("id"), 1, first) < 0 || pipe(ends) != 0) abort();
+    pid_t child = fork();
+    for (int i = 0; i < KEYS; i++)
+        if (ka_keyring_issue(&k, str("id"), 1, mine[i]) != KA_OK) memset(mine[i], 'x', KA_KEY_TEXT);
+    if (child == 0) _exit(write(ends[1], mine, sizeof mine) == (ssize_t)sizeof mine ? 0 : 1);
+    CHECK(child > 0 && read(ends[0], theirs, sizeof theirs) == (ssize_t)sizeof theirs && waitpid(child, NULL, 0) == child, "the child made keys");
+    for (int i = 0; i < KEYS; i++)
+        for (int j = 0; j < KEYS; j++) same += memcmp(mine[i], theirs[j], KA_KEY_TEXT) == 0 || (i != j && memcmp(mine[i], mine[j], KA_KEY_TEXT) == 0);
+    CHECK(same == 0, "%d keys were made twice", same);
+    close(ends[0]);
+    close(ends[1]);
+    ka_keyring_free(&k);
+#endif
 }
 
 static void test_protocol(void)
@@ -1442,8 +1503,6 @@ static bool process_interrupt(process *p)
     return GenerateConsoleCtrlEvent(CTRL_C_EVENT, 0);
 }
 #else
-#include <sys/resource.h>
-#include <sys/wait.h>
 #define PROGRAM(name) "./" name
 
 static bool process_spawn(process *p, const char *const *argv, int max_files)
@@ -1934,13 +1993,72 @@ static void test_descriptor_limit(void)
 #endif
 }
 
+#if defined(__linux__)
+/* Sockets in this thread's table of descriptors that listen, and all others. */
+static void sockets_count(int *listening, int *others)
+{
+    *listening = *others = 0;
+    for (int fd = 0; fd < 1024; fd++) {
+        int on = 0;
+        socklen_t n = sizeof on;
+        if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &n) != 0) continue;
+        ++*(on ? listening : others);
+    }
+}
+#endif
+
+/* The process's main table has the listener, for ss and lsof, and no connection; a worker's own table has
+   nothing that was open before. A server that has ended holds nothing, whatever table it was in. */
+static void test_descriptors(void)
+{
+#if defined(__linux__)
+    enum { WORKERS = 3, CLIENTS = 30 };
+    static wire wires[CLIENTS];
+    fixture f;
+    char body[64];
+    int before[2], after[2], ends[2], served = 0;
+    if (pipe(ends) != 0 || !fixture_start(&f, ECHO, WORKERS)) return;
+    if (!f.s->workers[0]->own_table) {
+        skip("descriptors", "no tables of their own here (ThreadSanitizer, a sandbox, or Linux before 5.9)");
+        close(ends[0]);
+        close(ends[1]);
+        fixture_stop(&f);
+        return;
+    }
+    sockets_count(&before[0], &before[1]);
+    for (int i = 0; i < CLIENTS; i++) {
+        wire_open(&wires[i], f.port);
+        wire_text(&wires[i], "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+        served += wire_answer(&wires[i], body, sizeof body, NULL, false) == 200;
+    }
+    sockets_count(&after[0], &after[1]);
+    CHECK(served == CLIENTS, "%d of %d served", served, CLIENTS);
+    CHECK(before[0] == 1, "the listener is in the main table: %d are", before[0]);
+    CHECK(after[1] - before[1] == CLIENTS, "of %d connections, their clients' ends are in the main table, and %d more", CLIENTS, after[1] - before[1] - CLIENTS);
+    close(ends[1]);
+    struct pollfd p = { ends[0], POLLIN, 0 };
+    CHECK(poll(&p, 1, PATIENCE_MS) == 1 && (p.revents & POLLHUP), "no worker holds the pipe open");
+    close(ends[0]);
+    for (int i = 0; i < CLIENTS; i++) wire_close(&wires[i]);
+    int port = f.port, bound;
+    fixture_stop(&f);
+    ka__sock s;
+    int r = ka__sock_new(&s);
+    if (r == KA_OK) r = ka__sock_listen(s, "127.0.0.1", port, &bound);
+    CHECK(r == KA_OK, "the port is free at once: got %s", ka_error_text(r));
+    ka__sock_close(s);
+#else
+    skip("descriptors", "one table for all threads here");
+#endif
+}
+
 int main(int argc, char **argv)
 {
     static const struct { const char *name; void (*run)(void); } tests[] = {
-        { "base64", test_base64 }, { "sha256", test_sha256 }, { "small things", test_small_things }, { "forms", test_forms },
+        { "base64", test_base64 }, { "sha256", test_sha256 }, { "printable", test_printable }, { "small things", test_small_things }, { "forms", test_forms },
         { "requests", test_requests }, { "long heads", test_long_heads }, { "responses", test_responses }, { "chunked", test_chunked },
         { "mailbox", test_mailbox }, { "keyring", test_keyring }, { "keyring growth", test_keyring_growth },
-        { "keyring out of memory", test_keyring_out_of_memory }, { "protocol", test_protocol },
+        { "keyring out of memory", test_keyring_out_of_memory }, { "keyring fork", test_keyring_fork }, { "protocol", test_protocol },
         { "dialogues", test_dialogues }, { "answer form", test_answer_form }, { "expect", test_expect }, { "order", test_order },
         { "full mailbox", test_full_mailbox }, { "fairness", test_fairness }, { "time-outs", test_time_outs }, { "never reads", test_never_reads },
         { "linger", test_linger }, { "drain", test_drain }, { "drain ends", test_drain_ends }, { "workers", test_workers },
@@ -1949,7 +2067,7 @@ int main(int argc, char **argv)
         { "offline, then online", test_offline_then_online }, { "client protocol", test_client_protocol },
         { "command lines", test_command_lines }, { "server options", test_server_options }, { "closed stderr", test_closed_stderr }, { "interrupt", test_interrupt },
         { "backlog", test_interrupt_backlog },
-        { "descriptor limit", test_descriptor_limit },
+        { "descriptor limit", test_descriptor_limit }, { "descriptors", test_descriptors },
     };
     FILE *program = fopen(PROGRAM("server"), "rb"), *output_file = fopen(".test-writable", "wb");
     if (!program || !output_file || ka__os_start() < 0) {
