@@ -3,6 +3,7 @@
 # ./build.sh run      and show the handshake
 # ./build.sh test     and run the tests
 # ./build.sh win      build server.exe, client.exe and test.exe with MinGW
+# ./build.sh bench    measure it beside other servers (bench/README.md)
 # ./build.sh dist     keyauth.tar.gz: a folder of the server and one of the client
 # ./build.sh clean    remove all that was built
 # CC and CFLAGS are heeded: CC=clang CFLAGS="-g -fsanitize=address" ./build.sh test
@@ -37,6 +38,11 @@ win)
     for f in server client test; do
         [ ! -f $f.c ] || ${MINGW:-x86_64-w64-mingw32-gcc} $warn -O2 -static -o $f.exe $f.c -lws2_32 -lbcrypt -liphlpapi
     done ;;
+bench)
+    need server bench/bench
+    build server
+    shift
+    sh bench/build.sh && exec bench/bench "$@" ;;
 dist)
     need server client
     tmp=$(mktemp -d)
@@ -48,8 +54,9 @@ dist)
     rm -r "$tmp"
     echo keyauth.tar.gz ;;
 clean)
-    rm -f server client test server.exe client.exe test.exe keyauth.tar.gz examples/quickstart ;;
+    rm -f server client test server.exe client.exe test.exe keyauth.tar.gz examples/quickstart
+    rm -f bench/bench bench/floor bench/microhttpd bench/http ;;
 *)
-    sed -n '2,8s/^# //p' "$0" >&2
+    sed -n '2,9s/^# //p' "$0" >&2
     exit 2 ;;
 esac

@@ -1,0 +1,10 @@
+#!/bin/sh
+# bench/build.sh: build the bench and the peers that can be built here; run by ./build.sh bench. CC is heeded.
+set -e
+cd "$(dirname "$0")"
+warn="-std=c11 -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow"
+for f in bench floor; do ${CC:-cc} $warn -O2 -o $f $f.c -lm; done
+# A peer that cannot be built is not there; the bench says so.
+rm -f microhttpd http
+${CC:-cc} $warn -O2 -o microhttpd microhttpd.c -lmicrohttpd 2>/dev/null || rm -f microhttpd
+! command -v go >/dev/null || GO111MODULE=off go build -o http http.go
