@@ -66,7 +66,7 @@
 #ifndef KEYAUTH_H
 #define KEYAUTH_H
 
-#define KA_VERSION "1.0.0"
+#define KA_VERSION "1.1.0"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -116,8 +116,9 @@ extern "C" {
 #define KA_BACKLOG 4096           /* connections that the system may hold before they are accepted */
 #endif
 #ifndef KA_MAILBOX
-#define KA_MAILBOX (1u << 18)     /* bytes of a ring, two a worker: a power of two, at least 8 times
-                                     KA_MAX_HEAD + KA_MAX_BODY + 16384 */
+#define KA_MAILBOX (KA_MAX_HEAD + KA_MAX_BODY <= 16384 ? 1u << 18 : 1u << 20)      /* bytes of a ring, two a worker: a
+                                     power of two, at least 8 times KA_MAX_HEAD + KA_MAX_BODY + 16384. An answer
+                                     has a quarter of it at most. Small ones stay in the cache */
 #endif
 #ifndef KA_MAX_ID
 #define KA_MAX_ID 256             /* bytes of an ID, percent-decoded */
@@ -134,7 +135,8 @@ extern "C" {
 #ifndef KA_RETRY_STEP_MS
 #define KA_RETRY_STEP_MS 5        /* every further wait is this much longer */
 #endif
-/* In the implementing file also, all or none: KA_MALLOC(n), KA_REALLOC(p, n), KA_FREE(p); KA_ASSERT(x).
+/* In the implementing file also, all or none: KA_MALLOC(n), KA_REALLOC(p, n), KA_FREE(p); KA_ASSERT(x). The workers
+   call them too, and on Linux have descriptors of their own: if they use any above 2, define KA_ONE_TABLE.
    If what they call is declared by a system header that comes first, compile with -D_GNU_SOURCE. */
 
 enum {
@@ -302,7 +304,9 @@ typedef struct {
     size_t connections;      /* open now */
 } ka_stats;
 
-/* Start the server: its worker threads run, and know no address yet.
+/* Start the server: its worker threads run, and know no address yet. On Linux from 5.9 on, unless in a sandbox, each
+   has a descriptor table of its own, and so the whole descriptor limit, and leaves signals to other threads; the
+   main thread must live as long as new addresses are listened on.
      *s         yours, until ka_server_free; NULL on failure
      workers    1 to KA_MAX_WORKERS, 0 means 1
      returns    KA_OK, or KA_EINVAL, KA_ENOMEM, KA_EOS, KA_ELIMIT */
@@ -464,17 +468,25 @@ KADEF int ka_client_kill_server(ka_client *c, int64_t *pid);
 #  include <sys/socket.h>
 #  include <unistd.h>
 #  if defined(__linux__)
-#    if defined(_FEATURES_H) && !defined(__USE_GNU)
+#    if defined(__GLIBC__) && !defined(__USE_GNU)
 #      error "keyauth.h: where KEYAUTH_IMPLEMENTATION is defined, include it before any other header, or compile with -D_GNU_SOURCE"
 #    endif
 #    include <ctype.h>
 #    include <dirent.h>
-#    include <sched.h>
 #    include <sys/epoll.h>
 #    include <sys/eventfd.h>
 #    include <sys/mman.h>
+#    include <sys/prctl.h>
 #    include <sys/random.h>
 #    include <sys/syscall.h>
+#    ifndef SYS_pidfd_open               /* headers older than the kernel: these are the same on every processor but Alpha */
+#      define SYS_pidfd_send_signal 424
+#      define SYS_pidfd_open 434
+#    endif
+#    ifndef SYS_pidfd_getfd
+#      define SYS_close_range 436
+#      define SYS_pidfd_getfd 438
+#    endif
 #  else
 #    include <libproc.h>
 #    include <mach-o/dyld.h>
@@ -497,6 +509,19 @@ KADEF int ka_client_kill_server(ka_client *c, int64_t *pid);
 #  define KA_ASSERT(x) assert(x)
 #endif
 
+#if defined(__has_feature)
+#  if __has_feature(thread_sanitizer)
+#    define KA__TSAN 1
+#  elif __has_feature(address_sanitizer)
+#    define KA__ASAN 1
+#  endif
+#endif
+#if defined(__SANITIZE_THREAD__)
+#  define KA__TSAN 1
+#elif defined(__SANITIZE_ADDRESS__)
+#  define KA__ASAN 1
+#endif
+
 typedef intptr_t ka__sock;
 
 /* What a poller watches a socket for: reading, writing, nothing but its failure (0), or not at all.
@@ -506,7 +531,7 @@ enum { KA__UNWATCHED = -1, KA__IN = 1, KA__OUT = 2, KA__SHARED = 4 };
 #define KA__NO_TOKEN UINT32_MAX
 enum { KA__EVENTS = 256 };      /* that a poller tells at a time */
 
-/* ---- memory: all of it comes from ka__resize and goes through ka__free ---- */
+/* ---- memory: all of it comes from ka__resize and goes through ka__free, but for ka__page_new's ---- */
 
 #if defined(KA_MALLOC) && defined(KA_REALLOC) && defined(KA_FREE)
 #elif !defined(KA_MALLOC) && !defined(KA_REALLOC) && !defined(KA_FREE)
@@ -543,15 +568,6 @@ static void ka__count(_Atomic(size_t) *n, int by)
 
 /* ---- threads: C11's; pthreads where <threads.h> is missing, and under ThreadSanitizer, which crashes
         in threads that thrd_create made (gcc 12, clang 14); Win32 on Windows ---- */
-
-#if defined(__has_feature)
-#  if __has_feature(thread_sanitizer)
-#    define KA__TSAN 1
-#  endif
-#endif
-#if defined(__SANITIZE_THREAD__)
-#  define KA__TSAN 1
-#endif
 
 #if defined(_WIN32)
 typedef HANDLE ka__thread_id;
@@ -726,15 +742,16 @@ int ka_random(void *out, size_t n)
 #endif
 
 /* A page for random bytes, which a forked child finds zeroed, so that parent and child never use the same ones
-   (madvise(2), MADV_WIPEONFORK, Linux 4.14). NULL: the system can't do that. */
+   (madvise(2), MADV_WIPEONFORK, Linux 4.14), and which no core dump has. NULL: the system can't do that. */
 enum { KA__PAGE = 4096 };
 
 static void *ka__page_new(void)
 {
 #if defined(MADV_WIPEONFORK)
     void *p = mmap(NULL, KA__PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p != MAP_FAILED && madvise(p, KA__PAGE, MADV_WIPEONFORK) == 0) return p;
-    if (p != MAP_FAILED) munmap(p, KA__PAGE);
+    if (p == MAP_FAILED) return NULL;
+    if (madvise(p, KA__PAGE, MADV_WIPEONFORK) == 0 && madvise(p, KA__PAGE, MADV_DONTDUMP) == 0) return p;
+    munmap(p, KA__PAGE);
 #endif
     return NULL;
 }
@@ -771,6 +788,7 @@ static bool ka__utc(time_t t, struct tm *out)
 #if defined(_WIN32)
 typedef int ka__len;
 #define KA__FD(s) ((SOCKET)(s))
+#define KA__SEND_FLAGS 0
 
 static int ka__os_code(void) { return WSAGetLastError(); }
 static void ka__os_code_set(int code) { WSASetLastError(code); }
@@ -880,7 +898,11 @@ static int ka__sock_wait(ka__sock s, int want, int ms)
     return n > 0 ? KA_OK : n == 0 ? KA_ETIME : ka__error_of(ka__os_code());
 }
 
-#  if !defined(__linux__)
+#  if defined(__linux__)
+#define KA__SEND_FLAGS MSG_NOSIGNAL
+#  else
+#define KA__SEND_FLAGS 0
+
 static int ka__sock_prepare(ka__sock s)
 {
     int on = 1, flags = fcntl(KA__FD(s), F_GETFL);
@@ -1004,14 +1026,14 @@ static int ka__sock_connected(ka__sock s)
     return mine.sin_port == theirs.sin_port && mine.sin_addr.s_addr == theirs.sin_addr.s_addr ? KA_EOFFLINE : KA_OK;
 }
 
-/* On Linux without glibc's recv and send: in a process with threads, those mark a cancellation point by two
-   locked instructions each, which is some 3 % of a request. */
-#if defined(__linux__)
+/* On Linux without the libc's recv and send: in a process with threads, glibc's mark a cancellation point by two
+   locked instructions each, which is some 3 % of a request. The sanitizers watch the libc's. */
+#if defined(__linux__) && !defined(KA__ASAN) && !defined(KA__TSAN)
 #define KA__RECV(s, p, n) syscall(SYS_recvfrom, KA__FD(s), p, n, 0, NULL, NULL)
 #define KA__SEND(s, p, n) syscall(SYS_sendto, KA__FD(s), p, n, MSG_NOSIGNAL, NULL, 0)
 #else
 #define KA__RECV(s, p, n) recv(KA__FD(s), p, (ka__len)(n), 0)
-#define KA__SEND(s, p, n) send(KA__FD(s), p, (ka__len)(n), 0)
+#define KA__SEND(s, p, n) send(KA__FD(s), p, (ka__len)(n), KA__SEND_FLAGS)
 #endif
 
 /* Bytes received; 0: the peer sends no more. */
@@ -1253,14 +1275,7 @@ static void ka__wake(ka__sleeper *z)
         then counts for each worker, and a system call finds its descriptor without a locked instruction. What
         the parent opened stays in the process's main table, where ss, lsof and fuser look. ---- */
 
-#if defined(__linux__) && !defined(KA__TSAN)      /* which takes equal numbers for the same descriptor */
-#ifndef SYS_pidfd_getfd
-#  define SYS_pidfd_getfd 438
-#endif
-#ifndef SYS_close_range
-#  define SYS_close_range 436
-#endif
-
+#if defined(__linux__) && !defined(KA__TSAN) && !defined(KA_ONE_TABLE)      /* TSan takes equal numbers for the same thing */
 /* A descriptor of the main table, in this thread's table; -1 if that can't be had. */
 static int ka__fd_take(int fd)
 {
@@ -1270,26 +1285,33 @@ static int ka__fd_take(int fd)
     return taken;
 }
 
-/* Give this thread a table of its own, with nothing in it but what the pollers need; false if the system (or
-   a sandbox) won't have it, and then it shares the main table. Signals go to other threads from now on: their
-   handlers may want descriptors that aren't here. */
+/* Give this thread a table of its own, with nothing in it but what the pollers need, under the same numbers, and
+   stderr for a failed assertion; false if it goes on sharing the main one: where the system can't do it, and in
+   a sandbox, which may kill for such calls. Signals go to other threads from now on, since their handlers may want
+   descriptors that aren't here; but not a fault of this thread's own. */
 static bool ka__table_own(const ka__poller *mine, const ka__poller *parents)
 {
+    static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS };
     const int keep[] = { mine->epoll, mine->wake, parents->wake };
-    sigset_t all;
+    sigset_t most;
+    if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != 0) return false;
+    if (syscall(SYS_kcmp, getpid(), syscall(SYS_gettid), 2 /* KCMP_FILES */, 0, 0) != 0) return false;
     int probe = ka__fd_take(mine->epoll);
     if (probe < 0) return false;
     close(probe);
-    if (syscall(SYS_kcmp, getpid(), syscall(SYS_gettid), 2 /* KCMP_FILES */, 0, 0) != 0) return false;
-    if (syscall(SYS_close_range, ~0u, ~0u, 0) != 0 || unshare(CLONE_FILES) != 0) return false;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, NULL);
-    for (int from = 3, next; from != INT_MAX; from = next < INT_MAX ? next + 1 : next) {      /* 0 to 2 are the standard ones */
-        next = INT_MAX;
-        for (int i = 0; i < 3; i++)
-            if (keep[i] >= from && keep[i] < next) next = keep[i];
-        if (next > from) syscall(SYS_close_range, from, next - 1, 0);
+    if (syscall(SYS_close_range, 3, ~0u, 2 /* CLOSE_RANGE_UNSHARE, Linux 5.9 */) != 0) return false;
+    for (int i = 0; i < 3; i++) {
+        int taken = ka__fd_take(keep[i]);
+        if (taken == keep[i]) continue;
+        dup3(taken, keep[i], O_CLOEXEC);
+        close(taken);
     }
+    close(0);      /* who waits for the end of a pipe shall not wait for this thread */
+    close(1);
+    ka__os_start();
+    sigfillset(&most);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigdelset(&most, faults[i]);
+    pthread_sigmask(SIG_BLOCK, &most, NULL);
     return true;
 }
 #else
@@ -1435,13 +1457,6 @@ static int ka__exec(const char *path, char *name, const char *arg)
 
 #  if defined(__linux__)
 typedef int ka__process;      /* a pidfd */
-
-#ifndef SYS_pidfd_send_signal
-#  define SYS_pidfd_send_signal 424
-#endif
-#ifndef SYS_pidfd_open
-#  define SYS_pidfd_open 434
-#endif
 
 /* What /proc/net tells of a server: the inode of its end of our connection, and of what listens there. */
 enum { KA__MAX_OWN_LISTENERS = 16 };      /* sockets that listen on one port: several only with SO_REUSEPORT */
@@ -2483,16 +2498,16 @@ _Static_assert(KA_MAILBOX >= 2 * KA__UP_RESERVE, "KA_MAILBOX is too small for KA
 /* Records. Down, to the worker: */
 enum {
     KA__LISTEN = 1,    /* payload: ip, NUL; a: port; seq: the listener's number; conn: a socket, or none: status, b */
-    KA__ADOPT,         /* watch another worker's listener; conn: the socket; seq: its number */
+    KA__ADOPT,         /* watch a listener that another worker has opened; conn: the socket; seq: its number */
     KA__REPLY,         /* conn, seq, flags, status; payload: a bytes of fields, n of body */
     KA__DRAIN,         /* stop accepting, finish */
-    KA__CROWDED_TOO,   /* another worker is out of descriptors, and somebody waits: try to make room */
+    KA__CROWDED_TOO,   /* somebody waits, and a workers are out of descriptors: try to take him */
     KA__QUIT           /* end now */
 };
 /* Up, to the parent: KA_LISTENING, KA_REQUEST and */
 enum {
     KA__RELEASED = 64, /* watches no listener any more */
-    KA__CROWDED,       /* out of descriptors, with no idle connection to close; somebody waits */
+    KA__CROWDED,       /* somebody waits, and a workers, this the last of them, are out of descriptors */
     KA__ENDED          /* has no connection any more */
 };
 
@@ -2529,14 +2544,16 @@ typedef struct {
     bool       expects;              /* waits for 100 Continue */
 } ka__conn;
 
-typedef struct { ka__sock sock; bool open, watched; } ka__listener;
+/* theirs: its number in the main table; pending: there was no room yet to take it over from there. */
+typedef struct { ka__sock sock, theirs; bool open, watched, pending; } ka__listener;
 
 typedef struct {
     ka__box       up, down;
     ka__sleeper   sleeper;
     ka__sleeper  *parent;
     _Atomic(size_t) connections;
-    uint32_t      number;
+    _Atomic(bool) settled;           /* it shares no descriptors any more, or will for ever */
+    uint32_t      number, workers;   /* which it is, of how many */
     ka__thread    thread;
 
     /* the worker's own from here on */
@@ -2548,8 +2565,8 @@ typedef struct {
     bool          own_table;         /* of descriptors: sockets of the parent have other numbers here */
     uint32_t      turn;
     int64_t       now_ms, drain_until_ms, accept_again_ms;
-    time_t        date_of;
-    char          common[160];       /* the fields that all answers of that second have */
+    int64_t       common_of;         /* a second of now_ms: */
+    char          common[160];       /* the fields that its answers have */
     size_t        common_n;
     uint32_t      out_conn, out_n;   /* who the bytes in out are for, and how many they are */
     uint32_t      in_at, in_n;       /* the bytes in `in` that are still to be read */
@@ -2784,18 +2801,17 @@ static ka_str ka__status(int status, char room[24])
     }
 }
 
-/* The fields that every answer has, rendered once a second because of Date (RFC 9110 s.5.6.7). Not by strftime:
-   its names depend on the locale. */
+/* The fields that every answer has, rendered once a second because of Date (RFC 9110 s.5.6.7), which so may be
+   a second old. Not by strftime: its names depend on the locale. */
 static ka_str ka__common_fields(ka__worker *w)
 {
     static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    time_t now = time(NULL);
     struct tm t;
-    if (now != w->date_of && ka__utc(now, &t)) {
+    if ((w->common_n == 0 || w->now_ms / 1000 != w->common_of) && ka__utc(time(NULL), &t)) {
         w->common_n = (size_t)snprintf(w->common, sizeof w->common,
             "Date: %.3s, %02d %.3s %04d %02d:%02d:%02d GMT\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\n", days + t.tm_wday * 3,
             t.tm_mday, months + t.tm_mon * 3, t.tm_year + 1900, t.tm_hour, t.tm_min, t.tm_sec);
-        w->date_of = now;
+        w->common_of = w->now_ms / 1000;
     }
     return (ka_str){ w->common, w->common_n };
 }
@@ -2820,7 +2836,7 @@ static void ka__answer(ka__worker *w, ka__conn *c, const ka__record *r)
     if (w->draining && final && !c->in) c->last = true;
     ka__out_str(w, c, ka__status(r->status, room));
     ka__out_str(w, c, ka__common_fields(w));
-    if (r->a) ka__out_put(w, c, payload, r->a);
+    ka__out_put(w, c, payload, r->a);
     if (c->last && final) ka__out_str(w, c, KA__STR("Connection: close\r\n"));
     else if (r->flags & KA__OLD) ka__out_str(w, c, KA__STR("Connection: keep-alive\r\n"));
     ka__out_str(w, c, empty ? KA__STR("\r\n") : ka__length_field(r->n, room));
@@ -3012,12 +3028,22 @@ static void ka__conn_event(ka__worker *w, ka__conn *c)
 
 /* ---- accepting ---- */
 
-/* Watch all listeners, or none; false if the poller has no room for one. */
+/* The parent made the socket, so that it is in the process's main table. */
+static int ka__listener_take(const ka__worker *w, ka__listener *l)
+{
+    l->sock = w->own_table ? ka__fd_take((int)l->theirs) : l->theirs;
+    l->open = l->sock != -1;
+    l->pending = !l->open;
+    return l->open ? KA_OK : ka__sock_error();
+}
+
+/* Watch all listeners, or none; false if there is no room for one. */
 static bool ka__listeners_watch(ka__worker *w, bool watch)
 {
     bool all = true;
     for (uint32_t i = 0; i < KA_MAX_LISTENERS; i++) {
         ka__listener *l = &w->listeners[i];
+        if (watch && l->pending && ka__listener_take(w, l) < 0) all = false;
         if (!l->open || l->watched == watch) continue;
         int from = watch ? KA__UNWATCHED : KA__IN, to = watch ? KA__IN | KA__SHARED : KA__UNWATCHED;
         if (ka__poller_set(&w->sleeper.poller, l->sock, i, from, to) == KA_OK) l->watched = watch;
@@ -3057,11 +3083,12 @@ static bool ka__evict(ka__worker *w)
     return false;
 }
 
-/* Accept up to `most` newcomers. At the limit one idle connection makes room for each, but only if somebody
-   waits: Linux says EMFILE also where nobody does. */
-static void ka__accept(ka__worker *w, ka__listener *l, int most)
+/* Accept up to `most` newcomers, `asked` workers being out of descriptors already. At the limit one idle connection
+   makes room for each; with a table of its own, only when no other worker has room. And only if somebody waits:
+   Linux says EMFILE also where nobody does. */
+static void ka__accept(ka__worker *w, ka__listener *l, int most, uint32_t asked)
 {
-    bool evicted = false;
+    bool evicted = false, last = asked + 1 >= w->workers;
     while (most-- > 0 && l->watched) {
         ka__sock sock;
         ka__conn *c = ka__conn_place(w);
@@ -3072,10 +3099,10 @@ static void ka__accept(ka__worker *w, ka__listener *l, int most)
             evicted = false;
         } else if (r == KA_EAGAIN || (r == KA_ELIMIT && ka__sock_wait(l->sock, KA__IN, 0) != KA_OK)) {
             return;
-        } else if (r == KA_ELIMIT && !evicted && ka__evict(w)) {
+        } else if (r == KA_ELIMIT && !evicted && (last || !w->own_table) && ka__evict(w)) {
             evicted = true;
         } else if (r != KA_EOFFLINE) {
-            if (r == KA_ELIMIT && ka__box_room(&w->up, KA__UP_RESERVE)) ka__box_put(&w->up, KA__CROWDED, 0);
+            if (r == KA_ELIMIT && !last && ka__box_room(&w->up, KA__UP_RESERVE)) ka__box_put(&w->up, KA__CROWDED, 0)->a = asked + 1;
             ka__accept_pause(w);
         }
     }
@@ -3083,21 +3110,12 @@ static void ka__accept(ka__worker *w, ka__listener *l, int most)
 
 /* ---- commands, time-outs and the loop ---- */
 
-/* The parent made the socket, so that it is in the process's main table. */
-static int ka__listener_take(ka__worker *w, const ka__record *r)
-{
-    ka__listener *l = &w->listeners[r->seq];
-    l->sock = w->own_table ? ka__fd_take((int)r->conn) : (ka__sock)r->conn;
-    l->open = l->sock != -1;
-    return l->open ? KA_OK : ka__sock_error();
-}
-
 static void ka__listeners_close(ka__worker *w)
 {
     ka__listeners_watch(w, false);
     for (int i = 0; i < KA_MAX_LISTENERS; i++) {
         if (w->listeners[i].open && w->own_table) ka__sock_close(w->listeners[i].sock);
-        w->listeners[i].open = false;
+        w->listeners[i].open = w->listeners[i].pending = false;
     }
 }
 
@@ -3106,11 +3124,13 @@ static void ka__on_listen(ka__worker *w, ka__record *r)
     ka__listener *l = &w->listeners[r->seq];
     int port = 0, error = -(int)r->status, code = (int)r->b;
     if (error == KA_OK) {
-        error = ka__listener_take(w, r);
+        l->theirs = (ka__sock)r->conn;
+        error = ka__listener_take(w, l);
         if (error == KA_OK) error = ka__sock_listen(l->sock, ka__payload(r), (int)r->a, &port);
         code = ka__os_code();
         if (error && l->open && w->own_table) ka__sock_close(l->sock);
         l->open = error == KA_OK;
+        l->pending = false;
     }
     if (!w->accept_paused) ka__accept_resume(w);
     ka__record *up = ka__box_put(&w->up, KA_LISTENING, 0);
@@ -3123,13 +3143,15 @@ static void ka__on_listen(ka__worker *w, ka__record *r)
 
 static void ka__on_adopt(ka__worker *w, const ka__record *r)
 {
-    if (ka__listener_take(w, r) == KA_OK && !w->accept_paused) ka__accept_resume(w);
+    w->listeners[r->seq].theirs = (ka__sock)r->conn;
+    w->listeners[r->seq].pending = true;
+    if (!w->accept_paused) ka__accept_resume(w);
 }
 
 static void ka__on_drain(ka__worker *w)
 {
     ka__accept_resume(w);              /* who has connected is served, as far as there are descriptors */
-    for (int i = 0; i < KA_MAX_LISTENERS; i++) ka__accept(w, &w->listeners[i], KA_BACKLOG);
+    for (int i = 0; i < KA_MAX_LISTENERS; i++) ka__accept(w, &w->listeners[i], KA_BACKLOG, w->workers);
     ka__listeners_close(w);
     w->accept_paused = false;
     w->draining = true;
@@ -3149,7 +3171,8 @@ static void ka__commands(ka__worker *w)
         case KA__DRAIN:  ka__on_drain(w); break;
         case KA__QUIT:   w->quit = true; break;
         default: /* KA__CROWDED_TOO */
-            for (int i = 0; i < KA_MAX_LISTENERS; i++) ka__accept(w, &w->listeners[i], 1 + KA__ACCEPTS);
+            if (w->accept_paused) ka__accept_resume(w);
+            for (int i = 0; i < KA_MAX_LISTENERS; i++) ka__accept(w, &w->listeners[i], 1 + KA__ACCEPTS, r->a);
         }
     }
     ka__out_flush(w);
@@ -3227,7 +3250,7 @@ static void ka__sockets(ka__worker *w)
         if (c->watched != KA__IN || ka__box_room(&w->up, KA__UP_RESERVE)) ka__conn_event(w, c);
     }
     for (uint32_t i = 0; i < n; i++)
-        if (tokens[i] < KA_MAX_LISTENERS) ka__accept(w, &w->listeners[tokens[i]], KA__ACCEPTS);
+        if (tokens[i] < KA_MAX_LISTENERS) ka__accept(w, &w->listeners[tokens[i]], KA__ACCEPTS, 0);
     if (w->accept_paused && (w->place_freed || w->now_ms >= w->accept_again_ms)) ka__accept_resume(w);
     ka__publish_up(w);
     if (!ka__box_room(&w->up, KA__UP_RESERVE)) ka_sleep_ms(1);
@@ -3237,6 +3260,8 @@ static void ka__worker_run(void *arg)
 {
     ka__worker *w = arg;
     w->own_table = ka__table_own(&w->sleeper.poller, &w->parent->poller);
+    atomic_store(&w->settled, true);
+    ka__wake(w->parent);
     w->now_ms = ka_now_ms();
     while (!w->quit) {
         ka__commands(w);
@@ -3259,11 +3284,24 @@ static void ka__worker_free(ka__worker *w)
     ka__free(w);
 }
 
-static int ka__worker_start(ka__worker **out, uint32_t number, ka__sleeper *parent)
+/* For a moment a new worker's table has copies of all that is open; nobody shall meet them, who closes a file or
+   binds a port after ka_server_start. */
+static void ka__worker_settle(ka__worker *w)
+{
+    uint32_t none;
+    while (!atomic_load(&w->settled)) {
+        atomic_store(&w->parent->asleep, 1);
+        if (!atomic_load(&w->settled)) ka__poller_wait(&w->parent->poller, &none, 1, -1);
+        atomic_store(&w->parent->asleep, 0);
+    }
+}
+
+static int ka__worker_start(ka__worker **out, uint32_t number, uint32_t workers, ka__sleeper *parent)
 {
     ka__worker *w = ka__alloc_zeroed(1, sizeof *w);
     if (!w) return KA_ENOMEM;
     w->number = number;
+    w->workers = workers;
     w->parent = parent;
     w->free_head = w->out_conn = KA__NIL;
     for (int kind = 0; kind < KA__TIMED; kind++) w->list[kind].head = w->list[kind].tail = KA__NIL;
@@ -3274,9 +3312,13 @@ static int ka__worker_start(ka__worker **out, uint32_t number, ka__sleeper *pare
     }
     if (ka__box_init(&w->up, KA_MAILBOX) < 0 || ka__box_init(&w->down, KA_MAILBOX) < 0) r = KA_ENOMEM;
     if (r == KA_OK) r = ka__thread_start(&w->thread, ka__worker_run, w);
-    if (r < 0) ka__worker_free(w);
-    else *out = w;
-    return r;
+    if (r < 0) {
+        ka__worker_free(w);
+        return r;
+    }
+    ka__worker_settle(w);
+    *out = w;
+    return KA_OK;
 }
 
 /* ================================================================================================
@@ -3332,8 +3374,9 @@ int ka_server_start(ka_server **out, int workers)
     }
     atomic_init(&s->stop, 0);
     s->now_ms = ka_now_ms();
-    for (int i = 0; i < (workers ? workers : 1); i++) {
-        r = ka__worker_start(&s->workers[i], (uint32_t)i, &s->sleeper);
+    if (workers == 0) workers = 1;
+    for (int i = 0; i < workers; i++) {
+        r = ka__worker_start(&s->workers[i], (uint32_t)i, (uint32_t)workers, &s->sleeper);
         if (r < 0) {
             ka_server_free(s);
             return r;
@@ -3418,8 +3461,7 @@ static bool ka__event_of(ka_server *s, ka__worker *w, ka__record *r, ka_event *e
         ka__on_released(s);
         return false;
     case KA__CROWDED:
-        for (int i = 0; i < s->workers_n; i++)
-            if (s->workers[i] != w) ka__down(s->workers[i], KA__CROWDED_TOO, 0);
+        ka__down(s->workers[(w->number + 1) % (uint32_t)s->workers_n], KA__CROWDED_TOO, 0)->a = r->a;
         return false;
     default: /* KA__ENDED */
         s->ended++;
@@ -4040,6 +4082,8 @@ int ka_client_kill_server(ka_client *c, int64_t *pid)
 #endif /* KEYAUTH_IMPLEMENTATION */
 
 /* VERSION HISTORY
+     1.1.0   measured and made faster (bench/); on Linux workers have descriptor tables of their own; KA_MAILBOX is
+             256 KiB, and so ka_reply's limit 64 KiB, where the limits of a request allow it
      1.0.0   the key handshake: HTTP/1.1 server, keyring, client with retry, restart and kill
 
    LICENCE: take whichever you prefer.

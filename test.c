@@ -2047,6 +2047,28 @@ static void test_descriptors(void)
     if (r == KA_OK) r = ka__sock_listen(s, "127.0.0.1", port, &bound);
     CHECK(r == KA_OK, "the port is free at once: got %s", ka_error_text(r));
     ka__sock_close(s);
+
+    /* a program of three workers, each with the limit for itself: none closes an idle connection while another has
+       room; where none has, one of them makes room */
+    enum { LIMIT = 40, IDLE = 90, MORE = 60 };
+    static wire idle[IDLE + MORE];
+    static const char request[] = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask_key=x";
+    process server;
+    char text[8];
+    int n = server_start_limited(&server, text, LIMIT, "--workers", "3"), again = 0;
+    served = 0;
+    for (int i = 0; i < IDLE + MORE; i++) {
+        if (i == LIMIT || i == IDLE) ka_sleep_ms(KA__YOUNG_MS + 50);
+        if (i == IDLE)
+            for (int k = 0; k < IDLE; k++) again += wire_text(&idle[k], request) && wire_answer(&idle[k], body, sizeof body, NULL, false) == 200;
+        wire_open_at(&idle[i], SERVER_IP, n);
+        wire_text(&idle[i], request);
+        served += wire_answer(&idle[i], body, sizeof body, NULL, false) == 200;
+    }
+    CHECK(served == IDLE + MORE, "%d of %d newcomers served", served, IDLE + MORE);
+    CHECK(again == IDLE, "%d of %d idle connections kept, as long as there was room", again, IDLE);
+    for (int i = 0; i < IDLE + MORE; i++) wire_close(&idle[i]);
+    process_end(&server);
 #else
     skip("descriptors", "one table for all threads here");
 #endif
