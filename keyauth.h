@@ -1834,13 +1834,22 @@ ptrdiff_t ka_b64_encode(char *out, size_t cap, const void *in, size_t n)
     return o - out;
 }
 
-/* The value of a base64 digit, or 64. */
-static unsigned ka__b64_value(char c)
+/* The value of a base64 digit, or 64. By a table: the digits of a key are random, and each branch on them would
+   be guessed wrong every other time. */
+static unsigned ka__b64_value(char digit)
 {
-    if (c >= 'A' && c <= 'Z') return (unsigned)(c - 'A');
-    if (c >= 'a' && c <= 'z') return (unsigned)(c - 'a') + 26;
-    if (c >= '0' && c <= '9') return (unsigned)(c - '0') + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : 64;
+    static const unsigned char of[128] = {
+        64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64,
+        64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64,
+        64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 62, 64, 64, 64, 63,
+        52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 64, 64, 64, 64, 64, 64,
+        64,  0,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11, 12, 13, 14,
+        15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 64, 64, 64, 64, 64,
+        64, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40,
+        41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 64, 64, 64, 64, 64
+    };
+    unsigned char c = (unsigned char)digit;
+    return c < 128 ? of[c] : 64;
 }
 
 ptrdiff_t ka_b64_decode(void *out, size_t cap, const char *in, size_t n)
@@ -1853,12 +1862,10 @@ ptrdiff_t ka_b64_decode(void *out, size_t cap, const char *in, size_t n)
     if (size > cap) return KA_ENOSPC;
     for (size_t i = 0; i < n; i += 4) {
         size_t digits = i + 4 == n ? 4 - pad : 4;
-        uint32_t v = 0;
-        for (size_t k = 0; k < 4; k++) {
-            unsigned d = k < digits ? ka__b64_value(in[i + k]) : 0;
-            if (d == 64) return KA_ESYNTAX;
-            v = v << 6 | d;
-        }
+        unsigned a = ka__b64_value(in[i]), b = ka__b64_value(in[i + 1]);
+        unsigned c = digits > 2 ? ka__b64_value(in[i + 2]) : 0, d = digits > 3 ? ka__b64_value(in[i + 3]) : 0;
+        uint32_t v = a << 18 | b << 12 | c << 6 | d;
+        if ((a | b | c | d) & 64) return KA_ESYNTAX;
         if (digits < 4 && (v & (digits == 3 ? 0xFFu : 0xFFFFu))) return KA_ESYNTAX;   /* s.3.5: spare bits */
         *o++ = (unsigned char)(v >> 16);
         if (digits > 2) *o++ = (unsigned char)(v >> 8);
