@@ -559,6 +559,19 @@ static void open_idle(int port, int *fds)
     }
 }
 
+static int close_idle(const int *fds)
+{
+    int closed = 0;
+    for (int i = 0; i < IDLE; i++) {
+        struct pollfd p = { .fd = fds[i], .events = POLLIN };
+        if (poll(&p, 1, 0) != 0) closed++;                /* nothing was asked: what is there to read is its end */
+        close(fds[i]);
+    }
+    return closed;
+}
+
+/* Both turns open the idle connections, since the work of that alone may change the machine's speed; one closes
+   them before it measures, and the other afterwards. */
 static void run_idle_once(int round, int which)
 {
     static int fds[IDLE];
@@ -566,17 +579,13 @@ static void run_idle_once(int round, int which)
     int port, closed = 0;
     pid_t pid = start_keyauth(&port, 50000000, 0);
     load(&warm, pid, port, 64, 1, "ask", "", 0);          /* so that its buffers have been touched before memory is read */
-    if (which == 1) {
-        double before = memory_bytes(pid);
-        open_idle(port, fds);
-        idle_bytes[round] = (memory_bytes(pid) - before) / IDLE;
-    }
+    double before = memory_bytes(pid);
+    open_idle(port, fds);
+    if (which == 1) idle_bytes[round] = (memory_bytes(pid) - before) / IDLE;
+    else closed = close_idle(fds);
+    load(&warm, pid, port, 64, 1, "ask", "", 0);
     load(to, pid, port, 64, options.seconds, "ask", "", 0);
-    for (int i = 0; which == 1 && i < IDLE; i++) {
-        struct pollfd p = { .fd = fds[i], .events = POLLIN };
-        if (poll(&p, 1, 0) != 0) closed++;                /* nothing was asked: what is there to read is its end */
-        close(fds[i]);
-    }
+    if (which == 1) closed = close_idle(fds);
     to->v[ERRORS] += closed;
     stop(pid);
     step("idle-15000", text("round %d/%d", round + 1, options.rounds), pairs[IDLE_MANY].label[which], to);

@@ -7,4 +7,4 @@ for f in bench floor; do ${CC:-cc} $warn -O2 -o $f $f.c -lm; done
 # A peer that cannot be built is not there; the bench says so.
 rm -f microhttpd http
 ${CC:-cc} $warn -O2 -o microhttpd microhttpd.c -lmicrohttpd 2>/dev/null || rm -f microhttpd
-! command -v go >/dev/null || GO111MODULE=off go build -o http http.go
+! command -v go >/dev/null || GO111MODULE=off go build -o http http.go || rm -f http
