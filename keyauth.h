@@ -1286,24 +1286,24 @@ static int ka__fd_take(int fd)
 }
 
 /* Give this thread a table of its own, with nothing in it but what the pollers need, under the same numbers, and
-   stderr for a failed assertion; false if it goes on sharing the main one: where the system can't do it, and in
-   a sandbox, which may kill for such calls. Signals go to other threads from now on, since their handlers may want
+   stderr for a failed assertion. 1: done; 0: it goes on sharing the main one, where the system can't do it, and in
+   a sandbox, which may kill for such calls; KA_EOS: the thread is of no use any more. Signals go to other threads from now on, since their handlers may want
    descriptors that aren't here; but not a fault of this thread's own. */
-static bool ka__table_own(const ka__poller *mine, const ka__poller *parents)
+static int ka__table_own(const ka__poller *mine, const ka__poller *parents)
 {
     static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS };
     const int keep[] = { mine->epoll, mine->wake, parents->wake };
     sigset_t most;
-    if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != 0) return false;
-    if (syscall(SYS_kcmp, getpid(), syscall(SYS_gettid), 2 /* KCMP_FILES */, 0, 0) != 0) return false;
+    if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != 0) return 0;
+    if (syscall(SYS_kcmp, getpid(), syscall(SYS_gettid), 2 /* KCMP_FILES */, 0, 0) != 0) return 0;
     int probe = ka__fd_take(mine->epoll);
-    if (probe < 0) return false;
+    if (probe < 0) return 0;
     close(probe);
-    if (syscall(SYS_close_range, 3, ~0u, 2 /* CLOSE_RANGE_UNSHARE, Linux 5.9 */) != 0) return false;
+    if (syscall(SYS_close_range, 3, ~0u, 2 /* CLOSE_RANGE_UNSHARE, Linux 5.9 */) != 0) return 0;
     for (int i = 0; i < 3; i++) {
         int taken = ka__fd_take(keep[i]);
         if (taken == keep[i]) continue;
-        dup3(taken, keep[i], O_CLOEXEC);
+        if (taken < 0 || dup3(taken, keep[i], O_CLOEXEC) < 0) return KA_EOS;      /* the kernel is out of memory */
         close(taken);
     }
     close(0);      /* who waits for the end of a pipe shall not wait for this thread */
@@ -1312,15 +1312,15 @@ static bool ka__table_own(const ka__poller *mine, const ka__poller *parents)
     sigfillset(&most);
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigdelset(&most, faults[i]);
     pthread_sigmask(SIG_BLOCK, &most, NULL);
-    return true;
+    return 1;
 }
 #else
 static int ka__fd_take(int fd) { return fd; }
 
-static bool ka__table_own(const ka__poller *mine, const ka__poller *parents)
+static int ka__table_own(const ka__poller *mine, const ka__poller *parents)
 {
     (void)mine, (void)parents;
-    return false;
+    return 0;
 }
 #endif
 
@@ -2559,7 +2559,7 @@ typedef struct {
     ka__sleeper   sleeper;
     ka__sleeper  *parent;
     _Atomic(size_t) connections;
-    _Atomic(bool) settled;           /* it shares no descriptors any more, or will for ever */
+    _Atomic(int)  settled;           /* 1: it shares no descriptors any more, or will for ever; KA_E...: it has ended */
     uint32_t      number, workers;   /* which it is, of how many */
     ka__thread    thread;
 
@@ -3266,8 +3266,10 @@ static void ka__sockets(ka__worker *w)
 static void ka__worker_run(void *arg)
 {
     ka__worker *w = arg;
-    w->own_table = ka__table_own(&w->sleeper.poller, &w->parent->poller);
-    atomic_store(&w->settled, true);
+    int own = ka__table_own(&w->sleeper.poller, &w->parent->poller);
+    w->own_table = own > 0;
+    w->quit = own < 0;
+    atomic_store(&w->settled, own < 0 ? own : 1);
     ka__wake(w->parent);
     w->now_ms = ka_now_ms();
     while (!w->quit) {
@@ -3292,15 +3294,17 @@ static void ka__worker_free(ka__worker *w)
 }
 
 /* For a moment a new worker's table has copies of all that is open; nobody shall meet them, who closes a file or
-   binds a port after ka_server_start. */
-static void ka__worker_settle(ka__worker *w)
+   binds a port after ka_server_start. Returns 1, or KA_E... */
+static int ka__worker_settle(ka__worker *w)
 {
     uint32_t none;
-    while (!atomic_load(&w->settled)) {
+    int r;
+    while ((r = atomic_load(&w->settled)) == 0) {
         atomic_store(&w->parent->asleep, 1);
-        if (!atomic_load(&w->settled)) ka__poller_wait(&w->parent->poller, &none, 1, -1);
+        if (!atomic_load(&w->settled)) ka__poller_wait(&w->parent->poller, &none, 1, 10);      /* one that failed can't wake us */
         atomic_store(&w->parent->asleep, 0);
     }
+    return r;
 }
 
 static int ka__worker_start(ka__worker **out, uint32_t number, uint32_t workers, ka__sleeper *parent)
@@ -3323,7 +3327,12 @@ static int ka__worker_start(ka__worker **out, uint32_t number, uint32_t workers,
         ka__worker_free(w);
         return r;
     }
-    ka__worker_settle(w);
+    r = ka__worker_settle(w);
+    if (r < 0) {
+        ka__thread_join(&w->thread);
+        ka__worker_free(w);
+        return r;
+    }
     *out = w;
     return KA_OK;
 }
