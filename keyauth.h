@@ -43,7 +43,7 @@
      4 mailbox    a ring of records between two threads, and how its reader sleeps
      5 worker     listeners, connections, time-outs, answers in order
      6 server     what the parent thread calls
-     7 keyring    key -> ID, and the ask_key / login protocol
+     7 keyring    key -> ID, its journal, and the ask_key / login protocol
      8 client     one request with its retries; killing the server behind a connection
 
    ERRORS
@@ -57,6 +57,9 @@
 #if defined(KEYAUTH_IMPLEMENTATION) && !defined(KEYAUTH_H)
 #  ifndef _GNU_SOURCE
 #    define _GNU_SOURCE 1        /* accept4 on Linux; plain -std=c11 would hide it, and POSIX with it */
+#  endif
+#  ifndef _FILE_OFFSET_BITS
+#    define _FILE_OFFSET_BITS 64     /* a journal may outgrow 2 GiB on a 32-bit system too */
 #  endif
 #  ifndef _DARWIN_C_SOURCE
 #    define _DARWIN_C_SOURCE 1
@@ -142,6 +145,7 @@ extern "C" {
 enum {
     KA_MAX_WORKERS = 64,          /* a connection's number has 8 bits for its worker */
     KA_MAX_LISTENERS = 16,        /* ka_listen calls of one server */
+    KA_BATCH = 256,               /* requests after which answers are published, however many more there are */
     KA_KEY_BYTES = 64,            /* a key or a fresh ID: so many random bytes, */
     KA_KEY_TEXT = 88,             /* and so many characters of base64 */
     KA_MAX_ANSWER = KA_MAX_ID > KA_KEY_TEXT ? KA_MAX_ID : KA_KEY_TEXT
@@ -167,7 +171,8 @@ enum {
     X(KA_EOFFLINE, -14, "the server is offline")                                                  \
     X(KA_EPROTO,   -15, "the peer does not speak the protocol")                                   \
     X(KA_EFULL,    -16, "the keyring is full")                                                    \
-    X(KA_ENOTFOUND,-17, "not found")
+    X(KA_ENOTFOUND,-17, "not found")                                                              \
+    X(KA_EDAMAGED, -18, "the journal is damaged")
 
 enum {
     KA_OK = 0,
@@ -332,12 +337,16 @@ KADEF int ka_wait(ka_server *s, ka_event *ev, int timeout_ms);
      returns    KA_OK, or KA_EINVAL (no request, status, or a malformed field), KA_ENOSPC (over KA_MAILBOX / 4 bytes) */
 KADEF int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fields, const void *body, size_t n);
 
+/* Have ka_wait call fn(arg) whenever it has handed out all that came, or KA_BATCH requests, and before the answers
+   to them leave: the place for what one write or one sync can do for all of them. fn may call ka_reply. */
+KADEF void ka_at_batch_end(ka_server *s, void (*fn)(void *arg), void *arg);
+
 /* Stop: accept no more, finish what is under way (KA_DRAIN_MS at most). Go on calling ka_wait until it
    says KA_ESTOPPED. Safe from any thread and from a signal handler. */
 KADEF void ka_stop(ka_server *s);
 
 /* Call ka_stop(s) on SIGINT and SIGTERM (Windows: Ctrl+C, Ctrl+Break, closing the console). A second
-   one ends the process as if this had not been called. SIGPIPE is ignored. One server a process.
+   one ends the process as if this had not been called. SIGPIPE and SIGXFSZ are ignored. One server a process.
      returns    KA_OK, or KA_EOS */
 KADEF int ka_stop_on_interrupt(ka_server *s);
 
@@ -353,10 +362,12 @@ KADEF void ka_server_free(ka_server *s);
 typedef struct {
     size_t   count, max_keys;    /* keys now (expired ones count until their room is needed), and at most */
     int64_t  ttl_s;              /* seconds that a key is good for, and less than one more; 0: for ever */
+    int      journal_error, journal_os_error;      /* of the journal's last commit: KA_OK or KA_E..., and errno */
     /* the keyring's own */
     struct ka__shard *shards;
     struct ka__segment **segments;
     struct ka__pool *pool;
+    struct ka__journal *journal;
     uint32_t segments_n, front, back, front_at;
     int64_t  epoch_ms;
 } ka_keyring;
@@ -369,10 +380,34 @@ KADEF int ka_keyring_init(ka_keyring *k, size_t max_keys, int64_t ttl_s);
 /* Free what it holds; harmless after a failed ka_keyring_init, or twice. */
 KADEF void ka_keyring_free(ka_keyring *k);
 
+typedef struct {
+    int64_t cut_at, cut;             /* bytes cut off the end, and from where: a commit that was not written to its end */
+    int64_t damaged_at, damaged;     /* bytes that can't be read, and where they begin */
+    int     os_error;                /* the system's code behind KA_EOS and KA_EPERM */
+} ka_journal_report;
+
+/* Keep the keys in a file too: read those that are there, and append to it from now on. On disk before it is true:
+   ka_keyring_issue returns KA_OK only after the key's digest, its ID and its end have been synced. No other process
+   can open the file meanwhile. It is written anew without the expired keys, at once and whenever more than half of
+   it is dead, which takes a second for some million keys. Call this after ka_keyring_init; times are ka_now_ms() then.
+     path       made (mode 0600) if it isn't there; beside it, path.new is written, and path.damaged when salvaging
+     salvage    leave out what is damaged, and keep the file as it was as path.damaged
+     report     what was found; never NULL
+     returns    KA_OK, or KA_EINUSE (another process has it), KA_EDAMAGED (nothing was changed), KA_ESYNTAX (it holds
+                something else), KA_EINVAL (no regular file), KA_EPERM, KA_ELIMIT, KA_EOS, KA_ENOMEM. After an error
+                only ka_keyring_free is left to call */
+KADEF int ka_journal_open(ka_keyring *k, const char *path, bool salvage, ka_journal_report *report);
+
+/* Group commit: one sync for all keys of a batch. ka_auth_answer then holds back the answer that gives a key, and
+   ka_wait gives it when the key is on disk. The keyring must live as long as ka_wait is called.
+     returns    KA_OK, or KA_EINVAL: no journal is open */
+KADEF int ka_journal_group(ka_keyring *k, ka_server *s);
+
 /* Make a fresh key for an ID and keep its digest; the key itself is in key only: wipe it after use.
      id         1 to KA_MAX_ID bytes of any kind; copied
      now_ms     of any one clock that does not run back
-     returns    KA_OK, or KA_EINVAL, KA_EFULL (nothing is evicted), KA_ENOMEM, KA_ERANDOM */
+     returns    KA_OK, or KA_EINVAL, KA_EFULL (nothing is evicted), KA_ENOMEM, KA_ERANDOM; with a journal also KA_EOS,
+                KA_ELIMIT, KA_EPERM: it was not written, and there is no such key */
 KADEF int ka_keyring_issue(ka_keyring *k, ka_str id, int64_t now_ms, char key[KA_KEY_TEXT]);
 
 /* The ID of a key; {NULL, 0} if it is malformed, unknown or expired. Borrowed until the next issue. */
@@ -381,7 +416,8 @@ KADEF ka_str ka_keyring_find(const ka_keyring *k, ka_str key, int64_t now_ms);
 /* Answer a request by the protocol: POST ask_key=ID or login=KEY; anything else is wrong_query.
      text, *n   the body of the answer; of n bytes, no NUL
      returns    the status of the answer, for ka_reply: 200, 403 wrong_key, 503 server_full,
-                or wrong_query with 405 (say Allow: POST), 400, or the one in ev->error */
+                or wrong_query with 405 (say Allow: POST), 400, or the one in ev->error;
+                0 after ka_journal_group only: don't reply, ka_wait will */
 KADEF int ka_auth_answer(ka_keyring *k, const ka_event *ev, char text[KA_MAX_ANSWER], size_t *n);
 
 /* ------------------------------------------------------------------------------------------------
@@ -464,8 +500,10 @@ KADEF int ka_client_kill_server(ka_client *c, int64_t *pid);
 #  include <netinet/tcp.h>
 #  include <poll.h>
 #  include <signal.h>
+#  include <sys/file.h>
 #  include <sys/ioctl.h>
 #  include <sys/socket.h>
+#  include <sys/stat.h>
 #  include <unistd.h>
 #  if defined(__linux__)
 #    if defined(__GLIBC__) && !defined(__USE_GNU)
@@ -694,6 +732,13 @@ int64_t ka_now_ms(void)
     return ticks.QuadPart / hz.QuadPart * 1000 + ticks.QuadPart % hz.QuadPart * 1000 / hz.QuadPart;
 }
 
+static int64_t ka__wall_ms(void)
+{
+    FILETIME t;                            /* in 100 ns since 1601 */
+    GetSystemTimeAsFileTime(&t);
+    return (int64_t)(((uint64_t)t.dwHighDateTime << 32 | t.dwLowDateTime) / 10000) - 11644473600000;
+}
+
 void ka_sleep_ms(int ms)
 {
     Sleep(ms > 0 ? (DWORD)ms : 0);
@@ -713,6 +758,14 @@ int64_t ka_now_ms(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);   /* cannot fail: the clock exists, and so does t */
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* Milliseconds since 1970, by a clock that may be set. */
+static int64_t ka__wall_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
@@ -1047,6 +1100,183 @@ static ptrdiff_t ka__sock_send(ka__sock s, const char *p, size_t n)
 {
     ptrdiff_t sent = KA__SEND(s, p, n);
     return sent >= 0 ? sent : ka__sock_error();
+}
+
+/* ---- files: one that a single process reads, appends to, and replaces by another ---- */
+
+enum { KA__PATH = 4096 };
+
+#if defined(_WIN32)
+typedef HANDLE ka__file;
+#define KA__NO_FILE INVALID_HANDLE_VALUE
+
+static int ka__file_error(void)
+{
+    DWORD code = GetLastError();
+    return code == ERROR_SHARING_VIOLATION ? KA_EINUSE : code == ERROR_ACCESS_DENIED ? KA_EPERM : KA_EOS;
+}
+
+static void ka__file_close(ka__file f) { if (f != KA__NO_FILE) CloseHandle(f); }
+static void ka__file_remove(const char *path) { DeleteFileA(path); }
+
+/* Nobody else may write to it while it is open; renaming is for us. */
+static int ka__file_open(ka__file *f, const char *path, bool fresh)
+{
+    *f = CreateFileA(path, GENERIC_READ | GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_DELETE, NULL, fresh ? CREATE_ALWAYS : OPEN_ALWAYS,
+                     FILE_ATTRIBUTE_NORMAL, NULL);
+    if (*f == KA__NO_FILE) return ka__file_error();
+    if (GetFileType(*f) == FILE_TYPE_DISK) return KA_OK;
+    ka__file_close(*f);
+    return KA_EINVAL;
+}
+
+static int64_t ka__file_size(ka__file f)
+{
+    LARGE_INTEGER size;
+    return GetFileSizeEx(f, &size) ? size.QuadPart : KA_EOS;
+}
+
+static ptrdiff_t ka__file_read_some(ka__file f, void *p, size_t n, int64_t at)
+{
+    OVERLAPPED o = { .Offset = (DWORD)at, .OffsetHigh = (DWORD)(at >> 32) };
+    DWORD got = 0;
+    return ReadFile(f, p, (DWORD)n, &got, &o) || GetLastError() == ERROR_HANDLE_EOF ? (ptrdiff_t)got : KA_EOS;
+}
+
+static ptrdiff_t ka__file_write_some(ka__file f, const void *p, size_t n, int64_t at)
+{
+    OVERLAPPED o = { .Offset = (DWORD)at, .OffsetHigh = (DWORD)(at >> 32) };
+    DWORD put = 0;
+    return WriteFile(f, p, (DWORD)n, &put, &o) && put > 0 ? (ptrdiff_t)put : KA_EOS;
+}
+
+static int ka__file_sync(ka__file f) { return FlushFileBuffers(f) ? KA_OK : KA_EOS; }
+
+static int ka__file_cut(ka__file f, int64_t size)
+{
+    LARGE_INTEGER to = { .QuadPart = size };
+    return SetFilePointerEx(f, to, NULL, FILE_BEGIN) && SetEndOfFile(f) ? KA_OK : KA_EOS;
+}
+
+static int ka__file_link(const char *path, const char *name) { return CreateHardLinkA(name, path, NULL) ? KA_OK : ka__file_error(); }
+
+/* Windows does not replace a file that is open: if this fails, *f may be KA__NO_FILE. */
+static int ka__file_replace(ka__file *f, ka__file by, const char *from, const char *to)
+{
+    ka__file_close(*f);
+    *f = KA__NO_FILE;
+    if (!MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH)) return ka__file_error();
+    *f = by;
+    return KA_OK;
+}
+
+static int ka__folder_sync(const char *path) { (void)path; return KA_OK; }      /* MOVEFILE_WRITE_THROUGH has done it */
+#else
+typedef int ka__file;
+#define KA__NO_FILE (-1)
+
+static int ka__file_error(void)
+{
+    return errno == EACCES || errno == EPERM || errno == EROFS ? KA_EPERM : errno == EMFILE || errno == ENFILE ? KA_ELIMIT : KA_EOS;
+}
+
+static void ka__file_close(ka__file f) { if (f != KA__NO_FILE) close(f); }
+static void ka__file_remove(const char *path) { unlink(path); }
+
+/* Locked; and still what the path leads to, since the one who had the lock may have replaced it. */
+static int ka__file_claim(ka__file f, const char *path)
+{
+    struct stat mine, there;
+    if (flock(f, LOCK_EX | LOCK_NB) != 0) return errno == EWOULDBLOCK ? KA_EINUSE : ka__file_error();
+    if (fstat(f, &mine) != 0 || lstat(path, &there) != 0) return ka__file_error();
+    if (!S_ISREG(mine.st_mode)) return KA_EINVAL;
+    return mine.st_ino == there.st_ino && mine.st_dev == there.st_dev ? KA_OK : KA_EINUSE;
+}
+
+static int ka__file_open(ka__file *f, const char *path, bool fresh)
+{
+    if (fresh) unlink(path);
+    *f = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (fresh ? O_EXCL : 0), 0600);
+    if (*f < 0) return ka__file_error();
+    int r = ka__file_claim(*f, path), code = errno;
+    if (r < 0) ka__file_close(*f);
+    errno = code;
+    return r;
+}
+
+static int64_t ka__file_size(ka__file f)
+{
+    struct stat s;
+    return fstat(f, &s) == 0 ? (int64_t)s.st_size : KA_EOS;
+}
+
+static ptrdiff_t ka__file_read_some(ka__file f, void *p, size_t n, int64_t at)
+{
+    ssize_t got = pread(f, p, n, (off_t)at);
+    return got >= 0 ? got : errno == EINTR ? KA_EAGAIN : KA_EOS;
+}
+
+static ptrdiff_t ka__file_write_some(ka__file f, const void *p, size_t n, int64_t at)
+{
+    ssize_t put = pwrite(f, p, n, (off_t)at);
+    return put > 0 ? put : put < 0 && errno == EINTR ? KA_EAGAIN : KA_EOS;
+}
+
+static int ka__file_cut(ka__file f, int64_t size) { return ftruncate(f, (off_t)size) == 0 ? KA_OK : KA_EOS; }
+static int ka__file_link(const char *path, const char *name) { return link(path, name) == 0 ? KA_OK : ka__file_error(); }
+
+static int ka__file_sync(ka__file f)
+{
+#  if defined(__APPLE__)
+    return fcntl(f, F_FULLFSYNC) == 0 ? KA_OK : KA_EOS;      /* fsync(2) there leaves the data in the disk's own cache */
+#  else
+    return fdatasync(f) == 0 ? KA_OK : KA_EOS;
+#  endif
+}
+
+static int ka__file_replace(ka__file *f, ka__file by, const char *from, const char *to)
+{
+    if (rename(from, to) != 0) return ka__file_error();
+    ka__file_close(*f);
+    *f = by;
+    return KA_OK;
+}
+
+/* A new name is on disk when its folder is. Some network file systems can't sync folders: EINVAL. */
+static int ka__folder_sync(const char *path)
+{
+    char folder[KA__PATH];
+    const char *slash = strrchr(path, '/');
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int r = fd >= 0 && (fsync(fd) == 0 || errno == EINVAL) ? KA_OK : KA_EOS, code = errno;
+    if (fd >= 0) close(fd);
+    errno = code;
+    return r;
+}
+#endif
+
+/* Bytes read: n, or fewer at the end of the file. */
+static ptrdiff_t ka__file_read(ka__file f, void *p, size_t n, int64_t at)
+{
+    size_t done = 0;
+    while (done < n) {
+        ptrdiff_t got = ka__file_read_some(f, (char *)p + done, n - done, at + (int64_t)done);
+        if (got == 0) break;
+        if (got < 0 && got != KA_EAGAIN) return got;
+        if (got > 0) done += (size_t)got;
+    }
+    return (ptrdiff_t)done;
+}
+
+static int ka__file_write(ka__file f, const void *p, size_t n, int64_t at)
+{
+    for (size_t done = 0; done < n; ) {
+        ptrdiff_t put = ka__file_write_some(f, (const char *)p + done, n - done, at + (int64_t)done);
+        if (put < 0 && put != KA_EAGAIN) return (int)put;
+        if (put > 0) done += (size_t)put;
+    }
+    return KA_OK;
 }
 
 /* ---- poller: epoll, kqueue or WSAPoll, with a wake-up from other threads. A socket is known by its
@@ -1743,6 +1973,7 @@ static int ka__interrupts_catch(void (*run)(void))
     sigemptyset(&a.sa_mask);
     ka__interrupt_run = run;
     signal(SIGPIPE, SIG_IGN);              /* who reads what we print may end before us */
+    signal(SIGXFSZ, SIG_IGN);              /* a journal at the limit of `ulimit -f` is a write that fails */
     return sigaction(SIGINT, &a, NULL) == 0 && sigaction(SIGTERM, &a, NULL) == 0 ? KA_OK : KA_EOS;
 }
 #endif
@@ -1934,6 +2165,34 @@ void ka_sha256(unsigned char digest[32], const void *in, size_t n)
     for (size_t i = 0; i < size; i += 64) ka__sha256_block(h, last + i);
     for (int i = 0; i < 8; i++) ka__put_be32(digest + 4 * i, h[i]);
     ka_wipe(last, sizeof last);
+}
+
+static void ka__put_le(unsigned char *p, int n, uint64_t v)
+{
+    for (int i = 0; i < n; i++) p[i] = (unsigned char)(v >> 8 * i);
+}
+
+static uint64_t ka__get_le(const unsigned char *p, int n)
+{
+    uint64_t v = 0;
+    for (int i = 0; i < n; i++) v |= (uint64_t)p[i] << 8 * i;
+    return v;
+}
+
+/* CRC-32C (Castagnoli; RFC 3720 s.12.1), four bits at a time. */
+static uint32_t ka__crc32c(const unsigned char *p, size_t n)
+{
+    static const uint32_t step[16] = {
+        0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3, 0x61c69362, 0x7198540d,
+        0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9, 0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75
+    };
+    uint32_t crc = ~0u;
+    for (size_t i = 0; i < n; i++) {
+        crc ^= p[i];
+        crc = step[crc & 15] ^ crc >> 4;
+        crc = step[crc & 15] ^ crc >> 4;
+    }
+    return ~crc;
 }
 
 int ka_fresh_id(char id[KA_KEY_TEXT + 1])
@@ -3343,8 +3602,6 @@ static int ka__worker_start(ka__worker **out, uint32_t number, uint32_t workers,
    The parent's side. Its loop is ka_wait: hand out what the workers sent; when there is nothing more,
    publish the answers that were given meanwhile, and sleep. */
 
-enum { KA__BATCH = 256 };      /* answers are published after so many events, however many more there are */
-
 struct ka_server {
     ka__sleeper  sleeper;
     _Atomic(int) stop;
@@ -3354,6 +3611,8 @@ struct ka_server {
     ka__sock     listeners[KA_MAX_LISTENERS];      /* -1: none */
     ka__record  *current;      /* the record behind the last event, in the up box of `from` */
     ka__worker  *from;
+    void       (*at_batch_end)(void *arg);
+    void        *at_batch_end_arg;
     _Atomic(size_t) requests;
     int64_t      now_ms;
     ka__worker  *workers[KA_MAX_WORKERS];
@@ -3488,7 +3747,7 @@ static bool ka__event_of(ka_server *s, ka__worker *w, ka__record *r, ka_event *e
 /* The next event out of any up box, without waiting. */
 static bool ka__event_next(ka_server *s, ka_event *ev)
 {
-    for (int empty = 0; empty < s->workers_n && s->batch < KA__BATCH; ) {
+    for (int empty = 0; empty < s->workers_n && s->batch < KA_BATCH; ) {
         ka__worker *w = s->workers[s->turn];
         ka__record *r = ka__box_next(&w->up);
         if (!r) {
@@ -3507,9 +3766,16 @@ static bool ka__event_next(ka_server *s, ka_event *ev)
     return false;
 }
 
+void ka_at_batch_end(ka_server *s, void (*fn)(void *arg), void *arg)
+{
+    s->at_batch_end = fn;
+    s->at_batch_end_arg = arg;
+}
+
 /* Send out what was answered, and begin a new batch. */
 static void ka__batch_end(ka_server *s)
 {
+    if (s->at_batch_end) s->at_batch_end(s->at_batch_end_arg);
     bool stop = atomic_load(&s->stop) && !s->stop_sent;
     for (int i = 0; i < s->workers_n; i++) {
         if (stop) ka__down(s->workers[i], KA__DRAIN, 0);
@@ -3539,7 +3805,7 @@ int ka_wait(ka_server *s, ka_event *ev, int timeout_ms)
     s->current = NULL;
     for (;;) {
         if (ka__event_next(s, ev)) return KA_OK;
-        bool more = s->batch == KA__BATCH;
+        bool more = s->batch == KA_BATCH;
         ka__batch_end(s);
         if (more) continue;
         if (s->ended == s->workers_n) return KA_ESTOPPED;
@@ -3644,6 +3910,7 @@ void ka_server_free(ka_server *s)
        record { digest: 32 bytes | expiry: u32 | n: u16 | ID: n bytes }, padded to 8 */
 
 /* KA__EXPIRE_AT_ONCE: more go than come, so the expired ones never pile up. */
+#define KA__FOR_EVER UINT32_MAX
 enum { KA__EXPIRE_AT_ONCE = 8, KA__SHARDS = 1024, KA__SEGMENT_BYTES = 1 << 18, KA__UNITS = KA__SEGMENT_BYTES / 8 };
 _Static_assert(KA_MAX_ID <= 65535, "a record has 16 bits for the length of its ID");
 
@@ -3660,6 +3927,7 @@ struct ka__segment { uint32_t used, next; unsigned char data[KA__SEGMENT_BYTES];
 
 typedef struct { unsigned char digest[32]; uint32_t expires_s; uint16_t n; char id[2]; } ka__key;
 
+static ka_str ka__key_id(const ka__key *key) { return (ka_str){ (const char *)key + offsetof(ka__key, id), key->n }; }
 static size_t ka__key_size(size_t id_n) { return (offsetof(ka__key, id) + id_n + 7) / 8 * 8; }
 
 static ka__key *ka__key_at(const ka_keyring *k, uint32_t place)
@@ -3676,6 +3944,8 @@ static uint32_t ka__hash_of(const unsigned char *digest)
 {
     return digest[0] | (uint32_t)digest[1] << 8 | (uint32_t)digest[2] << 16 | (uint32_t)digest[3] << 24;
 }
+
+static void ka__journal_close(struct ka__journal *j);
 
 int ka_keyring_init(ka_keyring *k, size_t max_keys, int64_t ttl_s)
 {
@@ -3697,6 +3967,7 @@ void ka_keyring_free(ka_keyring *k)
     ka__free(k->segments);
     if (k->pool) ka_wipe(k->pool, sizeof *k->pool);
     ka__page_free(k->pool);
+    ka__journal_close(k->journal);
     memset(k, 0, sizeof *k);
 }
 
@@ -3777,6 +4048,22 @@ static int ka__segment_add(ka_keyring *k)
     return KA_OK;
 }
 
+/* The log's keys in order, from *segment and *at on; NULL at the end. */
+static const ka__key *ka__key_next(const ka_keyring *k, uint32_t *segment, uint32_t *at)
+{
+    while (*segment != KA__NIL) {
+        const struct ka__segment *s = k->segments[*segment];
+        const ka__key *key = (const ka__key *)(const void *)(s->data + *at);
+        if (*at < s->used) {
+            *at += (uint32_t)ka__key_size(key->n);
+            return key;
+        }
+        *segment = s->next;
+        *at = 0;
+    }
+    return NULL;
+}
+
 /* Drop up to `most` expired keys from the log's front, and the segments that become empty. */
 static void ka__keys_expire(ka_keyring *k, uint32_t now_s, int most)
 {
@@ -3837,22 +4124,395 @@ static int ka__key_random(ka_keyring *k, unsigned char raw[KA_KEY_BYTES])
     return KA_OK;
 }
 
-int ka_keyring_issue(ka_keyring *k, ka_str id, int64_t now_ms, char key[KA_KEY_TEXT])
+/* When a key of now ends: rounded up, so that it is good for ttl_s seconds at least. */
+static uint32_t ka__key_end(const ka_keyring *k, uint32_t now_s)
+{
+    return k->ttl_s ? now_s + (uint32_t)k->ttl_s + 1 : KA__FOR_EVER;
+}
+
+/* ---- journal: a file of frames, each with the keys of a commit, in the order of their making ----
+
+       frame  { mark: 4 bytes | CRC-32C of what follows: u32 | bytes of the keys: u32 | keys }    numbers little-endian
+       key    { bytes of the ID: u16 | end: u64, in seconds since 1970, 0: never | digest: 32 bytes | ID }
+
+   The first frame is empty and tells that this is a journal. A frame is begun when the one before it has been
+   synced. So a bad one with no good one behind it is the torn end of a commit that nobody was told of; with a
+   good one behind it, it is damage. The mark can't be part of an ID that came by ka_auth_answer, so no ID can
+   pass for a frame where a damaged file is searched for the next one. */
+
+enum {
+    KA__FRAME_HEAD = 12,
+    KA__ENTRY_HEAD = 42,
+    KA__FRAME_BYTES = KA__FRAME_HEAD + KA_BATCH * (KA__ENTRY_HEAD + KA_MAX_ID),
+    KA__REWRITE_FRAME = 4096,          /* what a damaged byte may cost of a file that was written anew */
+    KA__REWRITE_LEAST = 1 << 20,       /* a smaller file may be as dead as it likes */
+    KA__REWRITE_AGAIN_MS = 1000        /* after one that failed */
+};
+static const unsigned char ka__frame_mark[4] = { 0xf5, 'k', 'a', 1 };
+static const unsigned char ka__frame_first[KA__FRAME_HEAD] = { 0xf5, 'k', 'a', 1, 0xc7, 0x4b, 0x67, 0x48 };
+static const char ka__full[] = "server_full";
+
+struct ka__frame { size_t n, keys; unsigned char bytes[KA__FRAME_BYTES]; };
+
+struct ka__held { ka_event ev; char key[KA_KEY_TEXT]; };
+
+struct ka__journal {
+    ka__file   file;
+    int64_t    size;                 /* bytes that are synced */
+    size_t     keys;                 /* in them */
+    int64_t    epoch_s;              /* the keyring's first second, since 1970 */
+    int64_t    retry_ms;
+    bool       outlived;             /* keys in it end later than --ttl has it now */
+    bool       broken;               /* a sync failed: what is on disk isn't known until all was written anew (a later
+                                        sync would succeed, and prove nothing) */
+    bool       lost;                 /* a commit failed while answers were held */
+    int        read_error;
+    ka_server *server;
+    int        held_n;
+    struct ka__held held[KA_BATCH];  /* answers until the commit */
+    struct ka__frame pending;        /* the next commit */
+    struct ka__frame scratch;        /* what is read, from scratch_at on, or written anew */
+    int64_t    scratch_at;
+    char       path[KA__PATH], path_new[KA__PATH], path_damaged[KA__PATH];
+};
+
+typedef struct { const unsigned char *digest; uint64_t end_s; ka_str id; } ka__entry;
+
+/* Take the next key off a frame; false at its end, or if it is malformed. */
+static bool ka__entry_next(const unsigned char **p, const unsigned char *end, ka__entry *e)
+{
+    if (end - *p < KA__ENTRY_HEAD) return false;
+    e->id.n = (size_t)ka__get_le(*p, 2);
+    e->end_s = ka__get_le(*p + 2, 8);
+    e->digest = *p + 10;
+    e->id.p = (const char *)*p + KA__ENTRY_HEAD;
+    if (e->id.n == 0 || e->id.n > KA_MAX_ID || (size_t)(end - *p) < KA__ENTRY_HEAD + e->id.n) return false;
+    *p += KA__ENTRY_HEAD + e->id.n;
+    return true;
+}
+
+static void ka__frame_begin(struct ka__frame *f)
+{
+    f->n = KA__FRAME_HEAD;
+    f->keys = 0;
+}
+
+static void ka__frame_add(struct ka__frame *f, int64_t epoch_s, const unsigned char digest[32], ka_str id, uint32_t end_s)
+{
+    unsigned char *p = f->bytes + f->n;
+    ka__put_le(p, 2, id.n);
+    ka__put_le(p + 2, 8, end_s == KA__FOR_EVER ? 0 : (uint64_t)(epoch_s + end_s));
+    memcpy(p + 10, digest, 32);
+    memcpy(p + KA__ENTRY_HEAD, id.p, id.n);
+    f->n += KA__ENTRY_HEAD + id.n;
+    f->keys++;
+}
+
+/* Write a frame at *at, which is moved behind it. */
+static int ka__frame_write(struct ka__frame *f, ka__file file, int64_t *at)
+{
+    memcpy(f->bytes, ka__frame_mark, 4);
+    ka__put_le(f->bytes + 8, 4, f->n - KA__FRAME_HEAD);
+    ka__put_le(f->bytes + 4, 4, ka__crc32c(f->bytes + 8, f->n - 8));
+    int r = ka__file_write(file, f->bytes, f->n, *at);
+    if (r == KA_OK) *at += (int64_t)f->n;
+    return r;
+}
+
+/* n bytes of the file at an offset; NULL behind its end, or after an error, which is kept. */
+static const unsigned char *ka__journal_view(struct ka__journal *j, int64_t at, size_t n)
+{
+    struct ka__frame *s = &j->scratch;
+    if (n > KA__FRAME_BYTES) return NULL;
+    if (at < j->scratch_at || at + (int64_t)n > j->scratch_at + (int64_t)s->n) {
+        ptrdiff_t got = ka__file_read(j->file, s->bytes, KA__FRAME_BYTES, at);
+        if (got < 0) j->read_error = (int)got;
+        j->scratch_at = at;
+        s->n = got > 0 ? (size_t)got : 0;
+    }
+    return n <= s->n - (size_t)(at - j->scratch_at) ? s->bytes + (at - j->scratch_at) : NULL;
+}
+
+/* The bytes of a good frame at an offset, *n of them; NULL: there is none. */
+static const unsigned char *ka__frame_at(struct ka__journal *j, int64_t at, size_t *n)
+{
+    const unsigned char *f = ka__journal_view(j, at, KA__FRAME_HEAD), *p;
+    ka__entry e;
+    if (!f || memcmp(f, ka__frame_mark, 4) != 0) return NULL;
+    *n = KA__FRAME_HEAD + (size_t)ka__get_le(f + 8, 4);
+    f = ka__journal_view(j, at, *n);
+    if (!f || ka__get_le(f + 4, 4) != ka__crc32c(f + 8, *n - 8)) return NULL;
+    for (p = f + KA__FRAME_HEAD; ka__entry_next(&p, f + *n, &e); ) continue;
+    return p == f + *n ? f : NULL;
+}
+
+/* Keep the keys of a frame, but those that have ended or are there already. None lives longer than a key of now:
+   after --ttl was made shorter the log would not be in the order of its ends. */
+static int ka__frame_keep(ka_keyring *k, const unsigned char *f, size_t n, uint32_t now_s)
+{
+    struct ka__journal *j = k->journal;
+    const unsigned char *p = f + KA__FRAME_HEAD;
+    uint32_t last = ka__key_end(k, now_s);
+    int r = KA_OK;
+    for (ka__entry e; r == KA_OK && ka__entry_next(&p, f + n, &e); ) {
+        struct ka__shard *shard = ka__shard_of(k, e.digest);
+        uint64_t now = (uint64_t)j->epoch_s + now_s, end = e.end_s ? e.end_s - (uint64_t)j->epoch_s : last;
+        j->keys++;
+        if (e.end_s && e.end_s <= now) continue;
+        if (shard->capacity && shard->slots[ka__slot_find(k, shard, e.digest)]) continue;
+        j->outlived = j->outlived || end > last || (!e.end_s && k->ttl_s);
+        r = ka__key_put(k, e.digest, e.id, end < last ? (uint32_t)end : last);
+    }
+    return r;
+}
+
+/* Write the living keys into a new file, and put that in the place of the old. */
+static int ka__journal_rewrite(ka_keyring *k, int64_t now_ms)
+{
+    struct ka__journal *j = k->journal;
+    uint32_t now_s = ka__key_clock(k, now_ms), segment = k->front, place = k->front_at;
+    struct ka__frame *f = &j->scratch;
+    int64_t size = 0;
+    size_t keys = 0;
+    ka__file fresh;
+    int r = ka__file_open(&fresh, j->path_new, true);
+    if (r < 0) return r;
+    ka__frame_begin(f);
+    r = ka__frame_write(f, fresh, &size);
+    for (const ka__key *key; r == KA_OK && (key = ka__key_next(k, &segment, &place)) != NULL; ) {
+        if (ka__key_expired(key, now_s)) continue;
+        ka__frame_add(f, j->epoch_s, key->digest, ka__key_id(key), key->expires_s);
+        keys++;
+        if (f->n < KA__REWRITE_FRAME) continue;
+        r = ka__frame_write(f, fresh, &size);
+        ka__frame_begin(f);
+    }
+    if (r == KA_OK && f->keys) r = ka__frame_write(f, fresh, &size);
+    if (r == KA_OK) r = ka__file_sync(fresh);
+    if (r == KA_OK) r = ka__file_replace(&j->file, fresh, j->path_new, j->path);
+    if (r < 0) {
+        int code = ka__os_code();
+        ka__file_close(fresh);
+        ka__file_remove(j->path_new);
+        ka__os_code_set(code);
+        j->broken = j->broken || j->file == KA__NO_FILE;
+        return r;
+    }
+    j->size = size;
+    j->keys = keys;
+    r = ka__folder_sync(j->path);
+    j->broken = r < 0;
+    return r;
+}
+
+static int ka__journal_failed(ka_keyring *k, int error)
+{
+    k->journal_error = error;
+    k->journal_os_error = ka__os_code();
+    return error;
+}
+
+/* Before a commit: is the file fit to be appended to? Written anew if it must be, or if more than half is dead. */
+static int ka__journal_ready(ka_keyring *k, int64_t now_ms)
+{
+    struct ka__journal *j = k->journal;
+    bool due = j->broken || (j->size > KA__REWRITE_LEAST && j->keys / 2 > k->count);
+    if (due && now_ms >= j->retry_ms) {
+        int r = ka__journal_rewrite(k, now_ms);
+        if (r < 0) j->retry_ms = now_ms + KA__REWRITE_AGAIN_MS;
+        if (r < 0 && j->broken) return ka__journal_failed(k, r);
+    }
+    return j->broken ? k->journal_error : KA_OK;
+}
+
+/* Append the frame and sync it. One that was written only in part is cut off again, so that the next can take its place. */
+static int ka__journal_append(ka_keyring *k)
+{
+    struct ka__journal *j = k->journal;
+    int64_t end = j->size;
+    int r = ka__frame_write(&j->pending, j->file, &end);
+    if (r < 0) {
+        ka__journal_failed(k, r);
+        j->broken = ka__file_cut(j->file, j->size) < 0;
+        return r;
+    }
+    r = ka__file_sync(j->file);
+    j->broken = r < 0;
+    if (j->broken) return ka__journal_failed(k, r);
+    j->size = end;
+    k->journal_error = k->journal_os_error = 0;
+    return KA_OK;
+}
+
+/* Put the keys that wait on disk, all or none; only then can they be found. */
+static int ka__journal_commit(ka_keyring *k, int64_t now_ms)
+{
+    struct ka__journal *j = k->journal;
+    if (j->pending.keys == 0) return KA_OK;
+    int r = ka__journal_ready(k, now_ms);
+    if (r == KA_OK) r = ka__journal_append(k);
+    if (r == KA_OK) r = ka__frame_keep(k, j->pending.bytes, j->pending.n, ka__key_clock(k, now_ms));
+    if (r < 0 && j->held_n) j->lost = true;
+    ka__frame_begin(&j->pending);
+    return r;
+}
+
+/* Commit, and give the answers that waited for it. */
+static void ka__journal_settle(void *keyring)
+{
+    ka_keyring *k = keyring;
+    struct ka__journal *j = k->journal;
+    if (j->held_n == 0) return;
+    bool kept = ka__journal_commit(k, ka_now_ms()) == KA_OK && !j->lost;
+    for (int i = 0; i < j->held_n; i++) {
+        struct ka__held *h = &j->held[i];
+        if (kept) ka_reply(j->server, &h->ev, 200, NULL, h->key, KA_KEY_TEXT);
+        else ka_reply(j->server, &h->ev, 503, NULL, ka__full, sizeof ka__full - 1);
+    }
+    ka_wipe(j->held, (size_t)j->held_n * sizeof *j->held);
+    j->held_n = 0;
+    j->lost = false;
+}
+
+int ka_journal_group(ka_keyring *k, ka_server *s)
+{
+    if (!k->journal) return KA_EINVAL;
+    k->journal->server = s;
+    ka_at_batch_end(s, ka__journal_settle, k);
+    return KA_OK;
+}
+
+static void ka__journal_close(struct ka__journal *j)
+{
+    if (!j) return;
+    ka__file_close(j->file);
+    ka_wipe(j->held, sizeof j->held);
+    ka__free(j);
+}
+
+/* Where the next good frame begins, or -1. */
+static int64_t ka__frame_search(struct ka__journal *j, int64_t at, int64_t size)
+{
+    size_t n;
+    while (at < size && !ka__frame_at(j, at, &n)) at++;
+    return at < size ? at : -1;
+}
+
+/* Read the frames up to the end, or to where the end is torn, and set j->size to that. */
+static int ka__journal_replay(ka_keyring *k, int64_t size, bool salvage, ka_journal_report *report)
+{
+    struct ka__journal *j = k->journal;
+    size_t n;
+    while (j->size < size) {
+        const unsigned char *f = ka__frame_at(j, j->size, &n);
+        if (f) {
+            int r = ka__frame_keep(k, f, n, 0);
+            if (r < 0) return r;
+            j->size += (int64_t)n;
+            continue;
+        }
+        int64_t next = ka__frame_search(j, j->size + 1, size);
+        if (j->read_error) return j->read_error;
+        if (next < 0) break;
+        if (report->damaged == 0) report->damaged_at = j->size;
+        report->damaged += next - j->size;
+        if (!salvage) return KA_EDAMAGED;
+        j->size = next;
+    }
+    report->cut_at = j->size;
+    report->cut = size - j->size;
+    return KA_OK;
+}
+
+/* Is this the beginning of a journal whose making was interrupted? Some file systems leave zeros then. */
+static bool ka__journal_begun(struct ka__journal *j, int64_t size)
+{
+    const unsigned char *p = size <= KA__FRAME_HEAD ? ka__journal_view(j, 0, (size_t)size) : NULL;
+    for (int64_t i = 0; p && i < size; i++)
+        if (p[i] != 0 && p[i] != ka__frame_first[i]) return false;
+    return p != NULL;
+}
+
+/* Read the file and make it fit to be appended to. */
+static int ka__journal_recover(ka_keyring *k, bool salvage, ka_journal_report *report)
+{
+    struct ka__journal *j = k->journal;
+    int64_t size = ka__file_size(j->file);
+    int r = size < 0 ? (int)size : ka__journal_replay(k, size, salvage, report);
+    if (r == KA_OK && j->size == 0 && size > 0 && !ka__journal_begun(j, size)) r = KA_ESYNTAX;
+    if (r == KA_OK && report->cut) r = ka__file_cut(j->file, j->size);
+    if (r == KA_OK && j->size == 0) {
+        ka__frame_begin(&j->pending);
+        r = ka__frame_write(&j->pending, j->file, &j->size);
+    }
+    if (r == KA_OK) r = ka__file_sync(j->file);
+    if (r == KA_OK) r = ka__folder_sync(j->path);
+    if (r < 0 || (report->damaged == 0 && !j->outlived && j->keys == k->count)) return r;
+    if (report->damaged && (r = ka__file_link(j->path, j->path_damaged)) < 0) return r;
+    r = ka__journal_rewrite(k, k->epoch_ms);
+    return report->damaged || j->broken ? r : KA_OK;      /* the dead may stay: it is a matter of room only */
+}
+
+int ka_journal_open(ka_keyring *k, const char *path, bool salvage, ka_journal_report *report)
+{
+    memset(report, 0, sizeof *report);
+    int r = ka__os_start();
+    if (r < 0) return r;
+    struct ka__journal *j = k->journal = ka__alloc_zeroed(1, sizeof *j);
+    if (!j) return KA_ENOMEM;
+    j->file = KA__NO_FILE;
+    if (strlen(path) + sizeof ".damaged" > KA__PATH) return KA_EINVAL;
+    snprintf(j->path, KA__PATH, "%s", path);
+    snprintf(j->path_new, KA__PATH, "%s.new", path);
+    snprintf(j->path_damaged, KA__PATH, "%s.damaged", path);
+    int64_t wall_ms = ka__wall_ms();
+    k->epoch_ms = ka_now_ms() - wall_ms % 1000;      /* so that a second ends when one of the wall clock does */
+    j->epoch_s = wall_ms / 1000;
+    ka__frame_begin(&j->pending);
+    r = ka__file_open(&j->file, path, false);
+    if (r < 0) j->file = KA__NO_FILE;
+    else r = ka__journal_recover(k, salvage, report);
+    report->os_error = r == KA_EOS || r == KA_EPERM ? ka__os_code() : 0;
+    ka__frame_begin(&j->pending);
+    return r;
+}
+
+/* Make a key; keep its digest, or with a journal have that wait for the next commit. */
+static int ka__key_make(ka_keyring *k, ka_str id, int64_t now_ms, char key[KA_KEY_TEXT])
 {
     unsigned char raw[KA_KEY_BYTES], digest[32];
     if (id.n == 0 || id.n > KA_MAX_ID) return KA_EINVAL;
-    if (k->back == KA__NIL) k->epoch_ms = now_ms;
+    if (k->back == KA__NIL && !k->journal) k->epoch_ms = now_ms;
     uint32_t now_s = ka__key_clock(k, now_ms);
     ka__keys_expire(k, now_s, KA__EXPIRE_AT_ONCE);
-    if (k->count >= k->max_keys) return KA_EFULL;
+    if (k->count + (k->journal ? k->journal->pending.keys : 0) >= k->max_keys) return KA_EFULL;
     int r = ka__key_random(k, raw);
     if (r < 0) return r;
     ka_sha256(digest, raw, sizeof raw);
-    /* rounded up: a key is good for ttl_s seconds at least */
-    r = ka__key_put(k, digest, id, k->ttl_s ? now_s + (uint32_t)k->ttl_s + 1 : UINT32_MAX);
+    if (k->journal) ka__frame_add(&k->journal->pending, k->journal->epoch_s, digest, id, ka__key_end(k, now_s));
+    else r = ka__key_put(k, digest, id, ka__key_end(k, now_s));
     if (r == KA_OK) ka_b64_encode(key, KA_KEY_TEXT, raw, sizeof raw);
     ka_wipe(raw, sizeof raw);
     return r;
+}
+
+int ka_keyring_issue(ka_keyring *k, ka_str id, int64_t now_ms, char key[KA_KEY_TEXT])
+{
+    int r = ka__key_make(k, id, now_ms, key);
+    if (r == KA_OK && k->journal) r = ka__journal_commit(k, now_ms);
+    return r;
+}
+
+/* Make a key whose answer waits for the commit. */
+static int ka__journal_hold(ka_keyring *k, ka_str id, const ka_event *ev)
+{
+    struct ka__journal *j = k->journal;
+    struct ka__held *h = &j->held[j->held_n];
+    int r = ka__key_make(k, id, ev->now_ms, h->key);
+    if (r < 0) return r;
+    h->ev = *ev;
+    if (++j->held_n == KA_BATCH) ka__journal_settle(k);
+    return KA_OK;
 }
 
 ka_str ka_keyring_find(const ka_keyring *k, ka_str key, int64_t now_ms)
@@ -3869,7 +4529,7 @@ ka_str ka_keyring_find(const ka_keyring *k, ka_str key, int64_t now_ms)
     if (slot == 0) return none;
     const ka__key *found = ka__key_at(k, (uint32_t)slot);
     if (ka__key_expired(found, ka__key_clock(k, now_ms))) return none;
-    return (ka_str){ (const char *)found + offsetof(ka__key, id), found->n };
+    return ka__key_id(found);
 }
 
 static int ka__answer_text(char *text, size_t *n, int status, const char *what)
@@ -3892,15 +4552,18 @@ static bool ka__printable(const char *p, size_t n)
     return (odd & each * 0x80) == 0;
 }
 
-static int ka__answer_ask(ka_keyring *k, ka_str value, int64_t now_ms, char *text, size_t *n)
+static int ka__answer_ask(ka_keyring *k, ka_str value, const ka_event *ev, char *text, size_t *n)
 {
     char id[KA_MAX_ID];
+    bool grouped = k->journal && k->journal->server;
     ptrdiff_t size = ka_percent_decode(id, sizeof id, value);
     if (size <= 0) return ka__answer_text(text, n, 400, "wrong_query");
     if (!ka__printable(id, (size_t)size)) return ka__answer_text(text, n, 400, "wrong_query");
-    *n = KA_KEY_TEXT;
-    if (ka_keyring_issue(k, (ka_str){ id, (size_t)size }, now_ms, text) == KA_OK) return 200;
-    return ka__answer_text(text, n, 503, "server_full");
+    ka_str whose = { id, (size_t)size };
+    int r = grouped ? ka__journal_hold(k, whose, ev) : ka_keyring_issue(k, whose, ev->now_ms, text);
+    if (r < 0) return ka__answer_text(text, n, 503, ka__full);
+    *n = grouped ? 0 : KA_KEY_TEXT;
+    return grouped ? 0 : 200;
 }
 
 static int ka__answer_login(ka_keyring *k, ka_str value, int64_t now_ms, char *text, size_t *n)
@@ -3922,7 +4585,7 @@ int ka_auth_answer(ka_keyring *k, const ka_event *ev, char text[KA_MAX_ANSWER], 
     if (ev->error) return ka__answer_text(text, n, ev->error, "wrong_query");
     if (!ka_is(ev->method, "POST")) return ka__answer_text(text, n, 405, "wrong_query");
     if (ka_form_next(&rest, &name, &value) == KA_OK && ka_form_next(&rest, &other, &other) == KA_ENOTFOUND) {
-        if (ka_is(name, "ask_key")) return ka__answer_ask(k, value, ev->now_ms, text, n);
+        if (ka_is(name, "ask_key")) return ka__answer_ask(k, value, ev, text, n);
         if (ka_is(name, "login")) return ka__answer_login(k, value, ev->now_ms, text, n);
     }
     return ka__answer_text(text, n, 400, "wrong_query");

@@ -16,22 +16,24 @@ enum { EXIT_STOPPED = 0, EXIT_SYSTEM = 1, EXIT_USAGE = 2 };
 
 static const char usage[] =
     "usage: server [--ip 127.0.0.2] [--port 9999] [--wrong] [--max-keys N] [--ttl SECONDS]\n"
-    "              [--workers N] [--stats] [--help] [--version]\n"
+    "              [--journal FILE [--journal-salvage]] [--workers N] [--stats] [--help] [--version]\n"
     "\n"
     "  --ip IP         the IPv4 address to listen on, 127.0.0.2 unless told\n"
     "  --port PORT     the port, 9999 unless told; 0 lets the system choose one\n"
     "  --wrong         answer every login with an ID that is not the right one\n"
     "  --max-keys N    keep at most N keys (1000000 unless told), then say server_full\n"
     "  --ttl SECONDS   forget a key after so long, and less than a second more; 0, unless told: never\n"
+    "  --journal FILE  keep the keys in FILE too: a key is given out only after it is on disk\n"
+    "  --journal-salvage   leave out what is damaged in FILE, which is kept as FILE.damaged\n"
     "  --workers N     run HTTP in N threads, 1 to 64; 1 unless told\n"
     "  --stats         show keys, connections and requests/s on stderr, every second\n"
     "\n"
     "Exit status: 0 stopped by Ctrl+C or SIGTERM; 1 could not run; 2 wrong usage.\n";
 
 typedef struct {
-    const char *ip;
+    const char *ip, *journal;
     long long   port, max_keys, ttl_s, workers;
-    bool        wrong, stats;
+    bool        wrong, stats, salvage;
 } options;
 
 static int fail(int status, const char *format, ...)
@@ -68,18 +70,51 @@ static int parse(options *o, int argc, char **argv)
         if (strcmp(argv[i], "--version") == 0) return puts("server " KA_VERSION), EXIT_STOPPED;
         if (strcmp(argv[i], "--wrong") == 0) { o->wrong = true; continue; }
         if (strcmp(argv[i], "--stats") == 0) { o->stats = true; continue; }
-        bool ip = strcmp(argv[i], "--ip") == 0;
+        if (strcmp(argv[i], "--journal-salvage") == 0) { o->salvage = true; continue; }
+        const char **text = strcmp(argv[i], "--ip") == 0 ? &o->ip : strcmp(argv[i], "--journal") == 0 ? &o->journal : NULL;
         size_t k = 0;
         while (k < sizeof numbers / sizeof *numbers && strcmp(argv[i], numbers[k].name) != 0) k++;
-        if (!ip && k == sizeof numbers / sizeof *numbers)
+        if (!text && k == sizeof numbers / sizeof *numbers)
             return fail(EXIT_USAGE, "%s: no such option; server --help lists them", argv[i]);
         if (++i == argc) return fail(EXIT_USAGE, "%s needs a value", argv[i - 1]);
-        if (ip) o->ip = argv[i];
+        if (text) *text = argv[i];
         else if (!number(argv[i], numbers[k].least, numbers[k].most, numbers[k].value))
             return fail(EXIT_USAGE, "%s %s: a whole number from %lld to %lld is needed", numbers[k].name, argv[i],
                         numbers[k].least, numbers[k].most);
     }
     return -1;
+}
+
+/* -1: go on; otherwise exit with this. */
+static int open_journal(const options *o, ka_keyring *keys)
+{
+    ka_journal_report found;
+    const char *file = o->journal;
+    if (!file) return o->salvage ? fail(EXIT_USAGE, "--journal-salvage needs --journal FILE") : -1;
+    int r = ka_journal_open(keys, file, o->salvage, &found);
+    switch (r) {
+    case KA_OK:       break;
+    case KA_EINUSE:   return fail(EXIT_SYSTEM, "%s is in use by another server; stop that one, or choose another file", file);
+    case KA_EDAMAGED: return fail(EXIT_SYSTEM, "%s is damaged at byte %lld; --journal-salvage leaves out what can't be read", file,
+                                  (long long)found.damaged_at);
+    case KA_ESYNTAX:  return fail(EXIT_SYSTEM, "%s is no journal of keyauth; choose another file", file);
+    case KA_EINVAL:   return fail(EXIT_SYSTEM, "%s is not a file; choose another one", file);
+    default:          return fail(EXIT_SYSTEM, "cannot use %s: %s (system error %d)", file, ka_error_text(r), found.os_error);
+    }
+    if (found.cut) fail(0, "%s: cut off its last %lld bytes, which were not written to the end; no client was told of those keys", file, (long long)found.cut);
+    if (found.damaged) fail(0, "%s: left out %lld bytes, from %lld on; %s.damaged has them", file, (long long)found.damaged, (long long)found.damaged_at, file);
+    return -1;
+}
+
+/* Say so when keys can't be written any more, and when they can again. */
+static void show_journal(const options *o, const ka_keyring *keys)
+{
+    static int told;
+    if (keys->journal_error == told) return;
+    told = keys->journal_error;
+    if (!told) fail(0, "%s is written again", o->journal);
+    else fail(0, "cannot write %s: %s (system error %d); new keys are refused until it can be, logins go on", o->journal,
+              ka_error_text(told), keys->journal_os_error);
 }
 
 static int cannot_listen(const options *o, const ka_event *ev)
@@ -133,6 +168,7 @@ static int serve(const options *o, ka_server *s, ka_keyring *keys)
     bool listening = false;
     for (ka_event ev; (r = ka_wait(s, &ev, o->stats ? 1000 : -1)) == KA_OK || r == KA_ETIME; ) {
         if (o->stats && listening) show_stats(s, keys, ka_now_ms());
+        show_journal(o, keys);
         if (r == KA_ETIME) continue;
         if (ev.kind == KA_LISTENING) {
             if (ev.error) {
@@ -146,7 +182,7 @@ static int serve(const options *o, ka_server *s, ka_keyring *keys)
         } else {
             size_t n;
             int http = answer(o, keys, &ev, text, &n);
-            ka_reply(s, &ev, http, http == 405 ? "Allow: POST\r\n" : NULL, text, n);
+            if (http) ka_reply(s, &ev, http, http == 405 ? "Allow: POST\r\n" : NULL, text, n);
             ka_wipe(text, n);
         }
     }
@@ -164,8 +200,11 @@ int main(int argc, char **argv)
 
     int r = ka_keyring_init(&keys, (size_t)o.max_keys, o.ttl_s);
     if (r < 0) return fail(EXIT_SYSTEM, "cannot start: %s", ka_error_text(r));
+    status = open_journal(&o, &keys);
+    if (status >= 0) return ka_keyring_free(&keys), status;
     r = ka_server_start(&s, (int)o.workers);          /* the worker runs, and knows no address yet */
     if (r < 0) return fail(EXIT_SYSTEM, "cannot start: %s", ka_error_text(r));
+    if (o.journal) ka_journal_group(&keys, s);
     if (ka_stop_on_interrupt(s) < 0) return fail(EXIT_SYSTEM, "cannot catch interrupts");
     if (ka_listen(s, o.ip, (int)o.port) == KA_EINVAL) /* now it is told */
         status = fail(EXIT_USAGE, "--ip %s: a numeric IPv4 address is needed, such as %s", o.ip, DEFAULT_IP);
