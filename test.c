@@ -671,6 +671,261 @@ static void test_keyring_fork(void)
 #endif
 }
 
+/* ---- journal ---- */
+
+#define JOURNAL ".test-journal"
+enum { FRAME = KA__FRAME_HEAD + KA__ENTRY_HEAD + 2 };      /* of one key, with an ID of two bytes */
+
+static size_t file_get(const char *path, unsigned char *bytes, size_t cap)
+{
+    FILE *f = fopen(path, "rb");
+    size_t n = f ? fread(bytes, 1, cap, f) : 0;
+    if (f) fclose(f);
+    return n;
+}
+
+static void file_put(const char *path, const void *bytes, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    if (!f || fwrite(bytes, 1, n, f) != n || fclose(f) != 0) abort();
+}
+
+static void journal_remove(void)
+{
+    remove(JOURNAL);
+    remove(JOURNAL ".new");
+    remove(JOURNAL ".damaged");
+}
+
+static int journal_open(ka_keyring *k, int64_t ttl_s, bool salvage, ka_journal_report *report)
+{
+    if (ka_keyring_init(k, 0, ttl_s) < 0) abort();
+    return ka_journal_open(k, JOURNAL, salvage, report);
+}
+
+/* A journal of n frames with a key each, "00", "01"...; its bytes. */
+static size_t journal_make(int n, char keys[][KA_KEY_TEXT], unsigned char *bytes, size_t cap)
+{
+    ka_keyring k;
+    ka_journal_report report;
+    char id[8];
+    journal_remove();
+    CHECK(journal_open(&k, 0, false, &report) == KA_OK && report.cut == 0 && k.count == 0, "a new one");
+    for (int i = 0; i < n; i++) {
+        snprintf(id, sizeof id, "%02d", i);
+        CHECK(ka_keyring_issue(&k, str(id), ka_now_ms(), keys[i]) == KA_OK, "key %d", i);
+    }
+    ka_keyring_free(&k);
+    return file_get(JOURNAL, bytes, cap);
+}
+
+/* Which of n keys are in it, as a set of bits; one whose ID is another's is in none. */
+static unsigned journal_has(const ka_keyring *k, int n, char keys[][KA_KEY_TEXT])
+{
+    unsigned has = 0;
+    char id[8];
+    for (int i = 0; i < n; i++) {
+        snprintf(id, sizeof id, "%02d", i);
+        if (ka_is(ka_keyring_find(k, (ka_str){ keys[i], KA_KEY_TEXT }, ka_now_ms()), id)) has |= 1u << i;
+    }
+    return has;
+}
+
+static void test_journal(void)
+{
+    static char keys[4][KA_KEY_TEXT];
+    unsigned char bytes[1024], raw[KA_KEY_BYTES];
+    ka_keyring k, other;
+    ka_journal_report report;
+    size_t n = journal_make(4, keys, bytes, sizeof bytes);
+    CHECK(n == KA__FRAME_HEAD + 4 * FRAME && memcmp(bytes, ka__frame_first, KA__FRAME_HEAD) == 0, "its size: %d", (int)n);
+    CHECK(ka__crc32c((const unsigned char *)"123456789", 9) == 0xe3069283, "the check value of CRC-32C");
+    for (int i = 0; i < 4; i++) {
+        ka_b64_decode(raw, sizeof raw, keys[i], KA_KEY_TEXT);
+        for (size_t at = 0; at + 16 <= n; at++)
+            if (memcmp(bytes + at, raw, 16) == 0 || memcmp(bytes + at, keys[i], 16) == 0) CHECK(false, "a key is in the file");
+    }
+#ifndef _WIN32
+    struct stat s;
+    CHECK(stat(JOURNAL, &s) == 0 && (s.st_mode & 0777) == 0600, "for its owner alone");
+#endif
+    CHECK(journal_open(&k, 0, false, &report) == KA_OK && journal_has(&k, 4, keys) == 15 && k.count == 4, "all are there again");
+    CHECK(journal_open(&other, 0, false, &report) == KA_EINUSE, "it is opened once at a time");
+    ka_keyring_free(&other);
+    CHECK(ka_keyring_init(&other, 0, 0) == KA_OK && ka_journal_group(&other, NULL) == KA_EINVAL, "no journal, no group");
+    CHECK(ka_journal_open(&other, ".test-no-folder/x", false, &report) == KA_EOS && report.os_error != 0, "no such folder");
+    ka_keyring_free(&other);
+    ka_keyring_free(&k);
+    journal_remove();
+}
+
+/* Cut off after each of its bytes: what was whole is there, the rest is cut off, and the next key follows. */
+static void test_journal_torn(void)
+{
+    static char keys[5][KA_KEY_TEXT];
+    unsigned char bytes[1024];
+    ka_keyring k;
+    ka_journal_report report;
+    size_t n = journal_make(4, keys, bytes, sizeof bytes);
+    for (size_t cut = 0; cut <= n; cut++) {
+        unsigned whole = cut < KA__FRAME_HEAD ? 0 : (unsigned)(cut - KA__FRAME_HEAD) / FRAME;
+        size_t rest = cut < KA__FRAME_HEAD ? cut : (cut - KA__FRAME_HEAD) % FRAME;
+        file_put(JOURNAL, bytes, cut);
+        int r = journal_open(&k, 0, false, &report);
+        if (r != KA_OK || report.cut != (int64_t)rest || report.damaged || journal_has(&k, 4, keys) != (1u << whole) - 1)
+            CHECK(false, "after %d bytes: %s, %d cut off, keys %x", (int)cut, ka_error_text(r), (int)report.cut, journal_has(&k, 4, keys));
+        if (ka_keyring_issue(&k, str("04"), ka_now_ms(), keys[4]) != KA_OK) CHECK(false, "the next key after %d bytes", (int)cut);
+        ka_keyring_free(&k);
+        r = journal_open(&k, 0, false, &report);
+        if (r != KA_OK || report.cut || journal_has(&k, 5, keys) != ((1u << whole) - 1) + 16)
+            CHECK(false, "again, after %d bytes: %s, keys %x", (int)cut, ka_error_text(r), journal_has(&k, 5, keys));
+        ka_keyring_free(&k);
+    }
+    CHECK(true, "%d cuts", (int)n);
+    journal_remove();
+}
+
+/* Each of its bytes changed: damage is told with its place, nothing is changed, and salvaging loses that frame alone. */
+static void test_journal_damaged(void)
+{
+    static char keys[4][KA_KEY_TEXT];
+    unsigned char bytes[1024], after[1024];
+    ka_keyring k;
+    ka_journal_report report;
+    size_t n = journal_make(4, keys, bytes, sizeof bytes);
+    for (size_t i = 0; i < n; i++) {
+        int frame = i < KA__FRAME_HEAD ? 0 : (int)(i - KA__FRAME_HEAD) / FRAME + 1;
+        int64_t at = frame == 0 ? 0 : KA__FRAME_HEAD + (frame - 1) * FRAME, size = frame == 0 ? KA__FRAME_HEAD : FRAME;
+        unsigned rest = frame == 0 ? 15 : 15 & ~(1u << (frame - 1));
+        bytes[i] ^= 0x10;
+        file_put(JOURNAL, bytes, n);
+        int r = journal_open(&k, 0, false, &report);
+        if (frame == 4 ? r != KA_OK || report.cut != FRAME || journal_has(&k, 4, keys) != 7 : r != KA_EDAMAGED || report.damaged_at != at)
+            CHECK(false, "byte %d: %s, at %d", (int)i, ka_error_text(r), (int)report.damaged_at);
+        ka_keyring_free(&k);
+        if (frame < 4) {
+            if (file_get(JOURNAL, after, sizeof after) != n || memcmp(bytes, after, n) != 0) CHECK(false, "byte %d: the file was changed", (int)i);
+            r = journal_open(&k, 0, true, &report);
+            if (r != KA_OK || report.damaged_at != at || report.damaged != size || report.cut || journal_has(&k, 4, keys) != rest)
+                CHECK(false, "byte %d: salvaged: %s, %d bytes at %d", (int)i, ka_error_text(r), (int)report.damaged, (int)report.damaged_at);
+            ka_keyring_free(&k);
+            if (file_get(JOURNAL ".damaged", after, sizeof after) != n || memcmp(bytes, after, n) != 0) CHECK(false, "byte %d: the damaged file isn't kept", (int)i);
+            r = journal_open(&k, 0, false, &report);
+            if (r != KA_OK || report.damaged || journal_has(&k, 4, keys) != rest) CHECK(false, "byte %d: whole again: %s", (int)i, ka_error_text(r));
+            ka_keyring_free(&k);
+        }
+        journal_remove();
+        bytes[i] ^= 0x10;
+    }
+    CHECK(true, "%d bytes", (int)n);
+    file_put(JOURNAL, bytes, n / 2);
+    file_put(JOURNAL ".damaged", "", 0);
+    CHECK(journal_open(&k, 0, true, &report) == KA_OK && report.damaged == 0, "nothing to salvage");
+    ka_keyring_free(&k);
+    bytes[20] ^= 1;
+    file_put(JOURNAL, bytes, n);
+    CHECK(journal_open(&k, 0, true, &report) == KA_EOS, "a damaged file that was kept before is not overwritten");
+    ka_keyring_free(&k);
+    CHECK(file_get(JOURNAL, after, sizeof after) == n && memcmp(bytes, after, n) == 0, "and the file is as it was");
+    journal_remove();
+}
+
+/* What isn't a journal is not touched; what might be the beginning of one, is. */
+static void test_journal_strangers(void)
+{
+    static const struct { const char *bytes; size_t n; int want; const char *why; } files[] = {
+        { "hello", 5, KA_ESYNTAX, "a text" },
+        { "\0\0\0\0\0\0\0\0\0\0\0\0", 12, KA_OK, "zeros, as a crash leaves them" },
+        { "\0\0\0\0\0\0\0\0\0\0\0\0\0", 13, KA_ESYNTAX, "more zeros" },
+        { "\xf5ka\1\0\0\0\0\0\0\0\0", 12, KA_OK, "half written" },
+        { "\xf5ka\2\0\0\0\0\0\0\0\0", 12, KA_ESYNTAX, "of another version" },
+        { "\xf5ka\1\0\0\0\0\xff\xff\xff\xff-", 13, KA_ESYNTAX, "a frame longer than any" },
+    };
+    unsigned char after[64];
+    ka_keyring k;
+    ka_journal_report report;
+    journal_remove();
+    for (size_t i = 0; i < COUNT(files); i++)
+        for (int salvage = 0; salvage < 2; salvage++) {
+            file_put(JOURNAL, files[i].bytes, files[i].n);
+            int r = journal_open(&k, 0, salvage, &report);
+            CHECK(r == files[i].want && k.count == 0, "%s: got %s", files[i].why, ka_error_text(r));
+            ka_keyring_free(&k);
+            size_t n = file_get(JOURNAL, after, sizeof after);
+            CHECK(r == KA_OK ? n == KA__FRAME_HEAD && memcmp(after, ka__frame_first, n) == 0 : n == files[i].n && memcmp(after, files[i].bytes, n) == 0, "%s: the file", files[i].why);
+        }
+    journal_remove();
+}
+
+/* Keys end when they were said to end, across restarts; a shorter time to live holds for those that are there as well. */
+static void test_journal_ends(void)
+{
+    static char keys[3][KA_KEY_TEXT];
+    unsigned char bytes[1024];
+    ka_keyring k;
+    ka_journal_report report;
+    int64_t now = ka_now_ms();
+    journal_remove();
+    if (journal_open(&k, 100, false, &report) < 0) abort();
+    k.journal->epoch_s -= 1000;                   /* as if this one had been made 1,000 seconds ago */
+    CHECK(ka_keyring_issue(&k, str("00"), now, keys[0]) == KA_OK && journal_has(&k, 1, keys) == 1, "it is good");
+    k.journal->epoch_s += 950;
+    CHECK(ka_keyring_issue(&k, str("01"), now, keys[1]) == KA_OK, "and one of 50 seconds ago");
+    k.journal->epoch_s += 50;
+    CHECK(ka_keyring_issue(&k, str("02"), now, keys[2]) == KA_OK, "and one of now");
+    ka_keyring_free(&k);
+    CHECK(journal_open(&k, 100, false, &report) == KA_OK && k.count == 2 && journal_has(&k, 3, keys) == 6, "the first has ended");
+    CHECK(file_get(JOURNAL, bytes, sizeof bytes) == KA__FRAME_HEAD * 2 + 2 * (FRAME - KA__FRAME_HEAD), "and is not in the file any more");
+    now = ka_now_ms();
+    CHECK(ka_keyring_find(&k, (ka_str){ keys[1], KA_KEY_TEXT }, now + 48000).p && !ka_keyring_find(&k, (ka_str){ keys[1], KA_KEY_TEXT }, now + 52000).p, "the second ends in 50 seconds");
+    ka_keyring_free(&k);
+    for (int i = 0; i < 2; i++) {
+        now = ka_now_ms();
+        CHECK(journal_open(&k, 10, false, &report) == KA_OK && journal_has(&k, 3, keys) == 6, "opened with a shorter time to live");
+        CHECK(!ka_keyring_find(&k, (ka_str){ keys[2], KA_KEY_TEXT }, now + 12000).p, "which holds for all");
+        ka_keyring_free(&k);
+    }
+    CHECK(journal_open(&k, 0, false, &report) == KA_OK && journal_has(&k, 3, keys) == 6 && !ka_keyring_find(&k, (ka_str){ keys[2], KA_KEY_TEXT }, now + 12000).p, "and is in the file");
+    ka_keyring_free(&k);
+    journal_remove();
+}
+
+/* It is written anew when more than half of it is dead, and stays locked. */
+static void test_journal_rewrite(void)
+{
+    enum { KEYS = 40000, STEP = 200 };
+    static char keys[KEYS][KA_KEY_TEXT];
+    ka_keyring k, other;
+    ka_journal_report report;
+    char id[16];
+    int64_t now = ka_now_ms(), most = 0;
+    int rewritten = 0, lost = 0;
+    journal_remove();
+    if (journal_open(&k, 10, false, &report) < 0) abort();
+    for (int i = 0; i < KEYS; i++) {
+        snprintf(id, sizeof id, "%d", i);
+        if (i == KEYS / 2) now += 12000;          /* the first half ends */
+        if (ka__key_make(&k, str(id), now, keys[i]) != KA_OK) lost++;
+        int64_t size = k.journal->size;
+        if (i % STEP == STEP - 1 && ka__journal_commit(&k, now) != KA_OK) lost++;
+        if (k.journal->size < size) rewritten++;
+        if (size > most) most = size;
+    }
+    CHECK(lost == 0 && rewritten == 1, "%d lost, written anew %d times", lost, rewritten);
+    CHECK(k.count == KEYS / 2 && ka__file_size(k.journal->file) == k.journal->size && k.journal->size < most, "%d keys in %d bytes", (int)k.count, (int)k.journal->size);
+    CHECK(journal_open(&other, 0, false, &report) == KA_EINUSE, "the new file is locked");
+    ka_keyring_free(&other);
+    ka_keyring_free(&k);
+    CHECK(journal_open(&k, 0, false, &report) == KA_OK && report.cut == 0, "opened again");
+    for (int i = KEYS / 2; i < KEYS; i++) {
+        snprintf(id, sizeof id, "%d", i);
+        if (!ka_is(ka_keyring_find(&k, (ka_str){ keys[i], KA_KEY_TEXT }, ka_now_ms()), id)) lost++;
+    }
+    CHECK(lost == 0, "%d lost", lost);
+    ka_keyring_free(&k);
+    journal_remove();
+}
+
 static void test_protocol(void)
 {
     static char long_id[KA_MAX_ID + 9 + 1] = "ask_key=";
@@ -1580,11 +1835,12 @@ static void process_end(process *p)
     }
     remove(output_name(p, "out"));
     remove(output_name(p, "err"));
+    if (*p == pool_n - 1) pool_n--;
 }
 
 static void processes_end(void)
 {
-    for (process p = 0; p < pool_n; p++) process_end(&p);
+    for (process p = pool_n - 1; p >= 0; p--) process_end(&p);
 }
 
 #ifdef __APPLE__
@@ -2074,6 +2330,63 @@ static void test_descriptors(void)
 #endif
 }
 
+/* ---- journal: the program, killed ---- */
+
+/* Asks for keys until its server is gone, and keeps those it was told of. */
+typedef struct { int port, n; char ids[4000][12], keys[4000][KA_KEY_TEXT + 1]; ka__thread thread; } asker;
+
+static void asker_run(void *arg)
+{
+    asker *a = arg;
+    static _Atomic(int) serial;
+    char request[128];
+    wire w;
+    if (!wire_open_at(&w, SERVER_IP, a->port)) return;
+    while (a->n < (int)COUNT(a->keys)) {
+        snprintf(a->ids[a->n], sizeof a->ids[0], "%d", atomic_fetch_add(&serial, 1));
+        snprintf(request, sizeof request, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\nask_key=%s", 8 + (int)strlen(a->ids[a->n]), a->ids[a->n]);
+        if (ka__sock_send(w.sock, request, strlen(request)) != (ptrdiff_t)strlen(request)) break;
+        if (wire_answer(&w, a->keys[a->n], sizeof a->keys[0], NULL, false) != 200) break;
+        a->n++;
+    }
+    wire_close(&w);
+}
+
+/* Killed at a random moment under load: each key that a client was told of is good after the restart. */
+static void test_journal_killed(void)
+{
+    static asker askers[4];
+    const char *times = getenv("KA_TEST_KILLS");
+    int kills = times ? atoi(times) : 10, port, told = 0, lost = 0;
+    uint32_t seed = (uint32_t)ka_now_ms();
+    process server;
+    char text[8], login[128], want[16];
+    journal_remove();
+    if (!(port = server_start(&server, text, "--journal", JOURNAL))) return;
+    for (int kill = 0; kill < kills; kill++) {
+        for (size_t i = 0; i < COUNT(askers); i++) {
+            askers[i].port = port;
+            askers[i].n = 0;
+            if (ka__thread_start(&askers[i].thread, asker_run, &askers[i]) < 0) abort();
+        }
+        ka_sleep_ms((int)(next_random(&seed) >> 16) % 100);
+        process_kill(&server);
+        for (size_t i = 0; i < COUNT(askers); i++) ka__thread_join(&askers[i].thread);
+        process_end(&server);
+        if (!(port = server_start(&server, text, "--journal", JOURNAL))) return;
+        for (size_t i = 0; i < COUNT(askers); i++)
+            for (int n = 0; n < askers[i].n; n++, told++) {
+                snprintf(login, sizeof login, "login=%s", askers[i].keys[n]);
+                snprintf(want, sizeof want, "200 %s", askers[i].ids[n]);
+                if (strcmp(post(port, login), want) != 0) lost++;
+            }
+    }
+    CHECK(told > 0 && lost == 0, "killed %d times: of %d keys that were told, %d lost", kills, told, lost);
+    printf("killed %d times: %d keys told, %d lost\n", kills, told, lost);
+    process_end(&server);
+    journal_remove();
+}
+
 int main(int argc, char **argv)
 {
     static const struct { const char *name; void (*run)(void); } tests[] = {
@@ -2081,6 +2394,8 @@ int main(int argc, char **argv)
         { "requests", test_requests }, { "long heads", test_long_heads }, { "responses", test_responses }, { "chunked", test_chunked },
         { "mailbox", test_mailbox }, { "keyring", test_keyring }, { "keyring growth", test_keyring_growth },
         { "keyring out of memory", test_keyring_out_of_memory }, { "keyring fork", test_keyring_fork }, { "protocol", test_protocol },
+        { "journal", test_journal }, { "journal torn", test_journal_torn }, { "journal damaged", test_journal_damaged },
+        { "journal strangers", test_journal_strangers }, { "journal ends", test_journal_ends }, { "journal rewrite", test_journal_rewrite },
         { "dialogues", test_dialogues }, { "answer form", test_answer_form }, { "expect", test_expect }, { "order", test_order },
         { "full mailbox", test_full_mailbox }, { "fairness", test_fairness }, { "time-outs", test_time_outs }, { "never reads", test_never_reads },
         { "linger", test_linger }, { "drain", test_drain }, { "drain ends", test_drain_ends }, { "workers", test_workers },
@@ -2089,7 +2404,7 @@ int main(int argc, char **argv)
         { "offline, then online", test_offline_then_online }, { "client protocol", test_client_protocol },
         { "command lines", test_command_lines }, { "server options", test_server_options }, { "closed stderr", test_closed_stderr }, { "interrupt", test_interrupt },
         { "backlog", test_interrupt_backlog },
-        { "descriptor limit", test_descriptor_limit }, { "descriptors", test_descriptors },
+        { "descriptor limit", test_descriptor_limit }, { "descriptors", test_descriptors }, { "journal killed", test_journal_killed },
     };
     FILE *program = fopen(PROGRAM("server"), "rb"), *output_file = fopen(".test-writable", "wb");
     if (!program || !output_file || ka__os_start() < 0) {
