@@ -1064,11 +1064,19 @@ static bool wire_wait(ka__sock s, int want)
     return r == KA_OK;
 }
 
-static bool wire_open_at(wire *w, const char *ip, int port)
+static int wire_try(wire *w, const char *ip, int port)
 {
     w->n = 0;
     int r = ka__sock_connect(ip, port, &w->sock);
-    if (r == KA_EAGAIN) r = wire_wait(w->sock, KA__OUT) ? ka__sock_connected(w->sock) : KA_ETIME;
+    if (r != KA_EAGAIN) return r;
+    r = wire_wait(w->sock, KA__OUT) ? ka__sock_connected(w->sock) : KA_ETIME;
+    if (r < 0) ka__sock_close(w->sock);
+    return r;
+}
+
+static bool wire_open_at(wire *w, const char *ip, int port)
+{
+    int r = wire_try(w, ip, port);
     return CHECK(r == KA_OK, "connect to port %d: %s", port, ka_error_text(r));
 }
 
@@ -2341,7 +2349,7 @@ static void asker_run(void *arg)
     static _Atomic(int) serial;
     char request[128];
     wire w;
-    if (!wire_open_at(&w, SERVER_IP, a->port)) return;
+    if (wire_try(&w, SERVER_IP, a->port) < 0) return;
     while (a->n < (int)COUNT(a->keys)) {
         snprintf(a->ids[a->n], sizeof a->ids[0], "%d", atomic_fetch_add(&serial, 1));
         snprintf(request, sizeof request, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\nask_key=%s", 8 + (int)strlen(a->ids[a->n]), a->ids[a->n]);
