@@ -389,7 +389,7 @@ typedef struct {
 /* Keep the keys in a file too: read those that are there, and append to it from now on. On disk before it is true:
    ka_keyring_issue returns KA_OK only after the key's digest, its ID and its end have been synced. No other process
    can open the file meanwhile. It is written anew without the expired keys, at once and whenever more than half of
-   it is dead, which takes a second for some million keys. Call this after ka_keyring_init; times are ka_now_ms() then.
+   it is dead, some three seconds for a million keys. Call this after ka_keyring_init; times are ka_now_ms() then.
      path       made (mode 0600) if it isn't there; beside it, path.new is written, and path.damaged when salvaging
      salvage    leave out what is damaged, and keep the file as it was as path.damaged
      report     what was found; never NULL
