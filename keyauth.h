@@ -61,6 +61,10 @@
 #  ifndef _DARWIN_C_SOURCE
 #    define _DARWIN_C_SOURCE 1
 #  endif
+#  if defined(__linux__) && !defined(_FILE_OFFSET_BITS) && !defined(_TIME_BITS)
+#    define _FILE_OFFSET_BITS 64 /* 32-bit glibc: files beyond 2 GiB, */
+#    define _TIME_BITS 64        /* and from 2.34 on, a clock beyond 2038 */
+#  endif
 #endif
 
 #ifndef KEYAUTH_H
