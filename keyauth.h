@@ -754,7 +754,8 @@ static void *ka__page_new(void)
 #if defined(MADV_WIPEONFORK)
     void *p = mmap(NULL, KA__PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) return NULL;
-    if (madvise(p, KA__PAGE, MADV_WIPEONFORK) == 0 && madvise(p, KA__PAGE, MADV_DONTDUMP) == 0) return p;
+    bool heeds = madvise(p, KA__PAGE, -1) != 0;      /* qemu-user says yes to any advice, and does nothing */
+    if (heeds && madvise(p, KA__PAGE, MADV_WIPEONFORK) == 0 && madvise(p, KA__PAGE, MADV_DONTDUMP) == 0) return p;
     munmap(p, KA__PAGE);
 #endif
     return NULL;
