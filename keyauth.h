@@ -2943,7 +2943,7 @@ static ptrdiff_t ka__body(ka__worker *w, ka__conn *c, ka_http *h, char *p, size_
     c->expects = h->expects && n == 0;
     *end = c->body_n + used;
     c->body_n += (uint32_t)got;
-    if (c->chunked.done) return c->body_n;
+    if (c->chunked.done) return (ptrdiff_t)c->body_n;
     w->in_n -= (uint32_t)(used - (size_t)got);      /* all was used; the framing is dropped */
     return KA_EAGAIN;
 }
