@@ -58,6 +58,29 @@ static void skip(const char *what, const char *why)
     printf("skipped: %s: %s\n", what, why);
 }
 
+/* What this runs under, as .ci/run says in the environment: "valgrind", "qemu-s390x"...; NULL: a processor. */
+static const char *emulator(void) { return getenv("TEST_EMULATOR"); }
+
+/* Is this what it can't do? Then that is a skip. */
+static bool emulator_lacks(const char *name, const char *why)
+{
+    bool lacks = emulator() && strncmp(emulator(), name, strlen(name)) == 0;
+    if (lacks) skip(topic, why);
+    return lacks;
+}
+
+/* /proc/self/exe is the emulator there, and so the client can't start itself again. */
+static bool cannot_restart(void)
+{
+    return emulator_lacks("valgrind", "valgrind can't exec /proc/self/exe") || emulator_lacks("qemu", "qemu-user can't exec /proc/self/exe");
+}
+
+/* Nor find a process by its socket: */
+static bool cannot_find(void)
+{
+    return htonl(1) == 1 && emulator_lacks("qemu", "/proc/net/tcp is in the byte order of the processor below");
+}
+
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
 /* A copy that ends where its block ends, so that a sanitizer sees the first byte too far. */
@@ -1674,7 +1697,7 @@ static void test_handshake(void)
 {
     process server, client[8], again;
     char port[8], id[KA_KEY_TEXT + 1];
-    if (!server_start(&server, port, NULL, NULL)) return;
+    if (cannot_restart() || !server_start(&server, port, NULL, NULL)) return;
     for (int i = 0; i < 8; i++) START(&client[i], PROGRAM("client"), SERVER_IP, port);
     for (int i = 0; i < 8; i++) {
         int status = process_wait(&client[i], PATIENCE_MS);
@@ -1697,6 +1720,7 @@ static void test_kill(void)
     static wire other_client;
     process wrong, bystander, waiting, client;
     char port[8], bystander_port[8];
+    if (cannot_find() || emulator_lacks("valgrind", "valgrind 3.19 knows no pidfd_open")) return;
     int p = server_start(&wrong, port, "--wrong", NULL), b = server_start(&bystander, bystander_port, "--wrong", NULL);
     if (!p || !b) return;
     CHECK(strncmp(post(p, "login=nonsense"), "200 ", 4) == 0, "--wrong answers any login with an ID");
@@ -1726,7 +1750,7 @@ static void test_no_suicide(void)
     script s;
     ka_str answer;
     int64_t pid;
-    if (!script_start(&s, text, 1, false)) return;
+    if (cannot_find() || !script_start(&s, text, 1, false)) return;
     memset(&c, 0, sizeof c);
     c.ip = "127.0.0.1";
     c.port = s.port;
@@ -1759,6 +1783,7 @@ static void test_offline_then_online(void)
 {
     process client, server;
     char port[8];
+    if (cannot_restart()) return;
     int n = free_port();
     snprintf(port, sizeof port, "%d", n);
     START(&client, PROGRAM("client"), "127.0.0.1", port);
@@ -1860,7 +1885,7 @@ static void test_closed_stderr(void)
 #else
     process server, client;
     char port[8], line[128];
-    if (!server_start(&server, port, NULL, NULL)) return;
+    if (cannot_restart() || !server_start(&server, port, NULL, NULL)) return;
     snprintf(line, sizeof line, "exec ./client %s %s 2>&-", SERVER_IP, port);
     START(&client, "/bin/sh", "-c", line);
     int status = process_wait(&client, PATIENCE_MS);
@@ -1967,6 +1992,7 @@ static void test_descriptor_limit(void)
     static wire idle[IDLE], begun, more[LIMIT];
     process server;
     char port[8], body[128];
+    if (emulator_lacks("valgrind", "valgrind needs descriptors of its own")) return;
     int n = server_start_limited(&server, port, LIMIT, NULL, NULL);
     if (!n) return;
     wire_open_at(&begun, SERVER_IP, n);
