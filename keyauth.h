@@ -175,7 +175,7 @@ enum {
 
 enum {
     KA_OK = 0,
-#define KA__ENUM(name, value, text) name = value,
+#define KA__ENUM(name, value, text) name = (value),
     KA_ERRORS(KA__ENUM)
 #undef KA__ENUM
     KA__ERRORS_END = 0
@@ -556,7 +556,8 @@ static void *ka__resize(void *p, size_t count, size_t size)
 static void *ka__alloc_zeroed(size_t count, size_t size)
 {
     void *p = ka__resize(NULL, count, size);
-    return p ? memset(p, 0, count * size) : NULL;
+    if (p) memset(p, 0, count * size);
+    return p;
 }
 
 static void ka__free(void *p)
@@ -1130,7 +1131,7 @@ static int ka__poller_set(ka__poller *p, ka__sock s, uint32_t token, int had, in
     for (int i = 0; i < 2; i++) {
         struct kevent ev;
         if (((had ^ want) & kinds[i].bit) == 0) continue;
-        EV_SET(&ev, (uintptr_t)s, kinds[i].filter, want & kinds[i].bit ? EV_ADD : EV_DELETE, 0, 0, (void *)(uintptr_t)token);
+        EV_SET(&ev, (uintptr_t)s, kinds[i].filter, (want & kinds[i].bit) ? EV_ADD : EV_DELETE, 0, 0, (void *)(uintptr_t)token);
         if (kevent(p->kq, &ev, 1, NULL, 0, NULL) != 0) return ka__sock_error();
     }
     return KA_OK;
@@ -1246,11 +1247,10 @@ static int ka__poller_set(ka__poller *p, ka__sock s, uint32_t token, int had, in
 
 static int ka__poller_wait(ka__poller *p, uint32_t *tokens, int max, int ms)
 {
-    char junk[64];
     int n = WSAPoll(p->fds, p->n, ms), out = 0;
     if (n <= 0) return 0;
     if (p->fds[0].revents)
-        while (recv(p->wake, junk, sizeof junk, 0) > 0) {}
+        for (char junk[64]; recv(p->wake, junk, sizeof junk, 0) > 0; ) {}
     for (uint32_t i = 0; i < p->n && out < max; i++) {     /* from another place each time, to be fair */
         uint32_t at = (p->turn + i) % p->n;
         if (at != 0 && p->fds[at].revents) tokens[out++] = p->tokens[at];
@@ -2739,7 +2739,7 @@ static void ka__conn_settle(ka__worker *w, ka__conn *c)
     } else if ((c->last && !answered) || c->seq_in - c->seq_out >= KA_MAX_PIPELINED) {
         ka__untime(w, c);
         ka__conn_watch(w, c, 0);
-    } else if (c->last && !c->linger && ka__sock_waiting(c->sock) == 0) {
+    } else if (c->last && !c->linger && ka__sock_waiting(c->sock) == 0) {      /* NOLINT(bugprone-branch-clone): the order of the cases matters */
         ka__conn_close(w, c);
     } else if (c->last) {              /* closing with bytes unread would reset the connection under the answer */
         if (c->timed != KA__LINGER) ka__sock_end(c->sock);
@@ -3194,7 +3194,7 @@ static void ka__commands(ka__worker *w)
    the worker had no time yet to read it. */
 static void ka__expire(ka__worker *w)
 {
-    for (uint8_t kind = 0; kind < KA__TIMED; kind++) {
+    for (int kind = 0; kind < KA__TIMED; kind++) {
         for (uint32_t place; (place = w->list[kind].head) != KA__NIL && ka__box_room(&w->up, KA__UP_RESERVE); ) {
             ka__conn *c = &w->conns[place];
             if (c->due_ms > w->now_ms) break;
@@ -3765,7 +3765,7 @@ static int ka__segment_add(ka_keyring *k)
     while (at < k->segments_n && k->segments[at]) at++;
     if (at == k->segments_n) {
         if (at == UINT32_MAX / KA__UNITS) return KA_EFULL;
-        struct ka__segment **more = ka__resize(k->segments, at + 1, sizeof *more);
+        struct ka__segment **more = ka__resize(k->segments, at + 1, sizeof *more);      /* NOLINT(bugprone-sizeof-expression): pointers, indeed */
         if (!more) return KA_ENOMEM;
         more[at] = NULL;
         k->segments = more;

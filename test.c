@@ -1636,8 +1636,8 @@ static void process_end(process *p)
         process_kill(p);
         process_wait(p, PATIENCE_MS);
     }
-    remove(output_name(p, "out"));
-    remove(output_name(p, "err"));
+    (void)remove(output_name(p, "out"));
+    (void)remove(output_name(p, "err"));
 }
 
 static void processes_end(void)
@@ -2159,7 +2159,7 @@ int main(int argc, char **argv)
     }
     fclose(program);
     fclose(output_file);
-    remove(".test-writable");
+    (void)remove(".test-writable");
     int ran = 0;
     for (size_t i = 0; i < COUNT(tests); i++) {
         if (argc > 1 && !strstr(tests[i].name, argv[1])) continue;      /* ./test NAME runs those alone */
