@@ -24,7 +24,6 @@ static void test_free(void *p);
 #include "keyauth.h"
 #include <stdarg.h>
 #if !defined(_WIN32)
-#  include <sched.h>
 #  include <sys/resource.h>
 #  include <sys/wait.h>
 #endif
@@ -554,6 +553,10 @@ static void test_chunked(void)
 typedef struct { ka__box box; int records; _Atomic(bool) bad; } stress;
 
 static uint32_t next_random(uint32_t *seed) { return *seed = *seed * 1664525 + 1013904223; }
+
+#if !defined(_WIN32)
+#  include <sched.h>
+#endif
 
 /* After some turns in vain, let the other thread have the processor: it may be the only one (valgrind has just one). */
 static void spin(int *turns)
