@@ -6,7 +6,7 @@ rem build clean   remove all that was built
 setlocal
 cd /d "%~dp0"
 if "%CC%"=="" set CC=gcc
-set FLAGS=-std=c11 -Wall -Wextra -Wpedantic -O2 -static
+set FLAGS=-std=c11 -Wall -Wextra -Wpedantic -O2 -fstack-protector-strong -static
 set LIBS=-lws2_32 -lbcrypt -liphlpapi
 if "%1"=="clean" goto clean
 if not exist server.c goto client

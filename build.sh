@@ -6,13 +6,16 @@
 # ./build.sh bench    measure it beside other servers (bench/README.md)
 # ./build.sh dist     keyauth.tar.gz: a folder of the server and one of the client
 # ./build.sh clean    remove all that was built
-# CC and CFLAGS are heeded: CC=clang CFLAGS="-g -fsanitize=address" ./build.sh test
+# CC, CFLAGS and LDFLAGS are heeded: CC=clang CFLAGS="-g -fsanitize=address" ./build.sh test
 set -e
 cd "$(dirname "$0")"
 warn="-std=c11 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes"
+harden="-fstack-protector-strong -fPIE" link=
+[ "$(uname)" != Linux ] || link="-pie -Wl,-z,relro,-z,now"      # macOS: ld has no -z, and PIE is the default
+optimise="-O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2"            # in CFLAGS' place: sanitizers and -O0 don't go with it
 
 build() {
-    for f; do [ ! -f "$f.c" ] || ${CC:-cc} $warn ${CFLAGS:--O2} -I. -pthread -o "$f" "$f.c"; done
+    for f; do [ ! -f "$f.c" ] || ${CC:-cc} $warn $harden ${CFLAGS:-$optimise} -I. -pthread -o "$f" "$f.c" ${LDFLAGS-$link}; done
 }
 
 need() {
@@ -36,7 +39,7 @@ test)
     ./test ;;
 win)
     for f in server client test; do
-        [ ! -f $f.c ] || ${MINGW:-x86_64-w64-mingw32-gcc} $warn -O2 -static -o $f.exe $f.c -lws2_32 -lbcrypt -liphlpapi
+        [ ! -f $f.c ] || ${MINGW:-x86_64-w64-mingw32-gcc} $warn -O2 -fstack-protector-strong -static -o $f.exe $f.c -lws2_32 -lbcrypt -liphlpapi
     done ;;
 bench)
     need server bench/bench

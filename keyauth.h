@@ -64,6 +64,10 @@
 #  ifndef _DARWIN_C_SOURCE
 #    define _DARWIN_C_SOURCE 1
 #  endif
+#  if defined(__linux__) && !defined(_FILE_OFFSET_BITS) && !defined(_TIME_BITS)
+#    define _FILE_OFFSET_BITS 64 /* 32-bit glibc: files beyond 2 GiB, */
+#    define _TIME_BITS 64        /* and from 2.34 on, a clock beyond 2038 */
+#  endif
 #endif
 
 #ifndef KEYAUTH_H
@@ -176,7 +180,7 @@ enum {
 
 enum {
     KA_OK = 0,
-#define KA__ENUM(name, value, text) name = value,
+#define KA__ENUM(name, value, text) name = (value),
     KA_ERRORS(KA__ENUM)
 #undef KA__ENUM
     KA__ERRORS_END = 0
@@ -590,7 +594,8 @@ static void *ka__resize(void *p, size_t count, size_t size)
 static void *ka__alloc_zeroed(size_t count, size_t size)
 {
     void *p = ka__resize(NULL, count, size);
-    return p ? memset(p, 0, count * size) : NULL;
+    if (p) memset(p, 0, count * size);
+    return p;
 }
 
 static void ka__free(void *p)
@@ -803,7 +808,8 @@ static void *ka__page_new(void)
 #if defined(MADV_WIPEONFORK)
     void *p = mmap(NULL, KA__PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) return NULL;
-    if (madvise(p, KA__PAGE, MADV_WIPEONFORK) == 0 && madvise(p, KA__PAGE, MADV_DONTDUMP) == 0) return p;
+    bool heeds = madvise(p, KA__PAGE, -1) != 0;      /* qemu-user says yes to any advice, and does nothing */
+    if (heeds && madvise(p, KA__PAGE, MADV_WIPEONFORK) == 0 && madvise(p, KA__PAGE, MADV_DONTDUMP) == 0) return p;
     munmap(p, KA__PAGE);
 #endif
     return NULL;
@@ -1355,7 +1361,7 @@ static int ka__poller_set(ka__poller *p, ka__sock s, uint32_t token, int had, in
     for (int i = 0; i < 2; i++) {
         struct kevent ev;
         if (((had ^ want) & kinds[i].bit) == 0) continue;
-        EV_SET(&ev, (uintptr_t)s, kinds[i].filter, want & kinds[i].bit ? EV_ADD : EV_DELETE, 0, 0, (void *)(uintptr_t)token);
+        EV_SET(&ev, (uintptr_t)s, kinds[i].filter, (want & kinds[i].bit) ? EV_ADD : EV_DELETE, 0, 0, (void *)(uintptr_t)token);
         if (kevent(p->kq, &ev, 1, NULL, 0, NULL) != 0) return ka__sock_error();
     }
     return KA_OK;
@@ -1471,11 +1477,10 @@ static int ka__poller_set(ka__poller *p, ka__sock s, uint32_t token, int had, in
 
 static int ka__poller_wait(ka__poller *p, uint32_t *tokens, int max, int ms)
 {
-    char junk[64];
     int n = WSAPoll(p->fds, p->n, ms), out = 0;
     if (n <= 0) return 0;
     if (p->fds[0].revents)
-        while (recv(p->wake, junk, sizeof junk, 0) > 0) {}
+        for (char junk[64]; recv(p->wake, junk, sizeof junk, 0) > 0; ) {}
     for (uint32_t i = 0; i < p->n && out < max; i++) {     /* from another place each time, to be fair */
         uint32_t at = (p->turn + i) % p->n;
         if (at != 0 && p->fds[at].revents) tokens[out++] = p->tokens[at];
@@ -2993,7 +2998,7 @@ static void ka__conn_settle(ka__worker *w, ka__conn *c)
     } else if ((c->last && !answered) || c->seq_in - c->seq_out >= KA_MAX_PIPELINED) {
         ka__untime(w, c);
         ka__conn_watch(w, c, 0);
-    } else if (c->last && !c->linger && ka__sock_waiting(c->sock) == 0) {
+    } else if (c->last && !c->linger && ka__sock_waiting(c->sock) == 0) {      /* NOLINT(bugprone-branch-clone): the order of the cases matters */
         ka__conn_close(w, c);
     } else if (c->last) {              /* closing with bytes unread would reset the connection under the answer */
         if (c->timed != KA__LINGER) ka__sock_end(c->sock);
@@ -3197,7 +3202,7 @@ static ptrdiff_t ka__body(ka__worker *w, ka__conn *c, ka_http *h, char *p, size_
     c->expects = h->expects && n == 0;
     *end = c->body_n + used;
     c->body_n += (uint32_t)got;
-    if (c->chunked.done) return c->body_n;
+    if (c->chunked.done) return (ptrdiff_t)c->body_n;
     w->in_n -= (uint32_t)(used - (size_t)got);      /* all was used; the framing is dropped */
     return KA_EAGAIN;
 }
@@ -3448,7 +3453,7 @@ static void ka__commands(ka__worker *w)
    the worker had no time yet to read it. */
 static void ka__expire(ka__worker *w)
 {
-    for (uint8_t kind = 0; kind < KA__TIMED; kind++) {
+    for (int kind = 0; kind < KA__TIMED; kind++) {
         for (uint32_t place; (place = w->list[kind].head) != KA__NIL && ka__box_room(&w->up, KA__UP_RESERVE); ) {
             ka__conn *c = &w->conns[place];
             if (c->due_ms > w->now_ms) break;
@@ -4031,7 +4036,7 @@ static int ka__segment_add(ka_keyring *k)
     while (at < k->segments_n && k->segments[at]) at++;
     if (at == k->segments_n) {
         if (at == UINT32_MAX / KA__UNITS) return KA_EFULL;
-        struct ka__segment **more = ka__resize(k->segments, at + 1, sizeof *more);
+        struct ka__segment **more = ka__resize(k->segments, at + 1, sizeof *more);      /* NOLINT(bugprone-sizeof-expression): pointers, indeed */
         if (!more) return KA_ENOMEM;
         more[at] = NULL;
         k->segments = more;
