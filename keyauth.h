@@ -2994,7 +2994,7 @@ static void ka__conn_read(ka__worker *w, ka__conn *c)
     }
     if (got == 0) {                    /* half-closed: what was asked is still answered */
         c->last = true;
-        c->linger = false;
+        c->linger = c->expects = false;
     } else {
         uint32_t before = c->seq_in;
         if (c->in_n) memcpy(w->in, c->in, c->in_n);
