@@ -140,7 +140,7 @@ static unsigned next_byte(input *in)
 /* A copy that ends where its block ends, so that a sanitizer sees the first byte too far. */
 static char *exact(const char *p, size_t n)
 {
-    char *copy = malloc(n ? n : 1);
+    char *copy = calloc(n ? n : 1, 1);
     if (!copy) abort();
     if (n) memcpy(copy, p, n);
     return n ? copy : copy + 1;
@@ -1275,7 +1275,7 @@ static void answers_check(const peer *p)
     }
     CHECK(excused || n == 0, "an answer is cut after %d bytes", (int)n);
     CHECK(excused || seq == p->seq, "%d requests, %d answers", (int)p->seq, (int)seq);
-    CHECK(excused || !p->lost || p->over, "closed with bytes unread");
+    CHECK(excused || !p->lost, "closed with bytes unread");
 }
 
 static size_t connections(void)
