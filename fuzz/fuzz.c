@@ -1557,6 +1557,7 @@ static void replay(const char *path)
     }
     while ((n = fread(part, 1, sizeof part, f)) > 0) append(&text, part, n);
     fclose(f);
+    fprintf(stderr, "%s\n", path);      /* the last one named is the one that failed */
     LLVMFuzzerTestOneInput((const uint8_t *)text.p, text.n);
     release(&text);
     replayed++;
