@@ -170,10 +170,11 @@ typedef struct {
     size_t   window;                      /* bytes that this side still takes */
     bool     accepted, fin, reset, reset_told, ended, closed;      /* ended: the server sends no more; closed: nor listens */
     bool     lost;                        /* closed with bytes unread: the answer may be lost */
+    bool     cut_off;                     /* closed while it might still send: so it may, if it was refused */
     bool     slow;                        /* its window was ever limited */
     /* what target_server expects of it */
     uint64_t conn;
-    bool     known, over;                 /* known: conn is its number; over: no request may follow */
+    bool     known, over, refused;        /* known: conn is its number; over: no request may follow */
     size_t   at;                          /* to_server's next request */
     uint32_t seq, answers_cap;
     struct answer *answers;
@@ -222,6 +223,7 @@ static int sim_close(int fd)
     if (s->kind == SIM_CONN) {
         s->peer->closed = true;
         s->peer->lost = s->peer->received < s->peer->to_server.n;
+        s->peer->cut_off = !s->peer->fin;
     }
     s->kind = SIM_FREE;
     moved++;
@@ -826,7 +828,7 @@ static decoded decode(const char *p, size_t n, uint32_t room, size_t cut)
         exact_free(piece, part);
         if (got < 0) break;
     }
-    d.done = state.done;
+    d.done = state.done && !d.error;      /* the byte that completes it may be the one too many */
     if (!d.error) CHECK(d.out.n + state.room == room, "%d bytes, room for %d of %d", (int)d.out.n, (int)state.room, (int)room);
     return d;
 }
@@ -1147,7 +1149,7 @@ static void event_check(const ka_event *ev)
     struct answer *a = &p->answers[p->seq++];
     *a = (struct answer){ .bodiless = ev->flags & KA__BODILESS };
     int r = next_request(p, &h, body, &n, &end);
-    if (ev->error) p->over = a->closes = true;
+    if (ev->error) p->over = p->refused = a->closes = true;
     if (ev->error == 408) {
         CHECK(r == KA_EAGAIN && at.slept && p->at < p->received, "408, but %d", r);
     } else if (ev->error == 503) {
@@ -1239,7 +1241,8 @@ static void settle(void)
         size_t n, end;
         if (p->closed || !p->known || p->over || blocks_failed || p->window == 0) continue;
         if (at.stopping) continue;           /* an answer may have said that it is the last one */
-        bool full = p->seq > 0 && !p->answers[p->seq - 1].given;      /* its parent owes it answers */
+        bool full = false;                   /* the parent owes it answers: then it may not be read */
+        for (uint32_t k = 0; k < p->seq; k++) full = full || !p->answers[k].given;
         CHECK(full || p->received == p->to_server.n, "%d bytes were never read", (int)(p->to_server.n - p->received));
         CHECK(next_request(p, &h, body, &n, &end) == KA_EAGAIN, "a request was not delivered");
     }
@@ -1291,6 +1294,7 @@ static void answers_check(const peer *p)
     CHECK(excused || n == 0, "an answer is cut after %d bytes", (int)n);
     CHECK(excused || seq == p->seq, "%d requests, %d answers", (int)p->seq, (int)seq);
     CHECK(excused || !p->lost, "closed with bytes unread");
+    CHECK(excused || !p->refused || !p->cut_off, "refused, and closed at once");
 }
 
 static size_t connections(void)
@@ -1403,7 +1407,7 @@ static void happen(input *in)
         at.stopping = true;
         break;
     default:
-        break;                         /* only time for everybody */
+        settle();
     }
     if (!(op & 128)) turn();
 }
