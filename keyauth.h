@@ -58,9 +58,6 @@
 #  ifndef _GNU_SOURCE
 #    define _GNU_SOURCE 1        /* accept4 on Linux; plain -std=c11 would hide it, and POSIX with it */
 #  endif
-#  ifndef _FILE_OFFSET_BITS
-#    define _FILE_OFFSET_BITS 64     /* a journal may outgrow 2 GiB on a 32-bit system too */
-#  endif
 #  ifndef _DARWIN_C_SOURCE
 #    define _DARWIN_C_SOURCE 1
 #  endif
@@ -3258,7 +3255,7 @@ static void ka__conn_read(ka__worker *w, ka__conn *c)
     }
     if (got == 0) {                    /* half-closed: what was asked is still answered */
         c->last = true;
-        c->linger = false;
+        c->linger = c->expects = false;
     } else {
         uint32_t before = c->seq_in;
         if (c->in_n) memcpy(w->in, c->in, c->in_n);

@@ -1291,6 +1291,21 @@ static void test_expect(void)
     }
     wire_close(&w);
     fixture_stop(&f);
+
+    /* found by fuzz/: a peer that has half-closed was told to go on, after the answer that had said "close" */
+    if (!fixture_start(&f, LATE, 1)) return;
+    if (wire_open(&w, atomic_load(&f.port))) {
+        char text[30 * 27 + 80] = "";
+        for (int i = 0; i < 30; i++) strcat(text, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        strcat(text, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+        wire_text(&w, text);
+        ka__sock_end(w.sock);
+        int answers = 0, status;
+        while ((status = wire_answer(&w, body, sizeof body, NULL, false)) == 200) answers++;
+        CHECK(answers == 30 && status == 0, "no 100 to who sends no more: %d answers, then %d", answers, status);
+    }
+    wire_close(&w);
+    fixture_stop(&f);
 }
 
 /* Answers out of order, and many at once: they leave in the order of the requests. */

@@ -1,0 +1,1578 @@
+/* fuzz - keyauth.h under libFuzzer; or, without it, a program that replays inputs.
+     ./build.sh fuzz [SECONDS] [TARGET...]      what each target checks: fuzz/README.md
+   A target is a function of bytes that aborts when something is wrong; the table at the end names them all.
+   To add one: a function, its row, a folder fuzz/corpus/NAME.
+
+   The parsers get their input in a block of exactly its size. The server and the client run against a system
+   that is simulated below: sockets, epoll, clock and random bytes are functions of the input alone, one thread
+   plays all of them, and so an input that fails once fails always. */
+
+#define _GNU_SOURCE 1
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <threads.h>
+#include <time.h>
+#include <unistd.h>
+
+/* What guides the fuzzer is the coverage of keyauth.h, not of the code that checks it. */
+#if defined(__clang__)
+#  define UNGUIDED_BEGIN _Pragma("clang attribute push(__attribute__((no_sanitize(\"coverage\"))), apply_to = function)")
+#  define UNGUIDED_END   _Pragma("clang attribute pop")
+#else
+#  define UNGUIDED_BEGIN
+#  define UNGUIDED_END
+#endif
+
+UNGUIDED_BEGIN
+
+static const char *target_name = "";
+
+#define CHECK(ok, ...) do { if (!(ok)) fail(__LINE__, #ok, __VA_ARGS__); } while (0)
+
+__attribute__((noreturn, format(printf, 3, 4))) static void fail(int line, const char *what, const char *format, ...)
+{
+    va_list args;
+    fprintf(stderr, "fuzz.c:%d: %s: not so: %s: ", line, target_name, what);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fprintf(stderr, "\n");
+    abort();
+}
+
+/* ---- memory: count the blocks; fail one allocation. The few large blocks are kept, so that the system needn't
+        make new pages for every input. ---- */
+
+enum { LARGE = 65536 };
+static struct { void *p; size_t n; bool used; } large[16];
+static long blocks_live, blocks_fail_in = -1;
+static bool blocks_failed;
+
+static void *fuzz_malloc(size_t n)
+{
+    if (blocks_fail_in >= 0 && blocks_fail_in-- == 0) {
+        blocks_failed = true;
+        return NULL;
+    }
+    blocks_live++;
+    for (int i = 0; n >= LARGE && i < 16; i++) {
+        if (large[i].used || (large[i].p && large[i].n != n)) continue;
+        if (!large[i].p) large[i].p = malloc(n);
+        large[i].n = n;
+        large[i].used = true;
+        return large[i].p;
+    }
+    return malloc(n);
+}
+
+static void fuzz_free(void *p)
+{
+    blocks_live--;
+    for (int i = 0; i < 16; i++) {
+        if (large[i].p != p) continue;
+        CHECK(large[i].used, "freed twice");
+        large[i].used = false;
+        return;
+    }
+    free(p);
+}
+
+static void *fuzz_realloc(void *p, size_t n)
+{
+    if (!p) return fuzz_malloc(n);
+    if (blocks_fail_in >= 0 && blocks_fail_in-- == 0) {
+        blocks_failed = true;
+        return NULL;
+    }
+    return realloc(p, n);
+}
+
+/* ---- bytes that grow, and bytes that are read ---- */
+
+typedef struct { char *p; size_t n, cap; } bytes;
+
+static void append(bytes *b, const void *p, size_t n)
+{
+    if (b->n + n > b->cap) {
+        b->cap = (b->n + n) * 2;
+        b->p = realloc(b->p, b->cap);
+        if (!b->p) abort();
+    }
+    if (n) memcpy(b->p + b->n, p, n);
+    b->n += n;
+}
+
+static void append_text(bytes *b, const char *text) { append(b, text, strlen(text)); }
+
+static void release(bytes *b)
+{
+    free(b->p);
+    *b = (bytes){ NULL, 0, 0 };
+}
+
+typedef struct { const char *p; size_t n; } input;
+
+static unsigned next_byte(input *in)
+{
+    if (in->n == 0) return 0;
+    in->n--;
+    return (unsigned char)*in->p++;
+}
+
+/* A copy that ends where its block ends, so that a sanitizer sees the first byte too far. */
+static char *exact(const char *p, size_t n)
+{
+    char *copy = calloc(n ? n : 1, 1);
+    if (!copy) abort();
+    if (n) memcpy(copy, p, n);
+    return n ? copy : copy + 1;
+}
+
+static void exact_free(char *copy, size_t n) { free(n ? copy : copy - 1); }
+
+static uint64_t hash(const char *p, size_t n)
+{
+    uint64_t h = 0xcbf29ce484222325, x;
+    for (; n >= 8; p += 8, n -= 8) {
+        memcpy(&x, p, 8);
+        h = (h ^ x) * 0x9e3779b97f4a7c15;
+        h ^= h >> 29;
+    }
+    for (; n > 0; p++, n--) h = (h ^ (unsigned char)*p) * 0x100000001b3;
+    return h ^ h >> 31;
+}
+
+/* ---- the simulated system ---- */
+
+/* The other side of a connection. */
+typedef struct {
+    bytes    to_server, from_server;      /* all that was ever sent */
+    size_t   received;                    /* of to_server, by the server */
+    size_t   cut;                         /* a receive gives so many bytes at most */
+    size_t   window;                      /* bytes that this side still takes */
+    bool     accepted, fin, reset, reset_told, ended, closed;      /* ended: the server sends no more; closed: nor listens */
+    bool     lost;                        /* closed with bytes unread: the answer may be lost */
+    bool     cut_off;                     /* closed while it might still send: so it may, if it was refused */
+    bool     slow;                        /* its window was ever limited */
+    /* what target_server expects of it */
+    uint64_t conn;
+    bool     known, over, refused;        /* known: conn is its number; over: no request may follow */
+    size_t   at;                          /* to_server's next request */
+    uint32_t seq, answers_cap;
+    struct answer *answers;
+} peer;
+
+enum { SIM_FREE, SIM_OTHER, SIM_EPOLL, SIM_LISTENER, SIM_CONN };
+enum { SIM_FDS = 64, PEERS = 40, FIRST_FD = 3 };
+typedef struct { int kind, epoll; uint32_t events; uint64_t data; peer *peer; } sim_fd;
+
+static sim_fd   fds[SIM_FDS];
+static peer     peers[PEERS];
+static int      peers_n, peers_accepted, fd_limit;
+static int64_t  clock_ms;
+static uint64_t random_at, moved;      /* moved: how often anything was */
+static int      epoll_ready;           /* what the last epoll_wait told */
+static void    *threads[2];
+static int      threads_n;
+static bool     in_worker;
+
+static void sim_settle(void);          /* the program waits for its new threads */
+static void sim_join(void *thread);    /* for one to end */
+static void sim_sleep(void);           /* or for the other side of a mailbox */
+
+static sim_fd *sim_at(int fd, int kind)
+{
+    CHECK(fd >= FIRST_FD && fd < FIRST_FD + SIM_FDS, "descriptor %d", fd);
+    CHECK(fds[fd - FIRST_FD].kind == kind, "descriptor %d is %d, not %d", fd, fds[fd - FIRST_FD].kind, kind);
+    return &fds[fd - FIRST_FD];
+}
+
+static int sim_open(int kind)
+{
+    for (int i = 0; i < fd_limit; i++) {
+        if (fds[i].kind != SIM_FREE) continue;
+        fds[i] = (sim_fd){ .kind = kind, .epoll = -1 };
+        return i + FIRST_FD;
+    }
+    errno = EMFILE;
+    return -1;
+}
+
+static int sim_close(int fd)
+{
+    CHECK(fd >= FIRST_FD && fd < FIRST_FD + SIM_FDS && fds[fd - FIRST_FD].kind != SIM_FREE, "close(%d)", fd);
+    sim_fd *s = &fds[fd - FIRST_FD];
+    if (s->kind == SIM_CONN) {
+        s->peer->closed = true;
+        s->peer->lost = s->peer->received < s->peer->to_server.n;
+        s->peer->cut_off = !s->peer->fin;
+    }
+    s->kind = SIM_FREE;
+    moved++;
+    return 0;
+}
+
+static int sim_accept(int fd)
+{
+    sim_at(fd, SIM_LISTENER);
+    if (peers_accepted == peers_n) {
+        errno = EAGAIN;
+        return -1;
+    }
+    int new = sim_open(SIM_CONN);
+    if (new < 0) return -1;
+    peer *p = &peers[peers_accepted++];
+    fds[new - FIRST_FD].peer = p;
+    p->accepted = true;
+    moved++;
+    return new;
+}
+
+static ssize_t sim_recv(int fd, void *out, size_t n)
+{
+    peer *p = sim_at(fd, SIM_CONN)->peer;
+    size_t part = p->to_server.n - p->received;
+    CHECK(n > 0, "a receive of no bytes");
+    if (part > 0) {
+        if (part > n) part = n;
+        if (part > p->cut) part = p->cut;
+        memcpy(out, p->to_server.p + p->received, part);
+        p->received += part;
+        moved++;
+        return (ssize_t)part;
+    }
+    if (p->reset && !p->reset_told) {
+        p->reset_told = true;
+        errno = ECONNRESET;
+        return -1;
+    }
+    if (p->fin || p->reset) return 0;
+    errno = EAGAIN;
+    return -1;
+}
+
+static ssize_t sim_send(int fd, const void *in, size_t n)
+{
+    peer *p = sim_at(fd, SIM_CONN)->peer;
+    CHECK(n > 0 && !p->ended, "a send of %d bytes, after shutdown: %d", (int)n, p->ended);
+    if (p->reset) {
+        errno = EPIPE;
+        return -1;
+    }
+    if (p->window == 0) {
+        errno = EAGAIN;
+        return -1;
+    }
+    if (n > p->window) n = p->window;
+    if (p->window != SIZE_MAX) p->window -= n;
+    append(&p->from_server, in, n);
+    moved++;
+    return (ssize_t)n;
+}
+
+static int sim_shutdown(int fd)
+{
+    sim_at(fd, SIM_CONN)->peer->ended = true;
+    return 0;
+}
+
+static int sim_waiting(int fd, int *n)
+{
+    peer *p = sim_at(fd, SIM_CONN)->peer;
+    *n = (int)(p->to_server.n - p->received);
+    return 0;
+}
+
+/* As epoll(7) tells it of a TCP socket. */
+static uint32_t sim_events(const sim_fd *s)
+{
+    if (s->kind == SIM_LISTENER) return peers_accepted < peers_n ? EPOLLIN : 0;
+    const peer *p = s->peer;
+    uint32_t events = 0;
+    if (p->received < p->to_server.n || p->fin || p->reset) events |= EPOLLIN;
+    if (p->window > 0 || p->reset) events |= EPOLLOUT;
+    if (p->reset) events |= EPOLLERR | EPOLLHUP;
+    if (p->fin && p->ended) events |= EPOLLHUP;
+    return events;
+}
+
+static int sim_epoll_ctl(int epoll, int op, int fd, const struct epoll_event *ev)
+{
+    sim_at(epoll, SIM_EPOLL);
+    CHECK(fd >= FIRST_FD && fd < FIRST_FD + SIM_FDS, "epoll_ctl of %d", fd);
+    sim_fd *s = &fds[fd - FIRST_FD];
+    CHECK(s->kind != SIM_FREE, "epoll_ctl of the closed %d", fd);
+    if (s->kind == SIM_OTHER) return 0;      /* an eventfd: nobody sleeps here, and so nobody is woken */
+    if (s->kind == SIM_LISTENER) {           /* which two pollers may watch: the bits of events tell who */
+        uint64_t bit = (uint64_t)1 << (epoll - FIRST_FD);
+        if (op == EPOLL_CTL_DEL) s->data &= ~bit;
+        else s->data |= bit;
+        CHECK(ev->data.u64 == 0 || op == EPOLL_CTL_DEL, "the first listener's token is 0");
+        return 0;
+    }
+    CHECK((op == EPOLL_CTL_ADD) == (s->epoll < 0) && (s->epoll < 0 || s->epoll == epoll), "epoll_ctl %d of %d, watched by %d", op, fd, s->epoll);
+    s->epoll = op == EPOLL_CTL_DEL ? -1 : epoll;
+    s->events = ev->events | EPOLLERR | EPOLLHUP;
+    s->data = ev->data.u64;
+    return 0;
+}
+
+static int sim_epoll_wait(int epoll, struct epoll_event *ev, int max)
+{
+    int n = 0;
+    sim_at(epoll, SIM_EPOLL);
+    sim_settle();
+    for (int i = 0; i < SIM_FDS && n < max; i++) {
+        sim_fd *s = &fds[i];
+        uint32_t events = 0;
+        if (s->kind == SIM_CONN && s->epoll == epoll) events = sim_events(s) & s->events;
+        if (s->kind == SIM_LISTENER && (s->data >> (epoll - FIRST_FD) & 1)) events = sim_events(s);
+        if (!events) continue;
+        ev[n].events = events;
+        ev[n++].data.u64 = s->kind == SIM_LISTENER ? 0 : s->data;
+    }
+    epoll_ready = n;
+    return n;
+}
+
+static int sim_poll(struct pollfd *p)
+{
+    int kind = p->fd >= FIRST_FD && p->fd < FIRST_FD + SIM_FDS ? fds[p->fd - FIRST_FD].kind : SIM_FREE;
+    CHECK(kind == SIM_LISTENER || kind == SIM_CONN, "poll of %d", p->fd);
+    uint32_t events = sim_events(&fds[p->fd - FIRST_FD]);
+    p->revents = (short)((int)events & (p->events | POLLERR | POLLHUP));      /* the bits are those of epoll */
+    return p->revents != 0;
+}
+
+static int sim_name(int fd, struct sockaddr *a, socklen_t *n, int port)
+{
+    struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
+    CHECK(fd >= FIRST_FD && *n == sizeof in, "%d", fd);
+    memcpy(a, &in, sizeof in);
+    return 0;
+}
+
+static int sim_option(int fd, int level, int name, const void *v, const socklen_t *n)
+{
+    (void)fd, (void)level, (void)name, (void)v, (void)n;
+    return 0;
+}
+
+static int sim_connect(int fd)
+{
+    if (peers_accepted == peers_n) {
+        errno = ECONNREFUSED;
+        return -1;
+    }
+    sim_at(fd, SIM_LISTENER)->kind = SIM_CONN;      /* a new socket is a listener until it turns out to be none */
+    fds[fd - FIRST_FD].peer = &peers[peers_accepted++];
+    return 0;
+}
+
+static int sim_clock(struct timespec *t)
+{
+    *t = (struct timespec){ .tv_sec = (time_t)(clock_ms / 1000), .tv_nsec = clock_ms % 1000 * 1000000L };
+    return 0;
+}
+
+static time_t sim_time(void) { return (time_t)(1700000000 + clock_ms / 1000); }
+
+static int sim_nanosleep(const struct timespec *t)
+{
+    clock_ms += (int64_t)t->tv_sec * 1000 + t->tv_nsec / 1000000;
+    sim_sleep();
+    return 0;
+}
+
+/* The key after n others is n in all of its 64 bytes, so that an input can know it. */
+static ssize_t sim_random(void *out, size_t n)
+{
+    unsigned char *p = out;
+    for (size_t i = 0; i < n; i++) p[i] = (unsigned char)(random_at++ / 64);
+    return (ssize_t)n;
+}
+
+static int sim_thread(thrd_t *id, void *thread)
+{
+    CHECK(threads_n < 2, "more threads");
+    threads[threads_n++] = thread;
+    *id = (thrd_t)threads_n;
+    return thrd_success;
+}
+
+static int sim_thread_join(thrd_t id)
+{
+    sim_join(threads[id - 1]);
+    return thrd_success;
+}
+
+static void sim_begin(void)
+{
+    memset(fds, 0, sizeof fds);
+    memset(peers, 0, sizeof peers);
+    peers_n = peers_accepted = threads_n = 0;
+    fd_limit = SIM_FDS;
+    clock_ms = 1000000;
+    random_at = moved = 0;
+    blocks_live = 0;
+    blocks_fail_in = -1;
+    blocks_failed = in_worker = false;
+}
+
+static peer *sim_peer(void)
+{
+    peer *p = &peers[peers_n++];
+    p->cut = p->window = SIZE_MAX;
+    return p;
+}
+
+static void sim_end(void)
+{
+    for (int i = 0; i < SIM_FDS; i++) CHECK(fds[i].kind == SIM_FREE, "descriptor %d of kind %d is still open", i + FIRST_FD, fds[i].kind);
+    CHECK(blocks_live == 0, "%ld blocks were not freed", blocks_live);
+    for (int i = 0; i < peers_n; i++) {
+        release(&peers[i].to_server);
+        release(&peers[i].from_server);
+        free(peers[i].answers);
+    }
+}
+
+UNGUIDED_END
+
+#define accept4(fd, a, size, flags)         sim_accept(fd)
+#define bind(fd, a, size)                   sim_option(fd, 0, 0, a, NULL)
+#define clock_gettime(clock, t)             sim_clock(t)
+#define close(fd)                           sim_close(fd)
+#define connect(fd, a, size)                sim_connect(fd)
+#define epoll_create1(flags)                sim_open(SIM_EPOLL)
+#define epoll_ctl(epoll, op, fd, ev)        sim_epoll_ctl(epoll, op, fd, ev)
+#define epoll_wait(epoll, ev, max, ms)      ((void)(ms), sim_epoll_wait(epoll, ev, max))
+#define eventfd(n, flags)                   sim_open(SIM_OTHER)
+#define getpeername(fd, a, size)            sim_name(fd, a, size, 2)
+#define getrandom(p, n, flags)              sim_random(p, n)
+#define getsockname(fd, a, size)            sim_name(fd, a, size, 1)
+#define getsockopt(fd, level, name, v, n)   sim_option(fd, level, name, v, n)
+#define ioctl(fd, what, n)                  sim_waiting(fd, n)
+#define listen(fd, backlog)                 sim_option(fd, 0, 0, NULL, NULL)
+#define nanosleep(t, left)                  sim_nanosleep(t)
+#define open(path, flags)                   sim_open(SIM_OTHER)
+#define poll(p, n, ms)                      ((void)(ms), sim_poll(p))
+#define recv(fd, p, n, flags)               sim_recv(fd, p, n)
+#define send(fd, p, n, flags)               sim_send(fd, p, n)
+#define setsockopt(fd, level, name, v, n)   sim_option(fd, level, name, v, NULL)
+#define shutdown(fd, how)                   sim_shutdown(fd)
+#define socket(family, type, protocol)      sim_open(SIM_LISTENER)
+#define thrd_create(id, run, arg)           ((void)(run), sim_thread(id, arg))
+#define thrd_join(id, result)               sim_thread_join(id)
+#define time(p)                             sim_time()
+
+/* Limits so low that an input of some hundred bytes meets them. */
+#define KA_MAX_HEAD 512
+#define KA_MAX_BODY 300
+#define KA_MAX_CHUNK_LINE 24
+#define KA_MAX_PIPELINED 16
+#define KA_MAX_UNSENT 6000
+#define KA_MAX_ID 100
+#define KA_REQUEST_MS 1000
+#define KA_IDLE_MS 6000
+#define KA_STALL_MS 3000
+#define KA_LINGER_MS 200
+#define KA_DRAIN_MS 1200
+#define KA_MAILBOX (1u << 18)
+#define KA_MALLOC(n) fuzz_malloc(n)
+#define KA_REALLOC(p, n) fuzz_realloc(p, n)
+#define KA_FREE(p) fuzz_free(p)
+#define KA_ONE_TABLE 1
+#define KA__ASAN 1      /* the libc's recv and send, which are simulated */
+#define KEYAUTH_IMPLEMENTATION
+#include "../keyauth.h"
+
+UNGUIDED_BEGIN
+
+/* ---- base64 ---- */
+
+/* Decode by the definition: 6 bits a digit, what is left over is zero. -1: refused. */
+static ptrdiff_t plain_base64(unsigned char *out, const char *in, size_t n)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    size_t pad = 0, size = 0;
+    uint32_t bits = 0, held = 0;
+    while (pad < 2 && pad < n && in[n - 1 - pad] == '=') pad++;
+    if (n % 4) return -1;
+    for (size_t i = 0; i < n - pad; i++) {
+        const char *digit = in[i] ? strchr(digits, in[i]) : NULL;
+        if (!digit) return -1;
+        held = held << 6 | (uint32_t)(digit - digits);
+        bits += 6;
+        if (bits < 8) continue;
+        bits -= 8;
+        out[size++] = (unsigned char)(held >> bits);
+        held &= (1u << bits) - 1;
+    }
+    return held == 0 && bits == pad * 2 ? (ptrdiff_t)size : -1;
+}
+
+static void target_base64(const char *p, size_t n)
+{
+    /* as bytes: there and back */
+    size_t size = KA_B64_ENCODED(n);
+    char *text = malloc(size ? size : 1), *plain = malloc(n ? n : 1);
+    if (!text || !plain) abort();
+    CHECK(ka_b64_encode(text, size, p, n) == (ptrdiff_t)size, "%d bytes", (int)n);
+    if (size) CHECK(ka_b64_encode(text, size - 1, p, n) == KA_ENOSPC, "one short of %d", (int)size);
+    char *in = exact(text, size);
+    CHECK(ka_b64_decode(plain, n, in, size) == (ptrdiff_t)n && memcmp(plain, p, n) == 0, "decode(encode(%d bytes))", (int)n);
+    if (n) CHECK(ka_b64_decode(plain, n - 1, in, size) == KA_ENOSPC, "one short of %d", (int)n);
+    exact_free(in, size);
+    free(text);
+    free(plain);
+
+    /* as text: refused, or the one text for its bytes */
+    size_t cap = KA_B64_DECODED(n);
+    unsigned char *want = malloc(cap + 3);
+    plain = malloc(cap ? cap : 1);
+    text = malloc(n + 4);
+    if (!want || !plain || !text) abort();
+    ptrdiff_t expected = plain_base64(want, p, n), got = ka_b64_decode(plain, cap, p, n);
+    CHECK(got == (expected < 0 ? KA_ESYNTAX : expected), "got %d, want %d", (int)got, (int)expected);
+    if (got >= 0) {
+        CHECK(memcmp(plain, want, (size_t)got) == 0, "%d bytes", (int)got);
+        CHECK(ka_b64_encode(text, n + 4, plain, (size_t)got) == (ptrdiff_t)n && memcmp(text, p, n) == 0, "encode(decode(%d characters))", (int)n);
+    }
+    free(want);
+    free(plain);
+    free(text);
+}
+
+/* ---- forms, percent-encoding, and the protocol in them ---- */
+
+static ptrdiff_t plain_percent(char *out, ka_str in)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < in.n; i++) {
+        char hex[3] = { 0 };
+        if (in.p[i] != '%') {
+            out[n++] = in.p[i];
+            continue;
+        }
+        if (in.n - i < 3) return KA_ESYNTAX;
+        memcpy(hex, in.p + i + 1, 2);
+        if (strspn(hex, "0123456789abcdefABCDEF") != 2) return KA_ESYNTAX;
+        out[n++] = (char)strtol(hex, NULL, 16);
+        i += 2;
+    }
+    return (ptrdiff_t)n;
+}
+
+static void check_percent(ka_str in)
+{
+    char *want = malloc(in.n + 1);
+    if (!want) abort();
+    ptrdiff_t expected = plain_percent(want, in);
+    char *out = malloc(in.n ? in.n : 1);
+    if (!out) abort();
+    ptrdiff_t got = ka_percent_decode(out, in.n, in);
+    CHECK(got == expected && (got <= 0 || memcmp(out, want, (size_t)got) == 0), "got %d, want %d", (int)got, (int)expected);
+    free(out);
+    if (got > 0) {
+        out = malloc((size_t)got);
+        if (!out) abort();
+        CHECK(ka_percent_decode(out, (size_t)got, in) == got, "room for exactly %d", (int)got);
+        CHECK(ka_percent_decode(out, (size_t)got - 1, in) == KA_ENOSPC, "one short of %d", (int)got);
+        free(out);
+    }
+    out = exact(in.p, in.n);      /* in place */
+    got = ka_percent_decode(out, in.n, (ka_str){ out, in.n });
+    CHECK(got == expected && (got <= 0 || memcmp(out, want, (size_t)got) == 0), "in place: got %d, want %d", (int)got, (int)expected);
+    exact_free(out, in.n);
+    free(want);
+}
+
+/* ask_key=ID, then login=KEY, gives that ID. */
+static void check_protocol(ka_str body)
+{
+    ka_keyring keys;
+    char text[KA_MAX_ANSWER], id[KA_MAX_ANSWER], login[6 + 3 * KA_KEY_TEXT];
+    size_t n = 12345, id_n;
+    ka_event ev = { .kind = KA_REQUEST, .method = { "POST", 4 }, .target = { "/", 1 }, .body = body, .now_ms = ka_now_ms() };
+    if (ka_keyring_init(&keys, 1, 5) < 0) abort();
+    int status = ka_auth_answer(&keys, &ev, text, &n);
+    CHECK(n > 0 && n <= KA_MAX_ANSWER && ka__printable(text, n), "status %d, %d bytes", status, (int)n);
+    CHECK(status == 200 || (status == 400 && n == 11) || (status == 403 && n == 9), "status %d, %d bytes", status, (int)n);
+    CHECK(keys.count == (status == 200 ? 1u : 0u), "status %d, %d keys", status, (int)keys.count);
+    if (status == 200) {
+        CHECK(n == KA_KEY_TEXT && body.n > 8 && memcmp(body.p, "ask_key=", 8) == 0, "%d bytes for %.*s", (int)n, (int)body.n, body.p);
+        ptrdiff_t size = plain_percent(id, (ka_str){ body.p + 8, body.n - 8 > 3 * KA_MAX_ID ? 0 : body.n - 8 });
+        CHECK(size > 0 && size <= KA_MAX_ID, "an ID of %d bytes", (int)size);
+        id_n = (size_t)size;
+        memcpy(login, "login=", 6);
+        size_t at = 6;
+        for (size_t i = 0; i < KA_KEY_TEXT; i++) {
+            if (hash(body.p, body.n) >> (i % 64) & 1) at += (size_t)snprintf(login + at, 4, "%%%02x", (unsigned char)text[i]);
+            else login[at++] = text[i];
+        }
+        ev.body = (ka_str){ exact(login, at), at };
+        status = ka_auth_answer(&keys, &ev, text, &n);
+        CHECK(status == 200 && n == id_n && memcmp(text, id, n) == 0, "status %d, %d bytes, want %d", status, (int)n, (int)id_n);
+        ev.now_ms += 7000;
+        CHECK(ka_auth_answer(&keys, &ev, text, &n) == 403, "a key after its time");
+        exact_free((char *)(uintptr_t)ev.body.p, at);
+    }
+    ev.body = body;
+    ev.method = (ka_str){ "PUT", 3 };
+    CHECK(ka_auth_answer(&keys, &ev, text, &n) == 405, "a method");
+    ka_keyring_free(&keys);
+}
+
+static void target_form(const char *p, size_t n)
+{
+    ka_str rest = { p, n }, name, value;
+    size_t at = 0;
+    sim_begin();
+    for (bool more = true; more; ) {
+        size_t end = at, equals;
+        while (end < n && p[end] != '&') end++;
+        for (equals = at; equals < end && p[equals] != '='; equals++) {}
+        more = end < n;
+        int r = ka_form_next(&rest, &name, &value);
+        CHECK(r == (equals < end ? KA_OK : KA_ESYNTAX), "at %d: got %d", (int)at, r);
+        if (r == KA_OK) {
+            CHECK(name.p == p + at && name.n == equals - at && value.p == p + equals + 1 && value.n == end - equals - 1, "at %d", (int)at);
+            check_percent(name);
+            check_percent(value);
+        }
+        at = end + 1;
+    }
+    CHECK(ka_form_next(&rest, &name, &value) == KA_ENOTFOUND, "the end");
+    check_percent((ka_str){ p, n });
+    check_protocol((ka_str){ p, n });
+    sim_end();
+}
+
+/* ---- heads ---- */
+
+/* A field that decides on framing, by the plainest reading there is. */
+typedef struct { int hosts, lengths, codings; long long length; bool close, keep, expects; } plain_fields;
+
+static bool plain_has(const char *p, size_t n, const char *member)      /* a list with this member */
+{
+    size_t m = strlen(member);
+    for (size_t i = 0; i < n; ) {
+        while (i < n && strchr(" \t,", p[i]) && p[i]) i++;
+        size_t from = i;
+        while (i < n && p[i] != ',') i++;
+        size_t to = i;
+        while (to > from && (p[to - 1] == ' ' || p[to - 1] == '\t')) to--;
+        if (to - from == m && strncasecmp(p + from, member, m) == 0) return true;
+    }
+    return false;
+}
+
+static plain_fields plain_read(const char *p, size_t n)
+{
+    plain_fields f = { .length = -1 };
+    const char *line = p, *end = p + n;
+    for (int lines = 0; line < end; lines++) {
+        const char *next = memmem(line, (size_t)(end - line), "\r\n", 2);
+        CHECK(next, "a head without a last line");
+        size_t size = (size_t)(next - line);
+        for (size_t i = 0; i < size; i++) CHECK(line[i] != '\r' && line[i] != '\n' && line[i] != 0, "a bare CR, LF or NUL at %d", (int)(line + i - p));
+        CHECK(size > 0 || next + 2 == end, "an empty line at %d of %d", (int)(line - p), (int)n);
+        const char *colon = memchr(line, ':', size);
+        if (lines > 0 && size > 0) {
+            CHECK(colon && colon > line, "a field without a name");
+            CHECK(*line != ' ' && *line != '\t' && colon[-1] != ' ' && colon[-1] != '\t', "a blank before a name or a colon");
+            size_t name = (size_t)(colon - line);
+            const char *v = colon + 1;
+            size_t v_n = (size_t)(next - v);
+            if (name == 4 && strncasecmp(line, "host", 4) == 0) f.hosts++;
+            if (name == 14 && strncasecmp(line, "content-length", 14) == 0) {
+                f.lengths++;
+                f.length = strtoll(v, NULL, 10);      /* stops at the CR */
+            }
+            if (name == 17 && strncasecmp(line, "transfer-encoding", 17) == 0) f.codings++;
+            if (name == 10 && strncasecmp(line, "connection", 10) == 0) {
+                f.close = f.close || plain_has(v, v_n, "close");
+                f.keep = f.keep || plain_has(v, v_n, "keep-alive");
+            }
+            if (name == 6 && strncasecmp(line, "expect", 6) == 0) f.expects = true;
+        }
+        line = next + 2;
+    }
+    return f;
+}
+
+static void check_head(const ka_http *h, const char *p, size_t n, bool request)
+{
+    CHECK(n >= 4 && n <= KA_MAX_HEAD && memcmp(p + n - 4, "\r\n\r\n", 4) == 0, "a head of %d bytes", (int)n);
+    plain_fields f = plain_read(p, n);
+    CHECK(f.lengths <= 1 && f.length == h->length, "length %lld, want %lld", (long long)h->length, f.length);
+    CHECK((f.codings > 0) == h->chunked && (!h->chunked || f.lengths == 0), "chunked %d, %d codings, %d lengths", h->chunked, f.codings, f.lengths);
+    CHECK(h->minor == 0 || h->minor == 1, "minor %d", h->minor);
+    CHECK(!h->chunked || h->minor == 1, "chunked in 1.0");
+    CHECK(h->keep_alive == (!f.close && (h->minor || f.keep)), "keep_alive %d", h->keep_alive);
+    if (!request) {
+        CHECK(h->status >= 100 && h->status <= 599 && atoi(p + 9) == h->status, "status %d", h->status);
+        return;
+    }
+    CHECK(f.hosts <= 1 && f.hosts >= h->minor, "%d hosts in 1.%d", f.hosts, h->minor);
+    CHECK(h->expects == (f.expects && h->minor), "expects %d", h->expects);
+    CHECK(h->status == 0 && h->method.p == p && h->method.n > 0 && p[h->method.n] == ' ', "method of %d", (int)h->method.n);
+    const char *line = memchr(p, '\r', n);
+    const char *end = line - 9;      /* " HTTP/1.x" */
+    CHECK(memcmp(end, " HTTP/1.", 8) == 0 && (end[8] > '0') == h->minor, "a version");
+    if (h->target.p + h->target.n != end) CHECK(ka_is(h->target, "/"), "a target of %d bytes", (int)h->target.n);
+    for (size_t i = 0; i < h->target.n; i++) CHECK(h->target.p[i] > ' ' && h->target.p[i] < 0x7f && h->target.p[i] != '#', "a byte of the target");
+}
+
+static bool same_str(ka_str a, ka_str b) { return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0); }
+
+static bool same_head(const ka_http *a, const ka_http *b)
+{
+    return same_str(a->method, b->method) && same_str(a->target, b->target) && a->status == b->status && a->minor == b->minor &&
+           a->length == b->length && a->chunked == b->chunked && a->keep_alive == b->keep_alive && a->expects == b->expects;
+}
+
+/* Any cut of a head is incomplete, or refused as the whole is; what follows a head doesn't change it. */
+static void check_cuts(ptrdiff_t (*parse)(ka_http *, const char *, size_t), bool request, const ka_http *whole, ptrdiff_t r, const char *p, size_t n)
+{
+    uint64_t h = hash(p, n);
+    size_t cuts = n <= 40 ? n : 40, refused_at = n + 1, accepted_at = r >= 0 ? (size_t)r : n + 1;
+    for (size_t i = 0; i < cuts; i++, h = h * 6364136223846793005u + 1442695040888963407u) {
+        size_t cut = n <= 40 ? i : (size_t)(h >> 33) % n;
+        if (r > 0 && i < 2 && n > 40) cut = (size_t)r - i;      /* right at its end, and one before */
+        ka_http part;
+        char *in = exact(p, cut);
+        ptrdiff_t got = parse(&part, in, cut);
+        if (r == KA_ESYNTAX && got == KA_ESYNTAX) {
+            CHECK(!request || part.status == whole->status, "cut at %d: refused with %d, the whole with %d", (int)cut, part.status, whole->status);
+            if (cut < refused_at) refused_at = cut;
+        } else {
+            CHECK(got == (cut < accepted_at ? KA_EAGAIN : r), "cut at %d of %d: got %d, the whole %d", (int)cut, (int)n, (int)got, (int)r);
+            if (got >= 0) CHECK(same_head(&part, whole), "cut at %d: another head", (int)cut);
+        }
+        exact_free(in, cut);
+    }
+    for (size_t i = 1; r == KA_ESYNTAX && refused_at + i <= n && i < 8; i++) {      /* who has refused doesn't change his mind */
+        ka_http part;
+        char *in = exact(p, refused_at + i);
+        ptrdiff_t got = parse(&part, in, refused_at + i);
+        CHECK(got == KA_ESYNTAX && part.status == (request ? whole->status : part.status), "refused at %d, but not at %d", (int)refused_at, (int)(refused_at + i));
+        exact_free(in, refused_at + i);
+    }
+}
+
+static void target_request(const char *p, size_t n)
+{
+    ka_http h, again;
+    ptrdiff_t r = ka_http_request(&h, p, n);
+    CHECK(r == KA_EAGAIN || r == KA_ESYNTAX || (r > 0 && (size_t)r <= n), "got %d of %d", (int)r, (int)n);
+    CHECK(r != KA_EAGAIN || n < KA_MAX_HEAD, "still incomplete with %d bytes", (int)n);
+    if (r == KA_ESYNTAX) CHECK(strstr("400 414 417 431 501 505", (char[]){ (char)('0' + h.status / 100), (char)('0' + h.status / 10 % 10), (char)('0' + h.status % 10), 0 }), "status %d", h.status);
+    check_cuts(ka_http_request, true, &h, r, p, n);
+    if (r < 0) return;
+    check_head(&h, p, (size_t)r, true);
+    if (h.target.p[0] == '?') return;      /* http://a?b: the part after the authority is no target by itself */
+    bytes text = { 0 };      /* written anew it says the same */
+    char length[64];
+    snprintf(length, sizeof length, "content-LENGTH:%lld\r\n", (long long)h.length);
+    append(&text, h.method.p, h.method.n);
+    append_text(&text, " ");
+    append(&text, h.target.p, h.target.n);
+    append_text(&text, h.minor ? " HTTP/1.1\r\nhost: \t\r\n" : " HTTP/1.0\r\n");
+    if (h.length >= 0) append_text(&text, length);
+    if (h.chunked) append_text(&text, "Transfer-encoding:chunked \r\n");
+    if (h.expects) append_text(&text, "EXPECT: 100-CONTINUE\r\n");
+    append_text(&text, h.keep_alive ? "Connection: a, Keep-Alive\r\n\r\n" : "Connection: CLOSE\r\n\r\n");
+    ptrdiff_t r2 = text.n <= KA_MAX_HEAD ? ka_http_request(&again, text.p, text.n) : 0;
+    if (text.n <= KA_MAX_HEAD) CHECK(r2 == (ptrdiff_t)text.n && same_head(&h, &again), "written anew: %d of %d: %.*s", (int)r2, (int)text.n, (int)text.n, text.p);
+    release(&text);
+}
+
+/* ---- chunked bodies ---- */
+
+typedef struct { int error; bool done; size_t used; bytes out; } decoded;
+
+static decoded decode(const char *p, size_t n, uint32_t room, size_t cut)
+{
+    decoded d = { 0 };
+    ka_chunked state = { .room = room };
+    for (size_t at = 0, used = 0; at < n && !state.done; at += used) {
+        size_t part = n - at < cut ? n - at : cut;
+        char *piece = exact(p + at, part);
+        ptrdiff_t got = ka_chunked_decode(&state, piece, part, &used);
+        if (got < 0) d.error = (int)got;
+        else {
+            CHECK((size_t)got <= used && used <= part && (state.done || used == part), "%d of %d, %d bytes", (int)used, (int)part, (int)got);
+            append(&d.out, piece, (size_t)got);
+            d.used += used;
+        }
+        exact_free(piece, part);
+        if (got < 0) break;
+    }
+    d.done = state.done && !d.error;      /* the byte that completes it may be the one too many */
+    if (!d.error) CHECK(d.out.n + state.room == room, "%d bytes, room for %d of %d", (int)d.out.n, (int)state.room, (int)room);
+    return d;
+}
+
+/* By lines: a size, what may follow it, that many bytes, and so on. Only for what the decoder took. */
+static void plain_chunks(const char *p, size_t n, bytes *out)
+{
+    for (size_t at = 0; ; ) {
+        const char *line = p + at, *end = memmem(line, n - at, "\r\n", 2);
+        CHECK(end && end - line <= KA_MAX_CHUNK_LINE, "a chunk's line at %d", (int)at);
+        size_t digits = strspn(line, "0123456789abcdefABCDEF"), size = strtoul(line, NULL, 16);      /* stops at the CR */
+        CHECK(digits > 0 && strchr("\r; \t", line[digits]), "a size at %d", (int)at);
+        for (const char *c = line; c < end; c++) CHECK((unsigned char)*c >= ' ' || *c == '\t', "a control character at %d", (int)(c - p));
+        at += (size_t)(end - line) + 2;
+        if (size == 0) {
+            for (;;) {      /* trailers */
+                line = p + at;
+                end = memmem(line, n - at, "\r\n", 2);
+                CHECK(end, "a trailer at %d", (int)at);
+                at += (size_t)(end - line) + 2;
+                if (end == line) break;
+                CHECK(memchr(line, ':', (size_t)(end - line)), "a trailer without a colon");
+                CHECK(*line != ':' && !memchr(line, '\n', (size_t)(end - line)), "a trailer at %d", (int)at);
+            }
+            CHECK(at == n, "took %d, ends at %d", (int)n, (int)at);
+            return;
+        }
+        CHECK(size <= n - at, "%d bytes at %d", (int)size, (int)at);
+        append(out, p + at, size);
+        at += size;
+        CHECK(n - at >= 2 && memcmp(p + at, "\r\n", 2) == 0, "no end of the data at %d", (int)at);
+        at += 2;
+    }
+}
+
+static void target_chunked(const char *p, size_t n)
+{
+    static const char *const extensions[] = { "", ";a", ";a=b", " ; a = \"\\\"\"", ";a;b=\"c d\"", "\t;x" };
+    uint32_t room = n && (p[0] & 8) ? 40 : KA_MAX_BODY;
+    decoded whole = decode(p, n, room, SIZE_MAX);
+    CHECK(whole.error == 0 || whole.error == KA_ESYNTAX || whole.error == KA_ENOSPC, "got %d", whole.error);
+    uint64_t h = hash(p, n);
+    for (int i = 0; i < 4; i++) {
+        decoded pieces = decode(p, n, room, i == 0 ? 1 : 2 + (size_t)(h >> (8 * i)) % 30);
+        CHECK(pieces.error == whole.error && pieces.done == whole.done, "in pieces: %d, whole: %d", pieces.error, whole.error);
+        if (!whole.error) CHECK(pieces.used == whole.used && pieces.out.n == whole.out.n && (whole.out.n == 0 || memcmp(pieces.out.p, whole.out.p, whole.out.n) == 0),
+                                "in pieces %d bytes of %d, whole %d of %d", (int)pieces.out.n, (int)pieces.used, (int)whole.out.n, (int)whole.used);
+        release(&pieces.out);
+    }
+    for (int i = 0; n > 0 && i < 8; i++) {
+        size_t cut = (size_t)(h >> (7 * i)) % n;
+        decoded part = decode(p, cut, room, SIZE_MAX);
+        CHECK(part.done == (whole.done && cut >= whole.used), "cut at %d of %d: done %d", (int)cut, (int)n, part.done);
+        CHECK(part.error == 0 || part.error == whole.error, "cut at %d: %d, whole %d", (int)cut, part.error, whole.error);
+        release(&part.out);
+    }
+    if (whole.done) {
+        bytes out = { 0 };
+        plain_chunks(p, whole.used, &out);
+        CHECK(out.n == whole.out.n && (out.n == 0 || memcmp(out.p, whole.out.p, out.n) == 0), "other bytes");
+        release(&out);
+    }
+    release(&whole.out);
+
+    bytes text = { 0 };      /* there and back */
+    size_t size = n < KA_MAX_BODY ? n : KA_MAX_BODY;
+    for (size_t at = 0, part; at < size; at += part, h = h >> 9 | h << 55) {
+        char line[64];
+        part = 1 + (size_t)h % 40;
+        if (part > size - at) part = size - at;
+        snprintf(line, sizeof line, h & 64 ? "%zx%s\r\n" : "%04zX%s\r\n", part, extensions[h % 6]);
+        append_text(&text, line);
+        append(&text, p + at, part);
+        append_text(&text, "\r\n");
+    }
+    append_text(&text, h & 1 ? "0\r\n\r\n" : "00;z\r\nA: b\r\nc:\r\n\r\n");
+    size_t whole_n = text.n;
+    append_text(&text, "more");
+    decoded back = decode(text.p, text.n, (uint32_t)size, 1 + (size_t)h % 97);
+    CHECK(back.done && back.used == whole_n && back.out.n == size && (size == 0 || memcmp(back.out.p, p, size) == 0), "error %d, %d of %d bytes", back.error, (int)back.out.n, (int)size);
+    release(&back.out);
+    if (size) {
+        back = decode(text.p, text.n, (uint32_t)size - 1, 1 + (size_t)h % 97);
+        CHECK(back.error == KA_ENOSPC, "one byte short of room: %d", back.error);
+        release(&back.out);
+    }
+    release(&text);
+}
+
+/* ---- responses, by the parser and by the client ---- */
+
+typedef struct { int status, error, taken, ended; size_t n; uint64_t body; } reading;
+
+/* Have the client post, and answer it with n bytes in pieces, then with the end if `end`. */
+static reading read_answer(const char *p, size_t n, size_t cut, bool end)
+{
+    ka_client c = { .ip = "127.0.0.1", .port = 9, .give_up_ms = 50 };
+    ka_str answer = { NULL, 0 };
+    sim_begin();
+    peer *s = sim_peer();
+    s->cut = cut;
+    s->fin = end;
+    append(&s->to_server, p, n);
+    reading r = { .status = ka_client_post(&c, "a=b", 3, &answer) };
+    CHECK(r.status == KA_EOFFLINE || r.status == KA_EPROTO || (r.status >= 200 && r.status <= 599), "got %d", r.status);
+    CHECK(answer.n <= KA_MAX_HEAD + KA_MAX_BODY, "an answer of %d bytes", (int)answer.n);
+    r.taken = (int)s->received;
+    if (r.status >= 200) {
+        CHECK((answer.p >= c.buf && answer.p + answer.n <= c.buf + sizeof c.buf), "not in the buffer");
+        r.n = answer.n;
+        r.body = hash(answer.p, answer.n);
+        r.ended = !c.open;
+    }
+    CHECK(strncmp(s->from_server.p, "POST / HTTP/1.1\r\nHost: 127.0.0.1:9\r\n", 36) == 0, "another request");
+    ka_client_close(&c);
+    sim_end();
+    return r;
+}
+
+static void target_response(const char *p, size_t n)
+{
+    ka_http h;
+    ptrdiff_t r = ka_http_response(&h, p, n);
+    CHECK(r == KA_EAGAIN || r == KA_ESYNTAX || (r > 0 && (size_t)r <= n), "got %d of %d", (int)r, (int)n);
+    check_cuts(ka_http_response, false, &h, r, p, n);
+    if (r > 0) check_head(&h, p, (size_t)r, false);
+
+    reading whole = read_answer(p, n, SIZE_MAX, true);
+    for (size_t at = 0; whole.status > 0; at += (size_t)r) {      /* it took one whole body, behind the interim answers */
+        r = ka_http_response(&h, p + at, n - at);
+        CHECK(r > 0, "took a head that is none");
+        if (h.status < 200) continue;
+        size_t left = n - at - (size_t)r, want = h.length >= 0 ? (size_t)h.length : left;
+        if (h.status == 204 || h.status == 304) want = 0;
+        else if (h.chunked) {
+            decoded d = decode(p + n - left, left, KA_MAX_BODY, SIZE_MAX);
+            CHECK(d.done && d.used == left && hash(d.out.p, d.out.n) == whole.body, "another body");
+            want = d.out.n;
+            release(&d.out);
+        } else CHECK(want == left && hash(p + n - left, left) == whole.body, "a body of %d, with a length of %d", (int)left, (int)want);
+        CHECK(whole.status == h.status && whole.n == want, "%d with %d bytes, want %d with %d", whole.status, (int)whole.n, h.status, (int)want);
+        break;
+    }
+    for (int i = 0; i < 3; i++) {      /* what it takes in pieces is what it takes of those at once */
+        size_t cut = i == 0 ? 1 : 2 + (size_t)(hash(p, n) >> (8 * i)) % 60;
+        reading pieces = read_answer(p, n, cut, true), same = read_answer(p, (size_t)pieces.taken, SIZE_MAX, true);
+        CHECK(pieces.status == same.status && pieces.n == same.n && pieces.body == same.body && pieces.ended == same.ended,
+              "by %d: %d with %d bytes, at once: %d with %d", (int)cut, pieces.status, (int)pieces.n, same.status, (int)same.n);
+        /* and of more bytes at once it takes the same, or refuses what follows an answer */
+        CHECK((whole.status == pieces.status && whole.n == pieces.n && whole.body == pieces.body) || (whole.status == KA_EPROTO && (size_t)pieces.taken < n),
+              "by %d: %d with %d bytes, all at once: %d with %d", (int)cut, pieces.status, (int)pieces.n, whole.status, (int)whole.n);
+    }
+    reading open = read_answer(p, n, SIZE_MAX, false);      /* never ending: late, or the same */
+    CHECK(open.status == whole.status ? open.n == whole.n && open.body == whole.body : open.status == KA_EOFFLINE, "without an end: %d, with: %d", open.status, whole.status);
+}
+
+/* ---- the whole server ----
+
+   The first byte chooses how the server is set up and how it ends; each further one is something that happens.
+   Nearly all of it is about a connection, counted back from the one that was opened last. After it all threads
+   have their turn, unless a bit says no. */
+
+struct answer { int status; bool given, bodiless, closes; size_t n; uint64_t body; };
+
+typedef struct { ka_event ev; int status; size_t n; char text[KA_MAX_ANSWER]; } question;
+
+enum { QUESTIONS = 64 };
+static struct {
+    ka_server *server;
+    ka_keyring keys;
+    question   asked[QUESTIONS];      /* not answered yet */
+    int        asked_n;
+    bool       defer, stopping, stopped, slept, freeing;      /* slept: the clock was advanced */
+    unsigned   big;                   /* the next answers have so many bytes */
+    bytes      last;                  /* what was sent last */
+} at;
+
+static void worker_check(ka__worker *w);
+
+static void sim_settle(void)
+{
+    for (int i = 0; i < threads_n; i++) atomic_store(&((ka__worker *)((ka__thread *)threads[i])->arg)->settled, 1);
+}
+
+/* One round of ka__worker_run. */
+static void worker_round(ka__worker *w)
+{
+    in_worker = true;
+    ka__commands(w);
+    if (!w->quit) ka__expire(w);
+    if (w->draining) ka__drained(w);
+    ka__publish_up(w);
+    if (!w->quit) ka__sockets(w);
+    in_worker = false;
+    worker_check(w);
+}
+
+static void sim_join(void *thread)
+{
+    ka__worker *w = ((ka__thread *)thread)->arg;
+    for (int i = 0; !w->quit; i++) {
+        CHECK(i < 100, "does not quit");
+        worker_round(w);
+    }
+    ka__listeners_close(w);
+    for (uint32_t place = 0; place < w->conns_n; place++)
+        if (w->conns[place].open) ka__conn_close(w, &w->conns[place]);
+}
+
+static void sim_sleep(void)
+{
+    if (in_worker || !at.server) return;
+    for (int i = 0; i < at.server->workers_n; i++) worker_round(at.server->workers[i]);
+}
+
+/* What must be true of a worker at any time. */
+static void worker_check(ka__worker *w)
+{
+    size_t open = 0, timed = 0, unused = 0;
+    for (uint32_t place = 0; place < w->conns_n; place++) {
+        ka__conn *c = &w->conns[place];
+        if (!c->open) continue;
+        open++;
+        uint32_t waiting = c->seq_in - c->seq_out;
+        sim_fd *s = sim_at((int)c->sock, SIM_CONN);
+        if (!s->peer->known) {
+            s->peer->known = true;
+            s->peer->conn = ka__conn_number(w, c);
+        }
+        CHECK(s->peer->conn == ka__conn_number(w, c), "a connection changed its number");
+        CHECK(c->in_n <= KA_MAX_HEAD + KA_MAX_BODY + 1 && (c->in_n > 0) == (c->in != NULL), "%d bytes of a request kept", (int)c->in_n);
+        CHECK(c->out_n - c->out_at <= KA_MAX_UNSENT && (c->out_n > 0) == (c->out != NULL) && c->out_at <= c->out_n, "%d bytes unsent", (int)(c->out_n - c->out_at));
+        CHECK(waiting <= KA_MAX_PIPELINED + KA__SCRATCH / 16, "%d requests wait", (int)waiting);
+        CHECK(c->timed != KA__UNTIMED || waiting > 0, "waits for ever");
+        CHECK(c->out ? c->timed == KA__STALL && c->watched == KA__OUT : c->watched != KA__OUT, "unsent, but timed %d, watched %d", c->timed, c->watched);
+        CHECK(!c->in || c->out || c->last || c->timed == KA__REQUEST || waiting >= KA_MAX_PIPELINED, "an unfinished request, but timed %d", c->timed);
+        CHECK(c->watched == KA__UNWATCHED ? s->epoll < 0 : s->epoll >= 0, "watched %d, by %d", c->watched, s->epoll);
+        if (s->epoll >= 0) CHECK((s->events & (EPOLLIN | EPOLLOUT)) == (c->watched == KA__IN ? EPOLLIN : c->watched == KA__OUT ? EPOLLOUT : 0u), "watched %d, events %x", c->watched, s->events);
+        for (ka__early *e = c->early; e; e = e->next) CHECK(e->r.seq - c->seq_out < waiting || waiting == 0 || (int32_t)(e->r.seq - c->seq_out) < 0, "an early answer to %d", (int)e->r.seq);
+    }
+    for (int kind = 0; kind < KA__TIMED; kind++) {
+        uint32_t before = KA__NIL;
+        for (uint32_t place = w->list[kind].head; place != KA__NIL; before = place, place = w->conns[place].next) {
+            ka__conn *c = &w->conns[place];
+            CHECK(c->open && c->timed == kind && c->prev == before, "list %d at %d", kind, (int)place);
+            CHECK(before == KA__NIL || w->conns[before].due_ms <= c->due_ms, "list %d is not in the order of time", kind);
+            CHECK(++timed <= open, "list %d has a ring", kind);
+        }
+        CHECK(w->list[kind].tail == before, "the tail of list %d", kind);
+    }
+    for (uint32_t place = w->free_head; place != KA__NIL; place = w->conns[place].next) {
+        CHECK(!w->conns[place].open, "a free place that is open");
+        CHECK(++unused <= w->conns_n, "the free list has a ring");
+    }
+    CHECK(open + unused == w->conns_n && open == w->connections, "%d open, %d free, %d places, %d counted", (int)open, (int)unused, (int)w->conns_n, (int)w->connections);
+    CHECK(w->up.write - w->up.tail <= w->up.size && w->down.write - w->down.tail <= w->down.size, "a mailbox overflows");
+    CHECK(w->out_conn == KA__NIL, "rendered, but not sent");
+}
+
+/* The next request in the bytes that a peer sent and the server received, read in one piece.
+     returns    KA_OK: *h, *body, and the place behind it; or KA_EAGAIN; or KA_ESYNTAX: refused with h->status */
+static int next_request(const peer *p, ka_http *h, char body[KA_MAX_BODY], size_t *body_n, size_t *end)
+{
+    size_t from = p->at;
+    if (p->received == from) return KA_EAGAIN;
+    while (p->received - from >= 2 && memcmp(p->to_server.p + from, "\r\n", 2) == 0) from += 2;
+    const char *text = p->to_server.p + from;
+    size_t n = p->received - from;
+    if (n == 0 || (n == 1 && *text == '\r')) return KA_EAGAIN;
+    ptrdiff_t head = ka_http_request(h, text, n);
+    if (head < 0) return (int)head;
+    text += head;
+    n -= (size_t)head;
+    *end = from + (size_t)head;
+    *body_n = 0;
+    if (h->chunked) {
+        ka_chunked d = { .room = KA_MAX_BODY };
+        char *copy = exact(text, n);
+        size_t used = 0;
+        ptrdiff_t got = ka_chunked_decode(&d, copy, n, &used);
+        if (got > 0) memcpy(body, copy, (size_t)got);
+        exact_free(copy, n);
+        if (got < 0) return ka__refuse(h, got == KA_ENOSPC ? 413 : 400);
+        *body_n = (size_t)got;
+        *end += used;
+        return d.done ? KA_OK : KA_EAGAIN;
+    }
+    if (h->length > KA_MAX_BODY) return ka__refuse(h, 413);
+    size_t length = h->length < 0 ? 0 : (size_t)h->length;
+    if (n < length) return KA_EAGAIN;
+    if (length) memcpy(body, text, length);
+    *body_n = length;
+    *end += length;
+    return KA_OK;
+}
+
+static peer *peer_of(uint64_t conn)
+{
+    for (int i = 0; i < peers_n; i++)
+        if (peers[i].known && peers[i].conn == conn) return &peers[i];
+    CHECK(false, "an event of connection %llx", (unsigned long long)conn);
+}
+
+/* Is this the request that was sent? */
+static void event_check(const ka_event *ev)
+{
+    peer *p = peer_of(ev->conn);
+    ka_http h;
+    char body[KA_MAX_BODY];
+    size_t n = 0, end = 0;
+    CHECK(ev->seq == p->seq, "request %d instead of %d", (int)ev->seq, (int)p->seq);
+    CHECK(!p->over, "a request after the last one");
+    if (p->seq == p->answers_cap) {
+        p->answers_cap = p->answers_cap ? p->answers_cap * 2 : 16;
+        p->answers = realloc(p->answers, p->answers_cap * sizeof *p->answers);
+        if (!p->answers) abort();
+    }
+    struct answer *a = &p->answers[p->seq++];
+    *a = (struct answer){ .bodiless = ev->flags & KA__BODILESS };
+    int r = next_request(p, &h, body, &n, &end);
+    if (ev->error) p->over = p->refused = a->closes = true;
+    if (ev->error == 408) {
+        CHECK(r == KA_EAGAIN && at.slept && p->at < p->received, "408, but %d", r);
+    } else if (ev->error == 503) {
+        CHECK(r == KA_EAGAIN && blocks_failed, "503, but %d", r);
+    } else if (ev->error) {
+        CHECK(r == KA_ESYNTAX && h.status == ev->error, "refused with %d, read at once: %d with %d", ev->error, r, h.status);
+    } else {
+        CHECK(r == KA_OK, "an event of what read at once gives %d with %d", r, h.status);
+        CHECK(same_str(h.method, ev->method) && same_str(h.target, ev->target) && same_str((ka_str){ body, n }, ev->body), "another request: %.*s %.*s with %d bytes, want %d",
+              (int)ev->method.n, ev->method.p, (int)ev->target.n, ev->target.p, (int)ev->body.n, (int)n);
+        CHECK(a->bodiless == ka_is(h.method, "HEAD"), "HEAD");
+        p->at = end;
+        if (!h.keep_alive) p->over = a->closes = true;
+    }
+}
+
+static void answer(const question *q)
+{
+    static char large_body[70000];
+    peer *p = peer_of(q->ev.conn);
+    struct answer *a = &p->answers[q->ev.seq];
+    const char *body = q->text;
+    size_t n = q->n;
+    if (a->given) {                    /* a second time: the same, if not dropped */
+        n = a->n;
+        body = n == q->n ? body : large_body;
+    } else if (at.big) {
+        n = (size_t)at.big * 270;
+        body = large_body;
+        if (n == q->n) n++;
+        for (size_t i = 0; !large_body[0] && i < sizeof large_body; i++) large_body[sizeof large_body - 1 - i] = (char)('a' + i % 23);
+    }
+    int r = ka_reply(at.server, &q->ev, q->status, at.big & 1 ? "X-A: b\r\nX-B:\r\n" : NULL, body, n);
+    if (n > KA_MAILBOX / 4 - 20 && r == KA_ENOSPC) {
+        n = 0;
+        r = ka_reply(at.server, &q->ev, q->status, NULL, NULL, 0);
+    }
+    CHECK(r == KA_OK, "ka_reply: %d", r);
+    if (!a->given) *a = (struct answer){ q->status, true, a->bodiless, a->closes, n, hash(body, n) };
+}
+
+/* Handle all events that there are. */
+static void parent_round(void)
+{
+    ka_event ev;
+    int r;
+    if (at.stopped) return;
+    while ((r = ka_wait(at.server, &ev, 0)) == KA_OK) {
+        question q = { .ev = ev };
+        moved++;
+        if (ev.kind != KA_REQUEST) continue;
+        event_check(&ev);
+        q.status = ka_auth_answer(&at.keys, &ev, q.text, &q.n);
+        CHECK(q.n <= KA_MAX_ANSWER && q.status >= 200 && q.status <= 599, "%d with %d bytes", q.status, (int)q.n);
+        if (at.defer && at.asked_n < QUESTIONS) at.asked[at.asked_n++] = q;
+        else answer(&q);
+    }
+    CHECK(r == KA_ETIME || (r == KA_ESTOPPED && at.stopping), "ka_wait: %d", r);
+    at.stopped = r == KA_ESTOPPED;
+}
+
+/* A turn for everybody. */
+static void turn(void)
+{
+    for (int i = 0; i < at.server->workers_n; i++) worker_round(at.server->workers[i]);
+    parent_round();
+}
+
+/* Until nothing moves any more; which must come. */
+static void settle(void)
+{
+    for (int rounds = 0, still = 0; still < 2; rounds++) {
+        uint64_t before = moved;
+        turn();
+        still = moved == before ? still + 1 : 0;
+        CHECK(rounds < 20000, "never at rest");
+    }
+    for (int i = 0; i < at.server->workers_n && !at.stopped; i++) {
+        ka__worker *w = at.server->workers[i];
+        epoll_ready = 0;
+        worker_round(w);
+        CHECK(epoll_ready == 0, "%d sockets are ready, and nothing is done about them", epoll_ready);
+        CHECK(ka__patience(w) != 0, "does not sleep");
+    }
+    for (int i = 0; i < peers_n; i++) {      /* all was read, and all that is whole was delivered */
+        peer *p = &peers[i];
+        ka_http h;
+        char body[KA_MAX_BODY];
+        size_t n, end;
+        if (p->closed || !p->known || p->over || blocks_failed || p->window == 0) continue;
+        if (at.stopping) continue;           /* an answer may have said that it is the last one */
+        bool full = false;                   /* the parent owes it answers: then it may not be read */
+        for (uint32_t k = 0; k < p->seq; k++) full = full || !p->answers[k].given;
+        CHECK(full || p->received == p->to_server.n, "%d bytes were never read", (int)(p->to_server.n - p->received));
+        CHECK(next_request(p, &h, body, &n, &end) == KA_EAGAIN, "a request was not delivered");
+    }
+}
+
+static void answer_all(void)
+{
+    at.defer = false;
+    for (int i = 0; i < at.asked_n; i++) answer(&at.asked[i]);
+    at.asked_n = 0;
+}
+
+/* Are a connection's answers there, in order, whole and well-formed? */
+static void answers_check(const peer *p)
+{
+    static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    const char *text = p->from_server.p;
+    size_t n = p->from_server.n;
+    uint32_t seq = 0;
+    bool excused = p->reset || p->slow || blocks_failed || at.freeing || at.slept;
+    while (n > 0) {
+        ka_http h;
+        ptrdiff_t head = ka_http_response(&h, text, n);
+        if (head == KA_EAGAIN) break;
+        CHECK(head > 0, "an answer is malformed: %.*s", (int)n, text);
+        if (h.status == 100) {
+            CHECK(head == sizeof go_on - 1 && memcmp(text, go_on, sizeof go_on - 1) == 0, "another 100");
+            text += head;
+            n -= (size_t)head;
+            continue;
+        }
+        CHECK(seq < p->seq, "more answers than requests");
+        const struct answer *a = &p->answers[seq++];
+        CHECK(a->given && h.status == a->status, "answer %d has status %d, want %d", (int)seq - 1, h.status, a->status);
+        CHECK(h.length == (int64_t)a->n && !h.chunked && h.minor == 1, "answer %d has %d bytes, want %d", (int)seq - 1, (int)h.length, (int)a->n);
+        CHECK(!a->closes || !h.keep_alive, "the last answer does not say so");
+        size_t size = a->bodiless ? 0 : a->n;
+        text += head;
+        n -= (size_t)head;
+        if (n < size) {
+            seq--;
+            break;
+        }
+        CHECK(a->bodiless || hash(text, size) == a->body, "answer %d has another body", (int)seq - 1);
+        text += size;
+        n -= size;
+        CHECK(h.keep_alive || n == 0, "%d bytes after the last answer", (int)n);
+    }
+    CHECK(excused || n == 0, "an answer is cut after %d bytes", (int)n);
+    CHECK(excused || seq == p->seq, "%d requests, %d answers", (int)p->seq, (int)seq);
+    CHECK(excused || !p->lost, "closed with bytes unread");
+    CHECK(excused || !p->refused || !p->cut_off, "refused, and closed at once");
+}
+
+static size_t connections(void)
+{
+    ka_stats stats;
+    ka_server_stats(at.server, &stats);
+    return stats.connections;
+}
+
+static void send_bytes(peer *p, const char *text, size_t n)
+{
+    if (p->fin || p->reset || p->to_server.n + n > (p->cut < 40 ? p->cut * 1000 : 40000)) return;
+    append(&p->to_server, text, n);
+}
+
+UNGUIDED_END
+
+/* Something happens. */
+static void happen(input *in)
+{
+    static const char *const canned[] = {
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask_key=x",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 94\r\n\r\nlogin=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==",
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n",
+        "A / HTTP/1.0\r\n\r\n",
+        "POST / HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 9\r\n\r\nask_key=y",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "4;a\r\nask_\r\n5\r\nkey=z\r\n0\r\nX: y\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n",
+        "ask_key=x",
+        "\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "GET / HTTP/2.0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 301\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n",
+    };
+    static const int sleeps[] = { 1, 99, 100, 200, 999, 1000, 3000, 6000 };
+    unsigned op = next_byte(in), who = op >> 4 & 3;
+    peer *p = peers_n > (int)who ? &peers[peers_n - 1 - (int)who] : NULL;
+    size_t n;
+    switch (op & 15) {
+    case 0:
+        if (peers_n == PEERS) return;
+        p = sim_peer();
+        if (who) p->cut = who * who * who;
+        break;
+    case 1:
+        n = next_byte(in);
+        if (n > in->n) n = in->n;
+        at.last.n = 0;
+        append(&at.last, in->p, n);
+        if (p) send_bytes(p, in->p, n);
+        in->p += n;
+        in->n -= n;
+        break;
+    case 2:
+        n = next_byte(in) % (sizeof canned / sizeof *canned);
+        at.last.n = 0;
+        append_text(&at.last, canned[n]);
+        if (p) send_bytes(p, canned[n], strlen(canned[n]));
+        break;
+    case 3:
+        for (n = next_byte(in); p && n > 0; n--) send_bytes(p, at.last.p, at.last.n);
+        break;
+    case 4:
+        at.defer = !at.defer;
+        break;
+    case 5:
+        if (at.asked_n == 0) break;
+        n = next_byte(in) % (unsigned)at.asked_n;
+        answer(&at.asked[n]);
+        if (who == 3) break;           /* it stays: it will be answered twice */
+        at.asked[n] = at.asked[--at.asked_n];
+        break;
+    case 6:
+        answer_all();
+        break;
+    case 7:
+        if (p) p->fin = true;
+        break;
+    case 8:
+        if (p && !p->fin) p->reset = true;
+        break;
+    case 9:
+        n = next_byte(in);
+        if (!p) break;
+        p->slow = true;
+        if (n == 255) p->window = SIZE_MAX;
+        else p->window = p->window == SIZE_MAX ? n * 16 : p->window + n * 16;
+        break;
+    case 10:
+        clock_ms += sleeps[next_byte(in) % 8];
+        at.slept = true;
+        break;
+    case 11:
+        blocks_fail_in = (long)next_byte(in) % 32;
+        break;
+    case 12:
+        n = next_byte(in);
+        fd_limit = n == 255 ? SIM_FDS : 6 + (int)n % 16;
+        break;
+    case 13:
+        at.big = next_byte(in);
+        break;
+    case 14:
+        if (at.stopping) break;
+        ka_stop(at.server);
+        at.stopping = true;
+        break;
+    default:
+        settle();
+    }
+    if (!(op & 128)) turn();
+}
+
+UNGUIDED_BEGIN
+
+static void target_server(const char *text, size_t size)
+{
+    input in = { text, size };
+    unsigned setup = next_byte(&in);
+    ka_event ev;
+    sim_begin();
+    memset(&at, 0, sizeof at);
+    if (ka_keyring_init(&at.keys, 6, 5) < 0 || ka_server_start(&at.server, 1 + (int)(setup & 1)) < 0) abort();
+    for (int i = 0; i < at.server->workers_n; i++) {      /* rings whose end is near */
+        ka__box *box[2] = { &at.server->workers[i]->up, &at.server->workers[i]->down };
+        for (int k = 0; k < 2; k++) {
+            box[k]->write = box[k]->tail_seen = box[k]->read = box[k]->head_seen = KA_MAILBOX - 16 * (size_t)(1 + (setup >> 4) * (setup >> 4));
+            atomic_store(&box[k]->head, box[k]->write);
+            atomic_store(&box[k]->tail, box[k]->write);
+        }
+    }
+    if (ka_listen(at.server, "127.0.0.1", 0) < 0) abort();
+    for (int i = 0; i < 3; i++)
+        for (int k = 0; k < at.server->workers_n; k++) {
+            worker_round(at.server->workers[k]);
+            if (ka_wait(at.server, &ev, 0) == KA_OK) CHECK(ev.kind == KA_LISTENING && ev.error == 0 && ev.port == 1, "%d with %d", ev.kind, ev.error);
+        }
+    sim_peer();
+    while (in.n > 0) happen(&in);
+
+    blocks_fail_in = -1;
+    fd_limit = SIM_FDS;
+    at.big = 0;
+    int how = setup >> 1 & 3;
+    if (how != 3) {
+        turn();
+        answer_all();
+        turn();
+    }
+    if (how == 0 || how == 1) {
+        for (int i = 0; i < peers_n; i++) peers[i].window = SIZE_MAX;
+        settle();
+        clock_ms += KA__ACCEPT_AGAIN_MS;
+        settle();
+        if (how == 0) {      /* they go */
+            for (int i = 0; i < peers_n; i++) peers[i].fin = true;
+            settle();
+            CHECK(connections() == 0, "%d connections are left", (int)connections());
+        }
+    }
+    if (how == 2) {          /* they neither go nor speak: time ends them all */
+        at.slept = true;
+        for (int i = 0; i < 16; i++) {
+            clock_ms += 1000;
+            settle();
+        }
+        CHECK(connections() == 0, "%d connections wait for ever", (int)connections());
+    }
+    if (how != 3) {
+        int64_t from = clock_ms;
+        if (!at.stopping) ka_stop(at.server);
+        at.stopping = true;
+        while (!at.stopped) {
+            settle();
+            if (at.stopped) break;
+            CHECK(connections() > 0, "stopping without a connection takes time");
+            CHECK(clock_ms - from <= KA_DRAIN_MS, "does not stop");
+            at.slept = true;
+            clock_ms += 400;
+        }
+        CHECK(connections() == 0, "%d connections are left", (int)connections());
+    } else at.freeing = true;
+    ka_server_free(at.server);
+    at.server = NULL;
+    ka_keyring_free(&at.keys);
+    for (int i = 0; i < peers_n; i++) answers_check(&peers[i]);
+    release(&at.last);
+    sim_end();
+}
+
+/* ---- the targets, and who calls them ---- */
+
+static const struct { const char *name; void (*run)(const char *p, size_t n); } targets[] = {
+    { "base64",   target_base64 },
+    { "form",     target_form },
+    { "request",  target_request },
+    { "response", target_response },
+    { "chunked",  target_chunked },
+    { "server",   target_server },
+};
+static void (*target)(const char *, size_t);
+
+static bool choose(const char *name)
+{
+    for (size_t i = 0; i < sizeof targets / sizeof *targets; i++) {
+        if (strcmp(targets[i].name, name)) continue;
+        target_name = targets[i].name;
+        target = targets[i].run;
+        return true;
+    }
+    return false;
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    const char *name = getenv("FUZZ");
+    (void)argc, (void)argv;
+    if (name && choose(name)) return 0;
+    fprintf(stderr, "FUZZ=TARGET chooses one of");
+    for (size_t i = 0; i < sizeof targets / sizeof *targets; i++) fprintf(stderr, " %s", targets[i].name);
+    fprintf(stderr, "\n");
+    exit(2);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
+{
+    char *in = exact((const char *)p, n);
+    target(in, n);
+    exact_free(in, n);
+    return 0;
+}
+
+UNGUIDED_END
+
+#ifdef FUZZ_REPLAY
+
+static int replayed;
+
+static void replay(const char *path)
+{
+    bytes text = { 0 };
+    char part[4096];
+    size_t n;
+    DIR *folder = opendir(path);
+    if (folder) {
+        for (struct dirent *e; (e = readdir(folder)) != NULL; ) {
+            snprintf(part, sizeof part, "%s/%s", path, e->d_name);
+            if (e->d_name[0] != '.') replay(part);
+        }
+        closedir(folder);
+        return;
+    }
+    FILE *f = fopen(path, "rb");
+    if (!f) {
+        perror(path);
+        exit(2);
+    }
+    while ((n = fread(part, 1, sizeof part, f)) > 0) append(&text, part, n);
+    fclose(f);
+    fprintf(stderr, "%s\n", path);      /* the last one named is the one that failed */
+    LLVMFuzzerTestOneInput((const uint8_t *)text.p, text.n);
+    release(&text);
+    replayed++;
+}
+
+/* TARGET FILE-OR-FOLDER...: run these; a target's name in between chooses that one from there on. */
+int main(int argc, char **argv)
+{
+    if (argc < 3 || !choose(argv[1])) LLVMFuzzerInitialize(&argc, &argv);
+    for (int i = 1; i < argc; i++)
+        if (!choose(argv[i])) replay(argv[i]);
+    printf("%d inputs replayed\n", replayed);
+}
+#endif
