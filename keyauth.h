@@ -1570,10 +1570,13 @@ static void ka__process_close(ka__process p) { close(p); }
 static int ka__process_end(ka__process p, int64_t pid, int ms)
 {
     (void)pid;
-    int r = KA_OK;
-    if (syscall(SYS_pidfd_send_signal, p, SIGKILL, NULL, 0) != 0 && errno != ESRCH) r = ka__sock_error();
-    while (r == KA_OK && (r = ka__sock_wait(p, KA__IN, ms)) == KA_EAGAIN) r = KA_OK;   /* readable: it has ended */
-    return r;
+    if (syscall(SYS_pidfd_send_signal, p, SIGKILL, NULL, 0) != 0 && errno != ESRCH) return ka__sock_error();
+    int64_t until = ka_now_ms() + ms;
+    while (ka__sock_wait(p, KA__IN, ms) != KA_OK) {      /* readable: it has ended. A poll that fails doesn't undo the kill */
+        if (ka_now_ms() >= until) return KA_ETIME;
+        ka_sleep_ms(KA__OWNER_STEP_MS);
+    }
+    return KA_OK;
 }
 
 /* /proc/self/exe is what runs, even if its file was moved, replaced or removed; its name is for show. */
