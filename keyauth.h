@@ -1280,8 +1280,9 @@ static void ka__wake(ka__sleeper *z)
 static int ka__fd_take(int fd)
 {
     int process = (int)syscall(SYS_pidfd_open, getpid(), 0);      /* Linux 5.3; the next call 5.6 */
-    int taken = process < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, process, fd, 0);
+    int taken = process < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, process, fd, 0), code = errno;
     if (process >= 0) close(process);
+    errno = code;      /* it is told where taken is -1 */
     return taken;
 }
 
