@@ -309,7 +309,7 @@ typedef struct {
    main thread must live as long as new addresses are listened on.
      *s         yours, until ka_server_free; NULL on failure
      workers    1 to KA_MAX_WORKERS, 0 means 1
-     returns    KA_OK, or KA_EINVAL, KA_ENOMEM, KA_EOS, KA_ELIMIT */
+     returns    KA_OK, or KA_EINVAL, KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_EPERM (Windows: no sockets for this program) */
 KADEF int ka_server_start(ka_server **s, int workers);
 
 /* Tell the workers, through the mailbox, to listen on ip:port. The outcome comes as a KA_LISTENING event.
@@ -810,7 +810,9 @@ static int ka__error_of(int code)
 static int ka__os_start(void)
 {
     WSADATA data;
-    return WSAStartup(MAKEWORD(2, 2), &data) == 0 ? KA_OK : KA_EOS;
+    int code = WSAStartup(MAKEWORD(2, 2), &data);
+    ka__os_code_set(code);      /* which it returns, and doesn't set */
+    return code == 0 ? KA_OK : KA_EOS;
 }
 
 static int ka__sock_prepare(ka__sock s)
@@ -4075,7 +4077,7 @@ int ka_client_post(ka_client *c, const char *body, size_t n, ka_str *answer)
     int64_t end = c->give_up_ms > 0 ? ka_now_ms() + c->give_up_ms : INT64_MAX;
     if (n > KA_MAX_BODY || c->port == 0 || !ka__address(c->ip, c->port, &a)) return KA_EINVAL;
     int r = ka__os_start();
-    if (r < 0) return r;
+    if (r < 0) return ka__client_failed(c, r);
     for (int misses = 1; ; misses++) {
         int delay = KA_RETRY_FIRST_MS + (misses - 1) * KA_RETRY_STEP_MS;
         int64_t until = ka_now_ms() + (c->attempt_ms > 0 ? c->attempt_ms : KA_ATTEMPT_MS);
