@@ -315,7 +315,7 @@ typedef struct {
    main thread must live as long as new addresses are listened on.
      *s         yours, until ka_server_free; NULL on failure
      workers    1 to KA_MAX_WORKERS, 0 means 1
-     returns    KA_OK, or KA_EINVAL, KA_ENOMEM, KA_EOS, KA_ELIMIT */
+     returns    KA_OK, or KA_EINVAL, KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_EPERM (Windows: no sockets for this program) */
 KADEF int ka_server_start(ka_server **s, int workers);
 
 /* Tell the workers, through the mailbox, to listen on ip:port. The outcome comes as a KA_LISTENING event.
@@ -866,7 +866,9 @@ static int ka__error_of(int code)
 static int ka__os_start(void)
 {
     WSADATA data;
-    return WSAStartup(MAKEWORD(2, 2), &data) == 0 ? KA_OK : KA_EOS;
+    int code = WSAStartup(MAKEWORD(2, 2), &data);
+    ka__os_code_set(code);      /* which it returns, and doesn't set */
+    return code == 0 ? KA_OK : KA_EOS;
 }
 
 static int ka__sock_prepare(ka__sock s)
@@ -1512,8 +1514,9 @@ static void ka__wake(ka__sleeper *z)
 static int ka__fd_take(int fd)
 {
     int process = (int)syscall(SYS_pidfd_open, getpid(), 0);      /* Linux 5.3; the next call 5.6 */
-    int taken = process < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, process, fd, 0);
+    int taken = process < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, process, fd, 0), code = errno;
     if (process >= 0) close(process);
+    errno = code;      /* it is told where taken is -1 */
     return taken;
 }
 
@@ -1802,10 +1805,13 @@ static void ka__process_close(ka__process p) { close(p); }
 static int ka__process_end(ka__process p, int64_t pid, int ms)
 {
     (void)pid;
-    int r = KA_OK;
-    if (syscall(SYS_pidfd_send_signal, p, SIGKILL, NULL, 0) != 0 && errno != ESRCH) r = ka__sock_error();
-    while (r == KA_OK && (r = ka__sock_wait(p, KA__IN, ms)) == KA_EAGAIN) r = KA_OK;   /* readable: it has ended */
-    return r;
+    if (syscall(SYS_pidfd_send_signal, p, SIGKILL, NULL, 0) != 0 && errno != ESRCH) return ka__sock_error();
+    int64_t until = ka_now_ms() + ms;
+    while (ka__sock_wait(p, KA__IN, ms) != KA_OK) {      /* readable: it has ended. A poll that fails doesn't undo the kill */
+        if (ka_now_ms() >= until) return KA_ETIME;
+        ka_sleep_ms(KA__OWNER_STEP_MS);
+    }
+    return KA_OK;
 }
 
 /* /proc/self/exe is what runs, even if its file was moved, replaced or removed; its name is for show. */
@@ -4736,7 +4742,7 @@ int ka_client_post(ka_client *c, const char *body, size_t n, ka_str *answer)
     int64_t end = c->give_up_ms > 0 ? ka_now_ms() + c->give_up_ms : INT64_MAX;
     if (n > KA_MAX_BODY || c->port == 0 || !ka__address(c->ip, c->port, &a)) return KA_EINVAL;
     int r = ka__os_start();
-    if (r < 0) return r;
+    if (r < 0) return ka__client_failed(c, r);
     for (int misses = 1; ; misses++) {
         int delay = KA_RETRY_FIRST_MS + (misses - 1) * KA_RETRY_STEP_MS;
         int64_t until = ka_now_ms() + (c->attempt_ms > 0 ? c->attempt_ms : KA_ATTEMPT_MS);

@@ -20,13 +20,256 @@
 #include <stddef.h>
 static void *test_realloc(void *p, size_t n);
 static void test_free(void *p);
+
+/* Faults: each call of the header to the system can be made to fail. While the header is compiled a macro stands
+   before it; the header has no line for that. A call's row has the codes that it can fail with; FAULT_SHORT: it does
+   half of what it was asked to. To add a call is a row here and a macro below, which CI compares with what
+   the header's object asks of the libc ("the fault list is whole"); there too are the calls that cannot fail. */
+#ifndef _GNU_SOURCE
+#  define _GNU_SOURCE 1
+#endif
+#ifndef _DARWIN_C_SOURCE
+#  define _DARWIN_C_SOURCE 1
+#endif
+#define FAULT_SHORT -1
+#if defined(_WIN32)
+#  define WIN32_LEAN_AND_MEAN
+#  include <winsock2.h>
+#  include <ws2tcpip.h>
+#  include <windows.h>
+#  include <bcrypt.h>
+#  include <iphlpapi.h>
+#define FAULT_CALLS(X)                                                                            \
+    X(malloc,                ERROR_NOT_ENOUGH_MEMORY)                                             \
+    X(WSAStartup,            WSASYSNOTREADY)                                                      \
+    X(WSASocketW,            WSAEMFILE, WSAENOBUFS, WSAEACCES)                                    \
+    X(bind,                  WSAEADDRINUSE, WSAEADDRNOTAVAIL, WSAEACCES, WSAENOBUFS)              \
+    X(listen,                WSAEADDRINUSE, WSAENOBUFS)                                           \
+    X(accept,                WSAEMFILE, WSAENOBUFS, WSAECONNRESET, WSAEWOULDBLOCK)                \
+    X(connect,               WSAECONNREFUSED, WSAETIMEDOUT, WSAENETUNREACH, WSAENOBUFS)           \
+    X(recv,                  WSAECONNRESET, WSAECONNABORTED, WSAEWOULDBLOCK, FAULT_SHORT)         \
+    X(send,                  WSAECONNRESET, WSAECONNABORTED, WSAEWOULDBLOCK, WSAENOBUFS, FAULT_SHORT) \
+    X(setsockopt,            WSAENOBUFS)                                                          \
+    X(getsockopt,            WSAENOBUFS)                                                          \
+    X(getsockname,           WSAENOBUFS)                                                          \
+    X(getpeername,           WSAENOTCONN, WSAENOBUFS)                                             \
+    X(ioctlsocket,           WSAENOBUFS)                                                          \
+    X(select,                WSAENOBUFS)                                                          \
+    X(WSAPoll,               WSAENOBUFS)                                                          \
+    X(CreateThread,          ERROR_NOT_ENOUGH_MEMORY)                                             \
+    X(BCryptGenRandom,       ERROR_NOT_ENOUGH_MEMORY)                                             \
+    X(GetExtendedTcpTable,   ERROR_NOT_ENOUGH_MEMORY)                                             \
+    X(OpenProcess,           ERROR_ACCESS_DENIED, ERROR_INVALID_PARAMETER)                        \
+    X(TerminateProcess,      ERROR_ACCESS_DENIED)                                                 \
+    X(SetConsoleCtrlHandler, ERROR_INVALID_PARAMETER)                                             \
+    X(GetModuleFileNameW,    ERROR_NOT_ENOUGH_MEMORY)                                             \
+    X(CreateProcessW,        ERROR_NOT_ENOUGH_MEMORY, ERROR_FILE_NOT_FOUND)
+#else
+#  include <arpa/inet.h>
+#  include <assert.h>
+#  include <dirent.h>
+#  include <errno.h>
+#  include <fcntl.h>
+#  include <netinet/in.h>
+#  include <netinet/tcp.h>
+#  include <poll.h>
+#  include <pthread.h>
+#  include <signal.h>
+#  include <stdbool.h>
+#  include <stdio.h>
+#  include <stdlib.h>
+#  include <string.h>
+#  include <sys/file.h>
+#  include <sys/ioctl.h>
+#  include <sys/mman.h>
+#  include <sys/random.h>
+#  include <sys/resource.h>
+#  include <sys/socket.h>
+#  include <sys/stat.h>
+#  include <sys/wait.h>
+#  include <time.h>
+#  include <unistd.h>
+#  if defined(__linux__)
+#    include <sys/epoll.h>
+#    include <sys/eventfd.h>
+#    include <sys/prctl.h>
+#    include <sys/syscall.h>
+#    include <threads.h>
+#  elif defined(__APPLE__)
+#    include <libproc.h>
+#    include <mach-o/dyld.h>
+#    include <sys/event.h>
+#  endif
+#define FAULT_CALLS(X)                                                                            \
+    X(malloc,            ENOMEM)                                                                  \
+    X(socket,            EMFILE, ENFILE, ENOBUFS, ENOMEM, EACCES)                                 \
+    X(bind,              EADDRINUSE, EADDRNOTAVAIL, EACCES, ENOMEM)                               \
+    X(listen,            EADDRINUSE)                                                              \
+    X(accept4,           EMFILE, ENFILE, ENOMEM, ENOBUFS, ECONNABORTED, EINTR, EAGAIN, EPERM, EPROTO) \
+    X(accept,            EMFILE, ENFILE, ENOMEM, ENOBUFS, ECONNABORTED, EINTR, EAGAIN)            \
+    X(connect,           ECONNREFUSED, ETIMEDOUT, ENETUNREACH, EADDRNOTAVAIL, EINTR, EPERM)       \
+    X(recv,              ECONNRESET, ETIMEDOUT, EAGAIN, EINTR, ENOMEM, FAULT_SHORT)               \
+    X(send,              ECONNRESET, EPIPE, EAGAIN, EINTR, ENOBUFS, ENOMEM, EPERM, FAULT_SHORT)   \
+    X(setsockopt,        ENOMEM, ENOBUFS)                                                         \
+    X(getsockopt,        ENOBUFS)                                                                 \
+    X(getsockname,       ENOBUFS)                                                                 \
+    X(getpeername,       ENOTCONN, ENOBUFS)                                                       \
+    X(shutdown,          ENOTCONN)                                                                \
+    X(ioctl,             ENOMEM)                                                                  \
+    X(fcntl,             ENOMEM)                                                                  \
+    X(poll,              EINTR, ENOMEM)                                                           \
+    X(epoll_create1,     EMFILE, ENFILE, ENOMEM)                                                  \
+    X(epoll_ctl,         ENOMEM, ENOSPC)                                                          \
+    X(epoll_wait,        EINTR)                                                                   \
+    X(eventfd,           EMFILE, ENFILE, ENOMEM)                                                  \
+    X(kqueue,            EMFILE, ENFILE, ENOMEM)                                                  \
+    X(kevent,            EINTR, ENOMEM)                                                           \
+    X(open,              EMFILE, ENFILE, ENOENT, EACCES, ENOSPC, EIO, EINTR)                      \
+    X(openat,            EMFILE, ENFILE, ENOENT, EACCES, ENOSPC, EIO, EINTR)                      \
+    X(read,              EIO, EINTR, FAULT_SHORT)                                                 \
+    X(pread,             EIO, EINTR, FAULT_SHORT)                                                 \
+    X(write,             EIO, ENOSPC, EINTR, FAULT_SHORT)                                         \
+    X(pwrite,            EIO, ENOSPC, EINTR, FAULT_SHORT)                                         \
+    X(fsync,             EIO, ENOSPC)                                                             \
+    X(fdatasync,         EIO, ENOSPC)                                                             \
+    X(rename,            EIO, ENOSPC, EACCES)                                                     \
+    X(unlink,            EIO, EACCES, ENOENT)                                                     \
+    X(ftruncate,         EIO, EINTR)                                                              \
+    X(flock,             EWOULDBLOCK, EINTR, ENOLCK)                                              \
+    X(fstat,             EIO, ENOMEM)                                                             \
+    X(lseek,             ESPIPE)                                                                  \
+    X(close,             EINTR, EIO)                                                              \
+    X(dup3,              EMFILE, EBUSY, EINTR)                                                    \
+    X(prctl,             EINVAL)                                                                  \
+    X(mmap,              ENOMEM)                                                                  \
+    X(madvise,           EINVAL, ENOMEM)                                                          \
+    X(getrandom,         EINTR, ENOSYS)                                                           \
+    X(getentropy,        EIO)                                                                     \
+    X(isatty,            ENOTTY)                                                                  \
+    X(readlink,          ENOENT, ENOMEM)                                                          \
+    X(readlinkat,        ENOENT, EACCES)                                                          \
+    X(fopen,             EMFILE, ENOENT, ENOMEM)                                                  \
+    X(fgets,             EIO)                                                                     \
+    X(opendir,           EMFILE, EACCES, ENOENT)                                                  \
+    X(readdir,           ENOENT)                                                                  \
+    X(sigaction,         EINVAL)                                                                  \
+    X(execv,             ENOENT, ENOMEM, ETXTBSY)                                                 \
+    X(nanosleep,         EINTR)                                                                   \
+    X(thrd_create,       ENOMEM)                                                                  \
+    X(pthread_create,    EAGAIN)                                                                  \
+    X(kcmp,              EPERM, ENOSYS)                                                           \
+    X(close_range,       EMFILE, ENOMEM, ENOSYS)                                                  \
+    X(pidfd_open,        EMFILE, ENFILE, ENOMEM, ENOSYS, ESRCH)                                   \
+    X(pidfd_getfd,       EMFILE, EPERM, ENOSYS)                                                   \
+    X(pidfd_send_signal, EPERM, ENOSYS)                                                           \
+    X(proc_pidinfo,      ESRCH)                                                                   \
+    X(proc_listpids,     ENOMEM)                                                                  \
+    X(kill,              EPERM)
+#endif
+#include <stdbool.h>
+
+enum {
+#define FAULT_ENUM(name, ...) F_##name,
+    FAULT_CALLS(FAULT_ENUM)
+    FAULT_CALLS_N
+};
+
+static bool fault(int call);        /* counts a call; true: it fails, and its code is set */
+static bool fault_short(void);      /* is this the call that does half? */
+static int fault_error(void) { return -1; }
+
+/* FAIL: a call, or what it returns when it fails. FAIL_DONE: it fails, having done its work, for a descriptor is gone
+   whatever close says. FAIL_PART: n may be halved. */
+#define FAIL(name, failure, ...) (fault(F_##name) ? (failure) : name(__VA_ARGS__))
+#define FAIL_DONE(name, ...) (fault(F_##name) ? ((void)name(__VA_ARGS__), fault_error()) : name(__VA_ARGS__))
+#define FAIL_PART(n) ((n) > 1 && fault_short() ? (n) / 2 : (n))
+#define bind(...)                  FAIL(bind, fault_error(), __VA_ARGS__)
+#define listen(...)                FAIL(listen, fault_error(), __VA_ARGS__)
+#define connect(...)               FAIL(connect, fault_error(), __VA_ARGS__)
+#define recv(s, p, n, flags)       (fault(F_recv) ? fault_error() : recv(s, p, FAIL_PART(n), flags))
+#define setsockopt(...)            FAIL(setsockopt, fault_error(), __VA_ARGS__)
+#define getsockopt(...)            FAIL(getsockopt, fault_error(), __VA_ARGS__)
+#define getsockname(...)           FAIL(getsockname, fault_error(), __VA_ARGS__)
+#define getpeername(...)           FAIL(getpeername, fault_error(), __VA_ARGS__)
+#if defined(_WIN32)
+static int fault_send(SOCKET s, const char *p, int n, int flags);
+#define send(s, p, n, flags)       fault_send(s, p, n, flags)
+#define WSAStartup(...)            FAIL(WSAStartup, WSASYSNOTREADY, __VA_ARGS__)
+#define WSASocketW(...)            FAIL(WSASocketW, INVALID_SOCKET, __VA_ARGS__)
+#define accept(...)                FAIL(accept, INVALID_SOCKET, __VA_ARGS__)
+#define ioctlsocket(...)           FAIL(ioctlsocket, fault_error(), __VA_ARGS__)
+#define select(...)                FAIL(select, fault_error(), __VA_ARGS__)
+#define WSAPoll(...)               FAIL(WSAPoll, fault_error(), __VA_ARGS__)
+#define CreateThread(...)          FAIL(CreateThread, NULL, __VA_ARGS__)
+#define BCryptGenRandom(...)       FAIL(BCryptGenRandom, fault_error(), __VA_ARGS__)
+#define GetExtendedTcpTable(...)   FAIL(GetExtendedTcpTable, ERROR_NOT_ENOUGH_MEMORY, __VA_ARGS__)
+#define OpenProcess(...)           FAIL(OpenProcess, NULL, __VA_ARGS__)
+#define TerminateProcess(...)      FAIL(TerminateProcess, FALSE, __VA_ARGS__)
+#define SetConsoleCtrlHandler(...) FAIL(SetConsoleCtrlHandler, FALSE, __VA_ARGS__)
+#define GetModuleFileNameW(...)    FAIL(GetModuleFileNameW, 0, __VA_ARGS__)
+#define CreateProcessW(...)        FAIL(CreateProcessW, FALSE, __VA_ARGS__)
+#else
+static ssize_t fault_write(int fd, const void *p, size_t n);
+#define socket(...)                FAIL(socket, fault_error(), __VA_ARGS__)
+#define accept4(...)               FAIL(accept4, fault_error(), __VA_ARGS__)
+#define accept(...)                FAIL(accept, fault_error(), __VA_ARGS__)
+#define send(s, p, n, flags)       (fault(F_send) ? fault_error() : send(s, p, FAIL_PART(n), flags))
+#define shutdown(...)              FAIL(shutdown, fault_error(), __VA_ARGS__)
+#define ioctl(...)                 FAIL(ioctl, fault_error(), __VA_ARGS__)
+#define fcntl(...)                 FAIL(fcntl, fault_error(), __VA_ARGS__)
+#define poll(...)                  FAIL(poll, fault_error(), __VA_ARGS__)
+#define open(...)                  FAIL(open, fault_error(), __VA_ARGS__)
+#define openat(...)                FAIL(openat, fault_error(), __VA_ARGS__)
+#define read(fd, p, n)             (fault(F_read) ? fault_error() : read(fd, p, FAIL_PART(n)))
+#define pread(fd, p, n, at)        (fault(F_pread) ? fault_error() : pread(fd, p, FAIL_PART(n), at))
+#define write(fd, p, n)            fault_write(fd, p, n)
+#define pwrite(fd, p, n, at)       (fault(F_pwrite) ? fault_error() : pwrite(fd, p, FAIL_PART(n), at))
+#define fsync(...)                 FAIL(fsync, fault_error(), __VA_ARGS__)
+#define rename(...)                FAIL(rename, fault_error(), __VA_ARGS__)
+#define unlink(...)                FAIL(unlink, fault_error(), __VA_ARGS__)
+#define ftruncate(...)             FAIL(ftruncate, fault_error(), __VA_ARGS__)
+#define flock(...)                 FAIL(flock, fault_error(), __VA_ARGS__)
+#define fstat(...)                 FAIL(fstat, fault_error(), __VA_ARGS__)
+#define lseek(...)                 FAIL(lseek, fault_error(), __VA_ARGS__)
+#define close(...)                 FAIL_DONE(close, __VA_ARGS__)
+#define mmap(...)                  FAIL(mmap, MAP_FAILED, __VA_ARGS__)
+#define madvise(...)               FAIL(madvise, fault_error(), __VA_ARGS__)
+#define isatty(...)                FAIL(isatty, 0, __VA_ARGS__)
+#define readlink(...)              FAIL(readlink, fault_error(), __VA_ARGS__)
+#define readlinkat(...)            FAIL(readlinkat, fault_error(), __VA_ARGS__)
+#define fopen(...)                 FAIL(fopen, NULL, __VA_ARGS__)
+#define fgets(...)                 FAIL(fgets, NULL, __VA_ARGS__)
+#define opendir(...)               FAIL(opendir, NULL, __VA_ARGS__)
+#define readdir(...)               FAIL(readdir, NULL, __VA_ARGS__)
+#define sigaction(...)             FAIL(sigaction, fault_error(), __VA_ARGS__)
+#define execv(path, argv)          (fault(F_execv) || !*(path) ? fault_error() : ((void)(argv), fault_error()))      /* this stays this program */
+#define nanosleep(...)             FAIL(nanosleep, fault_error(), __VA_ARGS__)
+#define pthread_create(...)        FAIL(pthread_create, EAGAIN, __VA_ARGS__)
+#endif
+#if defined(__linux__)
+static int fault_thread(void *t);
+static long fault_syscall(long number, long a, long b, long c, long d, long e, long f);
+#define FAULT_SYSCALL(number, a, b, c, d, e, f, ...) fault_syscall(number, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+#define syscall(...)               FAULT_SYSCALL(__VA_ARGS__, 0, 0, 0, 0, 0, 0, 0)
+#define epoll_create1(...)         FAIL(epoll_create1, fault_error(), __VA_ARGS__)
+#define epoll_ctl(p, op, fd, ev)   ((op) != EPOLL_CTL_DEL && fault(F_epoll_ctl) ? fault_error() : epoll_ctl(p, op, fd, ev))      /* taking needs nothing */
+#define epoll_wait(...)            FAIL(epoll_wait, fault_error(), __VA_ARGS__)
+#define eventfd(...)               FAIL(eventfd, fault_error(), __VA_ARGS__)
+#define dup3(...)                  FAIL(dup3, fault_error(), __VA_ARGS__)
+#define prctl(...)                 FAIL(prctl, fault_error(), __VA_ARGS__)
+#define getrandom(...)             FAIL(getrandom, fault_error(), __VA_ARGS__)
+#define fdatasync(...)             FAIL(fdatasync, fault_error(), __VA_ARGS__)
+#define thrd_create(id, run, arg)  (fault(F_thrd_create) ? thrd_nomem : ((void)(run), thrd_create(id, fault_thread, arg)))
+#elif defined(__APPLE__)
+#define kqueue()                   (fault(F_kqueue) ? fault_error() : kqueue())
+#define getentropy(...)            FAIL(getentropy, fault_error(), __VA_ARGS__)
+#define proc_pidinfo(...)          FAIL(proc_pidinfo, 0, __VA_ARGS__)
+#define proc_listpids(...)         FAIL(proc_listpids, 0, __VA_ARGS__)
+#define kill(...)                  FAIL(kill, fault_error(), __VA_ARGS__)
+#endif
 #define KEYAUTH_IMPLEMENTATION
 #include "keyauth.h"
 #include <stdarg.h>
-#if !defined(_WIN32)
-#  include <sys/resource.h>
-#  include <sys/wait.h>
-#endif
 
 /* ---- the frame ---- */
 
@@ -98,6 +341,7 @@ static _Atomic(long) blocks_live, allocations_left = -1;
 static void *test_realloc(void *p, size_t n)
 {
     if (atomic_load(&allocations_left) >= 0 && atomic_fetch_sub(&allocations_left, 1) == 0) return NULL;
+    if (fault(F_malloc)) return NULL;
     void *out = realloc(p, n);
     if (out && !p) atomic_fetch_add(&blocks_live, 1);
     return out;
@@ -108,6 +352,112 @@ static void test_free(void *p)
     atomic_fetch_sub(&blocks_live, 1);
     free(p);
 }
+
+/* ---- faults: which call fails, and with what ---- */
+
+/* From call number fault_from on, fault_kind's number of calls fail: one, or all of them, or those that are the same as the first. */
+static const struct { const char *name; int calls; bool same; } fault_kinds[] = {
+    { "this call alone", 1, false }, { "64 calls in a row", 64, false }, { "12 calls of this name", 12, true },
+};
+static const struct { const char *name; int codes[12]; } fault_calls[] = {
+#define FAULT_ROW(name, ...) { #name, { __VA_ARGS__ } },
+    FAULT_CALLS(FAULT_ROW)
+};
+static _Atomic(bool) fault_armed;
+static _Atomic(long) fault_from, fault_seen;
+static _Atomic(int) fault_kind, fault_variant, fault_first, fault_failed, fault_most, fault_counts[FAULT_CALLS_N];
+static _Thread_local bool fault_exempt, fault_half;      /* this thread's calls are the test's own; its last one does half */
+
+static int fault_codes(int call)
+{
+    int n = 1;
+    while (n < 12 && fault_calls[call].codes[n]) n++;
+    return n;
+}
+
+static bool fault(int call)
+{
+    fault_half = false;
+    if (fault_exempt || !atomic_load(&fault_armed) || atomic_fetch_add(&fault_counts[call], 1) >= atomic_load(&fault_most)) return false;
+    long n = atomic_fetch_add(&fault_seen, 1) + 1, from = atomic_load(&fault_from);
+    int kind = atomic_load(&fault_kind);
+    if (n < from) return false;
+    if (n == from) atomic_store(&fault_first, call);
+    else if (fault_kinds[kind].same && call != atomic_load(&fault_first)) return false;
+    int before = atomic_fetch_add(&fault_failed, 1);
+    if (before >= fault_kinds[kind].calls) return false;
+    int code = fault_calls[call].codes[(atomic_load(&fault_variant) + before) % fault_codes(call)];      /* another one each time */
+    fault_half = code == FAULT_SHORT;
+    if (!fault_half) ka__os_code_set(code);
+    return !fault_half;
+}
+
+static bool fault_short(void)
+{
+    bool half = fault_half;
+    fault_half = false;
+    return half;
+}
+
+/* A wake-up fails only if its reader is awake already: so it fails, and comes through. */
+#if defined(_WIN32)
+static int fault_send(SOCKET s, const char *p, int n, int flags)
+{
+    int type = 0, size = sizeof type;
+    bool wakes = (getsockopt)(s, SOL_SOCKET, SO_TYPE, (char *)&type, &size) == 0 && type == SOCK_DGRAM, fails = fault(F_send);
+    if (fails && !wakes) return -1;
+    int r = (send)(s, p, wakes ? n : FAIL_PART(n), flags);
+    return fails ? -1 : r;
+}
+#else
+static ssize_t fault_write(int fd, const void *p, size_t n)
+{
+    struct stat st;
+    bool fails = fault(F_write), wakes = (fstat)(fd, &st) == 0 && (st.st_mode & S_IFMT) == 0;      /* an eventfd is no kind of file */
+    if (fails && !wakes) return -1;
+    ssize_t r = (write)(fd, p, wakes ? n : FAIL_PART(n));
+    return fails ? -1 : r;
+}
+#endif
+
+#if defined(__linux__)
+static long fault_syscall(long number, long a, long b, long c, long d, long e, long f)
+{
+    static const struct { long number; int call; } calls[] = {
+        { SYS_recvfrom, F_recv }, { SYS_sendto, F_send }, { SYS_kcmp, F_kcmp }, { SYS_close_range, F_close_range },
+        { SYS_pidfd_open, F_pidfd_open }, { SYS_pidfd_getfd, F_pidfd_getfd }, { SYS_pidfd_send_signal, F_pidfd_send_signal },
+    };
+    bool part = false;
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        if (calls[i].number != number) continue;
+        if (fault(calls[i].call)) return -1;
+        part = fault_short();
+    }
+    return (syscall)(number, a, b, part && c > 1 ? c / 2 : c, d, e, f);
+}
+
+/* Descriptors in this thread's table. */
+static int descriptors_open(void)
+{
+    int n = 0;
+    for (int fd = 0; fd < 1024; fd++) n += (fcntl)(fd, F_GETFD) != -1;
+    return n;
+}
+
+static _Atomic(int) tables_leaked;
+
+/* Every thread of the header's. A worker with a table of its own leaves in it what ka__table_own put there: 0, 1 and
+   2, and what the pollers need. */
+static int fault_thread(void *t)
+{
+    ka__thread *self = t;
+    self->run(self->arg);
+    fault_exempt = true;
+    bool own = syscall(SYS_kcmp, getpid(), syscall(SYS_gettid), 2, 0, 0) > 0;
+    if (own && descriptors_open() > 6) atomic_fetch_add(&tables_leaked, 1);
+    return 0;
+}
+#endif
 
 /* ---- bytes ---- */
 
@@ -228,6 +578,29 @@ static void test_small_things(void)
     int64_t before = ka_now_ms();
     ka_sleep_ms(30);
     CHECK(ka_now_ms() - before >= 25, "ka_sleep_ms sleeps");
+    ka_sleep_ms(0);
+    char long_arg[KA_MAX_ID + 2];
+    memset(long_arg, 'x', sizeof long_arg);
+    long_arg[KA_MAX_ID + 1] = 0;
+    CHECK(ka_restart(long_arg) == KA_EINVAL && ka_restart("\"") == KA_EINVAL && ka_restart("\n") == KA_EINVAL, "ka_restart with what is no argument");
+    for (int e = KA_ENOTFOUND; e < 0; e++) CHECK(strcmp(ka_error_text(e), "unknown error") != 0, "error %d has a text", e);
+}
+
+/* A socket that knocks at its own port is connected to itself, which is no server. */
+static void test_sockets(void)
+{
+    struct sockaddr_in a;
+    socklen_t n = sizeof a;
+    ka__sock s, none;
+    int port;
+    if (!CHECK(ka__sock_new(&s) == KA_OK && ka__sock_listen(s, "127.0.0", 0, &port) == KA_EINVAL, "no address to listen on")) return;
+    CHECK(ka__sock_connect("127.0.0", 1, &none) == KA_EINVAL && ka__sock_connect("127.0.0.1", 65536, &none) == KA_EINVAL, "nor to connect to");
+    bool own = ka__address("127.0.0.1", 0, &a) && bind(KA__FD(s), (struct sockaddr *)&a, sizeof a) == 0 &&
+               getsockname(KA__FD(s), (struct sockaddr *)&a, &n) == 0;
+    int r = own && connect(KA__FD(s), (struct sockaddr *)&a, sizeof a) != 0 ? ka__sock_error() : KA_OK;
+    if (r == KA_EAGAIN) r = ka__sock_wait(s, KA__OUT, 5000);
+    CHECK(own && r == KA_OK && ka__sock_connected(s) == KA_EOFFLINE, "connected to itself: %d", r);
+    ka__sock_close(s);
 }
 
 /* ---- text ---- */
@@ -289,6 +662,7 @@ static const struct { const char *in; int want; const char *says, *why; } reques
     { "POST / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n", 0, "POST / 0 -1 ", "RFC 9110 s.10.1.1: not in 1.0" },
     { "GET http://a.b:9/c?d HTTP/1.1\r\nHost: a\r\n\r\n", 0, "GET /c?d 1 -1 k", "RFC 9112 s.3.2.2: absolute form" },
     { "GET HTTP://a HTTP/1.1\r\nHost: a\r\n\r\n", 0, "GET / 1 -1 k", "absolute form without a path" },
+    { "GET https://a/b HTTP/1.1\r\nHost: a%41\r\n\r\n", 0, "GET /b 1 -1 k", "the other scheme; an escape in Host" },
     { "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 0, "OPTIONS * 1 -1 k", "asterisk form" },
     { "CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 0, "CONNECT a:443 1 -1 k", "authority form" },
     { "M-!#$%&'*+.^_`|~ / HTTP/1.1\r\nHost: [::1]:8\r\nX:\r\nY: a\tb \x80\xff\r\n\r\n", 0, "M-!#$%&'*+.^_`|~ / 1 -1 k", "odd but allowed" },
@@ -354,6 +728,8 @@ static const struct { const char *in; int want; const char *says, *why; } reques
     { "POST / HTTP/1.1\r\nHost: :80\r\n\r\n", 400, "", "a port without a host" },
     { "POST / HTTP/1.1\r\nHost: []\r\n\r\n", 400, "", "empty brackets" },
     { "POST / HTTP/1.1\r\nHost: a%4\r\n\r\n", 400, "", "a bad escape" },
+    { "POST / HTTP/1.1\r\nHost: a%4g\r\n\r\n", 400, "", "a bad escape" },
+    { "POST / HTTP/1.1\r\nHost: a%g4\r\n\r\n", 400, "", "a bad escape" },
     { "CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "RFC 9112 s.3.2.3: CONNECT takes an authority" },
     { "POST / HTTP/1.1\r\nHost: u@a\r\n\r\n", 400, "", "RFC 9110 s.4.2.4: userinfo" },
     { "POST http://u:p@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "RFC 9110 s.4.2.4: userinfo" },
@@ -519,6 +895,10 @@ static void test_chunked(void)
         { "1\r\na\r\n1;01234567890123456789012345678901234567890123456789012345678901\r\nb\r\n0\r\n\r\n", 2, "ab", "KA_MAX_CHUNK_LINE" },
         { "1\r\na\r\n1;012345678901234567890123456789012345678901234567890123456789012\r\n", KA_ESYNTAX, "", "one over KA_MAX_CHUNK_LINE" },
         { "3;\x01\r\nabc\r\n", KA_ESYNTAX, "", "control character in an extension" },
+        { "3;a \x01\r\nabc\r\n", KA_ESYNTAX, "", "control character behind a name" },
+        { "3;a=\x01\r\nabc\r\n", KA_ESYNTAX, "", "control character as a value" },
+        { "3;a=\"\x01\"\r\nabc\r\n", KA_ESYNTAX, "", "control character in quotes" },
+        { "3;a\x7f\r\nabc\r\n", KA_ESYNTAX, "", "control character in a name" },
         { "3;\"\\\x01\"\r\nabc\r\n", KA_ESYNTAX, "", "control character in a quoted pair" },
         { "3\r\nabc\r\n0\r\n\r", KA_EAGAIN, "", "not over" },
     };
@@ -1041,7 +1421,7 @@ static void test_protocol(void)
 
 /* How its parent answers: what it was asked ("METHOD TARGET BODY"); or three at a time, the last one first;
    or each (SLOW: every sixteenth) a little later, so that requests pile up. */
-enum { ECHO, BACKWARDS, LATE, SLOW };
+enum { ECHO, BACKWARDS, LATE, SLOW, STATUS /* the one that is asked for: GET /404 */ };
 
 typedef struct {
     ka_server   *s;
@@ -1076,6 +1456,9 @@ static void fixture_run(void *arg)
                 ka_reply(f->s, &held[i - 1], 200, NULL, text, 1);
             }
             held_n %= 3;
+        } else if (f->mode == STATUS) {
+            int status = atoi(ev.target.p + 1);
+            ka_reply(f->s, &ev, status, NULL, "x", status != 204 && status != 304);
         } else {
             if (f->mode == LATE || (f->mode == SLOW && turn++ % 16 == 0)) ka_sleep_ms(1);
             echo(f->s, &ev);
@@ -1273,6 +1656,59 @@ static void test_answer_form(void)
     ka_server_free(NULL);
 }
 
+/* Each status that has a phrase here, some that haven't, and those without a body. */
+static void test_statuses(void)
+{
+    static const struct { int status; const char *line; } rows[] = {
+        { 200, "200 OK" }, { 204, "204 " }, { 299, "299 " }, { 304, "304 " }, { 400, "400 Bad Request" }, { 401, "401 Unauthorized" },
+        { 403, "403 Forbidden" }, { 404, "404 Not Found" }, { 405, "405 Method Not Allowed" }, { 408, "408 Request Timeout" },
+        { 409, "409 Conflict" }, { 413, "413 Content Too Large" }, { 414, "414 URI Too Long" }, { 417, "417 Expectation Failed" },
+        { 431, "431 Request Header Fields Too Large" }, { 500, "500 Internal Server Error" }, { 501, "501 Not Implemented" },
+        { 503, "503 Service Unavailable" }, { 504, "504 Gateway Timeout" }, { 505, "505 HTTP Version Not Supported" }, { 599, "599 " },
+    };
+    static wire w;
+    fixture f;
+    char text[64], want[64], head[1024], body[8];
+    if (!fixture_start(&f, STATUS, 0)) return;
+    bool open = wire_open(&w, atomic_load(&f.port));
+    for (size_t i = 0; i < COUNT(rows) && open; i++) {
+        bool empty = rows[i].status == 204 || rows[i].status == 304;
+        snprintf(text, sizeof text, "GET /%d HTTP/1.1\r\nHost: a\r\n\r\n", rows[i].status);
+        snprintf(want, sizeof want, "HTTP/1.1 %s\r\n", rows[i].line);
+        wire_text(&w, text);
+        CHECK(wire_answer(&w, body, sizeof body, head, false) == rows[i].status && strncmp(head, want, strlen(want)) == 0 &&
+              strcmp(body, empty ? "" : "x") == 0 && !strstr(head, "Content-Length") == empty, "%d: %s", rows[i].status, head);
+    }
+    wire_close(&w);
+    fixture_stop(&f);
+}
+
+/* An answer before its turn is kept; if its turn never comes, it is freed with the server. */
+static void test_early(void)
+{
+    static wire w;
+    long before = atomic_load(&blocks_live);
+    ka_server *s;
+    ka_event ev;
+    int seen = 0, refused = 0;
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
+    while (refused < KA_MAX_LISTENERS && ka_listen(s, "127.0.0.1", 0) == KA_OK) refused++;
+    CHECK(refused == KA_MAX_LISTENERS && ka_listen(s, "127.0.0.1", 0) == KA_ELIMIT, "%d addresses, and no more", refused);
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; seen < 3 && ka_now_ms() < until; ) {
+        if (ka_wait(s, &ev, 50) != KA_OK) continue;
+        if (ev.kind == KA_LISTENING && --refused == 0 && wire_open(&w, ev.port))
+            wire_text(&w, "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n");
+        else if (ev.kind == KA_REQUEST && seen++ > 0) ka_reply(s, &ev, 200, NULL, "early", 5);      /* the first is never answered */
+    }
+    ka_event stranger = { .kind = KA_REQUEST, .conn = (uint64_t)(KA__MAX_CONNS - 1) << 32 };
+    CHECK(seen == 3 && ka_reply(s, &stranger, 200, NULL, "x", 1) == KA_OK, "an answer for a connection that never was");
+    CHECK(ka_wait(s, &ev, 50) == KA_ETIME, "nothing more comes");
+    ka_server_free(s);
+    CHECK(wire_more(&w) <= 0, "no answer came out of its turn");
+    wire_close(&w);
+    CHECK(atomic_load(&blocks_live) == before, "all freed");
+}
+
 static void test_expect(void)
 {
     static wire w;
@@ -1455,6 +1891,36 @@ static void test_time_outs(void)
     wire_close(&chunked);
     wire_close(&busy);
     fixture_stop(&f);
+}
+
+/* A parent that is busy for longer than a request may take: what arrived in time counts, though nobody had room to read it. */
+static void test_busy_parent(void)
+{
+    enum { FLOOD = 400 };
+    static wire begun, many;
+    static char ask[1600];
+    ka_server *s;
+    ka_event ev;
+    ka_keyring none = { 0 };
+    char text[KA_MAX_ANSWER], body[64];
+    size_t n;
+    bool full = false;
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_listen(s, "127.0.0.1", 0) == KA_OK && ka_wait(s, &ev, PATIENCE_MS) == KA_OK && !ev.error, "starts")) return;
+    wire_open(&begun, ev.port);
+    wire_open(&many, ev.port);
+    wire_text(&begun, "GET / HTTP/1.1\r\nHo");
+    ka_sleep_ms(100);                  /* it has been read */
+    n = (size_t)snprintf(ask, sizeof ask, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1300\r\n\r\n%01300d", 0);
+    for (int i = 0; i < FLOOD && !full; i++) full = ka__sock_send(many.sock, ask, n) != (ptrdiff_t)n;
+    ka_sleep_ms(200);                  /* the up box has filled */
+    wire_text(&begun, "st: a\r\n\r\n");
+    ka_sleep_ms(KA_REQUEST_MS + 100);
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; ka_now_ms() < until && ka_wait(s, &ev, 200) == KA_OK; )
+        if (ev.kind == KA_REQUEST) ka_reply(s, &ev, ka_auth_answer(&none, &ev, text, &n), NULL, text, n);
+    CHECK(wire_answer(&begun, body, sizeof body, NULL, false) == 405, "answered, and not 408");
+    wire_close(&begun);
+    wire_close(&many);
+    ka_server_free(s);
 }
 
 /* A peer that asks on and on and never reads: its connection is closed, others are served meanwhile. */
@@ -1693,7 +2159,10 @@ static void script_run(void *arg)
             if (wire_more(&w) <= 0) break;
         }
         w.n = 0;
-        wire_text(&w, s->texts[i]);
+        for (const char *part = s->texts[i]; part; part = strchr(part, '\a') ? strchr(part, '\a') + 1 : NULL) {      /* \a: a pause */
+            if (part != s->texts[i]) ka_sleep_ms(30);
+            wire_send(&w, part, strcspn(part, "\a"));
+        }
         if (!s->close_each) continue;
         wire_close(&w);
         open = false;
@@ -1717,10 +2186,16 @@ static void script_stop(script *s)
 
 static void test_client_reads(void)
 {
-    static const struct { const char *text; int want; const char *body, *why; bool close; } rows[] = {
+    static char long_body[KA_MAX_HEAD + KA_MAX_BODY + 100] = "HTTP/1.0 200 OK\r\n\r\n";
+    memset(long_body + 19, 'x', sizeof long_body - 20);
+    const struct { const char *text; int want; const char *body, *why; bool close; } rows[] = {
         { "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab", 200, "ab", "by length", false },
         { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\n0\r\n\r\n", 200, "ab", "chunked", false },
         { "HTTP/1.0 200 OK\r\n\r\nab", 200, "ab", "up to the end", true },
+        { "HTTP/1.1 200 OK\r\nCont\aent-Length: 2\r\n\r\na\ab", 200, "ab", "by length, in parts", false },
+        { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\a\r\na\ab\r\n0\r\n\a\r\n", 200, "ab", "chunked, in parts", false },
+        { "HTTP/1.0 200 OK\r\n\r\na\ab", 200, "ab", "up to the end, in parts", true },
+        { long_body, KA_EPROTO, "", "longer than there is room", true },
         { "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 403 No\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx", 403, "x", "after interim answers", true },
         { "HTTP/1.1 204 No Content\r\n\r\n", 204, "", "without a body", false },
         { "{'success': True}\r\n", KA_EPROTO, "", "no HTTP", false },
@@ -1826,6 +2301,7 @@ static int process_wait(process *p, int ms)
 }
 
 static void process_kill(process *p) { TerminateProcess(pool[*p].handle, 137); }
+enum { POLITE = false };      /* see on_wine */
 
 static BOOL WINAPI ignore_interrupt(DWORD kind) { return kind == CTRL_C_EVENT; }
 
@@ -1851,7 +2327,7 @@ static bool process_spawn(process *p, const char *const *argv, int max_files)
         dup2(err, 2);
         for (int fd = 3; fd < 1024; fd++) close(fd);
         if (max_files && setrlimit(RLIMIT_NOFILE, &limit) != 0) _exit(126);
-        execv(copy[0], copy);
+        (execv)(copy[0], copy);
         _exit(127);
     }
     close(out);
@@ -1871,6 +2347,7 @@ static int process_wait(process *p, int ms)
 }
 
 static void process_kill(process *p) { kill((pid_t)pool[*p].pid, SIGKILL); }
+enum { POLITE = true };
 static bool process_interrupt(process *p) { return kill((pid_t)pool[*p].pid, SIGINT) == 0; }
 #endif
 
@@ -1904,10 +2381,10 @@ static bool await_output(const process *p, const char *kind, const char *text)
     return CHECK(false, "\"%s\" on %s: got \"%s\"", text, kind, output(p, kind));
 }
 
-/* Kill it if it still runs, and remove its output. */
+/* End it if it still runs, and remove its output. Politely at first: it may have a report to write, of leaks or coverage. */
 static void process_end(process *p)
 {
-    if (pool[*p].running) {
+    if (pool[*p].running && !(POLITE && process_interrupt(p) && process_wait(p, 1000) != -1)) {
         process_kill(p);
         process_wait(p, PATIENCE_MS);
     }
@@ -2468,17 +2945,479 @@ static void test_journal_killed(void)
     journal_remove();
 }
 
+/* ---- faults: scenarios in which every call fails once. Each ends, with what is documented, and leaves nothing behind ---- */
+
+/* What the walk is at: printed where a check fails, or the scenario never ends. */
+static char fault_story[256];
+static _Atomic(int64_t) fault_deadline;
+static _Atomic(bool) fault_over;
+
+static const char *story(void)
+{
+    int first = atomic_load(&fault_first);
+    static char text[400];
+    snprintf(text, sizeof text, "%s: %s", fault_story, first < 0 ? "none failed yet" : fault_calls[first].name);
+    return text;
+}
+
+static void fault_watch(void *unused)
+{
+    (void)unused;
+    fault_exempt = true;
+    for (; !atomic_load(&fault_over); ka_sleep_ms(20)) {
+        if (ka_now_ms() < atomic_load(&fault_deadline)) continue;
+        printf("test.c: faults: hangs: %s\n", story());
+        fflush(stdout);
+        abort();
+    }
+}
+
+static bool allowed_at(int line, int r, const char *what, const int *codes)
+{
+    if (r >= 0) return true;
+    while (*codes && *codes != r) codes++;
+    return *codes || check_at(line, false, "%s: %d (%s); %s", what, r, ka_error_text(r), story());
+}
+#define ALLOWED(r, what, ...) allowed_at(__LINE__, r, what, (const int[]){ __VA_ARGS__, 0 })
+
+/* What a run must leave as it was. */
+typedef struct { long blocks; int descriptors, threads; } holdings;
+
+#if defined(_WIN32)
+static holdings held(void)
+{
+    DWORD n = 0;
+    GetProcessHandleCount(GetCurrentProcess(), &n);
+    return (holdings){ atomic_load(&blocks_live), (int)n, 0 };
+}
+#else
+static int entries(const char *folder)
+{
+    int n = 0;
+    DIR *d = opendir(folder);
+    while (d && readdir(d)) n++;
+    if (d) closedir(d);
+    return n;
+}
+
+static holdings held(void)
+{
+    return (holdings){ atomic_load(&blocks_live), entries("/dev/fd"), entries("/proc/self/task") };
+}
+#endif
+
+/* A thread that was joined may be listed for a moment longer. */
+static bool held_again(holdings before)
+{
+    holdings now = held();
+    for (int i = 0; i < 200 && (now.threads > before.threads || now.descriptors > before.descriptors); i++, now = held()) ka_sleep_ms(5);
+    bool good = now.blocks == before.blocks && now.descriptors <= before.descriptors && now.threads <= before.threads;
+#if defined(__linux__)
+    (void)fault_thread;      /* where threads are pthreads */
+    int tables = atomic_exchange(&tables_leaked, 0);
+    if (tables) CHECK(false, "a worker left descriptors open; %s", story());
+#endif
+    return good || CHECK(false, "left behind: %d blocks, %d descriptors, %d threads; %s", (int)(now.blocks - before.blocks),
+                         now.descriptors - before.descriptors, now.threads - before.threads, story());
+}
+
+/* -- what is small -- */
+
+static void faults_small(void)
+{
+    unsigned char raw[600];
+    char id[KA_KEY_TEXT + 1];
+    ALLOWED(ka_random(raw, sizeof raw), "ka_random", KA_ERANDOM);
+    ALLOWED(ka_fresh_id(id), "ka_fresh_id", KA_ERANDOM);
+    ka_is_terminal(0);
+    int64_t start = ka_now_ms();
+    ka_sleep_ms(1);
+    if (ka_now_ms() < start) CHECK(false, "the clock runs back; %s", story());
+#if !defined(_WIN32)
+    if (ka_restart("a\"b") != KA_EINVAL && atomic_load(&fault_failed) == 0) CHECK(false, "a quote in the argument");
+    int r = ka_restart("x");
+    if (r != KA_EOS) CHECK(false, "ka_restart: %d; %s", r, story());
+#endif
+}
+
+/* The calls that are looked at begin before the end of the log's first segment, and go on behind keys that are over. */
+static void faults_keyring(void)
+{
+    enum { BEFORE = 845, AFTER = 60 };
+    static char keys[AFTER][KA_KEY_TEXT], id[KA_MAX_ID];
+    const ka_str name = { id, sizeof id };
+    char key[KA_KEY_TEXT];
+    ka_keyring k;
+    int lost = 0;
+    memset(id, 'i', sizeof id);
+    int r = ka_keyring_init(&k, 0, 100);
+    ALLOWED(r, "ka_keyring_init", KA_ENOMEM);
+    fault_exempt = true;
+    for (int i = 0; i < BEFORE && r == KA_OK; i++)
+        if (ka_keyring_issue(&k, name, 1000, key) != KA_OK) abort();
+    fault_exempt = false;
+    size_t count = k.count;
+    for (int i = 0; i < AFTER && r == KA_OK; i++) {
+        int e = ka_keyring_issue(&k, name, i < AFTER / 2 ? 1000 : 102000, keys[i]);
+        ALLOWED(e, "ka_keyring_issue", KA_ENOMEM, KA_ERANDOM);
+        if (e < 0) memset(keys[i], 0, KA_KEY_TEXT);
+        else if (i < AFTER / 2 && ++count != k.count) CHECK(false, "a key was counted that isn't there; %s", story());
+    }
+    for (int i = AFTER / 2; i < AFTER && r == KA_OK; i++) lost += keys[i][0] && !ka_is(ka_keyring_find(&k, (ka_str){ keys[i], KA_KEY_TEXT }, 102000), "") &&
+                                                                 ka_keyring_find(&k, (ka_str){ keys[i], KA_KEY_TEXT }, 102000).n != sizeof id;
+    if (lost) CHECK(false, "%d keys lost; %s", lost, story());
+    ka_keyring_free(&k);
+}
+
+/* -- a server and its visitors, who send their requests in pieces and never wait for one another -- */
+
+typedef struct { wire w; const char *text; int want, got; size_t sent; bool leaves, at_once, open, ended; } visitor;
+
+#define POSTED(body, n) "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: " #n "\r\n\r\n" body
+static const struct { const char *text; int answers; bool leaves, at_once; } visits[] = {
+    { POSTED("ask_key=x", 9) POSTED("login=y", 7) "GET / HTTP/1.0\r\n\r\n", 3, false, false },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nask_\r\n5\r\nkey=x\r\n0\r\n\r\n", 1, false, false },
+    { "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /late HTTP/1.1\r\nHost: a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n", 3, false, true },
+    { "GET /big HTTP/1.1\r\nHost: a\r\n\r\nGET /big HTTP/1.1\r\nHost: a\r\n\r\n", 2, false, true },
+    { "nonsense\r\n\r\n", 1, true, false },
+};
+
+/* Send a bit, read a bit; true once it has all its answers, or has been turned away. */
+static bool visitor_step(visitor *v, int port)
+{
+    if (v->ended || v->got == v->want) return true;
+    int r = v->open ? KA_OK : ka__sock_connect("127.0.0.1", port, &v->w.sock);
+    if (r < 0 && r != KA_EAGAIN) return v->ended = true;
+    v->open = true;
+    size_t left = strlen(v->text) - v->sent;
+    ptrdiff_t sent = left ? ka__sock_send(v->w.sock, v->text + v->sent, v->at_once ? left : (left + 1) / 2) : 0;
+    if (sent > 0) v->sent += (size_t)sent;
+    ptrdiff_t got = ka__sock_recv(v->w.sock, v->w.buf + v->w.n, sizeof v->w.buf - v->w.n);
+    if (got > 0) v->w.n += (size_t)got;
+    v->ended = got == 0 || (got < 0 && got != KA_EAGAIN);
+    for (ka_http h; v->w.n; ) {
+        ptrdiff_t head = ka_http_response(&h, v->w.buf, v->w.n);
+        size_t all = head > 0 ? (size_t)head + (size_t)h.length : 0;
+        if (head != KA_EAGAIN && (head < 0 || h.status < 200)) CHECK(false, "no answer: %.40s; %s", v->w.buf, story());
+        if (all == 0 || v->w.n < all) break;
+        v->w.n -= all;
+        memmove(v->w.buf, v->w.buf + all, v->w.n);
+        v->got++;
+        if (!h.keep_alive) v->want = v->got;      /* whatever it asked behind that */
+        v->leaves = v->leaves || !h.keep_alive;
+    }
+    if (v->got == v->want && v->leaves) {
+        wire_close(&v->w);
+        v->open = false;
+    }
+    return v->ended || v->got == v->want;
+}
+
+/* What a scenario's parent has in hand. */
+typedef struct { ka_server *s; ka_keyring keys; ka_event late; bool held, stopped; int port; } keeper;
+
+static void keeper_answer(keeper *k, const ka_event *ev)
+{
+    static const char big[60000];
+    char text[KA_MAX_ANSWER];
+    size_t n = 0;
+    int status = ka_auth_answer(&k->keys, ev, text, &n), r = KA_OK;
+    bool late = ka_is(ev->target, "/late");      /* answered after the next one */
+    if (ka_is(ev->target, "/big")) r = ka_reply(k->s, ev, 200, NULL, big, sizeof big);
+    else if (!late) r = ka_reply(k->s, ev, status, status == 405 ? "Allow: POST\r\n" : NULL, text, n);
+    if (r == KA_OK && k->held) r = ka_reply(k->s, &k->late, 200, NULL, "late", 4);
+    k->held = late;
+    if (late) k->late = *ev;
+    if (r < 0) CHECK(false, "ka_reply: %d; %s", r, story());
+}
+
+static void keeper_stop(keeper *k)
+{
+    if (!k->stopped) ka_stop(k->s);
+    k->stopped = true;
+}
+
+/* One turn of the parent; false at the end. */
+static bool keeper_turn(keeper *k, visitor *visitors, int n, int64_t until)
+{
+    ka_event ev;
+    int r = ka_wait(k->s, &ev, 1), done = 0;
+    if (r == KA_ESTOPPED) return false;
+    if (r == KA_OK && ev.kind == KA_LISTENING) {
+        ALLOWED(ev.error, "KA_LISTENING", KA_EOS, KA_EINUSE, KA_EADDR, KA_EPERM, KA_ELIMIT);
+        k->port = ev.port;
+        if (ev.error) keeper_stop(k);
+    } else if (r == KA_OK) {
+        keeper_answer(k, &ev);
+    }
+    fault_exempt = true;
+    for (int i = 0; i < n && k->port; i++) done += visitor_step(&visitors[i], k->port);
+    bool late = ka_now_ms() > until;
+    if (late && !k->stopped) CHECK(false, "%d of %d visitors have waited too long; %s", n - done, n, story());
+    fault_exempt = false;
+    if (done == n || late) keeper_stop(k);
+    return true;
+}
+
+static void faults_serve(int workers, bool interrupt)
+{
+    static visitor visitors[2 * COUNT(visits)];
+    keeper k = { .port = 0 };
+    int n = workers > 1 ? 2 * (int)COUNT(visits) : (int)COUNT(visits), r = ka_keyring_init(&k.keys, 0, 0);
+    for (int i = 0; i < n; i++) {
+        visitor *v = &visitors[i];
+        v->w.n = v->sent = 0;
+        v->open = v->ended = false;
+        v->got = 0;
+        v->text = visits[i % (int)COUNT(visits)].text;
+        v->want = visits[i % (int)COUNT(visits)].answers;
+        v->leaves = visits[i % (int)COUNT(visits)].leaves;
+        v->at_once = visits[i % (int)COUNT(visits)].at_once;
+    }
+    if (r == KA_OK) r = ka_server_start(&k.s, workers);
+    ALLOWED(r, "ka_server_start", KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_EPERM);
+    if (r < 0 && k.s) CHECK(false, "a server that did not start; %s", story());
+    if (r == KA_OK && interrupt) {
+        int caught = ka_stop_on_interrupt(k.s);
+        ALLOWED(caught, "ka_stop_on_interrupt", KA_EOS);
+#if !defined(_WIN32)
+        if (caught == KA_OK) raise(SIGTERM);
+        k.stopped = caught == KA_OK;
+#endif
+        if (!k.stopped) keeper_stop(&k);
+    }
+    if (r == KA_OK) ALLOWED(ka_listen(k.s, "127.0.0.1", 0), "ka_listen", KA_ELIMIT, KA_ESTOPPED);
+    for (int64_t until = ka_now_ms() + 8000; r == KA_OK && keeper_turn(&k, visitors, n, until); ) {}
+    ka_server_free(k.s);
+    ka_keyring_free(&k.keys);
+    fault_exempt = true;
+    for (int i = 0; i < n; i++)
+        if (visitors[i].open) wire_close(&visitors[i].w);
+    fault_exempt = false;
+}
+
+static void faults_server(void) { faults_serve(1, false); }
+static void faults_workers(void) { faults_serve(3, false); }
+static void faults_interrupt(void) { faults_serve(1, true); }
+
+/* A server that has stopped without a parent's ka_wait. */
+static void faults_abandon(void)
+{
+    ka_server *s;
+    int r = ka_server_start(&s, 2);
+    if (ALLOWED(r, "ka_server_start", KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_EPERM) && r == KA_OK) ka_listen(s, "127.0.0.1", 0);
+    ka_server_free(s);
+}
+
+/* -- the client; who answers it is exempt -- */
+
+static struct { ka__sock listener; int port; _Atomic(bool) stop; ka__thread thread; } responder;
+
+static void responder_serve(ka__sock s)
+{
+    static const char answer[] = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\n\r\n";
+    static char buf[4096];
+    size_t n = 0;
+    ka_http h;
+    for (ptrdiff_t got = 0; !atomic_load(&responder.stop) && n < sizeof buf; n += (size_t)got) {
+        ptrdiff_t head = ka_http_request(&h, buf, n);
+        if (head > 0 && n >= (size_t)(head + h.length)) {
+            ka__sock_send(s, answer, sizeof answer - 1);
+            n = 0;
+        }
+        got = ka__sock_wait(s, KA__IN, 20) == KA_OK ? ka__sock_recv(s, buf + n, sizeof buf - n) : 0;
+        if (got == 0 && ka__sock_wait(s, KA__IN, 0) == KA_OK) return;      /* it has closed */
+        if (got < 0 && got != KA_EAGAIN) return;
+        if (got < 0) got = 0;
+    }
+}
+
+static void responder_run(void *unused)
+{
+    (void)unused;
+    fault_exempt = true;
+    while (!atomic_load(&responder.stop)) {
+        ka__sock s;
+        if (ka__sock_wait(responder.listener, KA__IN, 20) != KA_OK || ka__sock_accept(responder.listener, &s) != KA_OK) continue;
+        responder_serve(s);
+        ka__sock_close(s);
+    }
+}
+
+static void responder_start(void)
+{
+    atomic_store(&responder.stop, false);
+    bool ok = ka__sock_new(&responder.listener) == KA_OK && ka__sock_listen(responder.listener, "127.0.0.1", 0, &responder.port) == KA_OK;
+    if (!ok || ka__thread_start(&responder.thread, responder_run, NULL) != KA_OK) abort();
+}
+
+static void responder_stop(void)
+{
+    atomic_store(&responder.stop, true);
+    ka__thread_join(&responder.thread);
+    ka__sock_close(responder.listener);
+}
+
+static void faults_client(void)
+{
+    static ka_client c;
+    ka_str answer = { "", 0 };
+    memset(&c, 0, sizeof c);
+    c.ip = "127.0.0.1";
+    c.port = responder.port;
+    c.give_up_ms = 2000;
+    c.attempt_ms = 500;
+    for (int i = 0; i < 3; i++) {      /* the second one on the same connection */
+        int r = ka_client_post(&c, "x=y", 3, &answer);
+        ALLOWED(r, "ka_client_post", KA_EOFFLINE, KA_EPERM, KA_EOS, KA_ELIMIT);
+        if (r >= 0 && (r != 200 || !ka_is(answer, "ok"))) CHECK(false, "the answer: %d %.*s; %s", r, (int)answer.n, answer.p, story());
+        if (r < 0 && r != KA_EOFFLINE && c.os_error == 0) CHECK(false, "no code of the system's; %s", story());
+        if (r < 0 && c.open) CHECK(false, "the connection is open after an error; %s", story());
+    }
+    ka_client_close(&c);
+}
+
+/* -- killing the server: a child of this process, which answers once -- */
+
+#if !defined(_WIN32)
+static pid_t child_start(ka__sock listener)
+{
+    static wire w;
+    fault_exempt = true;
+    pid_t child = fork();
+    if (child != 0) {
+        ka__sock_close(listener);
+        fault_exempt = false;
+        return child;
+    }
+    w.n = 0;
+    if (wire_wait(listener, KA__IN) && ka__sock_accept(listener, &w.sock) == KA_OK && wire_more(&w) == 1)
+        wire_text(&w, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx");
+    for (;;) pause();
+}
+
+/* It has gone exactly if the result says so. */
+static void faults_kill(void)
+{
+    static ka_client c;
+    ka__sock listener;
+    ka_str answer;
+    int64_t pid = 0;
+    int port = 0, status;
+    fault_exempt = true;
+    if (ka__sock_new(&listener) < 0 || ka__sock_listen(listener, "127.0.0.1", 0, &port) < 0) abort();
+    pid_t child = child_start(listener);
+    memset(&c, 0, sizeof c);
+    c.ip = "127.0.0.1";
+    c.port = port;
+    fault_exempt = true;
+    bool answered = ka_client_post(&c, "x=y", 3, &answer) == 200;
+    fault_exempt = false;
+    int r = ka_client_kill_server(&c, &pid);
+    fault_exempt = true;
+    if (!answered || child < 0) abort();
+    ALLOWED(r, "ka_client_kill_server", KA_ENOTFOUND, KA_EINUSE, KA_EPERM, KA_ETIME, KA_EOFFLINE, KA_EOS, KA_ELIMIT);
+    bool gone = waitpid(child, &status, r == KA_OK || r == KA_ETIME ? 0 : WNOHANG) == child;
+    if (gone != (r == KA_OK || r == KA_ETIME)) CHECK(false, "%d (%s), and the server has %sgone; %s", r, ka_error_text(r), gone ? "" : "not ", story());
+    if ((r == KA_OK || r == KA_ETIME) && pid != (int64_t)child) CHECK(false, "its PID is told; %s", story());
+    if (!gone && (kill(child, SIGKILL) != 0 || waitpid(child, &status, 0) != child)) abort();
+    ka_client_close(&c);
+    fault_exempt = false;
+}
+#endif
+
+/* -- the walk -- */
+
+/* most: of each name only the first calls count. Looking for a server's process takes thousands, all alike. */
+static const struct { const char *name; void (*run)(void), (*before)(void), (*after)(void); int most, most_of_all; } scenarios[] = {
+    { "small things", faults_small, NULL, NULL, INT_MAX, INT_MAX },
+    { "keyring", faults_keyring, NULL, NULL, INT_MAX, INT_MAX },
+    { "server", faults_server, NULL, NULL, INT_MAX, INT_MAX },
+    { "three workers", faults_workers, NULL, NULL, INT_MAX, INT_MAX },
+    { "interrupt", faults_interrupt, NULL, NULL, INT_MAX, INT_MAX },
+    { "abandoned", faults_abandon, NULL, NULL, INT_MAX, INT_MAX },
+    { "client", faults_client, responder_start, responder_stop, INT_MAX, INT_MAX },
+#if !defined(_WIN32)
+    { "kill", faults_kill, NULL, NULL, 2, 8 },
+#endif
+};
+
+/* One run, whose n-th call fails in its v-th way. Returns the number of calls. */
+static long faults_run(size_t which, int kind, long n, int v, bool all)
+{
+    snprintf(fault_story, sizeof fault_story, "%s, from call %ld on, %s, code %d", scenarios[which].name, n, fault_kinds[kind].name, v);
+    fault_exempt = true;
+    holdings before = held();
+    fault_exempt = false;
+    atomic_store(&fault_kind, kind);
+    atomic_store(&fault_from, n);
+    atomic_store(&fault_variant, v);
+    atomic_store(&fault_seen, 0);
+    atomic_store(&fault_failed, 0);
+    atomic_store(&fault_first, -1);
+    atomic_store(&fault_most, all ? scenarios[which].most_of_all : scenarios[which].most);
+    for (int i = 0; i < FAULT_CALLS_N; i++) atomic_store(&fault_counts[i], 0);
+    atomic_store(&fault_deadline, ka_now_ms() + PATIENCE_MS);
+    atomic_store(&fault_armed, true);
+    scenarios[which].run();
+    atomic_store(&fault_armed, false);
+    held_again(before);
+    return atomic_load(&fault_seen);
+}
+
+/* n = 1, 2, ... until the run has fewer calls. Each code of a call if all is asked for, else another one each time, and
+   larger and larger steps where several calls fail. */
+static void faults_walk(size_t which, int kind, bool all)
+{
+    long calls = LONG_MAX;
+    int runs = 0, broken = failed;
+    int64_t start = ka_now_ms(), slowest = 0;
+    for (long n = 1, last = 0; last <= calls && failed < broken + 5; ) {
+        for (int v = all ? 0 : (int)n + kind, end = v + 1; v < end; v++) {
+            int64_t begun = ka_now_ms();
+            calls = faults_run(which, kind, n, v, all);
+            if (all && atomic_load(&fault_first) >= 0) end = fault_codes(atomic_load(&fault_first));
+            if (ka_now_ms() - begun > slowest) slowest = ka_now_ms() - begun;
+            runs++;
+        }
+        last = n;
+        n += kind && !all ? 1 + n / 8 : 1;
+    }
+    CHECK(failed == broken, "%s, %s", scenarios[which].name, fault_kinds[kind].name);
+    printf("  %-14s %-22s %4d runs, %5ld calls, %5d ms, %4d ms the slowest\n", scenarios[which].name, fault_kinds[kind].name, runs, calls,
+           (int)(ka_now_ms() - start), (int)slowest);
+    fflush(stdout);
+}
+
+/* KA_FAULTS=all in the environment: every code of every call. */
+static void test_faults(void)
+{
+    const char *wish = getenv("KA_FAULTS"), *only = getenv("KA_FAULTS_ONLY");
+    ka__thread watch;
+    atomic_store(&fault_over, false);
+    atomic_store(&fault_deadline, INT64_MAX);
+    if (ka__thread_start(&watch, fault_watch, NULL) != KA_OK) abort();
+    for (size_t i = 0; i < COUNT(scenarios); i++) {
+        if (only && !strstr(scenarios[i].name, only)) continue;
+        if (scenarios[i].before) scenarios[i].before();
+        for (int kind = 0; kind < (int)COUNT(fault_kinds); kind++) faults_walk(i, kind, wish && strcmp(wish, "all") == 0);
+        if (scenarios[i].after) scenarios[i].after();
+    }
+    atomic_store(&fault_over, true);
+    ka__thread_join(&watch);
+}
+
 int main(int argc, char **argv)
 {
     static const struct { const char *name; void (*run)(void); } tests[] = {
-        { "base64", test_base64 }, { "sha256", test_sha256 }, { "printable", test_printable }, { "small things", test_small_things }, { "forms", test_forms },
+        { "base64", test_base64 }, { "sha256", test_sha256 }, { "printable", test_printable }, { "small things", test_small_things }, { "sockets", test_sockets }, { "forms", test_forms },
         { "requests", test_requests }, { "long heads", test_long_heads }, { "responses", test_responses }, { "chunked", test_chunked },
         { "mailbox", test_mailbox }, { "keyring", test_keyring }, { "keyring growth", test_keyring_growth },
         { "keyring out of memory", test_keyring_out_of_memory }, { "keyring fork", test_keyring_fork }, { "protocol", test_protocol },
         { "journal", test_journal }, { "journal torn", test_journal_torn }, { "journal damaged", test_journal_damaged },
         { "journal strangers", test_journal_strangers }, { "journal ends", test_journal_ends }, { "journal rewrite", test_journal_rewrite },
-        { "dialogues", test_dialogues }, { "answer form", test_answer_form }, { "expect", test_expect }, { "order", test_order },
-        { "full mailbox", test_full_mailbox }, { "fairness", test_fairness }, { "time-outs", test_time_outs }, { "never reads", test_never_reads },
+        { "dialogues", test_dialogues }, { "answer form", test_answer_form }, { "statuses", test_statuses }, { "early", test_early }, { "expect", test_expect }, { "order", test_order },
+        { "full mailbox", test_full_mailbox }, { "fairness", test_fairness }, { "time-outs", test_time_outs }, { "busy parent", test_busy_parent }, { "never reads", test_never_reads },
         { "linger", test_linger }, { "drain", test_drain }, { "drain ends", test_drain_ends }, { "workers", test_workers },
         { "server out of memory", test_server_out_of_memory }, { "retries", test_retries }, { "client reads", test_client_reads },
         { "no suicide", test_no_suicide }, { "handshake", test_handshake }, { "kill", test_kill },
@@ -2486,6 +3425,7 @@ int main(int argc, char **argv)
         { "command lines", test_command_lines }, { "server options", test_server_options }, { "closed stderr", test_closed_stderr }, { "interrupt", test_interrupt },
         { "backlog", test_interrupt_backlog },
         { "descriptor limit", test_descriptor_limit }, { "descriptors", test_descriptors }, { "journal killed", test_journal_killed },
+        { "faults", test_faults },
     };
     FILE *program = fopen(PROGRAM("server"), "rb"), *output_file = fopen(".test-writable", "wb");
     if (!program || !output_file || ka__os_start() < 0) {
