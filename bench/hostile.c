@@ -32,6 +32,9 @@
 #define IP "127.0.0.2"
 #define SERVER "./server"
 #define TTL_S "20"                                         /* keys expire, so that memory that grows is not theirs */
+/* glibc's settings for two rounds, which are too few for a heap to settle: as it comes, RSS after a round is anything
+   from 6 to 14 MB. If blocks go back to the system at once, it tells what is in use. A soak changes nothing. */
+#define TUNABLES "glibc.malloc.mmap_threshold=65536:glibc.malloc.trim_threshold=65536:glibc.malloc.mxfast=0:glibc.malloc.tcache_count=0"
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
 /* How many of what: connections of a round's phases */
@@ -79,7 +82,7 @@ enum {
 };
 
 /* Memory that may be there after a round and wasn't after the first, or in the last third of a soak and not in the second */
-enum { RSS_MORE_KB = 2048, SOAK_MORE_KB = 2048 };
+enum { RSS_MORE_KB = 1024, SOAK_MORE_KB = 4096 };
 
 enum { IDLE, GARBLED, MUTANT, VANISHED, RESET, SLOWLORIS, NO_READ, PHASES, AHEAD = SLOWLORIS /* of those that run beside */ };
 static const char *const phase_names[PHASES] = { "idle", "garbage", "mutated", "vanish", "reset", "slow", "unread" };
@@ -271,6 +274,7 @@ static void server_exec(int out)
     dup2(out, 1);
     dup2(server.said, 2);
     setrlimit(RLIMIT_NOFILE, &limit);
+    if (!options.soak) setenv("GLIBC_TUNABLES", TUNABLES, 1);
     execl(SERVER, SERVER, "--ip", IP, "--port", "0", "--ttl", TTL_S, "--stats", (char *)NULL);
     _exit(127);
 }
@@ -1091,7 +1095,8 @@ static void round_run(void)
     mark(connections_told() == 1, "round: the server counts %ld connection, the kept one", connections_told());
     long kb = rss_kb();
     if (!first_rss_kb) first_rss_kb = kb;
-    mark(kb <= first_rss_kb + RSS_MORE_KB, "round: RSS is %ld KB, was %ld after the first, and may be %d more", kb, first_rss_kb, RSS_MORE_KB);
+    if (options.soak) return;                              /* judged by thirds, at the end */
+    mark(kb <= first_rss_kb + RSS_MORE_KB, "round: RSS is %ld KB, %ld after the first, may be %d more", kb, first_rss_kb, RSS_MORE_KB);
 }
 
 /* ---- all ---- */
