@@ -68,7 +68,7 @@ enum {
 /* Times. The server's own limits are exact; what is added here is for a machine with other work */
 enum {
     SECONDS = 80,              /* which is room for two rounds, the least that tells whether memory is flat */
-    OVERRUN_S = 60, SOAK_MINUTES_MOST = 180,
+    OVERRUN_S = 120, SOAK_MINUTES_MOST = 180,
     ROUNDS_LEAST = 2,
     START_MS = 10000,          /* of the server, to its first line */
     STOP_MS = KA_DRAIN_MS + 5000,
@@ -77,7 +77,8 @@ enum {
     BACK_MS = 10000,           /* until all descriptors are back after a phase */
     ANSWER_MS = 20000,         /* until a client that has said all is answered or closed: more than KA_REQUEST_MS and KA_LINGER_MS */
     EARLY_MS = 500,            /* KA_REQUEST_MS counts from a clock that is read once a batch */
-    LATE_MS = 10000,           /* after KA_REQUEST_MS or KA_STALL_MS */
+    LATE_MS = 10000,           /* after KA_REQUEST_MS and KA_LINGER_MS */
+    STALL_LATE_MS = 45000,     /* after KA_STALL_MS: while the system still finds room for a byte, the stall begins anew */
     DRIP_MS = 1000             /* between two bytes of a slow client */
 };
 
@@ -1067,7 +1068,7 @@ static void beside_end(int p, int time_out_ms, const char *what)
 static void no_read_end(size_t place)
 {
     tally *t = &shared->of[NO_READ];
-    while (descriptors() > expected() && ms_since(total[NO_READ].began_s) < KA_STALL_MS + LATE_MS) tick();
+    while (descriptors() > expected() && ms_since(total[NO_READ].began_s) < KA_STALL_MS + STALL_LATE_MS) tick();
     t->stuck += descriptors() > expected() ? descriptors() - expected() : 0;
     kill_child(place);
     t->closed += t->open - t->stuck;
