@@ -4,6 +4,7 @@
 # ./build.sh test     and run the tests
 # ./build.sh win      build server.exe, client.exe and test.exe with MinGW
 # ./build.sh bench    measure it beside other servers (bench/README.md)
+# ./build.sh hostile  what bad clients do to it, and whether a good one is served meanwhile (bench/README.md)
 # ./build.sh fuzz [SECONDS] [TARGET...]   fuzz it (fuzz/README.md); 0 seconds: only run what is kept
 # ./build.sh dist     keyauth.tar.gz: a folder of the server and one of the client
 # ./build.sh clean    remove all that was built
@@ -53,6 +54,11 @@ fuzz)
     seconds=${1:-60}
     [ $# = 0 ] || shift
     exec sh fuzz/run "$seconds" "$@" ;;
+hostile)
+    need server bench/hostile
+    build server bench/hostile
+    shift
+    exec bench/hostile "$@" ;;
 dist)
     need server client
     tmp=$(mktemp -d)
@@ -65,7 +71,7 @@ dist)
     echo keyauth.tar.gz ;;
 clean)
     rm -f server client test server.exe client.exe test.exe keyauth.tar.gz examples/quickstart
-    rm -f bench/bench bench/floor bench/microhttpd bench/http
+    rm -f bench/bench bench/hostile bench/floor bench/microhttpd bench/http
     rm -f fuzz/fuzz fuzz/replay ;;
 *)
     sed -n '2,10s/^# //p' "$0" >&2
