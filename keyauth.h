@@ -1564,7 +1564,7 @@ static int ka__table_own(const ka__poller *mine, const ka__poller *parents)
 /* The four addresses of a connection, seen from here. */
 typedef struct { struct sockaddr_in mine, theirs; } ka__pair;
 
-enum { KA__OWNER_MS = 1000, KA__OWNER_STEP_MS = 20, KA__KILL_MS = 5000 };      /* patience with finding it, and with its end */
+enum { KA__OWNER_MS = 1000, KA__OWNER_TRIES = 3, KA__OWNER_STEP_MS = 20, KA__KILL_MS = 5000 };      /* patience with finding it, and with its end */
 
 /* Contracts of the next three, which every system has:
    ka__owner_find    the one process that holds both the far end of a connection and the socket that
@@ -1908,7 +1908,10 @@ static int ka__owner_await(const ka__pair *pair, int64_t *pid)
 {
     int64_t until = ka_now_ms() + KA__OWNER_MS;
     int r;
-    while ((r = ka__owner_find(pair, pid)) == KA_ENOTFOUND && ka_now_ms() < until) ka_sleep_ms(KA__OWNER_STEP_MS);
+    for (int tries = 1; (r = ka__owner_find(pair, pid)) == KA_ENOTFOUND; tries++) {
+        if (tries >= KA__OWNER_TRIES && ka_now_ms() >= until) break;      /* one look at 100,000 lines may take it all */
+        ka_sleep_ms(KA__OWNER_STEP_MS);
+    }
     return r;
 }
 
@@ -4250,7 +4253,7 @@ static const unsigned char *ka__frame_at(struct ka__journal *j, int64_t at, size
     *n = KA__FRAME_HEAD + (size_t)ka__get_le(f + 8, 4);
     f = ka__journal_view(j, at, *n);
     if (!f || ka__get_le(f + 4, 4) != ka__crc32c(f + 8, *n - 8)) return NULL;
-    for (p = f + KA__FRAME_HEAD; ka__entry_next(&p, f + *n, &e); ) continue;
+    for (p = f + KA__FRAME_HEAD; ka__entry_next(&p, f + *n, &e); ) {}
     return p == f + *n ? f : NULL;
 }
 
@@ -4458,6 +4461,7 @@ static int ka__journal_recover(ka_keyring *k, bool salvage, ka_journal_report *r
     if (r < 0 || (report->damaged == 0 && !j->outlived && j->keys == k->count)) return r;
     if (report->damaged && (r = ka__file_link(j->path, j->path_damaged)) < 0) return r;
     r = ka__journal_rewrite(k, k->epoch_ms);
+    if (r < 0 && report->damaged && !j->broken) ka__file_remove(j->path_damaged);
     return report->damaged || j->broken ? r : KA_OK;      /* the dead may stay: it is a matter of room only */
 }
 

@@ -99,7 +99,8 @@ static int open_journal(const options *o, ka_keyring *keys)
                                   (long long)found.damaged_at);
     case KA_ESYNTAX:  return fail(EXIT_SYSTEM, "%s is no journal of keyauth; choose another file", file);
     case KA_EINVAL:   return fail(EXIT_SYSTEM, "%s is not a file; choose another one", file);
-    default:          return fail(EXIT_SYSTEM, "cannot use %s: %s (system error %d)", file, ka_error_text(r), found.os_error);
+    default:          return fail(EXIT_SYSTEM, "cannot use %s: %s (system error %d)%s", file, ka_error_text(r), found.os_error,
+                                  o->salvage ? "; salvaging makes FILE.damaged, which must not be there yet" : "");
     }
     if (found.cut) fail(0, "%s: cut off its last %lld bytes, which were not written to the end; no client was told of those keys", file, (long long)found.cut);
     if (found.damaged) fail(0, "%s: left out %lld bytes, from %lld on; %s.damaged has them", file, (long long)found.damaged, (long long)found.damaged_at, file);

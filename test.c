@@ -31,7 +31,7 @@ static void test_free(void *p);
 #ifndef _DARWIN_C_SOURCE
 #  define _DARWIN_C_SOURCE 1
 #endif
-#define FAULT_SHORT -1
+#define FAULT_SHORT (-1)
 #if defined(_WIN32)
 #  define WIN32_LEAN_AND_MEAN
 #  include <winsock2.h>
@@ -63,7 +63,15 @@ static void test_free(void *p);
     X(TerminateProcess,      ERROR_ACCESS_DENIED)                                                 \
     X(SetConsoleCtrlHandler, ERROR_INVALID_PARAMETER)                                             \
     X(GetModuleFileNameW,    ERROR_NOT_ENOUGH_MEMORY)                                             \
-    X(CreateProcessW,        ERROR_NOT_ENOUGH_MEMORY, ERROR_FILE_NOT_FOUND)
+    X(CreateProcessW,        ERROR_NOT_ENOUGH_MEMORY, ERROR_FILE_NOT_FOUND)                       \
+    X(CreateFileA,           ERROR_SHARING_VIOLATION, ERROR_ACCESS_DENIED, ERROR_PATH_NOT_FOUND)  \
+    X(GetFileSizeEx,         ERROR_INVALID_FUNCTION)                                              \
+    X(ReadFile,              ERROR_CRC, ERROR_NOT_ENOUGH_MEMORY)                                  \
+    X(WriteFile,             ERROR_DISK_FULL, ERROR_CRC)                                          \
+    X(FlushFileBuffers,      ERROR_DISK_FULL, ERROR_CRC)                                          \
+    X(SetEndOfFile,          ERROR_DISK_FULL)                                                     \
+    X(CreateHardLinkA,       ERROR_ACCESS_DENIED, ERROR_ALREADY_EXISTS)                           \
+    X(MoveFileExA,           ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION)
 #else
 #  include <arpa/inet.h>
 #  include <assert.h>
@@ -137,6 +145,8 @@ static void test_free(void *p);
     X(ftruncate,         EIO, EINTR)                                                              \
     X(flock,             EWOULDBLOCK, EINTR, ENOLCK)                                              \
     X(fstat,             EIO, ENOMEM)                                                             \
+    X(lstat,             ENOENT, EACCES)                                                          \
+    X(link,              EEXIST, EPERM, ENOSPC)                                                   \
     X(lseek,             ESPIPE)                                                                  \
     X(close,             EINTR, EIO)                                                              \
     X(dup3,              EMFILE, EBUSY, EINTR)                                                    \
@@ -208,6 +218,14 @@ static int fault_send(SOCKET s, const char *p, int n, int flags);
 #define SetConsoleCtrlHandler(...) FAIL(SetConsoleCtrlHandler, FALSE, __VA_ARGS__)
 #define GetModuleFileNameW(...)    FAIL(GetModuleFileNameW, 0, __VA_ARGS__)
 #define CreateProcessW(...)        FAIL(CreateProcessW, FALSE, __VA_ARGS__)
+#define CreateFileA(...)           FAIL(CreateFileA, INVALID_HANDLE_VALUE, __VA_ARGS__)
+#define GetFileSizeEx(...)         FAIL(GetFileSizeEx, FALSE, __VA_ARGS__)
+#define ReadFile(...)              FAIL(ReadFile, FALSE, __VA_ARGS__)
+#define WriteFile(...)             FAIL(WriteFile, FALSE, __VA_ARGS__)
+#define FlushFileBuffers(...)      FAIL(FlushFileBuffers, FALSE, __VA_ARGS__)
+#define SetEndOfFile(...)          FAIL(SetEndOfFile, FALSE, __VA_ARGS__)
+#define CreateHardLinkA(...)       FAIL(CreateHardLinkA, FALSE, __VA_ARGS__)
+#define MoveFileExA(...)           FAIL(MoveFileExA, FALSE, __VA_ARGS__)
 #else
 static ssize_t fault_write(int fd, const void *p, size_t n);
 #define socket(...)                FAIL(socket, fault_error(), __VA_ARGS__)
@@ -230,6 +248,8 @@ static ssize_t fault_write(int fd, const void *p, size_t n);
 #define ftruncate(...)             FAIL(ftruncate, fault_error(), __VA_ARGS__)
 #define flock(...)                 FAIL(flock, fault_error(), __VA_ARGS__)
 #define fstat(...)                 FAIL(fstat, fault_error(), __VA_ARGS__)
+#define lstat(...)                 FAIL(lstat, fault_error(), __VA_ARGS__)
+#define link(...)                  FAIL(link, fault_error(), __VA_ARGS__)
 #define lseek(...)                 FAIL(lseek, fault_error(), __VA_ARGS__)
 #define close(...)                 FAIL_DONE(close, __VA_ARGS__)
 #define mmap(...)                  FAIL(mmap, MAP_FAILED, __VA_ARGS__)
@@ -3069,6 +3089,72 @@ static void faults_keyring(void)
     ka_keyring_free(&k);
 }
 
+/* -- the journal: whatever fails, a key that was given is there when the file is opened again -- */
+
+enum { OLD_KEYS = 4, NEW_KEYS = 6 };
+static char journal_keys[OLD_KEYS + NEW_KEYS][KA_KEY_TEXT];
+static unsigned char journal_bytes[1024];
+static size_t journal_n;
+
+/* Old keys 0 to 3; the last one has ended, so that opening writes the file anew. */
+static void journal_before(void)
+{
+    ka_keyring k;
+    ka_journal_report report;
+    journal_make(OLD_KEYS - 1, journal_keys, journal_bytes, sizeof journal_bytes);
+    if (journal_open(&k, 0, false, &report) < 0) abort();
+    ka__frame_add(&k.journal->pending, k.journal->epoch_s - 1000, (const unsigned char *)journal_keys, str("03"), 1);
+    if (ka__journal_append(&k) < 0) abort();
+    ka_keyring_free(&k);
+    journal_n = file_get(JOURNAL, journal_bytes, sizeof journal_bytes);
+}
+
+/* told: a bit for each key that must be there in the end. */
+static void faults_journal_open(bool salvage, unsigned told)
+{
+    ka_keyring k;
+    ka_journal_report report;
+    int64_t now = ka_now_ms();
+    char id[8];
+    fault_exempt = true;
+    file_put(JOURNAL, journal_bytes, journal_n);
+    fault_exempt = false;
+    int r = ka_keyring_init(&k, 0, 0);
+    if (r == KA_OK) r = ka_journal_open(&k, JOURNAL, salvage, &report);
+    ALLOWED(r, "ka_journal_open", KA_ENOMEM, KA_EOS, KA_EPERM, KA_ELIMIT, KA_EINUSE);
+    for (int i = OLD_KEYS; i < OLD_KEYS + NEW_KEYS && r == KA_OK; i++) {
+        snprintf(id, sizeof id, "%02d", i);
+        int e = ka_keyring_issue(&k, str(id), now += 2 * KA__REWRITE_AGAIN_MS, journal_keys[i]);
+        ALLOWED(e, "ka_keyring_issue", KA_ENOMEM, KA_ERANDOM, KA_EOS, KA_EPERM, KA_ELIMIT, KA_EINUSE);
+        if (e == KA_OK) told |= 1u << i;
+        if (e < 0 && e != KA_ENOMEM && e != KA_ERANDOM && (k.journal_error != e || k.journal_os_error == 0)) CHECK(false, "the error is not told: %d, %d; %s", k.journal_error, k.journal_os_error, story());
+    }
+    if (r == KA_OK && (journal_has(&k, OLD_KEYS + NEW_KEYS, journal_keys) & told) != told) CHECK(false, "a key is not there; %s", story());
+    ka_keyring_free(&k);
+    fault_exempt = true;
+    r = journal_open(&k, 0, false, &report);
+    if (salvage && r == KA_EDAMAGED) {      /* it failed before it changed anything */
+        ka_keyring_free(&k);
+        if (file_get(JOURNAL ".damaged", &(unsigned char){ 0 }, 1) && atomic_load(&fault_failed) < 2) CHECK(false, "the other name is left behind; %s", story());
+        (void)remove(JOURNAL ".damaged");
+        r = journal_open(&k, 0, true, &report);
+    }
+    if (r < 0 || (journal_has(&k, OLD_KEYS + NEW_KEYS, journal_keys) & told) != told) CHECK(false, "%s, keys %x of %x; %s", ka_error_text(r), journal_has(&k, OLD_KEYS + NEW_KEYS, journal_keys), told, story());
+    ka_keyring_free(&k);
+    journal_remove();
+    fault_exempt = false;
+}
+
+static void faults_journal(void) { faults_journal_open(false, 7); }
+
+static void salvage_before(void)
+{
+    journal_before();
+    journal_bytes[KA__FRAME_HEAD + FRAME + 20] ^= 1;
+}
+
+static void faults_salvage(void) { faults_journal_open(true, 5); }
+
 /* -- a server and its visitors, who send their requests in pieces and never wait for one another -- */
 
 typedef struct { wire w; const char *text; int want, got; size_t sent; bool leaves, at_once, open, ended; } visitor;
@@ -3124,7 +3210,7 @@ static void keeper_answer(keeper *k, const ka_event *ev)
     int status = ka_auth_answer(&k->keys, ev, text, &n), r = KA_OK;
     bool late = ka_is(ev->target, "/late");      /* answered after the next one */
     if (ka_is(ev->target, "/big")) r = ka_reply(k->s, ev, 200, NULL, big, sizeof big);
-    else if (!late) r = ka_reply(k->s, ev, status, status == 405 ? "Allow: POST\r\n" : NULL, text, n);
+    else if (!late && status) r = ka_reply(k->s, ev, status, status == 405 ? "Allow: POST\r\n" : NULL, text, n);
     if (r == KA_OK && k->held) r = ka_reply(k->s, &k->late, 200, NULL, "late", 4);
     k->held = late;
     if (late) k->late = *ev;
@@ -3159,7 +3245,7 @@ static bool keeper_turn(keeper *k, visitor *visitors, int n, int64_t until)
     return true;
 }
 
-static void faults_serve(int workers, bool interrupt)
+static void faults_serve(int workers, bool interrupt, bool journal)
 {
     static visitor visitors[2 * COUNT(visits)];
     keeper k = { .port = 0 };
@@ -3174,14 +3260,17 @@ static void faults_serve(int workers, bool interrupt)
         v->leaves = visits[i % (int)COUNT(visits)].leaves;
         v->at_once = visits[i % (int)COUNT(visits)].at_once;
     }
+    if (r == KA_OK && journal) r = ka_journal_open(&k.keys, JOURNAL, false, &(ka_journal_report){ 0 });
+    ALLOWED(r, "ka_keyring_init, ka_journal_open", KA_ENOMEM, KA_EOS, KA_EPERM, KA_ELIMIT, KA_EINUSE);
     if (r == KA_OK) r = ka_server_start(&k.s, workers);
-    ALLOWED(r, "ka_server_start", KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_EPERM);
+    ALLOWED(r, "ka_server_start", KA_EINUSE, KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_EPERM);
     if (r < 0 && k.s) CHECK(false, "a server that did not start; %s", story());
+    if (r == KA_OK && journal) ka_journal_group(&k.keys, k.s);
     if (r == KA_OK && interrupt) {
         int caught = ka_stop_on_interrupt(k.s);
         ALLOWED(caught, "ka_stop_on_interrupt", KA_EOS);
 #if !defined(_WIN32)
-        if (caught == KA_OK) raise(SIGTERM);
+        if (caught == KA_OK) (void)raise(SIGTERM);
         k.stopped = caught == KA_OK;
 #endif
         if (!k.stopped) keeper_stop(&k);
@@ -3196,9 +3285,10 @@ static void faults_serve(int workers, bool interrupt)
     fault_exempt = false;
 }
 
-static void faults_server(void) { faults_serve(1, false); }
-static void faults_workers(void) { faults_serve(3, false); }
-static void faults_interrupt(void) { faults_serve(1, true); }
+static void faults_server(void) { faults_serve(1, false, false); }
+static void faults_grouped(void) { faults_serve(1, false, true); }
+static void faults_workers(void) { faults_serve(3, false, false); }
+static void faults_interrupt(void) { faults_serve(1, true, false); }
 
 /* A server that has stopped without a parent's ka_wait. */
 static void faults_abandon(void)
@@ -3333,6 +3423,9 @@ static const struct { const char *name; void (*run)(void), (*before)(void), (*af
     { "small things", faults_small, NULL, NULL, INT_MAX, INT_MAX },
     { "keyring", faults_keyring, NULL, NULL, INT_MAX, INT_MAX },
     { "server", faults_server, NULL, NULL, INT_MAX, INT_MAX },
+    { "journal", faults_journal, journal_before, journal_remove, INT_MAX, INT_MAX },
+    { "salvage", faults_salvage, salvage_before, journal_remove, INT_MAX, INT_MAX },
+    { "server, journal", faults_grouped, NULL, journal_remove, 4, 40 },
     { "three workers", faults_workers, NULL, NULL, INT_MAX, INT_MAX },
     { "interrupt", faults_interrupt, NULL, NULL, INT_MAX, INT_MAX },
     { "abandoned", faults_abandon, NULL, NULL, INT_MAX, INT_MAX },
