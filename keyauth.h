@@ -401,7 +401,7 @@ KADEF int ka_journal_open(ka_keyring *k, const char *path, bool salvage, ka_jour
 
 /* Group commit: one sync for all keys of a batch. ka_auth_answer then holds back the answer that gives a key, and
    ka_wait gives it when the key is on disk. The keyring must live as long as ka_wait is called.
-     returns    KA_OK, or KA_EINVAL: no journal is open */
+     returns    KA_OK, or KA_EINVAL: no journal is open, or no server */
 KADEF int ka_journal_group(ka_keyring *k, ka_server *s);
 
 /* Make a fresh key for an ID and keep its digest; the key itself is in key only: wipe it after use.
@@ -4387,7 +4387,7 @@ static void ka__journal_settle(void *keyring)
 
 int ka_journal_group(ka_keyring *k, ka_server *s)
 {
-    if (!k->journal) return KA_EINVAL;
+    if (!k->journal || !s) return KA_EINVAL;
     k->journal->server = s;
     ka_at_batch_end(s, ka__journal_settle, k);
     return KA_OK;

@@ -1147,9 +1147,9 @@ static void file_put(const char *path, const void *bytes, size_t n)
 
 static void journal_remove(void)
 {
-    remove(JOURNAL);
-    remove(JOURNAL ".new");
-    remove(JOURNAL ".damaged");
+    (void)remove(JOURNAL);
+    (void)remove(JOURNAL ".new");
+    (void)remove(JOURNAL ".damaged");
 }
 
 static int journal_open(ka_keyring *k, int64_t ttl_s, bool salvage, ka_journal_report *report)
@@ -2965,6 +2965,68 @@ static void test_journal_killed(void)
     journal_remove();
 }
 
+#ifdef _WIN32
+static void test_journal_full(void) { skip("journal full", "Windows has no limit for a process's files"); }
+#else
+/* Ask until there is no room; how many keys were told. */
+static int ask_until_full(int port, char (*keys)[KA_KEY_TEXT + 1], int most)
+{
+    int n = 0;
+    const char *said = "";
+    while (n < most && strncmp(said = post(port, "ask_key=me"), "200 ", 4) == 0) snprintf(keys[n++], sizeof keys[0], "%s", said + 4);
+    CHECK(n > 0 && n < most && strcmp(said, "503 server_full") == 0, "%d keys, then %s", n, said);
+    return n;
+}
+
+static int logins(int port, char (*keys)[KA_KEY_TEXT + 1], int n)
+{
+    char login[128];
+    int good = 0;
+    for (int i = 0; i < n; i++) {
+        snprintf(login, sizeof login, "login=%.88s", keys[i]);
+        good += strcmp(post(port, login), "200 me") == 0;
+    }
+    return good;
+}
+
+/* No room: asks are refused, logins go on, nothing that was told is lost; and when there is room again, on it goes.
+   KA_TEST_FULL names a folder on a file system of 64 KiB; without it the server has a limit for its files' size. */
+static void test_journal_full(void)
+{
+    static char keys[2000][KA_KEY_TEXT + 1];
+    const char *folder = getenv("KA_TEST_FULL");
+    char file[256], ballast[300], port_text[8];
+    process server;
+    struct rlimit all, some;
+    snprintf(file, sizeof file, "%s%s", folder ? folder : "", folder ? "/journal" : JOURNAL);
+    snprintf(ballast, sizeof ballast, "%s.ballast", file);
+    (void)remove(file);
+    if (folder) file_put(ballast, keys, 16384);
+    getrlimit(RLIMIT_FSIZE, &all);
+    some = all;
+    some.rlim_cur = 20000;
+    if (!folder) setrlimit(RLIMIT_FSIZE, &some);
+    int port = server_start(&server, port_text, "--journal", file), n = 0;
+    setrlimit(RLIMIT_FSIZE, &all);
+    if (!port) return;
+    n = ask_until_full(port, keys, COUNT(keys));
+    CHECK(logins(port, keys, n) == n, "logins go on");
+    CHECK(strcmp(post(port, "ask_key=me"), "503 server_full") == 0, "it stays full");
+    await_output(&server, "err", "cannot write");
+    (void)remove(ballast);
+    if (folder) {
+        for (int i = 0; i < 2; i++) CHECK(strncmp(post(port, "ask_key=me"), "200 ", 4) == 0, "there is room again");
+        await_output(&server, "err", "is written again");
+    }
+    process_end(&server);
+    if (!(port = server_start(&server, port_text, "--journal", file))) return;
+    CHECK(logins(port, keys, n) == n && strncmp(post(port, "ask_key=me"), "200 ", 4) == 0, "after a restart, all are there");
+    CHECK(strcmp(output(&server, "err"), "") == 0, "and nothing had to be cut off: %s", output(&server, "err"));
+    process_end(&server);
+    (void)remove(file);
+}
+#endif
+
 /* ---- faults: scenarios in which every call fails once. Each ends, with what is documented, and leaves nothing behind ---- */
 
 /* What the walk is at: printed where a check fails, or the scenario never ends. */
@@ -3518,6 +3580,7 @@ int main(int argc, char **argv)
         { "command lines", test_command_lines }, { "server options", test_server_options }, { "closed stderr", test_closed_stderr }, { "interrupt", test_interrupt },
         { "backlog", test_interrupt_backlog },
         { "descriptor limit", test_descriptor_limit }, { "descriptors", test_descriptors }, { "journal killed", test_journal_killed },
+        { "journal full", test_journal_full },
         { "faults", test_faults },
     };
     FILE *program = fopen(PROGRAM("server"), "rb"), *output_file = fopen(".test-writable", "wb");
