@@ -2,6 +2,7 @@
 # ./build.sh          build server and client
 # ./build.sh run      and show the handshake
 # ./build.sh test     and run the tests
+# ./build.sh coverage and say which lines of keyauth.h they don't run (gcc, gcov)
 # ./build.sh win      build server.exe, client.exe and test.exe with MinGW
 # ./build.sh bench    measure it beside other servers (bench/README.md)
 # ./build.sh dist     keyauth.tar.gz: a folder of the server and one of the client
@@ -34,6 +35,9 @@ test)
     need server client test
     build server client test examples/quickstart
     ./test ;;
+coverage)
+    need server client test
+    exec .ci/coverage ;;
 win)
     for f in server client test; do
         [ ! -f $f.c ] || ${MINGW:-x86_64-w64-mingw32-gcc} $warn -O2 -static -o $f.exe $f.c -lws2_32 -lbcrypt -liphlpapi
@@ -57,6 +61,6 @@ clean)
     rm -f server client test server.exe client.exe test.exe keyauth.tar.gz examples/quickstart
     rm -f bench/bench bench/floor bench/microhttpd bench/http ;;
 *)
-    sed -n '2,9s/^# //p' "$0" >&2
+    sed -n '2,10s/^# //p' "$0" >&2
     exit 2 ;;
 esac
