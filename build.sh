@@ -2,6 +2,7 @@
 # ./build.sh          build server and client
 # ./build.sh run      and show the handshake
 # ./build.sh test     and run the tests
+# ./build.sh coverage and say which lines of keyauth.h they don't run (gcc, gcov)
 # ./build.sh win      build server.exe, client.exe and test.exe with MinGW
 # ./build.sh bench    measure it beside other servers (bench/README.md)
 # ./build.sh hostile  what bad clients do to it, and whether a good one is served meanwhile (bench/README.md)
@@ -39,6 +40,9 @@ test)
     need server client test
     build server client test examples/quickstart
     ./test ;;
+coverage)
+    need server client test
+    exec .ci/coverage ;;
 win)
     for f in server client test; do
         [ ! -f $f.c ] || ${MINGW:-x86_64-w64-mingw32-gcc} $warn -O2 -fstack-protector-strong -static -o $f.exe $f.c -lws2_32 -lbcrypt -liphlpapi

@@ -3493,7 +3493,7 @@ static const struct { const char *name; void (*run)(void), (*before)(void), (*af
     { "abandoned", faults_abandon, NULL, NULL, INT_MAX, INT_MAX },
     { "client", faults_client, responder_start, responder_stop, INT_MAX, INT_MAX },
 #if !defined(_WIN32)
-    { "kill", faults_kill, NULL, NULL, 2, 8 },
+    { "kill", faults_kill, NULL, NULL, 2, 4 },
 #endif
 };
 
