@@ -55,7 +55,7 @@ dist)
     echo keyauth.tar.gz ;;
 clean)
     rm -f server client test server.exe client.exe test.exe keyauth.tar.gz examples/quickstart
-    rm -f bench/bench bench/floor bench/microhttpd bench/http ;;
+    rm -f bench/bench bench/floor bench/microhttpd bench/http bench/sqlite ;;
 *)
     sed -n '2,9s/^# //p' "$0" >&2
     exit 2 ;;
