@@ -2,7 +2,7 @@
      cc -O2 -pthread -o bench/sqlite bench/sqlite.c -lsqlite3 && bench/sqlite PORT FILE --batched|--single
    HTTP, the form, the random bytes and base64 are keyauth.h's own, some of them by private functions, so that only the
    storage differs. --batched: one transaction for the asks of a batch, which are answered after its commit, as
-   ka_journal_group has it. --single: a transaction for each. */
+   ka_journal_group has it. --single: a transaction for each, and its answer at once. */
 
 #define KEYAUTH_IMPLEMENTATION
 #include "../keyauth.h"
@@ -74,7 +74,9 @@ static int ask(const ka_event *ev, ka_str value)
         return KA_OK;
     }
     if (!single && held_n == 0) run(rollback);
-    return kept ? ka_reply(server, ev, 200, NULL, key, sizeof key) : refuse(ev, 503, "server_full");
+    int r = kept ? ka_reply(server, ev, 200, NULL, key, sizeof key) : refuse(ev, 503, "server_full");
+    if (single) ka__publish_down(server->workers[0]);     /* now: the rest of the batch takes a sync each */
+    return r;
 }
 
 static int login(const ka_event *ev, ka_str value)
