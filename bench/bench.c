@@ -490,7 +490,7 @@ static void make_disk(void)
     struct statfs at;
     if (!mkdtemp(disk) || statfs(disk, &at) != 0) die("cannot make a folder in bench: %s", strerror(errno));
     if (at.f_type == TMPFS_MAGIC || at.f_type == RAMFS_MAGIC) die("this folder is in memory: the journal's scenarios need one that is on a disk");
-    snprintf(file_system, sizeof file_system, "%s", first_line(text("findmnt -rno FSTYPE,SOURCE -T %s", disk)));
+    snprintf(file_system, sizeof file_system, "%s", first_line(text("findmnt -rno FSTYPE,SOURCE -T %s | sed 's/ / on /'", disk)));
 }
 
 /* Remove what the last one left, and have the disk done with it, so that nobody waits for another's bytes. */
