@@ -75,7 +75,7 @@ dist)
     echo keyauth.tar.gz ;;
 clean)
     rm -f server client test server.exe client.exe test.exe keyauth.tar.gz examples/quickstart
-    rm -f bench/bench bench/hostile bench/floor bench/microhttpd bench/http
+    rm -f bench/bench bench/hostile bench/floor bench/microhttpd bench/http bench/sqlite
     rm -f fuzz/fuzz fuzz/replay ;;
 *)
     sed -n '2,10s/^# //p' "$0" >&2

@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <math.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -25,6 +26,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -33,7 +35,7 @@
 #define IP "127.0.0.2"
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
-enum { MAX_ROUNDS = 100, MAX_WINDOWS = 2000, MAX_CHILDREN = 8, MAX_ARGS = 16, STARTS = 50, COMPILES = 5 };
+enum { MAX_ROUNDS = 100, MAX_WINDOWS = 2000, MAX_CHILDREN = 8, MAX_ARGS = 20, STARTS = 50, COMPILES = 5 };
 enum { IDLE = 15000, MIX_KEYS = 1000000, GROWTH_KEYS = 10000000, GROWTH_MOST = 10100000 };
 enum { MIX_TURNS = 3 };       /* a round of the mix is three turns each: no server is started, and the mark is 3 % */
 
@@ -68,6 +70,23 @@ static const struct load { const char *name, *title, *shape; int connections; co
 };
 enum { KEEPALIVE_1, KEEPALIVE_64, KEEPALIVE_512, PIPELINED, PER_REQUEST, LOADS };
 
+/* The same asks, with the keys kept in different ways: all servers have keyauth's own HTTP. DISK is no server: one key's
+   bytes appended and synced again and again, which is what the disk allows at one connection. */
+enum { JOURNAL, BATCHED, SINGLE, MEMORY, DISK, STORES };
+static struct { const char *name, *peer, *args[10]; bool present; } stores[STORES] = {
+    { "keyauth --journal", "keyauth", { "./server", "--port", "@port", "--max-keys", "50000000", "--journal", "@file" }, false },
+    { "SQLite, batched", "sqlite", { "bench/sqlite", "@port", "@file", "--batched" }, false },
+    { "SQLite, single", "sqlite", { "bench/sqlite", "@port", "@file", "--single" }, false },
+    { "keyauth, no file", "keyauth", { "./server", "--port", "@port", "--max-keys", "50000000" }, false },
+    { "append + fdatasync", "keyauth", { "./server" }, false },
+};
+static const struct load kept_loads[] = {
+    { "journal-1", "1 connection", "ask", 1, "" },
+    { "journal-64", "64 connections", "ask", 64, "" },
+    { "journal-512", "512 connections", "ask", 512, "" },
+};
+enum { KEPT = COUNT(kept_loads), SYNC_BYTES = 142 /* a key of the load in the journal: 12 + 42 + 88 */, MAX_SYNCS = 1000000 };
+
 /* Two runs of keyauth, turn by turn: [0] is what [1] is compared with. */
 enum { MIX, GROWTH, IDLE_MANY, PAIRS };
 static struct {
@@ -82,12 +101,13 @@ static struct {
     { .name = "idle-15000", .title = "64 busy connections beside 15,000 idle ones", .label = { "64 busy alone", "beside 15,000 idle" } },
 };
 
-static sample results[LOADS][PEERS][MAX_ROUNDS];
+static sample results[LOADS][PEERS][MAX_ROUNDS], stored[KEPT][STORES][MAX_ROUNDS];
 static double start_ms[STARTS], compile_s[COMPILES], idle_bytes[MAX_ROUNDS], bytes_a_key = NAN, stripped_bytes = NAN;
 static bool   start_done;
 
 static struct { int rounds, seconds; const char *only, *peers, *out; } options = { .rounds = 9, .seconds = 1, .out = "bench/results" };
 static char   tmp[] = "/tmp/keyauth-bench-XXXXXX", machine[400];
+static char   disk[] = "bench/disk-XXXXXX", file_system[200];      /* here and not in /tmp, which may be in memory */
 static int    steps_done, steps;
 
 /* ---- small things ---- */
@@ -118,7 +138,7 @@ static void clean_up(void)
     if (strstr(tmp, "XXXXXX")) return;                    /* not made yet */
     pid_t pid = fork();
     if (pid == 0) {
-        execlp("rm", "rm", "-rf", tmp, (char *)NULL);
+        execlp("rm", "rm", "-rf", tmp, disk, (char *)NULL);
         _exit(127);
     }
     if (pid > 0) waitpid(pid, NULL, 0);
@@ -364,16 +384,16 @@ static void nginx_conf(int port)
     if (fclose(f) != 0) die("cannot write into %s", tmp);
 }
 
-static pid_t start_peer(size_t peer, const struct load *l, int *port)
+static pid_t start_peer(const char *const *program, const struct load *l, int *port)
 {
     const char *args[MAX_ARGS] = { 0 };
     size_t n = 0;
     *port = free_port();
-    if (peer == NGINX) nginx_conf(*port);
-    for (const char *const *p = peers[peer].args; *p; p++) {
+    if (strcmp(*program, "nginx") == 0) nginx_conf(*port);
+    for (const char *const *p = program; *p; p++) {
         if (strcmp(*p, "@close") == 0 && strcmp(l->shape, "close") != 0) continue;
         args[n++] = strcmp(*p, "@port") == 0 ? text("%d", *port) : strcmp(*p, "@bytes") == 0 ? l->bytes :
-                    strcmp(*p, "@tmp") == 0 ? tmp : **p == '@' ? *p + 1 : *p;
+                    strcmp(*p, "@tmp") == 0 ? tmp : strcmp(*p, "@file") == 0 ? text("%s/keys", disk) : **p == '@' ? *p + 1 : *p;
     }
     return start_server(args, *port);
 }
@@ -382,8 +402,8 @@ static pid_t start_peer(size_t peer, const struct load *l, int *port)
    of server's group. Returns the requests that were answered; 0 if any failed. */
 static double load(sample *s, pid_t server, int port, int connections, int seconds, const char *shape, const char *file, int keys)
 {
-    const char *args[MAX_ARGS] = { "wrk", "-t1", text("-c%d", connections), text("-d%ds", seconds), "-s", "bench/load.lua",
-        text("http://" IP ":%d/", port), "--", shape, file, text("%d", keys) };
+    const char *args[MAX_ARGS] = { "wrk", "-t1", text("-c%d", connections), text("-d%ds", seconds), "--timeout", "8s", "-s",
+        "bench/load.lua", text("http://" IP ":%d/", port), "--", shape, file, text("%d", keys) };
     char said[8192] = "";
     size_t n = 0;
     bool filled = false;
@@ -433,7 +453,7 @@ static void run_peer(const struct load *l, size_t peer, int round)
     /* libmicrohttpd 0.9.75 takes 128 events at a time and waits for more as long as it gets 128, before it handles any: it
        hangs when a multiple of 128 connections is all there is. One more connection wakes it. */
     if (peer == MICROHTTPD && connections % 128 == 0) connections++;
-    pid_t pid = start_peer(peer, l, &port);
+    pid_t pid = start_peer(peers[peer].args, l, &port);
     if (!pid) {
         fprintf(stderr, "bench: %s does not start: it is left out from here on\n", peers[peer].name);
         peers[peer].present = false;
@@ -455,6 +475,85 @@ static void run_load(const struct load *l)
             if (peer == KEYAUTH && peers[first].present) run_peer(l, first, round);
             if (peer == KEYAUTH) peer = KEYAUTH + FLOOR - first;
             if (peers[peer].present) run_peer(l, peer, round);
+        }
+}
+
+/* ---- the scenarios of the journal ---- */
+
+static void run_shell(const char *command)
+{
+    if (system(command) != 0) die("failed: %s", command);
+}
+
+static void make_disk(void)
+{
+    struct statfs at;
+    if (!mkdtemp(disk) || statfs(disk, &at) != 0) die("cannot make a folder in bench: %s", strerror(errno));
+    if (at.f_type == TMPFS_MAGIC || at.f_type == RAMFS_MAGIC) die("this folder is in memory: the journal's scenarios need one that is on a disk");
+    snprintf(file_system, sizeof file_system, "%s", first_line(text("findmnt -rno FSTYPE,SOURCE -T %s | sed 's/ / on /'", disk)));
+}
+
+/* Remove what the last one left, and have the disk done with it, so that nobody waits for another's bytes. */
+static void clear_disk(void)
+{
+    run_shell(text("rm -rf %s/keys*", disk));
+    int fd = open(disk, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || syncfs(fd) != 0) die("cannot sync %s: %s", disk, strerror(errno));
+    close(fd);
+}
+
+static double own_cpu_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void run_disk(sample *s)
+{
+    static double took_us[MAX_SYNCS];
+    static const char key[SYNC_BYTES];
+    size_t n = 0;
+    int fd = open(text("%s/keys", disk), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    double begin = now_s(), cpu = own_cpu_s(), at = begin, last = begin;
+    for (; at < begin + options.seconds && n < MAX_SYNCS && !interrupted; last = at) {
+        if (write(fd, key, sizeof key) != (ssize_t)sizeof key || fdatasync(fd) != 0) die("cannot write into %s: %s", disk, strerror(errno));
+        at = now_s();
+        took_us[n++] = (at - last) * 1e6;
+    }
+    close(fd);
+    if (interrupted) die("interrupted");
+    s->v[RATE] = (double)n / (at - begin);
+    s->v[CPU] = (own_cpu_s() - cpu) * 1e6 / (double)n;
+    qsort(took_us, n, sizeof *took_us, by_value);
+    s->v[P50] = took_us[n / 2];
+    s->v[P99] = took_us[n * 99 / 100];
+    s->v[P999] = took_us[n * 999 / 1000];
+    s->v[ERRORS] = 0;
+}
+
+/* Not warmed: the asks of a warming that were still to be synced at its end would be charged to what is measured. */
+static void run_store(size_t l, size_t store, int round)
+{
+    sample *s = &stored[l][store][round];
+    int port;
+    clear_disk();
+    if (store == DISK) run_disk(s);
+    else {
+        pid_t pid = start_peer(stores[store].args, &kept_loads[l], &port);
+        if (!pid) die("%s does not start", stores[store].args[0]);
+        load(s, pid, port, kept_loads[l].connections, options.seconds, kept_loads[l].shape, "", 0);
+        stop(pid);
+    }
+    step(kept_loads[l].name, text("round %d/%d", round + 1, options.rounds), stores[store].name, s);
+}
+
+static void run_kept(size_t l)
+{
+    for (int round = 0; round < options.rounds; round++)
+        for (int i = 0; i < STORES; i++) {
+            size_t store = (size_t)((round + i) % STORES);
+            if (stores[store].present) run_store(l, store, round);
         }
 }
 
@@ -617,11 +716,6 @@ static double time_start(void)
     stop(pid);
     if (strncmp(line, "listening on ", 13) != 0) die("./server said %s", line);
     return took * 1e3;
-}
-
-static void run_shell(const char *command)
-{
-    if (system(command) != 0) die("failed: %s", command);
 }
 
 static void run_start(void)
@@ -822,11 +916,43 @@ static void json_pairs(FILE *f)
     fputs("\n  },\n", f);
 }
 
+static void json_head(FILE *f, const char *date)
+{
+    fprintf(f, "{\n  \"machine\": \"%s\",\n  \"date\": \"%s\",\n  \"options\": {\"rounds\": %d, \"seconds\": %d},\n", machine, date,
+            options.rounds, options.seconds);
+}
+
+static void write_kept_json(const char *date)
+{
+    FILE *f = create("journal.json");
+    json_head(f, date);
+    fprintf(f, "  \"versions\": {\"keyauth\": \"%s\"", first_line("./server --version"));
+    if (stores[BATCHED].present) fprintf(f, ", \"sqlite\": \"%s\"", first_line("bench/sqlite --version"));
+    fprintf(f, "},\n  \"file_system\": \"%s\",\n  \"loads\": {", file_system);
+    const char *comma = "";
+    for (size_t l = 0; l < KEPT; l++) {
+        if (!listed(options.only, kept_loads[l].name)) continue;
+        fprintf(f, "%s\n    \"%s\": {", comma, kept_loads[l].name);
+        comma = "";
+        for (size_t k = 0; k < STORES; k++) {
+            if (!stores[k].present) continue;
+            fprintf(f, "%s\n      \"%s\": {\"requests_per_s_over_journal\": %s, ", comma, stores[k].name,
+                    json(ratio(stored[l][k], stored[l][JOURNAL], (size_t)options.rounds, RATE)));
+            json_samples(f, stored[l][k], (size_t)options.rounds);
+            fputs("}", f);
+            comma = ",";
+        }
+        fputs("\n    }", f);
+    }
+    fputs("\n  }\n}\n", f);
+    finish(f, "journal.json");
+}
+
 static void write_json(const char *date)
 {
     FILE *f = create("results.json");
-    fprintf(f, "{\n  \"machine\": \"%s\",\n  \"date\": \"%s\",\n  \"options\": {\"rounds\": %d, \"seconds\": %d},\n  \"versions\": {", machine, date,
-            options.rounds, options.seconds);
+    json_head(f, date);
+    fputs("  \"versions\": {", f);
     const char *comma = "";
     for (size_t p = 0; p < PEERS; p++)
         if (peers[p].present && peers[p].version) {
@@ -917,6 +1043,40 @@ static void write_tables(FILE *f, const char *date)
     }
 }
 
+static void kept_cell(FILE *f, size_t l, size_t k, int which)
+{
+    const sample *s = stored[l][k];
+    size_t n = (size_t)options.rounds;
+    if (errors(s, n) > 0) fprintf(f, " failed: %.0f errors |", errors(s, n));
+    else if (which == P50) fprintf(f, " %s / %s / %s |", number(figure(s, n, P50)), number(figure(s, n, P99)), number(figure(s, n, P999)));
+    else if (which == CPU || k == JOURNAL) fprintf(f, " %s |", number(figure(s, n, which)));
+    else fprintf(f, " %s (%s) |", number(figure(s, n, which)), number(ratio(s, stored[l][JOURNAL], n, which)));
+}
+
+static void table_kept(FILE *f, const char *title, int which)
+{
+    fprintf(f, "\n| %s |", title);
+    for (size_t k = 0; k < STORES; k++) if (stores[k].present) fprintf(f, k == JOURNAL ? " **%s** |" : " %s |", stores[k].name);
+    fputs("\n|---|", f);
+    for (size_t k = 0; k < STORES; k++) if (stores[k].present) fputs("---:|", f);
+    fputs("\n", f);
+    for (size_t l = 0; l < KEPT; l++) {
+        if (!listed(options.only, kept_loads[l].name)) continue;
+        fprintf(f, "| %s |", kept_loads[l].title);
+        for (size_t k = 0; k < STORES; k++) if (stores[k].present) kept_cell(f, l, k, which);
+        fputs("\n", f);
+    }
+}
+
+static void write_kept_tables(FILE *f, const char *date)
+{
+    fprintf(f, "%s. %s. %s. Medians of %d rounds of %d s; in brackets the ratio to keyauth's journal, the median of the rounds' own ratios.\n",
+            machine, file_system, date, options.rounds, options.seconds);
+    table_kept(f, "asks/s", RATE);
+    table_kept(f, "CPU µs an ask", CPU);
+    table_kept(f, "p50 / p99 / p99.9 µs", P50);
+}
+
 /* ---- results: charts ---- */
 
 static const char ink[] = "#1f2328", faint[] = "#59636e", ours[] = "#0969da", others[] = "#b6bec7";
@@ -988,6 +1148,16 @@ static void chart_load(size_t l)
                load_heads, bars, n, 0);
 }
 
+static void chart_kept(size_t l)
+{
+    bar bars[STORES];
+    size_t n = 0;
+    for (size_t k = 0; k < STORES; k++)
+        if (stores[k].present) bars[n++] = bar_of(stores[k].name, stored[l][k], (size_t)options.rounds, k == JOURNAL);
+    chart_bars(kept_loads[l].name, text("Keys on disk: %s", kept_loads[l].title),
+               text("asks/s (longer is better); %s; medians of %d rounds of %d s", file_system, options.rounds, options.seconds), load_heads, bars, n, 0);
+}
+
 static void chart_pair(size_t p)
 {
     bar bars[2];
@@ -1052,16 +1222,36 @@ static void write_charts(void)
 
 /* ---- the whole ---- */
 
+static bool any_kept(void)
+{
+    bool any = false;
+    for (size_t l = 0; l < KEPT; l++) any |= listed(options.only, kept_loads[l].name);
+    return any;
+}
+
+/* Is there a scenario of those whose figures are in results.json? */
+static bool any_result(void)
+{
+    bool any = listed(options.only, "start");
+    for (size_t l = 0; l < LOADS; l++) any |= listed(options.only, loads[l].name);
+    for (size_t p = 0; p < PAIRS; p++) any |= listed(options.only, pairs[p].name);
+    return any;
+}
+
+static bool find_program(const char *peer, const char *program, const char *without)
+{
+    if (!listed(options.peers, peer)) return false;
+    bool there = system(text("command -v %s >/dev/null", program)) == 0;
+    if (!there) fprintf(stderr, "bench: %s is left out: there is no %s; %s\n", peer, program, without);
+    return there;
+}
+
 static void find_peers(void)
 {
-    for (size_t p = 0; p < PEERS; p++) {
-        const char *program = peers[p].args[0];
-        char command[128];
-        snprintf(command, sizeof command, "command -v %s >/dev/null", program);
-        peers[p].present = listed(options.peers, peers[p].name) && system(command) == 0;
-        if (!peers[p].present && listed(options.peers, peers[p].name))
-            fprintf(stderr, "bench: %s is left out: there is no %s; %s\n", peers[p].name, program, peers[p].without);
-    }
+    for (size_t p = 0; p < PEERS; p++) peers[p].present = find_program(peers[p].name, peers[p].args[0], peers[p].without);
+    stores[JOURNAL].present = stores[MEMORY].present = stores[DISK].present = peers[KEYAUTH].present;
+    stores[BATCHED].present = stores[SINGLE].present =
+        any_kept() && find_program("sqlite", "bench/sqlite", "Debian's package libsqlite3-dev brings it; then bench/build.sh");
     if (system("command -v wrk >/dev/null") != 0) die("there is no wrk; Debian's package wrk brings it");
     if (!peers[KEYAUTH].present) die("keyauth is what this compares with: ./server must be there, and in --peers");
 }
@@ -1082,6 +1272,8 @@ static bool known(const char *list, bool of_peers)
         const char *name = text("%.*s", (int)strcspn(p, ","), p);
         bool found = !of_peers && strcmp(name, "start") == 0;
         for (size_t i = 0; i < PEERS && of_peers; i++) found |= strcmp(name, peers[i].name) == 0;
+        for (size_t i = 0; i < STORES && of_peers; i++) found |= strcmp(name, stores[i].peer) == 0;
+        for (size_t i = 0; i < KEPT && !of_peers; i++) found |= strcmp(name, kept_loads[i].name) == 0;
         for (size_t i = 0; i < LOADS && !of_peers; i++) found |= strcmp(name, loads[i].name) == 0;
         for (size_t i = 0; i < PAIRS && !of_peers; i++) found |= strcmp(name, pairs[i].name) == 0;
         if (!found) return fprintf(stderr, "bench: %s: no such %s\n", name, of_peers ? "peer" : "scenario"), false;
@@ -1117,15 +1309,42 @@ static void prepare(void)
         setrlimit(RLIMIT_NOFILE, &files);
     }
     for (size_t i = 0; i < sizeof results / sizeof(double); i++) ((double *)results)[i] = NAN;
+    for (size_t i = 0; i < sizeof stored / sizeof(double); i++) ((double *)stored)[i] = NAN;
     for (size_t i = 0; i < MAX_ROUNDS; i++) idle_bytes[i] = NAN;
     if (!mkdtemp(tmp)) die("cannot make a folder in /tmp: %s", strerror(errno));
     find_peers();
     run_shell(text("mkdir -p '%s'", options.out));
     name_machine();
+    if (any_kept()) make_disk();
+    for (size_t l = 0; l < KEPT; l++)
+        for (size_t k = 0; k < STORES; k++) steps += listed(options.only, kept_loads[l].name) && stores[k].present ? options.rounds : 0;
     for (size_t l = 0; l < LOADS; l++)
         for (size_t p = 0; p < PEERS; p++) steps += listed(options.only, loads[l].name) && peers[p].present ? options.rounds : 0;
     steps += listed(options.only, "start");
     for (size_t p = 0; p < PAIRS; p++) if (listed(options.only, pairs[p].name)) steps += p == GROWTH ? 1 : 2 * options.rounds * (p == MIX ? MIX_TURNS : 1);
+}
+
+static void write_results(const char *date)
+{
+    judge_loads();
+    judge_pairs();
+    write_json(date);
+    FILE *f = create("table.md");
+    write_tables(f, date);
+    finish(f, "table.md");
+    write_charts();
+    write_tables(stdout, date);
+}
+
+/* Files of their own, so that a run of these leaves the others' figures as they are. */
+static void write_kept(const char *date)
+{
+    write_kept_json(date);
+    FILE *f = create("journal.md");
+    write_kept_tables(f, date);
+    finish(f, "journal.md");
+    for (size_t l = 0; l < KEPT; l++) if (listed(options.only, kept_loads[l].name)) chart_kept(l);
+    write_kept_tables(stdout, date);
 }
 
 int main(int argc, char **argv)
@@ -1146,14 +1365,9 @@ int main(int argc, char **argv)
         run[p]();
         pairs[p].done = true;
     }
-    judge_loads();
-    judge_pairs();
-    write_json(date);
-    FILE *f = create("table.md");
-    write_tables(f, date);
-    finish(f, "table.md");
-    write_charts();
-    write_tables(stdout, date);
+    for (size_t l = 0; l < KEPT; l++) if (listed(options.only, kept_loads[l].name)) run_kept(l);
+    if (any_result()) write_results(date);
+    if (any_kept()) write_kept(date);
     clean_up();
     return 0;
 }

@@ -5,6 +5,7 @@ cd "$(dirname "$0")"
 warn="-std=c11 -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow"
 for f in bench floor; do ${CC:-cc} $warn -O2 -o $f $f.c -lm; done
 # A peer that cannot be built is not there; the bench says so.
-rm -f microhttpd http
+rm -f microhttpd http sqlite
 ${CC:-cc} $warn -O2 -o microhttpd microhttpd.c -lmicrohttpd 2>/dev/null || rm -f microhttpd
+${CC:-cc} $warn -O2 -pthread -o sqlite sqlite.c -lsqlite3 2>/dev/null || rm -f sqlite
 ! command -v go >/dev/null || GO111MODULE=off go build -o http http.go || rm -f http
