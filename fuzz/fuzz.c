@@ -171,6 +171,7 @@ typedef struct {
     bool     accepted, fin, reset, reset_told, ended, closed;      /* ended: the server sends no more; closed: nor listens */
     bool     lost;                        /* closed with bytes unread: the answer may be lost */
     bool     cut_off;                     /* closed while it might still send: so it may, if it was refused */
+    int64_t  refused_ms, closed_ms;
     bool     slow;                        /* its window was ever limited */
     /* what target_server expects of it */
     uint64_t conn;
@@ -224,6 +225,7 @@ static int sim_close(int fd)
         s->peer->closed = true;
         s->peer->lost = s->peer->received < s->peer->to_server.n;
         s->peer->cut_off = !s->peer->fin;
+        s->peer->closed_ms = clock_ms;
     }
     s->kind = SIM_FREE;
     moved++;
@@ -1150,6 +1152,7 @@ static void event_check(const ka_event *ev)
     *a = (struct answer){ .bodiless = ev->flags & KA__BODILESS };
     int r = next_request(p, &h, body, &n, &end);
     if (ev->error) p->over = p->refused = a->closes = true;
+    if (ev->error) p->refused_ms = clock_ms;
     if (ev->error == 408) {
         CHECK(r == KA_EAGAIN && at.slept && p->at < p->received, "408, but %d", r);
     } else if (ev->error == 503) {
@@ -1294,7 +1297,7 @@ static void answers_check(const peer *p)
     CHECK(excused || n == 0, "an answer is cut after %d bytes", (int)n);
     CHECK(excused || seq == p->seq, "%d requests, %d answers", (int)p->seq, (int)seq);
     CHECK(excused || !p->lost, "closed with bytes unread");
-    CHECK(excused || !p->refused || !p->cut_off, "refused, and closed at once");
+    CHECK(excused || !p->refused || !p->cut_off || p->closed_ms - p->refused_ms >= KA_LINGER_MS, "refused, and closed at once");
 }
 
 static size_t connections(void)
