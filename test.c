@@ -470,8 +470,7 @@ static _Atomic(int) tables_leaked;
    2, and what the pollers need. */
 static int fault_thread(void *t)
 {
-    ka__thread *self = t;
-    self->run(self->arg);
+    (void)ka__thread_main(t);
     fault_exempt = true;
     bool own = syscall(SYS_kcmp, getpid(), syscall(SYS_gettid), 2, 0, 0) > 0;
     if (own && descriptors_open() > 6) atomic_fetch_add(&tables_leaked, 1);
@@ -1189,6 +1188,7 @@ static unsigned journal_has(const ka_keyring *k, int n, char keys[][KA_KEY_TEXT]
 static void test_journal(void)
 {
     static char keys[4][KA_KEY_TEXT];
+    static char long_path[KA__PATH];
     unsigned char bytes[1024], raw[KA_KEY_BYTES];
     ka_keyring k, other;
     ka_journal_report report;
@@ -1210,7 +1210,45 @@ static void test_journal(void)
     CHECK(ka_keyring_init(&other, 0, 0) == KA_OK && ka_journal_group(&other, NULL) == KA_EINVAL, "no journal, no group");
     CHECK(ka_journal_open(&other, ".test-no-folder/x", false, &report) == KA_EOS && report.os_error != 0, "no such folder");
     ka_keyring_free(&other);
+    memset(long_path, 'x', sizeof long_path - 1);
+    CHECK(ka_keyring_init(&other, 0, 0) == KA_OK && ka_journal_open(&other, long_path, false, &report) == KA_EINVAL, "a path that is too long");
+    ka_keyring_free(&other);
+#ifndef _WIN32
+    CHECK(ka_keyring_init(&other, 0, 0) == KA_OK && ka_journal_open(&other, "/dev/null", false, &report) == KA_EINVAL, "not a file");
+    ka_keyring_free(&other);
+    CHECK(symlink(JOURNAL, JOURNAL ".new") == 0 && ka_keyring_init(&other, 0, 0) == KA_OK && ka_journal_open(&other, JOURNAL ".new", false, &report) == KA_EOS && report.os_error == ELOOP, "a symbolic link");
+    ka_keyring_free(&other);
+#endif
     ka_keyring_free(&k);
+    journal_remove();
+}
+
+/* Frames whose sum is right, though no server would write them. */
+static void test_journal_odd_frames(void)
+{
+    static char keys[1][KA_KEY_TEXT];
+    static struct ka__frame f;
+    static const struct { int at; unsigned char is; int keys; const char *why; } odd[] = {
+        { 0, 2, 1, "a key that is there already" }, { 0, 0, 0, "no ID" }, { 0, 3, 0, "an ID longer than its frame" }, { 1, 255, 0, "an ID longer than any" },
+        { 10, 1, 2, "another key" }, { 9, 255, 2, "an end beyond all times" },
+    };
+    unsigned char bytes[1024], digest[32] = { 0 };
+    ka_keyring k;
+    ka_journal_report report;
+    size_t n = journal_make(1, keys, bytes, sizeof bytes);
+    for (size_t i = 0; i < COUNT(odd); i++) {
+        int64_t at = (int64_t)n;
+        file_put(JOURNAL, bytes, n);
+        if (ka_keyring_init(&k, 0, 0) < 0 || ka_journal_open(&k, JOURNAL, false, &report) < 0) abort();
+        ka__frame_begin(&f);
+        ka__frame_add(&f, 0, odd[i].at == 0 && odd[i].is == 2 ? bytes + KA__FRAME_HEAD * 2 + 10 : digest, str("xx"), KA__FOR_EVER);
+        f.bytes[KA__FRAME_HEAD + odd[i].at] = odd[i].is;
+        if (ka__frame_write(&f, k.journal->file, &at) < 0) abort();
+        ka_keyring_free(&k);
+        int r = journal_open(&k, 0, false, &report);
+        CHECK(r == KA_OK && journal_has(&k, 1, keys) == 1 && (odd[i].keys ? (int)k.count == odd[i].keys && !report.cut : report.cut == FRAME), "%s: %s, %d keys", odd[i].why, ka_error_text(r), (int)k.count);
+        ka_keyring_free(&k);
+    }
     journal_remove();
 }
 
@@ -3569,7 +3607,7 @@ int main(int argc, char **argv)
         { "requests", test_requests }, { "long heads", test_long_heads }, { "responses", test_responses }, { "chunked", test_chunked },
         { "mailbox", test_mailbox }, { "keyring", test_keyring }, { "keyring growth", test_keyring_growth },
         { "keyring out of memory", test_keyring_out_of_memory }, { "keyring fork", test_keyring_fork }, { "protocol", test_protocol },
-        { "journal", test_journal }, { "journal torn", test_journal_torn }, { "journal damaged", test_journal_damaged },
+        { "journal", test_journal }, { "journal odd frames", test_journal_odd_frames }, { "journal torn", test_journal_torn }, { "journal damaged", test_journal_damaged },
         { "journal strangers", test_journal_strangers }, { "journal ends", test_journal_ends }, { "journal rewrite", test_journal_rewrite },
         { "dialogues", test_dialogues }, { "answer form", test_answer_form }, { "statuses", test_statuses }, { "early", test_early }, { "expect", test_expect }, { "order", test_order },
         { "full mailbox", test_full_mailbox }, { "fairness", test_fairness }, { "time-outs", test_time_outs }, { "busy parent", test_busy_parent }, { "never reads", test_never_reads },
