@@ -4170,6 +4170,7 @@ struct ka__held { ka_event ev; char key[KA_KEY_TEXT]; };
 struct ka__journal {
     ka__file   file;
     int64_t    size;                 /* bytes that are synced */
+    int64_t    last;                 /* where their last frame begins, when it was opened */
     size_t     keys;                 /* in them */
     int64_t    epoch_s;              /* the keyring's first second, since 1970 */
     int64_t    retry_ms;
@@ -4419,6 +4420,7 @@ static int ka__journal_replay(ka_keyring *k, int64_t size, bool salvage, ka_jour
         if (f) {
             int r = ka__frame_keep(k, f, n, 0);
             if (r < 0) return r;
+            j->last = j->size;
             j->size += (int64_t)n;
             continue;
         }
@@ -4444,14 +4446,25 @@ static bool ka__journal_begun(struct ka__journal *j, int64_t size)
     return p != NULL;
 }
 
+/* Cut off a torn end. And write the last frame once more: if its sync failed in a process before this one, it can be
+   read and yet not be on disk, and the next sync would not put it there. */
+static int ka__journal_mend(struct ka__journal *j, bool torn)
+{
+    size_t n = (size_t)(j->size - j->last);
+    const unsigned char *f = ka__journal_view(j, j->last, n);
+    if (!f) return j->read_error ? j->read_error : KA_EDAMAGED;
+    int r = torn ? ka__file_cut(j->file, j->size) : KA_OK;
+    return r == KA_OK ? ka__file_write(j->file, f, n, j->last) : r;
+}
+
 /* Read the file and make it fit to be appended to. */
 static int ka__journal_recover(ka_keyring *k, bool salvage, ka_journal_report *report)
 {
     struct ka__journal *j = k->journal;
     int64_t size = ka__file_size(j->file);
     int r = size < 0 ? (int)size : ka__journal_replay(k, size, salvage, report);
-    if (r == KA_OK && j->size == 0 && size > 0 && !ka__journal_begun(j, size)) r = KA_ESYNTAX;
-    if (r == KA_OK && report->cut) r = ka__file_cut(j->file, j->size);
+    if (r == KA_OK && j->size == 0 && size > 0 && !ka__journal_begun(j, size)) r = j->read_error ? j->read_error : KA_ESYNTAX;
+    if (r == KA_OK && report->damaged == 0) r = ka__journal_mend(j, report->cut > 0);
     if (r == KA_OK && j->size == 0) {
         ka__frame_begin(&j->pending);
         r = ka__frame_write(&j->pending, j->file, &j->size);

@@ -1204,7 +1204,17 @@ static void test_journal(void)
     struct stat s;
     CHECK(stat(JOURNAL, &s) == 0 && (s.st_mode & 0777) == 0600, "for its owner alone");
 #endif
+#if !defined(_WIN32)
+    atomic_store(&fault_from, LONG_MAX);      /* nothing fails; the calls are counted */
+    atomic_store(&fault_most, INT_MAX);
+    atomic_store(&fault_counts[F_pwrite], 0);
+    atomic_store(&fault_armed, true);
+#endif
     CHECK(journal_open(&k, 0, false, &report) == KA_OK && journal_has(&k, 4, keys) == 15 && k.count == 4, "all are there again");
+#if !defined(_WIN32)
+    atomic_store(&fault_armed, false);
+    CHECK(atomic_load(&fault_counts[F_pwrite]) == 1, "the last frame was written once more: its sync may have failed");
+#endif
     CHECK(journal_open(&other, 0, false, &report) == KA_EINUSE, "it is opened once at a time");
     ka_keyring_free(&other);
     CHECK(ka_keyring_init(&other, 0, 0) == KA_OK && ka_journal_group(&other, NULL) == KA_EINVAL, "no journal, no group");
@@ -1320,6 +1330,13 @@ static void test_journal_damaged(void)
     CHECK(journal_open(&k, 0, true, &report) == KA_EOS, "a damaged file that was kept before is not overwritten");
     ka_keyring_free(&k);
     CHECK(file_get(JOURNAL, after, sizeof after) == n && memcmp(bytes, after, n) == 0, "and the file is as it was");
+    file_put(JOURNAL, bytes, n - 1);      /* torn as well */
+    CHECK(journal_open(&k, 0, true, &report) == KA_EOS && file_get(JOURNAL, after, sizeof after) == n - 1, "nor is its torn end cut off");
+    ka_keyring_free(&k);
+    remove(JOURNAL ".damaged");
+    CHECK(journal_open(&k, 0, true, &report) == KA_OK && report.damaged == FRAME && report.cut == FRAME - 1 && journal_has(&k, 4, keys) == 6, "salvaged, and cut");
+    CHECK(file_get(JOURNAL ".damaged", after, sizeof after) == n - 1 && memcmp(bytes, after, n - 1) == 0, "and kept with its torn end");
+    ka_keyring_free(&k);
     journal_remove();
 }
 

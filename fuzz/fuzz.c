@@ -25,9 +25,11 @@
 #include <strings.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <threads.h>
 #include <time.h>
 #include <unistd.h>
@@ -120,6 +122,13 @@ static void append(bytes *b, const void *p, size_t n)
     b->n += n;
 }
 
+static void resize(bytes *b, size_t n)
+{
+    static const char zeros[256] = { 0 };
+    while (b->n < n) append(b, zeros, n - b->n < sizeof zeros ? n - b->n : sizeof zeros);
+    b->n = n;
+}
+
 static void append_text(bytes *b, const char *text) { append(b, text, strlen(text)); }
 
 static void release(bytes *b)
@@ -181,14 +190,14 @@ typedef struct {
     struct answer *answers;
 } peer;
 
-enum { SIM_FREE, SIM_OTHER, SIM_EPOLL, SIM_LISTENER, SIM_CONN };
+enum { SIM_FREE, SIM_OTHER, SIM_EPOLL, SIM_LISTENER, SIM_CONN, SIM_FILE, SIM_FOLDER };
 enum { SIM_FDS = 64, PEERS = 40, FIRST_FD = 3 };
-typedef struct { int kind, epoll; uint32_t events; uint64_t data; peer *peer; } sim_fd;
+typedef struct { int kind, epoll; uint32_t events; uint64_t data; peer *peer; int inode; } sim_fd;
 
 static sim_fd   fds[SIM_FDS];
 static peer     peers[PEERS];
 static int      peers_n, peers_accepted, fd_limit;
-static int64_t  clock_ms;
+static int64_t  clock_ms, wall_ahead_ms;
 static uint64_t random_at, moved;      /* moved: how often anything was */
 static int      epoll_ready;           /* what the last epoll_wait told */
 static void    *threads[2];
@@ -217,6 +226,8 @@ static int sim_open(int kind)
     return -1;
 }
 
+static void file_unlock(int inode, int fd);
+
 static int sim_close(int fd)
 {
     CHECK(fd >= FIRST_FD && fd < FIRST_FD + SIM_FDS && fds[fd - FIRST_FD].kind != SIM_FREE, "close(%d)", fd);
@@ -227,6 +238,7 @@ static int sim_close(int fd)
         s->peer->cut_off = !s->peer->fin;
         s->peer->closed_ms = clock_ms;
     }
+    if (s->kind == SIM_FILE) file_unlock(s->inode, fd);
     s->kind = SIM_FREE;
     moved++;
     return 0;
@@ -389,9 +401,12 @@ static int sim_connect(int fd)
     return 0;
 }
 
-static int sim_clock(struct timespec *t)
+static int64_t wall_ms(void) { return 1700000000000 + clock_ms + wall_ahead_ms; }
+
+static int sim_clock(clockid_t which, struct timespec *t)
 {
-    *t = (struct timespec){ .tv_sec = (time_t)(clock_ms / 1000), .tv_nsec = clock_ms % 1000 * 1000000L };
+    int64_t ms = which == CLOCK_REALTIME ? wall_ms() : clock_ms;
+    *t = (struct timespec){ .tv_sec = (time_t)(ms / 1000), .tv_nsec = ms % 1000 * 1000000L };
     return 0;
 }
 
@@ -404,11 +419,11 @@ static int sim_nanosleep(const struct timespec *t)
     return 0;
 }
 
-/* The key after n others is n in all of its 64 bytes, so that an input can know it. */
+/* The key after n others is n in all of its 64 bytes, so that an input can know it; after 255 the first is more. */
 static ssize_t sim_random(void *out, size_t n)
 {
     unsigned char *p = out;
-    for (size_t i = 0; i < n; i++) p[i] = (unsigned char)(random_at++ / 64);
+    for (size_t i = 0; i < n; i++, random_at++) p[i] = (unsigned char)(random_at / 64 + (random_at % 64 ? 0 : random_at / 64 / 256));
     return (ssize_t)n;
 }
 
@@ -433,6 +448,7 @@ static void sim_begin(void)
     peers_n = peers_accepted = threads_n = 0;
     fd_limit = SIM_FDS;
     clock_ms = 1000000;
+    wall_ahead_ms = 0;
     random_at = moved = 0;
     blocks_live = 0;
     blocks_fail_in = -1;
@@ -457,27 +473,312 @@ static void sim_end(void)
     }
 }
 
+/* ---- simulated files: three names in a folder, and what a power cut leaves of them ----
+
+   The names since the folder was synced are all kept: any of them may be what a power cut leaves. A file has its bytes
+   as they are read, and as they are on disk. A sync that fails writes some of them and calls all of them written. */
+
+enum { JOURNAL, FRESH, DAMAGED, NAMES, STATES = 16, INODES = NAMES * STATES + 8, BLOCK = 8 };
+typedef struct { int of[NAMES]; } names;      /* their inodes; -1: none */
+
+typedef struct {
+    bytes  now, dirty, disk;      /* dirty: 1 for each byte of now that was written since the last sync. Both may go on
+                                     behind the file's end: what was cut off might yet be on disk */
+    size_t n;                     /* the file's bytes */
+    int    lock;                  /* who has it, or 0 */
+} inode;
+
+static const char *const file_names[NAMES] = { "d/j", "d/j.new", "d/j.damaged" };
+static struct {
+    inode    inodes[INODES];
+    names    states[STATES];      /* the first is on disk, the last is now */
+    int      states_n;
+    size_t   most;                /* a read or write does so many bytes */
+    unsigned fail_in, fail_n;     /* fail_n calls fail, after so many that don't */
+    int      fail_code;
+    unsigned failed;              /* calls that have */
+    uint64_t coins;
+} files;
+
+static bool file_fails(void)
+{
+    if (files.fail_n == 0 || files.fail_in-- > 0) return false;
+    files.fail_in = 0;
+    files.fail_n--;
+    files.failed++;
+    errno = files.fail_code;
+    return true;
+}
+
+static uint64_t coin(uint64_t n)
+{
+    files.coins = files.coins * 6364136223846793005u + 1442695040888963407u;
+    return (files.coins >> 33) % n;
+}
+
+static names *names_now(void) { return &files.states[files.states_n - 1]; }
+
+static names *names_next(void)
+{
+    if (files.states_n == STATES) memmove(&files.states[1], &files.states[2], (STATES - 2) * sizeof(names));
+    else files.states_n++;
+    files.states[files.states_n - 1] = files.states[files.states_n - 2];
+    return names_now();
+}
+
+static int name_of(const char *path)
+{
+    int i = 0;
+    while (i < NAMES && strcmp(path, file_names[i])) i++;
+    return i;
+}
+
+static inode *file_named(int name) { return names_now()->of[name] < 0 ? NULL : &files.inodes[names_now()->of[name]]; }
+static inode *file_at(int fd) { return &files.inodes[sim_at(fd, SIM_FILE)->inode]; }
+
+static void file_unlock(int at, int fd)
+{
+    if (files.inodes[at].lock == fd) files.inodes[at].lock = 0;
+}
+
+static int file_new(void)
+{
+    bool used[INODES] = { false };
+    int at = 0;
+    for (int i = 0; i < files.states_n * NAMES; i++)
+        if (files.states[i / NAMES].of[i % NAMES] >= 0) used[files.states[i / NAMES].of[i % NAMES]] = true;
+    for (int i = 0; i < SIM_FDS; i++)
+        if (fds[i].kind == SIM_FILE) used[fds[i].inode] = true;
+    while (used[at]) at++;
+    inode *f = &files.inodes[at];
+    f->now.n = f->dirty.n = f->disk.n = f->n = 0;
+    f->lock = 0;
+    return at;
+}
+
+/* Some of what is dirty gets to the disk; and a size. */
+static void file_mix(inode *f)
+{
+    size_t low = f->n < f->disk.n ? f->n : f->disk.n, high = f->now.n > f->disk.n ? f->now.n : f->disk.n;
+    size_t sizes[4] = { f->n, f->n, f->disk.n, low + coin(high - low + 1) }, size = sizes[coin(4)], how = coin(4);
+    bool put = false;
+    resize(&f->disk, size);
+    for (size_t i = 0; i < size && i < f->now.n; i++) {
+        if (i % BLOCK == 0 || i == 0) put = how == 0 || (how > 1 && coin(4) < how);
+        if (f->dirty.p[i] && put) f->disk.p[i] = f->now.p[i];
+    }
+}
+
+static void file_clean(inode *f)
+{
+    f->now.n = f->dirty.n = f->n;
+    if (f->n) memset(f->dirty.p, 0, f->n);
+}
+
+static void power_cut(void)
+{
+    names left;
+    for (int i = 0; i < NAMES; i++) left.of[i] = files.states[coin((uint64_t)files.states_n)].of[i];
+    files.states[0] = left;
+    files.states_n = 1;
+    for (int i = 0; i < NAMES; i++) {
+        inode *f = file_named(i);
+        if (!f) continue;
+        file_mix(f);
+        f->now.n = 0;
+        append(&f->now, f->disk.p, f->n = f->disk.n);
+        resize(&f->dirty, f->n);
+        file_clean(f);
+        }
+}
+
+/* Would a power cut leave the journal as it is now? */
+static bool file_durable(void)
+{
+    const inode *f = file_named(JOURNAL);
+    for (int i = 0; i < files.states_n; i++)
+        if (files.states[i].of[JOURNAL] != names_now()->of[JOURNAL]) return false;
+    return f && f->n == f->disk.n && (f->n == 0 || memcmp(f->now.p, f->disk.p, f->n) == 0);
+}
+
+static int sim_open_path(const char *path, int flags, ...)
+{
+    int name = name_of(path), at, fd;
+    if (name == NAMES) {
+        if (!(flags & O_DIRECTORY)) return sim_open(SIM_OTHER);
+        CHECK(strcmp(path, "d/") == 0, "the folder %s", path);
+        return file_fails() ? -1 : sim_open(SIM_FOLDER);
+    }
+    CHECK((flags & (O_RDWR | O_CREAT | O_NOFOLLOW)) == (O_RDWR | O_CREAT | O_NOFOLLOW), "flags %x", (unsigned)flags);
+    if (file_fails()) return -1;
+    if ((at = names_now()->of[name]) >= 0 && (flags & O_EXCL)) {
+        errno = EEXIST;
+        return -1;
+    }
+    if ((fd = sim_open(SIM_FILE)) < 0) return -1;
+    if (at < 0) at = names_next()->of[name] = file_new();
+    fds[fd - FIRST_FD].inode = at;
+    return fd;
+}
+
+static int sim_flock(int fd)
+{
+    inode *f = file_at(fd);
+    if (file_fails()) return -1;
+    if (f->lock && f->lock != fd) {
+        errno = EWOULDBLOCK;
+        return -1;
+    }
+    f->lock = fd;
+    return 0;
+}
+
+static int file_stat(int at, struct stat *s)
+{
+    if (file_fails()) return -1;
+    *s = (struct stat){ .st_ino = (ino_t)at + 1, .st_mode = S_IFREG | 0600, .st_size = (off_t)files.inodes[at].n };
+    return 0;
+}
+
+static int sim_fstat(int fd, struct stat *s) { return file_stat(sim_at(fd, SIM_FILE)->inode, s); }
+
+static int sim_lstat(const char *path, struct stat *s)
+{
+    int at = names_now()->of[name_of(path)];
+    if (at >= 0) return file_stat(at, s);
+    errno = ENOENT;
+    return -1;
+}
+
+static ssize_t sim_pread(int fd, void *p, size_t n, off_t at)
+{
+    const inode *f = file_at(fd);
+    if (file_fails()) return -1;
+    size_t rest = (size_t)at < f->n ? f->n - (size_t)at : 0;
+    if (n > rest) n = rest;
+    if (n > files.most) n = files.most;
+    if (n) memcpy(p, f->now.p + at, n);
+    return (ssize_t)n;
+}
+
+static ssize_t sim_pwrite(int fd, const void *p, size_t n, off_t at)
+{
+    inode *f = file_at(fd);
+    if (file_fails()) return -1;
+    if (n > files.most) n = files.most;
+    CHECK(n > 0 && (size_t)at <= f->n, "%d bytes at %d, behind the end of %d", (int)n, (int)at, (int)f->n);
+    size_t end = (size_t)at + n;
+    if (end > f->now.n) resize(&f->now, end);
+    if (end > f->dirty.n) resize(&f->dirty, end);
+    memcpy(f->now.p + at, p, n);
+    memset(f->dirty.p + at, 1, n);
+    if (end > f->n) f->n = end;
+    return (ssize_t)n;
+}
+
+static int sim_ftruncate(int fd, off_t size)
+{
+    inode *f = file_at(fd);
+    if (file_fails()) return -1;
+    CHECK((size_t)size <= f->n, "made longer, from %d to %d", (int)f->n, (int)size);
+    f->n = (size_t)size;
+    return 0;
+}
+
+static int sim_fdatasync(int fd)
+{
+    inode *f = file_at(fd);
+    bool fails = file_fails();
+    if (fails) file_mix(f);
+    else {
+        resize(&f->disk, f->n);
+        for (size_t i = 0; i < f->n; i++)
+            if (f->dirty.p[i]) f->disk.p[i] = f->now.p[i];
+    }
+    file_clean(f);
+    return fails ? -1 : 0;
+}
+
+static int sim_fsync(int fd)
+{
+    sim_at(fd, SIM_FOLDER);
+    if (file_fails()) return -1;
+    files.states[0] = *names_now();
+    files.states_n = 1;
+    return 0;
+}
+
+static int sim_rename(const char *from, const char *to)
+{
+    int at = names_now()->of[name_of(from)];
+    CHECK(at >= 0, "%s is not there", from);
+    if (file_fails()) return -1;
+    names *n = names_next();
+    n->of[name_of(to)] = at;
+    n->of[name_of(from)] = -1;
+    return 0;
+}
+
+static int sim_link(const char *path, const char *name)
+{
+    if (file_fails()) return -1;
+    if (file_named(name_of(name))) {
+        errno = EEXIST;
+        return -1;
+    }
+    int at = names_now()->of[name_of(path)];
+    names_next()->of[name_of(name)] = at;
+    return 0;
+}
+
+static int sim_unlink(const char *path)
+{
+    if (file_fails()) return -1;
+    if (file_named(name_of(path))) names_next()->of[name_of(path)] = -1;
+    return 0;
+}
+
+static void files_begin(void)
+{
+    for (int i = 0; i < NAMES; i++) files.states[0].of[i] = -1;
+    files.states_n = 1;
+    files.most = SIZE_MAX;
+    files.fail_in = files.fail_n = files.failed = 0;
+    files.fail_code = EIO;
+    files.coins = 1;
+}
+
 UNGUIDED_END
 
 #define accept4(fd, a, size, flags)         sim_accept(fd)
 #define bind(fd, a, size)                   sim_option(fd, 0, 0, a, NULL)
-#define clock_gettime(clock, t)             sim_clock(t)
+#define clock_gettime(clock, t)             sim_clock(clock, t)
 #define close(fd)                           sim_close(fd)
 #define connect(fd, a, size)                sim_connect(fd)
 #define epoll_create1(flags)                sim_open(SIM_EPOLL)
 #define epoll_ctl(epoll, op, fd, ev)        sim_epoll_ctl(epoll, op, fd, ev)
 #define epoll_wait(epoll, ev, max, ms)      ((void)(ms), sim_epoll_wait(epoll, ev, max))
 #define eventfd(n, flags)                   sim_open(SIM_OTHER)
+#define fdatasync(fd)                       sim_fdatasync(fd)
+#define flock(fd, how)                      sim_flock(fd)
+#define fstat(fd, s)                        sim_fstat(fd, s)
+#define fsync(fd)                           sim_fsync(fd)
+#define ftruncate(fd, size)                 sim_ftruncate(fd, size)
 #define getpeername(fd, a, size)            sim_name(fd, a, size, 2)
 #define getrandom(p, n, flags)              sim_random(p, n)
 #define getsockname(fd, a, size)            sim_name(fd, a, size, 1)
 #define getsockopt(fd, level, name, v, n)   sim_option(fd, level, name, v, n)
 #define ioctl(fd, what, n)                  sim_waiting(fd, n)
+#define link(path, name)                    sim_link(path, name)
 #define listen(fd, backlog)                 sim_option(fd, 0, 0, NULL, NULL)
+#define lstat(path, s)                      sim_lstat(path, s)
 #define nanosleep(t, left)                  sim_nanosleep(t)
-#define open(path, flags)                   sim_open(SIM_OTHER)
+#define open(...)                           sim_open_path(__VA_ARGS__)
 #define poll(p, n, ms)                      ((void)(ms), sim_poll(p))
+#define pread(fd, p, n, at)                 sim_pread(fd, p, n, at)
+#define pwrite(fd, p, n, at)                sim_pwrite(fd, p, n, at)
 #define recv(fd, p, n, flags)               sim_recv(fd, p, n)
+#define rename(from, to)                    sim_rename(from, to)
 #define send(fd, p, n, flags)               sim_send(fd, p, n)
 #define setsockopt(fd, level, name, v, n)   sim_option(fd, level, name, v, NULL)
 #define shutdown(fd, how)                   sim_shutdown(fd)
@@ -485,6 +786,7 @@ UNGUIDED_END
 #define thrd_create(id, run, arg)           ((void)(run), sim_thread(id, arg))
 #define thrd_join(id, result)               sim_thread_join(id)
 #define time(p)                             sim_time()
+#define unlink(path)                        sim_unlink(path)
 
 /* Limits so low that an input of some hundred bytes meets them. */
 #define KA_MAX_HEAD 512
@@ -985,6 +1287,540 @@ static void target_response(const char *p, size_t n)
     }
     reading open = read_answer(p, n, SIZE_MAX, false);      /* never ending: late, or the same */
     CHECK(open.status == whole.status ? open.n == whole.n && open.body == whole.body : open.status == KA_EOFFLINE, "without an end: %d, with: %d", open.status, whole.status);
+}
+
+/* ---- the journal ----
+   The input first builds a file, frame by frame or of any bytes, and damages it; then come keys, failing calls, power
+   cuts. Each file is read here a second time, as plainly as can be, and that must be what ka_journal_open finds.
+   Each key that was given must be there from then on; no other may be, but one that was refused. */
+
+typedef struct { const unsigned char *digest; const char *id; size_t id_n; uint64_t end; } entry;      /* end: PLAIN_NEVER */
+#define PLAIN_NEVER UINT64_MAX
+
+enum { ENTRIES = 4096, PLAIN_FRAME = 12 + 256 * (42 + KA_MAX_ID), BUILT = 100000, KNOWN = 1024, WORKER_BOX = 1 << 17 };
+typedef struct {
+    bytes   text;
+    entry   e[ENTRIES];               /* the living */
+    size_t  n, all;
+    bool    stale;                    /* it will be written anew: it has others */
+    int64_t cut_at, cut, damaged_at, damaged, hole;      /* hole: what is damaged at damaged_at */
+    int     result;
+} journal_text;
+
+typedef struct { unsigned char digest[32]; char id[KA_MAX_ID]; size_t id_n; uint64_t low, high; bool given; } known;
+
+static struct {
+    ka_keyring keys;
+    bool       open, salvage;
+    int64_t    ttl_s, opened_ms, opened_wall_ms;
+    size_t     max_keys, known_n;
+    known      known[KNOWN];
+    journal_text    before, after;
+    ka_server  server;
+    ka__worker worker;
+} jt;
+
+static uint64_t plain_le(const void *p, int n)
+{
+    uint64_t v = 0;
+    for (int i = n; i-- > 0; ) v = v << 8 | ((const unsigned char *)p)[i];
+    return v;
+}
+
+static void put_le(void *p, int n, uint64_t v)
+{
+    for (int i = 0; i < n; i++, v >>= 8) ((unsigned char *)p)[i] = (unsigned char)v;
+}
+
+static uint32_t plain_crc(const unsigned char *p, size_t n)
+{
+    static uint32_t table[256];
+    uint32_t crc = UINT32_MAX;
+    for (uint32_t i = 0; !table[255] && i < 256; i++) {
+        table[i] = i;
+        for (int bit = 0; bit < 8; bit++) table[i] = table[i] >> 1 ^ (table[i] & 1 ? 0x82f63b78 : 0);
+    }
+    while (n-- > 0) crc = table[(crc ^ *p++) & 255] ^ crc >> 8;
+    return ~crc;
+}
+
+/* The bytes of the good frame that begins here; 0: none does. */
+static size_t plain_frame(const unsigned char *p, size_t n)
+{
+    if (n < 12 || memcmp(p, "\xf5ka\1", 4) != 0) return 0;
+    size_t size = plain_le(p + 8, 4), id;
+    if (size > n - 12 || size + 12 > PLAIN_FRAME || plain_crc(p + 8, size + 4) != plain_le(p + 4, 4)) return 0;
+    p += 12;
+    for (size_t at = 0; at < size; at += 42 + id) {
+        if (size - at < 42) return 0;
+        id = plain_le(p + at, 2);
+        if (id < 1 || id > KA_MAX_ID || id > size - at - 42) return 0;
+    }
+    return size + 12;
+}
+
+static void read_frame(journal_text *r, const unsigned char *p, size_t n)
+{
+    uint64_t now_s = (uint64_t)(wall_ms() / 1000), last = jt.ttl_s ? now_s + (uint64_t)jt.ttl_s + 1 : PLAIN_NEVER;
+    for (size_t at = 12, i; at < n; at += 42 + plain_le(p + at, 2)) {
+        entry e = { p + at + 10, (const char *)p + at + 42, plain_le(p + at, 2), plain_le(p + at + 2, 8) };
+        CHECK(r->n < ENTRIES, "too many keys");
+        r->all++;
+        if (e.end && e.end <= now_s) continue;
+        for (i = 0; i < r->n && memcmp(r->e[i].digest, e.digest, 32); i++) {}
+        if (i < r->n) continue;
+        if (e.end == 0) e.end = PLAIN_NEVER;
+        else if (!jt.ttl_s && e.end - now_s > UINT32_MAX) r->stale = true;      /* the keyring's clock ends */
+        if (e.end - now_s >= UINT32_MAX) e.end = PLAIN_NEVER;
+        if (e.end > last) {
+            e.end = last;
+            r->stale = true;
+        }
+        r->e[r->n++] = e;
+    }
+}
+
+/* What is in a file, and what has to become of it. */
+static void read_file(journal_text *r, const inode *f)
+{
+    static const unsigned char first[12] = { 0xf5, 'k', 'a', 1, 0xc7, 0x4b, 0x67, 0x48 };
+    size_t size = f ? f->n : 0, at = 0, next, n = 0;
+    r->text.n = r->n = r->all = 0;
+    r->stale = false;
+    r->cut = r->damaged_at = r->damaged = r->hole = 0;
+    append(&r->text, f ? f->now.p : NULL, size);
+    const unsigned char *p = (const unsigned char *)r->text.p;
+    for (; at < size; at = next + n) {
+        for (next = at; next < size && !(n = plain_frame(p + next, size - next)); next++) {}
+        if (next == size) break;
+        if (next > at && !r->damaged) {
+            r->damaged_at = (int64_t)at;
+            r->hole = (int64_t)(next - at);
+        }
+        r->damaged += (int64_t)(next - at);
+        read_frame(r, p + next, n);
+    }
+    r->cut_at = (int64_t)at;
+    r->cut = (int64_t)(size - at);
+    r->stale = r->stale || r->all != r->n;
+    bool begun = at > 0 || size <= 12;
+    for (size_t i = 0; at == 0 && begun && i < size; i++) begun = p[i] == 0 || p[i] == first[i];
+    r->result = !begun ? KA_ESYNTAX : r->damaged && !jt.salvage ? KA_EDAMAGED : KA_OK;
+    if (r->result == KA_OK && r->damaged && file_named(DAMAGED)) r->result = KA_EOS;
+}
+
+static bool same_entry(const entry *a, const entry *b)
+{
+    return memcmp(a->digest, b->digest, 32) == 0 && a->end == b->end && same_str((ka_str){ a->id, a->id_n }, (ka_str){ b->id, b->id_n });
+}
+
+static bool same_entries(const journal_text *a, const journal_text *b)
+{
+    for (size_t i = 0; i < a->n && i < b->n; i++)
+        if (!same_entry(&a->e[i], &b->e[i])) return false;
+    return a->n == b->n;
+}
+
+static bool same_bytes(const inode *f, const bytes *b, size_t n)
+{
+    return f && f->n == n && (n == 0 || memcmp(f->now.p, b->p, n) == 0);
+}
+
+/* Are the keys of a file in the keyring, in its order, and no others? */
+static void keyring_check(const ka_keyring *k, const journal_text *r)
+{
+    uint32_t segment = k->front, at = k->front_at;
+    size_t i = 0;
+    for (const ka__key *key; (key = ka__key_next(k, &segment, &at)) != NULL; i++) {
+        ka_str id = ka__key_id(key);
+        entry e = { key->digest, id.p, id.n, key->expires_s == UINT32_MAX ? PLAIN_NEVER : (uint64_t)(wall_ms() / 1000) + key->expires_s };
+        CHECK(i < r->n && same_entry(&e, &r->e[i]), "key %d of %d is another", (int)i, (int)r->n);
+        const struct ka__shard *s = ka__shard_of(k, key->digest);
+        uint64_t slot = s->slots[ka__slot_find(k, s, key->digest)];
+        CHECK(slot && ka__key_at(k, (uint32_t)slot) == key, "key %d is not found", (int)i);
+    }
+    CHECK(i == r->n && k->count == i, "%d keys, %d counted, want %d", (int)i, (int)k->count, (int)r->n);
+}
+
+/* The file after it was opened: fit to be appended to, on disk, and the same keys in it. */
+static void opened_check(const journal_text *r, const ka_journal_report *report, bool failed)
+{
+    const inode *f = file_named(JOURNAL);
+    CHECK(report->cut_at == r->cut_at && report->cut == r->cut, "cut %d at %d, want %d at %d", (int)report->cut, (int)report->cut_at, (int)r->cut, (int)r->cut_at);
+    CHECK(report->damaged_at == r->damaged_at && report->damaged == r->damaged, "%d damaged at %d, want %d at %d", (int)report->damaged, (int)report->damaged_at, (int)r->damaged, (int)r->damaged_at);
+    keyring_check(&jt.keys, r);
+    CHECK(file_durable(), "open, but not on disk");
+    read_file(&jt.after, f);
+    CHECK(jt.after.damaged == 0 && jt.after.cut == 0 && jt.after.cut_at > 0 && same_entries(r, &jt.after), "not what was read: %d keys, want %d", (int)jt.after.n, (int)r->n);
+    if (r->damaged) CHECK(same_bytes(file_named(DAMAGED), &r->text, r->text.n), "the damaged file was not kept as it was");
+    if (failed) return;
+    CHECK(jt.keys.journal->size == (int64_t)f->n && jt.keys.journal->keys == jt.after.all, "%d bytes, %d keys", (int)jt.keys.journal->size, (int)jt.keys.journal->keys);
+    if (r->stale || r->damaged) CHECK(!jt.after.stale && !file_named(FRESH), "not written anew");
+    else if (r->cut_at) CHECK(same_bytes(f, &r->text, (size_t)r->cut_at), "its good frames were changed");
+}
+
+static known *known_find(const unsigned char *digest)
+{
+    for (size_t i = 0; i < jt.known_n; i++)
+        if (memcmp(jt.known[i].digest, digest, 32) == 0) return &jt.known[i];
+    return NULL;
+}
+
+static known *known_add(const unsigned char *digest, const char *id, size_t n, uint64_t end)
+{
+    CHECK(jt.known_n < KNOWN, "too many keys");
+    known *k = &jt.known[jt.known_n++];
+    memcpy(k->digest, digest, 32);
+    memcpy(k->id, id, k->id_n = n);
+    k->low = k->high = end;
+    k->given = false;
+    return k;
+}
+
+/* Is every key there that was given, and none that was never made? What is there now will stay. */
+static void known_check(const journal_text *r, bool failed)
+{
+    static bool found[KNOWN];
+    uint64_t now_s = (uint64_t)(wall_ms() / 1000), last = jt.ttl_s ? now_s + (uint64_t)jt.ttl_s + 1 : PLAIN_NEVER;
+    memset(found, 0, sizeof found);
+    for (size_t i = 0; i < r->n; i++) {
+        const entry *e = &r->e[i];
+        known *k = known_find(e->digest);
+        CHECK(k, "a key that was never made");
+        if (k->high > now_s && k->high - now_s >= UINT32_MAX) k->high = PLAIN_NEVER;
+        CHECK(same_str((ka_str){ k->id, k->id_n }, (ka_str){ e->id, e->id_n }), "of another ID");
+        CHECK(e->end <= k->high && (e->end >= k->low || e->end == last), "ends at another time");
+        k->low = e->end;
+        if (!failed) k->high = e->end;
+        found[k - jt.known] = k->given = true;
+    }
+    for (size_t i = 0; i < jt.known_n; i++) {
+        known *k = &jt.known[i];
+        if (k->low <= now_s) k->given = false;
+        CHECK(found[i] || !k->given, "a key was lost: %.*s", (int)k->id_n, k->id);
+    }
+}
+
+static uint64_t keyring_now_s(void) { return (uint64_t)((jt.opened_wall_ms + clock_ms - jt.opened_ms) / 1000); }
+
+static void journal_close(void)
+{
+    for (size_t i = 0; jt.open && i < jt.known_n; i++)      /* these may be left out when it is written anew */
+        if (jt.known[i].low <= keyring_now_s()) jt.known[i].given = false;
+    ka_keyring_free(&jt.keys);
+    jt.open = false;
+}
+
+/* After an error: nothing is lost, and nothing was changed that could not be read. */
+static void refused_check(const journal_text *r, int result)
+{
+    const inode *f = file_named(JOURNAL);
+    bool same = f ? same_bytes(f, &r->text, r->text.n) : r->text.n == 0;
+    bool ours = result == KA_EOS || result == KA_EPERM || result == KA_ELIMIT;
+    CHECK(same || (ours && r->result == KA_OK), "%s, and the file was changed", ka_error_text(result));
+    read_file(&jt.after, f);
+    CHECK(same_entries(r, &jt.after), "%s, and other keys", ka_error_text(result));
+    if (!same && r->damaged) CHECK(same_bytes(file_named(DAMAGED), &r->text, r->text.n), "%s, and the damaged file was not kept", ka_error_text(result));
+}
+
+/* Open what is there; true if that is done, as it must be when nothing fails and the file is whole. */
+static bool journal_open_once(void)
+{
+    ka_journal_report report;
+    unsigned failed = files.failed;
+    read_file(&jt.before, file_named(JOURNAL));
+    if (ka_keyring_init(&jt.keys, jt.max_keys, jt.ttl_s) < 0) {
+        CHECK(blocks_failed, "no keyring");
+        ka_keyring_free(&jt.keys);
+        return false;
+    }
+    int r = ka_journal_open(&jt.keys, file_names[JOURNAL], jt.salvage, &report);
+    bool fails = files.failed != failed || blocks_failed;
+    if (r != jt.before.result) {
+        CHECK(fails && r < 0, "got %s, want %s", ka_error_text(r), ka_error_text(jt.before.result));
+        CHECK(r == KA_ENOMEM ? blocks_failed : files.failed != failed && (r == KA_EOS || r == KA_EPERM || r == KA_ELIMIT), "got %s, want %s", ka_error_text(r), ka_error_text(jt.before.result));
+    }
+    if (r == KA_EDAMAGED) CHECK(report.damaged_at == jt.before.damaged_at && report.damaged == jt.before.hole, "%d damaged at %d", (int)report.damaged, (int)report.damaged_at);
+    CHECK((report.os_error != 0) == (r == KA_EOS || r == KA_EPERM), "%s with %d", ka_error_text(r), report.os_error);
+    if (r < 0) {
+        refused_check(&jt.before, r);
+        ka_keyring_free(&jt.keys);
+        return false;
+    }
+    opened_check(&jt.before, &report, fails);
+    jt.opened_ms = clock_ms;
+    jt.opened_wall_ms = wall_ms();
+    return jt.open = true;
+}
+
+static bool journal_open(void)
+{
+    bool done = journal_open_once();
+    if (!done && (files.failed || blocks_failed)) {      /* once more, in peace */
+        files.fail_n = files.failed = 0;
+        blocks_fail_in = -1;
+        blocks_failed = false;
+        names_now()->of[DAMAGED] = -1;
+        done = journal_open_once();
+    }
+    if (!done) return false;
+    if (!jt.known_n && !jt.server.workers_n)
+        for (size_t i = 0; i < jt.before.n && i < KNOWN / 2; i++) known_add(jt.before.e[i].digest, jt.before.e[i].id, jt.before.e[i].id_n, jt.before.e[i].end)->given = true;
+    if (jt.known_n < KNOWN / 2) known_check(&jt.before, files.failed != 0 || blocks_failed);
+    jt.server.workers_n = 1;
+    jt.server.workers[0] = &jt.worker;
+    if (ka_journal_group(&jt.keys, &jt.server) < 0) abort();
+    return true;
+}
+
+/* Again, with or without a power cut: never an error. */
+static void journal_again(bool cut)
+{
+    journal_close();
+    if (cut) power_cut();
+    if (file_named(DAMAGED)) names_next()->of[DAMAGED] = -1;
+    CHECK(journal_open() && jt.before.damaged == 0 && (cut || jt.before.result == KA_OK), "damaged %d at %d", (int)jt.before.damaged, (int)jt.before.damaged_at);
+}
+
+/* The key that will be made next. */
+static void next_digest(unsigned char digest[32])
+{
+    unsigned char raw[KA_KEY_BYTES];
+    const struct ka__pool *pool = jt.keys.pool;
+    uint64_t at = random_at;
+    random_at += pool ? (KA__POOL_KEYS - 1) * KA_KEY_BYTES : 0;
+    if (!pool || pool->left == 0) sim_random(raw, sizeof raw);
+    else memcpy(raw, pool->bytes + pool->left - KA_KEY_BYTES, sizeof raw);
+    random_at = at;
+    ka_sha256(digest, raw, sizeof raw);
+}
+
+/* A key was given: it can be found, and is on disk. */
+static void given_check(const char *text, known *k)
+{
+    CHECK(file_durable(), "given, but not on disk");
+    ka_str id = ka_keyring_find(&jt.keys, (ka_str){ text, KA_KEY_TEXT }, clock_ms);
+    CHECK(same_str(id, (ka_str){ k->id, k->id_n }) || k->low <= keyring_now_s(), "given, but found is %d bytes", (int)id.n);
+    k->given = true;
+}
+
+/* The answers that were given. */
+static void answers_read(void)
+{
+    ka__box_publish(&jt.worker.down);
+    for (ka__record *r; (r = ka__box_next(&jt.worker.down)) != NULL; ka__box_take(&jt.worker.down, r)) {
+        CHECK(r->kind == KA__REPLY && (r->status == 200 || r->status == 503) && r->seq < jt.known_n, "status %d to %d", r->status, (int)r->seq);
+        known *k = &jt.known[r->seq];
+        CHECK(!k->given, "answered twice");
+        CHECK(r->status == 503 || r->n == KA_KEY_TEXT, "%d bytes", (int)r->n);
+        if (r->status == 200) given_check(ka__payload(r), k);
+    }
+}
+
+static void journal_batch_end(void)
+{
+    jt.server.at_batch_end(jt.server.at_batch_end_arg);
+    answers_read();
+    CHECK(jt.keys.journal->held_n == 0, "an answer is still held");
+}
+
+/* Ask for a key: at once, or with the answer held back. Its place says which is meant. */
+static void journal_ask(size_t id_n, bool held)
+{
+    char id[KA_MAX_ID + 1], body[KA_MAX_ID + 16], text[KA_MAX_ANSWER];
+    unsigned char digest[32], then[32];
+    size_t n = 0;
+    if (jt.known_n >= KNOWN - 1) return;
+    held = held || jt.keys.journal->held_n;      /* nobody does both */
+    for (size_t i = 0; i <= KA_MAX_ID; i++) id[i] = (char)('a' + (jt.known_n + i) % 26);
+    ka_event ev = { .kind = KA_REQUEST, .method = { "POST", 4 }, .target = { "/", 1 }, .seq = (uint32_t)jt.known_n, .now_ms = clock_ms };
+    ev.body = (ka_str){ body, (size_t)snprintf(body, sizeof body, "ask_key=%.*s", (int)id_n, id) };
+    next_digest(digest);
+    known *k = id_n && id_n <= KA_MAX_ID ? known_add(digest, id, id_n, jt.keys.ttl_s ? keyring_now_s() + (uint64_t)jt.keys.ttl_s + 1 : PLAIN_NEVER) : NULL;
+    int r = held ? ka_auth_answer(&jt.keys, &ev, text, &n) : ka_keyring_issue(&jt.keys, (ka_str){ id, id_n }, clock_ms, text);
+    if (!k) {
+        CHECK(r == (held ? 400 : KA_EINVAL), "an ID of %d bytes: %d", (int)id_n, r);
+        return;
+    }
+    next_digest(then);
+    if (memcmp(digest, then, 32) == 0) {      /* none was made */
+        CHECK(held ? r == 503 : r < 0, "%d without a key", r);
+        jt.known_n--;
+    } else if (!held && r == KA_OK) given_check(text, k);
+    else if (!held) CHECK(!ka_keyring_find(&jt.keys, (ka_str){ text, KA_KEY_TEXT }, clock_ms).p && (jt.keys.journal_error == r || r == KA_ENOMEM), "refused with %s", ka_error_text(r));
+    else {
+        CHECK(r == 0, "%d", r);
+        answers_read();      /* KA_BATCH of them don't wait */
+    }
+}
+
+static void journal_rewrite(void)      /* as ka__journal_ready does when more than half is dead */
+{
+    int r = ka__journal_rewrite(&jt.keys, clock_ms);
+    if (r < 0 && jt.keys.journal->broken) ka__journal_failed(&jt.keys, r);
+    if (r == KA_OK) CHECK(file_durable() && !file_named(FRESH), "written anew");
+}
+
+static void journal_in_use(void)
+{
+    ka_keyring other;
+    ka_journal_report report;
+    unsigned failed = files.failed;
+    if (jt.keys.journal->file == KA__NO_FILE || ka_keyring_init(&other, 0, 0) < 0) return;
+    int r = ka_journal_open(&other, file_names[JOURNAL], jt.salvage, &report);
+    CHECK(r == KA_EINUSE || (r < 0 && (files.failed != failed || blocks_failed)), "another one: %s", ka_error_text(r));
+    ka_keyring_free(&other);
+}
+
+UNGUIDED_END
+
+static void journal_happen(input *in)
+{
+    static const int codes[] = { EIO, ENOSPC, EACCES, EMFILE, EINTR }, sleeps[] = { 1, 999, 1000, 1001, 3000, 60000 };
+    static const size_t most[] = { SIZE_MAX, 4096, 50, 7 };
+    unsigned op = next_byte(in), arg = op >> 4;
+    switch (op & 15) {
+    case 0: case 1: journal_ask(1 + arg * 2, false); break;
+    case 2: journal_ask(next_byte(in) % (KA_MAX_ID + 2), arg & 1); break;
+    case 3: case 4:
+        for (unsigned n = (op & 15) == 3 ? arg + 1 : arg * 18; n > 0; n--) journal_ask(4 + n % 8, true);
+        break;
+    case 5: case 6: journal_batch_end(); break;
+    case 7: case 8:
+        files.fail_in = next_byte(in) % 32;
+        files.fail_n = (op & 15) == 7 ? 1 : 1 + arg;
+        files.fail_code = codes[arg % 5];
+        break;
+    case 9: clock_ms += sleeps[arg % 6]; break;
+    case 10:
+        files.coins = next_byte(in) * 77u + arg;
+        journal_again(true);
+        break;
+    case 11: journal_again(false); break;
+    case 12: journal_rewrite(); break;
+    case 13: files.most = most[arg % 4]; break;
+    case 14:
+        if (arg < 12) blocks_fail_in = (long)arg;
+        else journal_in_use();
+        break;
+    default:      /* from the next time on */
+        jt.ttl_s = arg & 3 ? (int64_t[]){ 1, 5, 100 }[(arg & 3) - 1] : 0;
+        if (arg >> 2) wall_ahead_ms += (int64_t[]){ -5500, 500, 4000000 }[(arg >> 2) - 1];
+    }
+}
+
+/* A frame; each of its keys is said by two bytes. */
+static void build_frame(bytes *b, input *in, unsigned n, unsigned behind)
+{
+    static const int64_t ends[] = { 0, 3, 50, -5, 0, 1, 101, 4294967295 };      /* from now on */
+    char head[12] = { (char)0xf5, 'k', 'a', 1 }, key[42 + 256];
+    uint64_t now_s = (uint64_t)(wall_ms() / 1000);
+    size_t from = b->n;
+    append(b, head, 12);
+    for (unsigned i = 0; i < n && b->n < BUILT; i++) {
+        unsigned which = n < 100 ? next_byte(in) : i, size = n < 100 ? next_byte(in) : KA_MAX_ID, wrong = size / 128;
+        memset(key, (int)('A' + which % 26), sizeof key);
+        size = size % 128 % (KA_MAX_ID + 2);
+        put_le(key, 2, size + wrong * (which & 1 ? 1 : 256));
+        put_le(key + 2, 8, (which >> 5 & 7) == 0 ? 0 : which == 255 ? UINT64_MAX - 1 : now_s + (uint64_t)ends[which >> 5 & 7] + ((which >> 5 & 7) == 7 ? which & 3 : 0));
+        memset(key + 10, (int)(n < 100 ? which & 31 : which), 32);
+        append(b, key, 42 + size);
+    }
+    for (unsigned i = 0; i < behind; i++) append(b, key, 1);
+    put_le(b->p + from + 8, 4, b->n - from - 12);
+    put_le(b->p + from + 4, 4, plain_crc((unsigned char *)b->p + from + 8, b->n - from - 8));
+}
+
+static void build_part(bytes *b, input *in, size_t *last)
+{
+    unsigned op = next_byte(in), arg = op >> 4;
+    size_t at, n;
+    switch (op & 15) {
+    case 0: case 1: case 2: case 3:
+        *last = b->n;
+        build_frame(b, in, (op & 15) == 3 ? 0 : arg & 7, arg & 8 ? next_byte(in) % 50 : 0);
+        return;
+    case 4:
+        n = arg * 16 > in->n ? in->n : arg * 16;
+        append(b, in->p, n);
+        in->p += n;
+        in->n -= n;
+        return;
+    case 5: resize(b, b->n + next_byte(in)); return;
+    case 6: b->n -= b->n < arg * arg + 1 ? b->n : arg * arg + 1; return;
+    case 7:
+        *last = b->n;
+        build_frame(b, in, 250 + arg, 0);
+        return;
+    default: break;
+    }
+    at = b->n ? (next_byte(in) | next_byte(in) << 8) % b->n : 0;
+    n = b->n - at < arg + 1 ? b->n - at : arg + 1;
+    if ((op & 15) < 11 && n) b->p[at] = (char)(b->p[at] ^ (1 << (arg & 7)));
+    else if ((op & 15) == 11 && b->n > *last + 12) {      /* and its CRC is right again */
+        b->p[*last + at % (b->n - *last)] ^= (char)(1 << (arg & 7));
+        put_le(b->p + *last + 4, 4, plain_crc((unsigned char *)b->p + *last + 8, b->n - *last - 8));
+    } else if ((op & 15) == 12) {                         /* cut out */
+        memmove(b->p + at, b->p + at + n, b->n - at - n);
+        b->n -= n;
+    } else if ((op & 15) > 12 && b->n) {             /* copied from there on, or all from `last` on */
+        char *copy = exact(b->p + ((op & 15) == 13 ? at : *last), n = (op & 15) == 13 ? n * 20 > b->n - at ? b->n - at : n * 20 : b->n - *last);
+        append(b, copy, n);
+        exact_free(copy, n);
+    }
+}
+
+/* The file that is there in the beginning. */
+static void build_file(input *in, unsigned parts, bool raw)
+{
+    inode *f = &files.inodes[names_now()->of[JOURNAL] = file_new()];
+    size_t last = 0;
+    if (raw) {
+        append(&f->now, in->p, in->n);
+        in->n = 0;
+    } else while (parts-- > 0 && in->n > 0 && f->now.n < BUILT) {
+        build_part(&f->now, in, &last);
+        if (last > f->now.n) last = f->now.n;
+    }
+    f->n = f->now.n;
+    append(&f->disk, f->now.p, f->n);
+    resize(&f->dirty, f->n);
+    file_clean(f);
+}
+
+UNGUIDED_BEGIN
+
+/* What is opened must be the same when it is opened again, and after a power cut. */
+static void target_journal(const char *p, size_t n)
+{
+    input in = { p, n };
+    unsigned setup = next_byte(&in), parts = next_byte(&in);
+    sim_begin();
+    files_begin();
+    jt.known_n = 0;
+    memset(&jt.server, 0, sizeof jt.server);
+    if (ka__box_init(&jt.worker.down, WORKER_BOX) < 0) abort();
+    jt.ttl_s = (int64_t[]){ 0, 1, 5, 100 }[setup & 3];
+    jt.salvage = setup & 4;
+    wall_ahead_ms = setup & 8 ? 500 : 0;
+    jt.max_keys = setup & 16 ? 6 : 0;
+    files.most = (size_t[]){ SIZE_MAX, SIZE_MAX, 100, 7 }[setup >> 6];
+    if (setup & 32 || parts & 15) build_file(&in, parts & 15, setup & 32);
+    if (parts & 64) names_now()->of[DAMAGED] = file_new();
+    if (parts & 16) {
+        files.fail_in = next_byte(&in) % 32;
+        files.fail_n = 1 + (parts >> 5 & 1) * 3;
+        files.fail_code = parts & 128 ? EINTR : EIO;
+    }
+    if (journal_open()) {
+        journal_again(false);
+        while (in.n > 0) journal_happen(&in);
+        journal_again(true);
+        if (!jt.open) abort();
+    }
+    journal_close();
+    ka__box_free(&jt.worker.down);
+    sim_end();
 }
 
 /* ---- the whole server ----
@@ -1501,6 +2337,7 @@ static const struct { const char *name; void (*run)(const char *p, size_t n); } 
     { "response", target_response },
     { "chunked",  target_chunked },
     { "server",   target_server },
+    { "journal",  target_journal },
 };
 static void (*target)(const char *, size_t);
 
