@@ -339,7 +339,8 @@ KADEF int ka_wait(ka_server *s, ka_event *ev, int timeout_ms);
 KADEF int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fields, const void *body, size_t n);
 
 /* Have ka_wait call fn(arg) whenever it has handed out all that came, or KA_BATCH requests, and before the answers
-   to them leave: the place for what one write or one sync can do for all of them. fn may call ka_reply. */
+   to them leave: the place for what one write or one sync can do for all of them. fn may call ka_reply. One fn a server: a second
+   one takes the place of the first, which may be ka_journal_group's. */
 KADEF void ka_at_batch_end(ka_server *s, void (*fn)(void *arg), void *arg);
 
 /* Stop: accept no more, finish what is under way (KA_DRAIN_MS at most). Go on calling ka_wait until it
@@ -347,7 +348,7 @@ KADEF void ka_at_batch_end(ka_server *s, void (*fn)(void *arg), void *arg);
 KADEF void ka_stop(ka_server *s);
 
 /* Call ka_stop(s) on SIGINT and SIGTERM (Windows: Ctrl+C, Ctrl+Break, closing the console). A second
-   one ends the process as if this had not been called. SIGPIPE and SIGXFSZ are ignored. One server a process.
+   one ends the process as if this had not been called. SIGPIPE is ignored. One server a process.
      returns    KA_OK, or KA_EOS */
 KADEF int ka_stop_on_interrupt(ka_server *s);
 
@@ -384,19 +385,20 @@ KADEF void ka_keyring_free(ka_keyring *k);
 typedef struct {
     int64_t cut_at, cut;             /* bytes cut off the end, and from where: a commit that was not written to its end */
     int64_t damaged_at, damaged;     /* bytes that can't be read, and where they begin */
-    int     os_error;                /* the system's code behind KA_EOS and KA_EPERM */
+    int     os_error;                /* the system's code behind the error, or 0 */
 } ka_journal_report;
 
 /* Keep the keys in a file too: read those that are there, and append to it from now on. On disk before it is true:
    ka_keyring_issue returns KA_OK only after the key's digest, its ID and its end have been synced. No other process
    can open the file meanwhile. It is written anew without the expired keys, at once and whenever more than half of
    it is dead, some three seconds for a million keys. Call this after ka_keyring_init; times are ka_now_ms() then.
-     path       made (mode 0600) if it isn't there; beside it, path.new is written, and path.damaged when salvaging
+     path       made if it isn't there; mode 0600; beside it, path.new is written, and path.damaged when salvaging
      salvage    leave out what is damaged, and keep the file as it was as path.damaged
      report     what was found; never NULL
-     returns    KA_OK, or KA_EINUSE (another process has it), KA_EDAMAGED (nothing was changed), KA_ESYNTAX (it holds
-                something else), KA_EINVAL (no regular file), KA_EPERM, KA_ELIMIT, KA_EOS, KA_ENOMEM. After an error
-                only ka_keyring_free is left to call */
+     returns    KA_OK, or KA_EINUSE (another process has it, or path.damaged is there), KA_EDAMAGED (nothing was changed),
+                KA_ESYNTAX (it holds something else), KA_EINVAL (no regular file, or a path over 4,000 bytes),
+                KA_ENOTFOUND (no such folder), KA_ENOSPC, KA_EPERM, KA_ELIMIT, KA_EOS, KA_ENOMEM. After an error only
+                ka_keyring_free is left to call. On POSIX SIGXFSZ is ignored from then on */
 KADEF int ka_journal_open(ka_keyring *k, const char *path, bool salvage, ka_journal_report *report);
 
 /* Group commit: one sync for all keys of a batch. ka_auth_answer then holds back the answer that gives a key, and
@@ -407,8 +409,8 @@ KADEF int ka_journal_group(ka_keyring *k, ka_server *s);
 /* Make a fresh key for an ID and keep its digest; the key itself is in key only: wipe it after use.
      id         1 to KA_MAX_ID bytes of any kind; copied
      now_ms     of any one clock that does not run back
-     returns    KA_OK, or KA_EINVAL, KA_EFULL (nothing is evicted), KA_ENOMEM, KA_ERANDOM; with a journal also KA_EOS,
-                KA_ELIMIT, KA_EPERM: it was not written, and there is no such key */
+     returns    KA_OK, or KA_EINVAL, KA_EFULL (nothing is evicted), KA_ENOMEM, KA_ERANDOM; with a journal also
+                KA_ENOSPC, KA_EOS and others of ka_journal_open: it was not written, and there is no such key */
 KADEF int ka_keyring_issue(ka_keyring *k, ka_str id, int64_t now_ms, char key[KA_KEY_TEXT]);
 
 /* The ID of a key; {NULL, 0} if it is malformed, unknown or expired. Borrowed until the next issue. */
@@ -1117,8 +1119,13 @@ typedef HANDLE ka__file;
 
 static int ka__file_error(void)
 {
-    DWORD code = GetLastError();
-    return code == ERROR_SHARING_VIOLATION ? KA_EINUSE : code == ERROR_ACCESS_DENIED ? KA_EPERM : KA_EOS;
+    switch (GetLastError()) {
+    case ERROR_SHARING_VIOLATION: case ERROR_ALREADY_EXISTS:  return KA_EINUSE;
+    case ERROR_ACCESS_DENIED: case ERROR_WRITE_PROTECT:       return KA_EPERM;
+    case ERROR_FILE_NOT_FOUND: case ERROR_PATH_NOT_FOUND:     return KA_ENOTFOUND;
+    case ERROR_DISK_FULL: case ERROR_HANDLE_DISK_FULL:        return KA_ENOSPC;
+    default:                                                  return KA_EOS;
+    }
 }
 
 static void ka__file_close(ka__file f) { if (f != KA__NO_FILE) CloseHandle(f); }
@@ -1138,29 +1145,29 @@ static int ka__file_open(ka__file *f, const char *path, bool fresh)
 static int64_t ka__file_size(ka__file f)
 {
     LARGE_INTEGER size;
-    return GetFileSizeEx(f, &size) ? size.QuadPart : KA_EOS;
+    return GetFileSizeEx(f, &size) ? size.QuadPart : ka__file_error();
 }
 
 static ptrdiff_t ka__file_read_some(ka__file f, void *p, size_t n, int64_t at)
 {
     OVERLAPPED o = { .Offset = (DWORD)at, .OffsetHigh = (DWORD)(at >> 32) };
     DWORD got = 0;
-    return ReadFile(f, p, (DWORD)n, &got, &o) || GetLastError() == ERROR_HANDLE_EOF ? (ptrdiff_t)got : KA_EOS;
+    return ReadFile(f, p, (DWORD)n, &got, &o) || GetLastError() == ERROR_HANDLE_EOF ? (ptrdiff_t)got : ka__file_error();
 }
 
 static ptrdiff_t ka__file_write_some(ka__file f, const void *p, size_t n, int64_t at)
 {
     OVERLAPPED o = { .Offset = (DWORD)at, .OffsetHigh = (DWORD)(at >> 32) };
     DWORD put = 0;
-    return WriteFile(f, p, (DWORD)n, &put, &o) && put > 0 ? (ptrdiff_t)put : KA_EOS;
+    return WriteFile(f, p, (DWORD)n, &put, &o) && put > 0 ? (ptrdiff_t)put : ka__file_error();
 }
 
-static int ka__file_sync(ka__file f) { return FlushFileBuffers(f) ? KA_OK : KA_EOS; }
+static int ka__file_sync(ka__file f) { return FlushFileBuffers(f) ? KA_OK : ka__file_error(); }
 
 static int ka__file_cut(ka__file f, int64_t size)
 {
     LARGE_INTEGER to = { .QuadPart = size };
-    return SetFilePointerEx(f, to, NULL, FILE_BEGIN) && SetEndOfFile(f) ? KA_OK : KA_EOS;
+    return SetFilePointerEx(f, to, NULL, FILE_BEGIN) && SetEndOfFile(f) ? KA_OK : ka__file_error();
 }
 
 static int ka__file_link(const char *path, const char *name) { return CreateHardLinkA(name, path, NULL) ? KA_OK : ka__file_error(); }
@@ -1169,10 +1176,12 @@ static int ka__file_link(const char *path, const char *name) { return CreateHard
 static int ka__file_replace(ka__file *f, ka__file by, const char *from, const char *to)
 {
     ka__file_close(*f);
-    *f = KA__NO_FILE;
-    if (!MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH)) return ka__file_error();
-    *f = by;
-    return KA_OK;
+    if (MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH)) return *f = by, KA_OK;
+    DWORD code = GetLastError();
+    int r = ka__file_error();
+    if (ka__file_open(f, to, false) < 0) *f = KA__NO_FILE;
+    SetLastError(code);
+    return r;
 }
 
 static int ka__folder_sync(const char *path) { (void)path; return KA_OK; }      /* MOVEFILE_WRITE_THROUGH has done it */
@@ -1182,7 +1191,15 @@ typedef int ka__file;
 
 static int ka__file_error(void)
 {
-    return errno == EACCES || errno == EPERM || errno == EROFS ? KA_EPERM : errno == EMFILE || errno == ENFILE ? KA_ELIMIT : KA_EOS;
+    switch (errno) {
+    case EACCES: case EPERM: case EROFS:  return KA_EPERM;
+    case EMFILE: case ENFILE:             return KA_ELIMIT;
+    case EISDIR: case ELOOP:              return KA_EINVAL;
+    case ENOENT: case ENOTDIR:            return KA_ENOTFOUND;
+    case ENOSPC: case EDQUOT: case EFBIG: return KA_ENOSPC;
+    case EEXIST:                          return KA_EINUSE;
+    default:                              return KA_EOS;
+    }
 }
 
 static void ka__file_close(ka__file f) { if (f != KA__NO_FILE) close(f); }
@@ -1195,11 +1212,13 @@ static int ka__file_claim(ka__file f, const char *path)
     if (flock(f, LOCK_EX | LOCK_NB) != 0) return errno == EWOULDBLOCK ? KA_EINUSE : ka__file_error();
     if (fstat(f, &mine) != 0 || lstat(path, &there) != 0) return ka__file_error();
     if (!S_ISREG(mine.st_mode)) return KA_EINVAL;
+    if ((mine.st_mode & 077) && fchmod(f, 0600) != 0) return ka__file_error();
     return mine.st_ino == there.st_ino && mine.st_dev == there.st_dev ? KA_OK : KA_EINUSE;
 }
 
 static int ka__file_open(ka__file *f, const char *path, bool fresh)
 {
+    signal(SIGXFSZ, SIG_IGN);      /* at the limit of `ulimit -f` a write shall fail, no more */
     if (fresh) unlink(path);
     *f = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (fresh ? O_EXCL : 0), 0600);
     if (*f < 0) return ka__file_error();
@@ -1212,30 +1231,41 @@ static int ka__file_open(ka__file *f, const char *path, bool fresh)
 static int64_t ka__file_size(ka__file f)
 {
     struct stat s;
-    return fstat(f, &s) == 0 ? (int64_t)s.st_size : KA_EOS;
+    return fstat(f, &s) == 0 ? (int64_t)s.st_size : ka__file_error();
 }
 
 static ptrdiff_t ka__file_read_some(ka__file f, void *p, size_t n, int64_t at)
 {
     ssize_t got = pread(f, p, n, (off_t)at);
-    return got >= 0 ? got : errno == EINTR ? KA_EAGAIN : KA_EOS;
+    return got >= 0 ? got : errno == EINTR ? KA_EAGAIN : ka__file_error();
 }
 
 static ptrdiff_t ka__file_write_some(ka__file f, const void *p, size_t n, int64_t at)
 {
     ssize_t put = pwrite(f, p, n, (off_t)at);
-    return put > 0 ? put : put < 0 && errno == EINTR ? KA_EAGAIN : KA_EOS;
+    return put > 0 ? put : put < 0 && errno == EINTR ? KA_EAGAIN : ka__file_error();
 }
 
-static int ka__file_cut(ka__file f, int64_t size) { return ftruncate(f, (off_t)size) == 0 ? KA_OK : KA_EOS; }
-static int ka__file_link(const char *path, const char *name) { return link(path, name) == 0 ? KA_OK : ka__file_error(); }
+static int ka__file_cut(ka__file f, int64_t size) { return ftruncate(f, (off_t)size) == 0 ? KA_OK : ka__file_error(); }
+
+/* A second name for a file; it may have it already. */
+static int ka__file_link(const char *path, const char *name)
+{
+    struct stat a, b;
+    if (link(path, name) == 0) return KA_OK;
+    int r = ka__file_error(), code = errno;
+    if (lstat(path, &a) == 0 && lstat(name, &b) == 0 && a.st_ino == b.st_ino && a.st_dev == b.st_dev) return KA_OK;
+    errno = code;
+    return r;
+}
 
 static int ka__file_sync(ka__file f)
 {
 #  if defined(__APPLE__)
-    return fcntl(f, F_FULLFSYNC) == 0 ? KA_OK : KA_EOS;      /* fsync(2) there leaves the data in the disk's own cache */
+    /* fsync(2) there leaves the data in the disk's own cache; network volumes know nothing else */
+    return fcntl(f, F_FULLFSYNC) == 0 || ((errno == ENOTSUP || errno == EINVAL) && fsync(f) == 0) ? KA_OK : ka__file_error();
 #  else
-    return fdatasync(f) == 0 ? KA_OK : KA_EOS;
+    return fdatasync(f) == 0 ? KA_OK : ka__file_error();
 #  endif
 }
 
@@ -1254,7 +1284,7 @@ static int ka__folder_sync(const char *path)
     const char *slash = strrchr(path, '/');
     snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int r = fd >= 0 && (fsync(fd) == 0 || errno == EINVAL) ? KA_OK : KA_EOS, code = errno;
+    int r = fd >= 0 && (fsync(fd) == 0 || errno == EINVAL) ? KA_OK : ka__file_error(), code = errno;
     if (fd >= 0) close(fd);
     errno = code;
     return r;
@@ -1984,7 +2014,6 @@ static int ka__interrupts_catch(void (*run)(void))
     sigemptyset(&a.sa_mask);
     ka__interrupt_run = run;
     signal(SIGPIPE, SIG_IGN);              /* who reads what we print may end before us */
-    signal(SIGXFSZ, SIG_IGN);              /* a journal at the limit of `ulimit -f` is a write that fails */
     return sigaction(SIGINT, &a, NULL) == 0 && sigaction(SIGTERM, &a, NULL) == 0 ? KA_OK : KA_EOS;
 }
 #endif
@@ -4148,7 +4177,7 @@ static uint32_t ka__key_end(const ka_keyring *k, uint32_t now_s)
 
    The first frame is empty and tells that this is a journal. A frame is begun when the one before it has been
    synced. So a bad one with no good one behind it is the torn end of a commit that nobody was told of; with a
-   good one behind it, it is damage. The mark can't be part of an ID that came by ka_auth_answer, so no ID can
+   good one behind it, or if it is longer than any, it is damage. The mark can't be part of an ID that came by ka_auth_answer, so no ID can
    pass for a frame where a damaged file is searched for the next one. */
 
 enum {
@@ -4160,7 +4189,6 @@ enum {
     KA__REWRITE_AGAIN_MS = 1000        /* after one that failed */
 };
 static const unsigned char ka__frame_mark[4] = { 0xf5, 'k', 'a', 1 };
-static const unsigned char ka__frame_first[KA__FRAME_HEAD] = { 0xf5, 'k', 'a', 1, 0xc7, 0x4b, 0x67, 0x48 };
 static const char ka__full[] = "server_full";
 
 struct ka__frame { size_t n, keys; unsigned char bytes[KA__FRAME_BYTES]; };
@@ -4175,9 +4203,9 @@ struct ka__journal {
     int64_t    epoch_s;              /* the keyring's first second, since 1970 */
     int64_t    retry_ms;
     bool       outlived;             /* keys in it end later than --ttl has it now */
+    bool       stepped;              /* the wall clock was set: the ends in it are not those that were meant */
     bool       broken;               /* a sync failed: what is on disk isn't known until all was written anew (a later
                                         sync would succeed, and prove nothing) */
-    bool       lost;                 /* a commit failed while answers were held */
     int        read_error;
     ka_server *server;
     int        held_n;
@@ -4235,7 +4263,6 @@ static int ka__frame_write(struct ka__frame *f, ka__file file, int64_t *at)
 static const unsigned char *ka__journal_view(struct ka__journal *j, int64_t at, size_t n)
 {
     struct ka__frame *s = &j->scratch;
-    if (n > KA__FRAME_BYTES) return NULL;
     if (at < j->scratch_at || at + (int64_t)n > j->scratch_at + (int64_t)s->n) {
         ptrdiff_t got = ka__file_read(j->file, s->bytes, KA__FRAME_BYTES, at);
         if (got < 0) j->read_error = (int)got;
@@ -4250,7 +4277,7 @@ static const unsigned char *ka__frame_at(struct ka__journal *j, int64_t at, size
 {
     const unsigned char *f = ka__journal_view(j, at, KA__FRAME_HEAD), *p;
     ka__entry e;
-    if (!f || memcmp(f, ka__frame_mark, 4) != 0) return NULL;
+    if (!f || memcmp(f, ka__frame_mark, 4) != 0 || ka__get_le(f + 8, 4) > KA__FRAME_BYTES - KA__FRAME_HEAD) return NULL;
     *n = KA__FRAME_HEAD + (size_t)ka__get_le(f + 8, 4);
     f = ka__journal_view(j, at, *n);
     if (!f || ka__get_le(f + 4, 4) != ka__crc32c(f + 8, *n - 8)) return NULL;
@@ -4276,6 +4303,17 @@ static int ka__frame_keep(ka_keyring *k, const unsigned char *f, size_t n, uint3
         r = ka__key_put(k, e.digest, e.id, end < last ? (uint32_t)end : last);
     }
     return r;
+}
+
+/* The wall clock may be set while this runs, and the other one stops while a machine sleeps: then what is on disk must
+   be told anew. A frame's keys are all of one epoch. */
+static void ka__journal_clock(ka_keyring *k)
+{
+    struct ka__journal *j = k->journal;
+    int64_t epoch_s = (ka__wall_ms() - (ka_now_ms() - k->epoch_ms)) / 1000;
+    if (j->pending.keys || (epoch_s >= j->epoch_s - 1 && epoch_s <= j->epoch_s + 1)) return;
+    j->epoch_s = epoch_s;
+    j->stepped = k->ttl_s != 0;
 }
 
 /* Write the living keys into a new file, and put that in the place of the old. */
@@ -4312,6 +4350,7 @@ static int ka__journal_rewrite(ka_keyring *k, int64_t now_ms)
     }
     j->size = size;
     j->keys = keys;
+    j->stepped = false;
     r = ka__folder_sync(j->path);
     j->broken = r < 0;
     return r;
@@ -4328,10 +4367,12 @@ static int ka__journal_failed(ka_keyring *k, int error)
 static int ka__journal_ready(ka_keyring *k, int64_t now_ms)
 {
     struct ka__journal *j = k->journal;
-    bool due = j->broken || (j->size > KA__REWRITE_LEAST && j->keys / 2 > k->count);
+    if (j->file == KA__NO_FILE) return k->journal_error;      /* Windows; another process may have it now */
+    bool due = j->broken || j->stepped || (j->size > KA__REWRITE_LEAST && j->keys / 2 > k->count);
     if (due && now_ms >= j->retry_ms) {
+        int64_t begun = ka_now_ms();
         int r = ka__journal_rewrite(k, now_ms);
-        if (r < 0) j->retry_ms = now_ms + KA__REWRITE_AGAIN_MS;
+        if (r < 0) j->retry_ms = now_ms + KA__REWRITE_AGAIN_MS + 10 * (ka_now_ms() - begun);      /* logins go on meanwhile */
         if (r < 0 && j->broken) return ka__journal_failed(k, r);
     }
     return j->broken ? k->journal_error : KA_OK;
@@ -4364,7 +4405,6 @@ static int ka__journal_commit(ka_keyring *k, int64_t now_ms)
     int r = ka__journal_ready(k, now_ms);
     if (r == KA_OK) r = ka__journal_append(k);
     if (r == KA_OK) r = ka__frame_keep(k, j->pending.bytes, j->pending.n, ka__key_clock(k, now_ms));
-    if (r < 0 && j->held_n) j->lost = true;
     ka__frame_begin(&j->pending);
     return r;
 }
@@ -4375,7 +4415,7 @@ static void ka__journal_settle(void *keyring)
     ka_keyring *k = keyring;
     struct ka__journal *j = k->journal;
     if (j->held_n == 0) return;
-    bool kept = ka__journal_commit(k, ka_now_ms()) == KA_OK && !j->lost;
+    bool kept = ka__journal_commit(k, ka_now_ms()) == KA_OK;
     for (int i = 0; i < j->held_n; i++) {
         struct ka__held *h = &j->held[i];
         if (kept) ka_reply(j->server, &h->ev, 200, NULL, h->key, KA_KEY_TEXT);
@@ -4383,7 +4423,6 @@ static void ka__journal_settle(void *keyring)
     }
     ka_wipe(j->held, (size_t)j->held_n * sizeof *j->held);
     j->held_n = 0;
-    j->lost = false;
 }
 
 int ka_journal_group(ka_keyring *k, ka_server *s)
@@ -4406,7 +4445,7 @@ static void ka__journal_close(struct ka__journal *j)
 static int64_t ka__frame_search(struct ka__journal *j, int64_t at, int64_t size)
 {
     size_t n;
-    while (at < size && !ka__frame_at(j, at, &n)) at++;
+    while (at < size && !j->read_error && !ka__frame_at(j, at, &n)) at++;
     return at < size ? at : -1;
 }
 
@@ -4426,7 +4465,8 @@ static int ka__journal_replay(ka_keyring *k, int64_t size, bool salvage, ka_jour
         }
         int64_t next = ka__frame_search(j, j->size + 1, size);
         if (j->read_error) return j->read_error;
-        if (next < 0) break;
+        if (next < 0 && (j->size == 0 || size - j->size <= KA__FRAME_BYTES)) break;
+        if (next < 0) next = size;      /* no commit is that long */
         if (report->damaged == 0) report->damaged_at = j->size;
         report->damaged += next - j->size;
         if (!salvage) return KA_EDAMAGED;
@@ -4435,15 +4475,6 @@ static int ka__journal_replay(ka_keyring *k, int64_t size, bool salvage, ka_jour
     report->cut_at = j->size;
     report->cut = size - j->size;
     return KA_OK;
-}
-
-/* Is this the beginning of a journal whose making was interrupted? Some file systems leave zeros then. */
-static bool ka__journal_begun(struct ka__journal *j, int64_t size)
-{
-    const unsigned char *p = size <= KA__FRAME_HEAD ? ka__journal_view(j, 0, (size_t)size) : NULL;
-    for (int64_t i = 0; p && i < size; i++)
-        if (p[i] != 0 && p[i] != ka__frame_first[i]) return false;
-    return p != NULL;
 }
 
 /* Cut off a torn end. And write the last frame once more: if its sync failed in a process before this one, it can be
@@ -4457,25 +4488,22 @@ static int ka__journal_mend(struct ka__journal *j, bool torn)
     return r == KA_OK ? ka__file_write(j->file, f, n, j->last) : r;
 }
 
-/* Read the file and make it fit to be appended to. */
+/* Read the file and make it fit to be appended to: a new one, one that was damaged, and one with keys that are over
+   or outlive what --ttl is now, by writing it anew. */
 static int ka__journal_recover(ka_keyring *k, bool salvage, ka_journal_report *report)
 {
     struct ka__journal *j = k->journal;
     int64_t size = ka__file_size(j->file);
     int r = size < 0 ? (int)size : ka__journal_replay(k, size, salvage, report);
-    if (r == KA_OK && j->size == 0 && size > 0 && !ka__journal_begun(j, size)) r = j->read_error ? j->read_error : KA_ESYNTAX;
-    if (r == KA_OK && report->damaged == 0) r = ka__journal_mend(j, report->cut > 0);
-    if (r == KA_OK && j->size == 0) {
-        ka__frame_begin(&j->pending);
-        r = ka__frame_write(&j->pending, j->file, &j->size);
-    }
+    if (r == KA_OK && size > 0 && j->size == 0) r = KA_ESYNTAX;
+    if (r == KA_OK && size > 0 && report->damaged == 0) r = ka__journal_mend(j, report->cut > 0);
     if (r == KA_OK) r = ka__file_sync(j->file);
     if (r == KA_OK) r = ka__folder_sync(j->path);
-    if (r < 0 || (report->damaged == 0 && !j->outlived && j->keys == k->count)) return r;
-    if (report->damaged && (r = ka__file_link(j->path, j->path_damaged)) < 0) return r;
+    if (r == KA_OK && report->damaged) r = ka__file_link(j->path, j->path_damaged);
+    if (r < 0 || (size > 0 && report->damaged == 0 && !j->outlived && j->keys == k->count)) return r;
     r = ka__journal_rewrite(k, k->epoch_ms);
     if (r < 0 && report->damaged && !j->broken) ka__file_remove(j->path_damaged);
-    return report->damaged || j->broken ? r : KA_OK;      /* the dead may stay: it is a matter of room only */
+    return size == 0 || report->damaged || j->broken ? r : KA_OK;      /* else it was a matter of room, and can wait */
 }
 
 int ka_journal_open(ka_keyring *k, const char *path, bool salvage, ka_journal_report *report)
@@ -4497,7 +4525,7 @@ int ka_journal_open(ka_keyring *k, const char *path, bool salvage, ka_journal_re
     r = ka__file_open(&j->file, path, false);
     if (r < 0) j->file = KA__NO_FILE;
     else r = ka__journal_recover(k, salvage, report);
-    report->os_error = r == KA_EOS || r == KA_EPERM ? ka__os_code() : 0;
+    report->os_error = r == KA_EOS || r == KA_EPERM || r == KA_ENOSPC || r == KA_ENOTFOUND || r == KA_ELIMIT ? ka__os_code() : 0;
     ka__frame_begin(&j->pending);
     return r;
 }
@@ -4514,6 +4542,7 @@ static int ka__key_make(ka_keyring *k, ka_str id, int64_t now_ms, char key[KA_KE
     int r = ka__key_random(k, raw);
     if (r < 0) return r;
     ka_sha256(digest, raw, sizeof raw);
+    if (k->journal) ka__journal_clock(k);
     if (k->journal) ka__frame_add(&k->journal->pending, k->journal->epoch_s, digest, id, ka__key_end(k, now_s));
     else r = ka__key_put(k, digest, id, ka__key_end(k, now_s));
     if (r == KA_OK) ka_b64_encode(key, KA_KEY_TEXT, raw, sizeof raw);
@@ -4523,8 +4552,9 @@ static int ka__key_make(ka_keyring *k, ka_str id, int64_t now_ms, char key[KA_KE
 
 int ka_keyring_issue(ka_keyring *k, ka_str id, int64_t now_ms, char key[KA_KEY_TEXT])
 {
+    if (k->journal) ka__journal_settle(k);      /* if others wait, this one's outcome shall not be theirs */
     int r = ka__key_make(k, id, now_ms, key);
-    if (r == KA_OK && k->journal) r = ka__journal_commit(k, now_ms);
+    if (r == KA_OK && k->journal && (r = ka__journal_commit(k, now_ms)) < 0) ka_wipe(key, KA_KEY_TEXT);
     return r;
 }
 

@@ -94,15 +94,16 @@ static int open_journal(const options *o, ka_keyring *keys)
     int r = ka_journal_open(keys, file, o->salvage, &found);
     switch (r) {
     case KA_OK:       break;
-    case KA_EINUSE:   return fail(EXIT_SYSTEM, "%s is in use by another server; stop that one, or choose another file", file);
+    case KA_EINUSE:   if (found.damaged) return fail(EXIT_SYSTEM, "%s.damaged is there already; move it away first", file);
+                      return fail(EXIT_SYSTEM, "%s is in use by another server; stop that one, or choose another file", file);
     case KA_EDAMAGED: return fail(EXIT_SYSTEM, "%s is damaged at byte %lld; --journal-salvage leaves out what can't be read", file,
                                   (long long)found.damaged_at);
     case KA_ESYNTAX:  return fail(EXIT_SYSTEM, "%s is no journal of keyauth; choose another file", file);
-    case KA_EINVAL:   return fail(EXIT_SYSTEM, "%s is not a file; choose another one", file);
-    default:          return fail(EXIT_SYSTEM, "cannot use %s: %s (system error %d)%s", file, ka_error_text(r), found.os_error,
-                                  o->salvage ? "; salvaging makes FILE.damaged, which must not be there yet" : "");
+    case KA_EINVAL:   return fail(EXIT_SYSTEM, "%s is no file, or a symbolic link; choose another one", file);
+    case KA_ENOTFOUND: return fail(EXIT_SYSTEM, "%s: its folder is not there; make it first", file);
+    default:          return fail(EXIT_SYSTEM, "cannot use %s: %s (system error %d)", file, ka_error_text(r), found.os_error);
     }
-    if (found.cut) fail(0, "%s: cut off its last %lld bytes, which were not written to the end; no client was told of those keys", file, (long long)found.cut);
+    if (found.cut) fail(0, "%s: cut off its last %lld bytes, a commit that was not written to its end", file, (long long)found.cut);
     if (found.damaged) fail(0, "%s: left out %lld bytes, from %lld on; %s.damaged has them", file, (long long)found.damaged, (long long)found.damaged_at, file);
     return -1;
 }
@@ -167,7 +168,7 @@ static int serve(const options *o, ka_server *s, ka_keyring *keys)
     char text[KA_MAX_ANSWER];
     int status = EXIT_STOPPED, r;
     bool listening = false;
-    for (ka_event ev; (r = ka_wait(s, &ev, o->stats ? 1000 : -1)) == KA_OK || r == KA_ETIME; ) {
+    for (ka_event ev; (r = ka_wait(s, &ev, o->stats || o->journal ? 1000 : -1)) == KA_OK || r == KA_ETIME; ) {
         if (o->stats && listening) show_stats(s, keys, ka_now_ms());
         show_journal(o, keys);
         if (r == KA_ETIME) continue;
@@ -187,6 +188,7 @@ static int serve(const options *o, ka_server *s, ka_keyring *keys)
             ka_wipe(text, n);
         }
     }
+    show_journal(o, keys);
     if (o->stats && ka_is_terminal(2)) fputc('\n', stderr);
     return status;
 }

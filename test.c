@@ -1128,6 +1128,7 @@ static void test_keyring_fork(void)
 /* ---- journal ---- */
 
 #define JOURNAL ".test-journal"
+static const unsigned char first_frame[KA__FRAME_HEAD] = { 0xf5, 'k', 'a', 1, 0xc7, 0x4b, 0x67, 0x48 };
 enum { FRAME = KA__FRAME_HEAD + KA__ENTRY_HEAD + 2 };      /* of one key, with an ID of two bytes */
 
 static size_t file_get(const char *path, unsigned char *bytes, size_t cap)
@@ -1193,7 +1194,7 @@ static void test_journal(void)
     ka_keyring k, other;
     ka_journal_report report;
     size_t n = journal_make(4, keys, bytes, sizeof bytes);
-    CHECK(n == KA__FRAME_HEAD + 4 * FRAME && memcmp(bytes, ka__frame_first, KA__FRAME_HEAD) == 0, "its size: %d", (int)n);
+    CHECK(n == KA__FRAME_HEAD + 4 * FRAME && memcmp(bytes, first_frame, KA__FRAME_HEAD) == 0, "its size: %d", (int)n);
     CHECK(ka__crc32c((const unsigned char *)"123456789", 9) == 0xe3069283, "the check value of CRC-32C");
     for (int i = 0; i < 4; i++) {
         ka_b64_decode(raw, sizeof raw, keys[i], KA_KEY_TEXT);
@@ -1218,7 +1219,7 @@ static void test_journal(void)
     CHECK(journal_open(&other, 0, false, &report) == KA_EINUSE, "it is opened once at a time");
     ka_keyring_free(&other);
     CHECK(ka_keyring_init(&other, 0, 0) == KA_OK && ka_journal_group(&other, NULL) == KA_EINVAL, "no journal, no group");
-    CHECK(ka_journal_open(&other, ".test-no-folder/x", false, &report) == KA_EOS && report.os_error != 0, "no such folder");
+    CHECK(ka_journal_open(&other, ".test-no-folder/x", false, &report) == KA_ENOTFOUND && report.os_error != 0, "no such folder");
     ka_keyring_free(&other);
     memset(long_path, 'x', sizeof long_path - 1);
     CHECK(ka_keyring_init(&other, 0, 0) == KA_OK && ka_journal_open(&other, long_path, false, &report) == KA_EINVAL, "a path that is too long");
@@ -1226,7 +1227,7 @@ static void test_journal(void)
 #ifndef _WIN32
     CHECK(ka_keyring_init(&other, 0, 0) == KA_OK && ka_journal_open(&other, "/dev/null", false, &report) == KA_EINVAL, "not a file");
     ka_keyring_free(&other);
-    CHECK(symlink(JOURNAL, JOURNAL ".new") == 0 && ka_keyring_init(&other, 0, 0) == KA_OK && ka_journal_open(&other, JOURNAL ".new", false, &report) == KA_EOS && report.os_error == ELOOP, "a symbolic link");
+    CHECK(symlink(JOURNAL, JOURNAL ".new") == 0 && ka_keyring_init(&other, 0, 0) == KA_OK && ka_journal_open(&other, JOURNAL ".new", false, &report) == KA_EINVAL, "a symbolic link");
     ka_keyring_free(&other);
 #endif
     ka_keyring_free(&k);
@@ -1270,9 +1271,9 @@ static void test_journal_torn(void)
     ka_keyring k;
     ka_journal_report report;
     size_t n = journal_make(4, keys, bytes, sizeof bytes);
-    for (size_t cut = 0; cut <= n; cut++) {
-        unsigned whole = cut < KA__FRAME_HEAD ? 0 : (unsigned)(cut - KA__FRAME_HEAD) / FRAME;
-        size_t rest = cut < KA__FRAME_HEAD ? cut : (cut - KA__FRAME_HEAD) % FRAME;
+    for (size_t cut = KA__FRAME_HEAD; cut <= n; cut++) {
+        unsigned whole = (unsigned)(cut - KA__FRAME_HEAD) / FRAME;
+        size_t rest = (cut - KA__FRAME_HEAD) % FRAME;
         file_put(JOURNAL, bytes, cut);
         int r = journal_open(&k, 0, false, &report);
         if (r != KA_OK || report.cut != (int64_t)rest || report.damaged || journal_has(&k, 4, keys) != (1u << whole) - 1)
@@ -1327,11 +1328,11 @@ static void test_journal_damaged(void)
     ka_keyring_free(&k);
     bytes[20] ^= 1;
     file_put(JOURNAL, bytes, n);
-    CHECK(journal_open(&k, 0, true, &report) == KA_EOS, "a damaged file that was kept before is not overwritten");
+    CHECK(journal_open(&k, 0, true, &report) == KA_EINUSE, "a damaged file that was kept before is not overwritten");
     ka_keyring_free(&k);
     CHECK(file_get(JOURNAL, after, sizeof after) == n && memcmp(bytes, after, n) == 0, "and the file is as it was");
     file_put(JOURNAL, bytes, n - 1);      /* torn as well */
-    CHECK(journal_open(&k, 0, true, &report) == KA_EOS && file_get(JOURNAL, after, sizeof after) == n - 1, "nor is its torn end cut off");
+    CHECK(journal_open(&k, 0, true, &report) == KA_EINUSE && file_get(JOURNAL, after, sizeof after) == n - 1, "nor is its torn end cut off");
     ka_keyring_free(&k);
     remove(JOURNAL ".damaged");
     CHECK(journal_open(&k, 0, true, &report) == KA_OK && report.damaged == FRAME && report.cut == FRAME - 1 && journal_has(&k, 4, keys) == 6, "salvaged, and cut");
@@ -1340,14 +1341,14 @@ static void test_journal_damaged(void)
     journal_remove();
 }
 
-/* What isn't a journal is not touched; what might be the beginning of one, is. */
+/* What isn't a journal is not touched: one begins whole, by a rename. */
 static void test_journal_strangers(void)
 {
     static const struct { const char *bytes; size_t n; int want; const char *why; } files[] = {
         { "hello", 5, KA_ESYNTAX, "a text" },
-        { "\0\0\0\0\0\0\0\0\0\0\0\0", 12, KA_OK, "zeros, as a crash leaves them" },
-        { "\0\0\0\0\0\0\0\0\0\0\0\0\0", 13, KA_ESYNTAX, "more zeros" },
-        { "\xf5ka\1\0\0\0\0\0\0\0\0", 12, KA_OK, "half written" },
+        { "", 0, KA_OK, "nothing" },
+        { "\0\0\0\0\0\0\0\0\0\0\0\0", 12, KA_ESYNTAX, "zeros" },
+        { "\xf5ka\1\0\0\0\0\0\0\0\0", 12, KA_ESYNTAX, "half a frame" },
         { "\xf5ka\2\0\0\0\0\0\0\0\0", 12, KA_ESYNTAX, "of another version" },
         { "\xf5ka\1\0\0\0\0\xff\xff\xff\xff-", 13, KA_ESYNTAX, "a frame longer than any" },
     };
@@ -1362,9 +1363,61 @@ static void test_journal_strangers(void)
             CHECK(r == files[i].want && k.count == 0, "%s: got %s", files[i].why, ka_error_text(r));
             ka_keyring_free(&k);
             size_t n = file_get(JOURNAL, after, sizeof after);
-            CHECK(r == KA_OK ? n == KA__FRAME_HEAD && memcmp(after, ka__frame_first, n) == 0 : n == files[i].n && memcmp(after, files[i].bytes, n) == 0, "%s: the file", files[i].why);
+            CHECK(r == KA_OK ? n == KA__FRAME_HEAD && memcmp(after, first_frame, n) == 0 : n == files[i].n && memcmp(after, files[i].bytes, n) == 0, "%s: the file", files[i].why);
         }
     journal_remove();
+}
+
+/* A bad end that is longer than a commit can be is damage: more than one was told of was there. */
+static void test_journal_long_end(void)
+{
+    static char keys[1][KA_KEY_TEXT];
+    static unsigned char bytes[1024 + KA__FRAME_BYTES + 1];
+    ka_keyring k;
+    ka_journal_report report;
+    size_t n = journal_make(1, keys, bytes, 1024);
+    for (size_t more = KA__FRAME_BYTES; more <= KA__FRAME_BYTES + 1; more++) {
+        file_put(JOURNAL, bytes, n + more);
+        int r = journal_open(&k, 0, false, &report);
+        CHECK(more == KA__FRAME_BYTES ? r == KA_OK && report.cut == (int64_t)more : r == KA_EDAMAGED && report.damaged_at == (int64_t)n, "%d zeros: %s", (int)more, ka_error_text(r));
+        ka_keyring_free(&k);
+    }
+    CHECK(journal_open(&k, 0, true, &report) == KA_OK && report.damaged == KA__FRAME_BYTES + 1 && journal_has(&k, 1, keys) == 1, "salvaged");
+    ka_keyring_free(&k);
+    journal_remove();
+}
+
+/* The wall clock is set while the server runs: what was issued before and after is good for as long as it was meant to be. */
+static void test_journal_clock(void)
+{
+    static char keys[2][KA_KEY_TEXT];
+    ka_keyring k;
+    ka_journal_report report;
+    journal_remove();
+    if (journal_open(&k, 3600, false, &report) < 0) abort();
+    k.journal->epoch_s -= 100000;      /* as if it had been started with a clock that was slow */
+    ka__frame_add(&k.journal->pending, k.journal->epoch_s, (const unsigned char *)keys, str("xx"), 3600);
+    if (ka__journal_append(&k) < 0 || ka__frame_keep(&k, k.journal->pending.bytes, k.journal->pending.n, 0) < 0) abort();
+    ka__frame_begin(&k.journal->pending);
+    for (int i = 0; i < 2; i++) CHECK(ka_keyring_issue(&k, str(i ? "01" : "00"), ka_now_ms(), keys[i]) == KA_OK, "a key");
+    ka_keyring_free(&k);
+    CHECK(journal_open(&k, 3600, false, &report) == KA_OK && k.count == 3 && journal_has(&k, 2, keys) == 3, "all are there: %d", (int)k.count);
+    int64_t now = ka_now_ms();
+    CHECK(ka_keyring_find(&k, (ka_str){ keys[1], KA_KEY_TEXT }, now + 3590000).p && !ka_keyring_find(&k, (ka_str){ keys[1], KA_KEY_TEXT }, now + 3602000).p, "for an hour");
+    ka_keyring_free(&k);
+    journal_remove();
+}
+
+/* Write a key into the file alone, as if it had been made so long ago that it ends in `ends_s`. */
+static void journal_plant(ka_keyring *k, const char *id, int ends_s, char key[KA_KEY_TEXT])
+{
+    unsigned char raw[KA_KEY_BYTES], digest[32];
+    if (ka_random(raw, sizeof raw) < 0) abort();
+    ka_b64_encode(key, KA_KEY_TEXT, raw, sizeof raw);
+    ka_sha256(digest, raw, sizeof raw);
+    ka__frame_add(&k->journal->pending, k->journal->epoch_s + ends_s - 1, digest, str(id), 1);
+    if (ka__journal_append(k) < 0) abort();
+    ka__frame_begin(&k->journal->pending);
 }
 
 /* Keys end when they were said to end, across restarts; a shorter time to live holds for those that are there as well. */
@@ -1374,15 +1427,12 @@ static void test_journal_ends(void)
     unsigned char bytes[1024];
     ka_keyring k;
     ka_journal_report report;
-    int64_t now = ka_now_ms();
+    int64_t now;
     journal_remove();
     if (journal_open(&k, 100, false, &report) < 0) abort();
-    k.journal->epoch_s -= 1000;                   /* as if this one had been made 1,000 seconds ago */
-    CHECK(ka_keyring_issue(&k, str("00"), now, keys[0]) == KA_OK && journal_has(&k, 1, keys) == 1, "it is good");
-    k.journal->epoch_s += 950;
-    CHECK(ka_keyring_issue(&k, str("01"), now, keys[1]) == KA_OK, "and one of 50 seconds ago");
-    k.journal->epoch_s += 50;
-    CHECK(ka_keyring_issue(&k, str("02"), now, keys[2]) == KA_OK, "and one of now");
+    journal_plant(&k, "00", -900, keys[0]);
+    journal_plant(&k, "01", 50, keys[1]);
+    journal_plant(&k, "02", 100, keys[2]);
     ka_keyring_free(&k);
     CHECK(journal_open(&k, 100, false, &report) == KA_OK && k.count == 2 && journal_has(&k, 3, keys) == 6, "the first has ended");
     CHECK(file_get(JOURNAL, bytes, sizeof bytes) == KA__FRAME_HEAD * 2 + 2 * (FRAME - KA__FRAME_HEAD), "and is not in the file any more");
@@ -3220,8 +3270,7 @@ static void journal_before(void)
     ka_journal_report report;
     journal_make(OLD_KEYS - 1, journal_keys, journal_bytes, sizeof journal_bytes);
     if (journal_open(&k, 0, false, &report) < 0) abort();
-    ka__frame_add(&k.journal->pending, k.journal->epoch_s - 1000, (const unsigned char *)journal_keys, str("03"), 1);
-    if (ka__journal_append(&k) < 0) abort();
+    journal_plant(&k, "03", -900, journal_keys[OLD_KEYS - 1]);
     ka_keyring_free(&k);
     journal_n = file_get(JOURNAL, journal_bytes, sizeof journal_bytes);
 }
@@ -3238,11 +3287,11 @@ static void faults_journal_open(bool salvage, unsigned told)
     fault_exempt = false;
     int r = ka_keyring_init(&k, 0, 0);
     if (r == KA_OK) r = ka_journal_open(&k, JOURNAL, salvage, &report);
-    ALLOWED(r, "ka_journal_open", KA_ENOMEM, KA_EOS, KA_EPERM, KA_ELIMIT, KA_EINUSE);
+    ALLOWED(r, "ka_journal_open", KA_ENOMEM, KA_EOS, KA_EPERM, KA_ELIMIT, KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND);
     for (int i = OLD_KEYS; i < OLD_KEYS + NEW_KEYS && r == KA_OK; i++) {
         snprintf(id, sizeof id, "%02d", i);
         int e = ka_keyring_issue(&k, str(id), now += 2 * KA__REWRITE_AGAIN_MS, journal_keys[i]);
-        ALLOWED(e, "ka_keyring_issue", KA_ENOMEM, KA_ERANDOM, KA_EOS, KA_EPERM, KA_ELIMIT, KA_EINUSE);
+        ALLOWED(e, "ka_keyring_issue", KA_ENOMEM, KA_ERANDOM, KA_EOS, KA_EPERM, KA_ELIMIT, KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND);
         if (e == KA_OK) told |= 1u << i;
         if (e < 0 && e != KA_ENOMEM && e != KA_ERANDOM && (k.journal_error != e || k.journal_os_error == 0)) CHECK(false, "the error is not told: %d, %d; %s", k.journal_error, k.journal_os_error, story());
     }
@@ -3378,9 +3427,9 @@ static void faults_serve(int workers, bool interrupt, bool journal)
         v->at_once = visits[i % (int)COUNT(visits)].at_once;
     }
     if (r == KA_OK && journal) r = ka_journal_open(&k.keys, JOURNAL, false, &(ka_journal_report){ 0 });
-    ALLOWED(r, "ka_keyring_init, ka_journal_open", KA_ENOMEM, KA_EOS, KA_EPERM, KA_ELIMIT, KA_EINUSE);
+    ALLOWED(r, "ka_keyring_init, ka_journal_open", KA_ENOMEM, KA_EOS, KA_EPERM, KA_ELIMIT, KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND);
     if (r == KA_OK) r = ka_server_start(&k.s, workers);
-    ALLOWED(r, "ka_server_start", KA_EINUSE, KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_EPERM);
+    ALLOWED(r, "ka_server_start", KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND, KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_EPERM);
     if (r < 0 && k.s) CHECK(false, "a server that did not start; %s", story());
     if (r == KA_OK && journal) ka_journal_group(&k.keys, k.s);
     if (r == KA_OK && interrupt) {
@@ -3624,7 +3673,7 @@ int main(int argc, char **argv)
         { "requests", test_requests }, { "long heads", test_long_heads }, { "responses", test_responses }, { "chunked", test_chunked },
         { "mailbox", test_mailbox }, { "keyring", test_keyring }, { "keyring growth", test_keyring_growth },
         { "keyring out of memory", test_keyring_out_of_memory }, { "keyring fork", test_keyring_fork }, { "protocol", test_protocol },
-        { "journal", test_journal }, { "journal odd frames", test_journal_odd_frames }, { "journal torn", test_journal_torn }, { "journal damaged", test_journal_damaged },
+        { "journal", test_journal }, { "journal odd frames", test_journal_odd_frames }, { "journal torn", test_journal_torn }, { "journal long end", test_journal_long_end }, { "journal clock", test_journal_clock }, { "journal damaged", test_journal_damaged },
         { "journal strangers", test_journal_strangers }, { "journal ends", test_journal_ends }, { "journal rewrite", test_journal_rewrite },
         { "dialogues", test_dialogues }, { "answer form", test_answer_form }, { "statuses", test_statuses }, { "early", test_early }, { "expect", test_expect }, { "order", test_order },
         { "full mailbox", test_full_mailbox }, { "fairness", test_fairness }, { "time-outs", test_time_outs }, { "busy parent", test_busy_parent }, { "never reads", test_never_reads },
