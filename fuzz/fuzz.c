@@ -484,11 +484,11 @@ typedef struct {
                                      behind the file's end: what was cut off might yet be on disk */
     size_t n;                     /* the file's bytes */
     int    lock;                  /* who has it, or 0 */
-} inode;
+} sim_file;
 
 static const char *const file_names[NAMES] = { "d/j", "d/j.new", "d/j.damaged" };
 static struct {
-    inode    inodes[INODES];
+    sim_file inodes[INODES];
     names    states[STATES];      /* the first is on disk, the last is now */
     int      states_n;
     size_t   most;                /* a read or write does so many bytes */
@@ -531,8 +531,8 @@ static int name_of(const char *path)
     return i;
 }
 
-static inode *file_named(int name) { return names_now()->of[name] < 0 ? NULL : &files.inodes[names_now()->of[name]]; }
-static inode *file_at(int fd) { return &files.inodes[sim_at(fd, SIM_FILE)->inode]; }
+static sim_file *file_named(int name) { return names_now()->of[name] < 0 ? NULL : &files.inodes[names_now()->of[name]]; }
+static sim_file *file_at(int fd) { return &files.inodes[sim_at(fd, SIM_FILE)->inode]; }
 
 static void file_unlock(int at, int fd)
 {
@@ -548,14 +548,14 @@ static int file_new(void)
     for (int i = 0; i < SIM_FDS; i++)
         if (fds[i].kind == SIM_FILE) used[fds[i].inode] = true;
     while (used[at]) at++;
-    inode *f = &files.inodes[at];
+    sim_file *f = &files.inodes[at];
     f->now.n = f->dirty.n = f->disk.n = f->n = 0;
     f->lock = 0;
     return at;
 }
 
 /* Some of what is dirty gets to the disk; and a size. */
-static void file_mix(inode *f)
+static void file_mix(sim_file *f)
 {
     size_t low = f->n < f->disk.n ? f->n : f->disk.n, high = f->now.n > f->disk.n ? f->now.n : f->disk.n;
     size_t sizes[4] = { f->n, f->n, f->disk.n, low + coin(high - low + 1) }, size = sizes[coin(4)], how = coin(4);
@@ -567,7 +567,7 @@ static void file_mix(inode *f)
     }
 }
 
-static void file_clean(inode *f)
+static void file_clean(sim_file *f)
 {
     f->now.n = f->dirty.n = f->n;
     if (f->n) memset(f->dirty.p, 0, f->n);
@@ -580,7 +580,7 @@ static void power_cut(void)
     files.states[0] = left;
     files.states_n = 1;
     for (int i = 0; i < NAMES; i++) {
-        inode *f = file_named(i);
+        sim_file *f = file_named(i);
         if (!f) continue;
         file_mix(f);
         f->now.n = 0;
@@ -593,7 +593,7 @@ static void power_cut(void)
 /* Would a power cut leave the journal as it is now? */
 static bool file_durable(void)
 {
-    const inode *f = file_named(JOURNAL);
+    const sim_file *f = file_named(JOURNAL);
     for (int i = 0; i < files.states_n; i++)
         if (files.states[i].of[JOURNAL] != names_now()->of[JOURNAL]) return false;
     return f && f->n == f->disk.n && (f->n == 0 || memcmp(f->now.p, f->disk.p, f->n) == 0);
@@ -621,7 +621,7 @@ static int sim_open_path(const char *path, int flags, ...)
 
 static int sim_flock(int fd)
 {
-    inode *f = file_at(fd);
+    sim_file *f = file_at(fd);
     if (file_fails()) return -1;
     if (f->lock && f->lock != fd) {
         errno = EWOULDBLOCK;
@@ -650,7 +650,7 @@ static int sim_lstat(const char *path, struct stat *s)
 
 static ssize_t sim_pread(int fd, void *p, size_t n, off_t at)
 {
-    const inode *f = file_at(fd);
+    const sim_file *f = file_at(fd);
     if (file_fails()) return -1;
     size_t rest = (size_t)at < f->n ? f->n - (size_t)at : 0;
     if (n > rest) n = rest;
@@ -661,7 +661,7 @@ static ssize_t sim_pread(int fd, void *p, size_t n, off_t at)
 
 static ssize_t sim_pwrite(int fd, const void *p, size_t n, off_t at)
 {
-    inode *f = file_at(fd);
+    sim_file *f = file_at(fd);
     if (file_fails()) return -1;
     if (n > files.most) n = files.most;
     CHECK(n > 0 && (size_t)at <= f->n, "%d bytes at %d, behind the end of %d", (int)n, (int)at, (int)f->n);
@@ -676,7 +676,7 @@ static ssize_t sim_pwrite(int fd, const void *p, size_t n, off_t at)
 
 static int sim_ftruncate(int fd, off_t size)
 {
-    inode *f = file_at(fd);
+    sim_file *f = file_at(fd);
     if (file_fails()) return -1;
     CHECK((size_t)size <= f->n, "made longer, from %d to %d", (int)f->n, (int)size);
     f->n = (size_t)size;
@@ -685,7 +685,7 @@ static int sim_ftruncate(int fd, off_t size)
 
 static int sim_fdatasync(int fd)
 {
-    inode *f = file_at(fd);
+    sim_file *f = file_at(fd);
     bool fails = file_fails();
     if (fails) file_mix(f);
     else {
@@ -1379,7 +1379,7 @@ static void read_frame(journal_text *r, const unsigned char *p, size_t n)
 }
 
 /* What is in a file, and what has to become of it. */
-static void read_file(journal_text *r, const inode *f)
+static void read_file(journal_text *r, const sim_file *f)
 {
     static const unsigned char first[12] = { 0xf5, 'k', 'a', 1, 0xc7, 0x4b, 0x67, 0x48 };
     size_t size = f ? f->n : 0, at = 0, next, n = 0;
@@ -1419,7 +1419,7 @@ static bool same_entries(const journal_text *a, const journal_text *b)
     return a->n == b->n;
 }
 
-static bool same_bytes(const inode *f, const bytes *b, size_t n)
+static bool same_bytes(const sim_file *f, const bytes *b, size_t n)
 {
     return f && f->n == n && (n == 0 || memcmp(f->now.p, b->p, n) == 0);
 }
@@ -1443,7 +1443,7 @@ static void keyring_check(const ka_keyring *k, const journal_text *r)
 /* The file after it was opened: fit to be appended to, on disk, and the same keys in it. */
 static void opened_check(const journal_text *r, const ka_journal_report *report, bool failed)
 {
-    const inode *f = file_named(JOURNAL);
+    const sim_file *f = file_named(JOURNAL);
     CHECK(report->cut_at == r->cut_at && report->cut == r->cut, "cut %d at %d, want %d at %d", (int)report->cut, (int)report->cut_at, (int)r->cut, (int)r->cut_at);
     CHECK(report->damaged_at == r->damaged_at && report->damaged == r->damaged, "%d damaged at %d, want %d at %d", (int)report->damaged, (int)report->damaged_at, (int)r->damaged, (int)r->damaged_at);
     keyring_check(&jt.keys, r);
@@ -1512,7 +1512,7 @@ static void journal_close(void)
 /* After an error: nothing is lost, and nothing was changed that could not be read. */
 static void refused_check(const journal_text *r, int result)
 {
-    const inode *f = file_named(JOURNAL);
+    const sim_file *f = file_named(JOURNAL);
     bool same = f ? same_bytes(f, &r->text, r->text.n) : r->text.n == 0;
     bool ours = result == KA_EOS || result == KA_EPERM || result == KA_ELIMIT;
     CHECK(same || (ours && r->result == KA_OK), "%s, and the file was changed", ka_error_text(result));
@@ -1771,7 +1771,7 @@ static void build_part(bytes *b, input *in, size_t *last)
 /* The file that is there in the beginning. */
 static void build_file(input *in, unsigned parts, bool raw)
 {
-    inode *f = &files.inodes[names_now()->of[JOURNAL] = file_new()];
+    sim_file *f = &files.inodes[names_now()->of[JOURNAL] = file_new()];
     size_t last = 0;
     if (raw) {
         append(&f->now, in->p, in->n);
