@@ -486,11 +486,11 @@ typedef struct {
                                      behind the file's end: what was cut off might yet be on disk */
     size_t n;                     /* the file's bytes */
     int    lock;                  /* who has it, or 0 */
-} inode;
+} sim_file;
 
 static const char *const file_names[NAMES] = { "d/j", "d/j.new", "d/j.damaged" };
 static struct {
-    inode    inodes[INODES];
+    sim_file inodes[INODES];
     names    states[STATES];      /* the first is on disk, the last is now */
     int      states_n;
     size_t   most;                /* a read or write does so many bytes */
@@ -533,8 +533,8 @@ static int name_of(const char *path)
     return i;
 }
 
-static inode *file_named(int name) { return names_now()->of[name] < 0 ? NULL : &files.inodes[names_now()->of[name]]; }
-static inode *file_at(int fd) { return &files.inodes[sim_at(fd, SIM_FILE)->inode]; }
+static sim_file *file_named(int name) { return names_now()->of[name] < 0 ? NULL : &files.inodes[names_now()->of[name]]; }
+static sim_file *file_at(int fd) { return &files.inodes[sim_at(fd, SIM_FILE)->inode]; }
 
 static void file_unlock(int at, int fd)
 {
@@ -550,14 +550,14 @@ static int file_new(void)
     for (int i = 0; i < SIM_FDS; i++)
         if (fds[i].kind == SIM_FILE) used[fds[i].inode] = true;
     while (used[at]) at++;
-    inode *f = &files.inodes[at];
+    sim_file *f = &files.inodes[at];
     f->now.n = f->dirty.n = f->disk.n = f->n = 0;
     f->lock = 0;
     return at;
 }
 
 /* Some of what is dirty gets to the disk; and a size. */
-static void file_mix(inode *f)
+static void file_mix(sim_file *f)
 {
     size_t low = f->n < f->disk.n ? f->n : f->disk.n, high = f->now.n > f->disk.n ? f->now.n : f->disk.n;
     size_t sizes[4] = { f->n, f->n, f->disk.n, low + coin(high - low + 1) }, size = sizes[coin(4)], how = coin(4);
@@ -569,7 +569,7 @@ static void file_mix(inode *f)
     }
 }
 
-static void file_clean(inode *f)
+static void file_clean(sim_file *f)
 {
     f->now.n = f->dirty.n = f->n;
     if (f->n) memset(f->dirty.p, 0, f->n);
@@ -582,7 +582,7 @@ static void power_cut(void)
     files.states[0] = left;
     files.states_n = 1;
     for (int i = 0; i < NAMES; i++) {
-        inode *f = file_named(i);
+        sim_file *f = file_named(i);
         if (!f) continue;
         file_mix(f);
         f->now.n = 0;
@@ -595,7 +595,7 @@ static void power_cut(void)
 /* Would a power cut leave the journal as it is now? */
 static bool file_durable(void)
 {
-    const inode *f = file_named(JOURNAL);
+    const sim_file *f = file_named(JOURNAL);
     for (int i = 0; i < files.states_n; i++)
         if (files.states[i].of[JOURNAL] != names_now()->of[JOURNAL]) return false;
     return f && f->n == f->disk.n && (f->n == 0 || memcmp(f->now.p, f->disk.p, f->n) == 0);
@@ -623,7 +623,7 @@ static int sim_open_path(const char *path, int flags, ...)
 
 static int sim_flock(int fd)
 {
-    inode *f = file_at(fd);
+    sim_file *f = file_at(fd);
     if (file_fails()) return -1;
     if (f->lock && f->lock != fd) {
         errno = EWOULDBLOCK;
@@ -652,7 +652,7 @@ static int sim_lstat(const char *path, struct stat *s)
 
 static ssize_t sim_pread(int fd, void *p, size_t n, off_t at)
 {
-    const inode *f = file_at(fd);
+    const sim_file *f = file_at(fd);
     if (file_fails()) return -1;
     size_t rest = (size_t)at < f->n ? f->n - (size_t)at : 0;
     if (n > rest) n = rest;
@@ -663,7 +663,7 @@ static ssize_t sim_pread(int fd, void *p, size_t n, off_t at)
 
 static ssize_t sim_pwrite(int fd, const void *p, size_t n, off_t at)
 {
-    inode *f = file_at(fd);
+    sim_file *f = file_at(fd);
     if (file_fails()) return -1;
     if (n > files.most) n = files.most;
     CHECK(n > 0 && (size_t)at <= f->n, "%d bytes at %d, behind the end of %d", (int)n, (int)at, (int)f->n);
@@ -678,7 +678,7 @@ static ssize_t sim_pwrite(int fd, const void *p, size_t n, off_t at)
 
 static int sim_ftruncate(int fd, off_t size)
 {
-    inode *f = file_at(fd);
+    sim_file *f = file_at(fd);
     if (file_fails()) return -1;
     CHECK((size_t)size <= f->n, "made longer, from %d to %d", (int)f->n, (int)size);
     f->n = (size_t)size;
@@ -687,7 +687,7 @@ static int sim_ftruncate(int fd, off_t size)
 
 static int sim_fdatasync(int fd)
 {
-    inode *f = file_at(fd);
+    sim_file *f = file_at(fd);
     bool fails = file_fails();
     if (fails) file_mix(f);
     else {
@@ -1311,7 +1311,7 @@ typedef struct { unsigned char digest[32]; char id[KA_MAX_ID]; size_t id_n; uint
 
 static struct {
     ka_keyring keys;
-    bool       open, salvage;
+    bool       open, salvage, mixed;      /* mixed: a commit was made while answers were held: theirs too */
     int64_t    ttl_s, opened_ms, opened_wall_ms;
     size_t     max_keys, known_n;
     known      known[KNOWN];
@@ -1381,7 +1381,7 @@ static void read_frame(journal_text *r, const unsigned char *p, size_t n)
 }
 
 /* What is in a file, and what has to become of it. */
-static void read_file(journal_text *r, const inode *f)
+static void read_file(journal_text *r, const sim_file *f)
 {
     static const unsigned char first[12] = { 0xf5, 'k', 'a', 1, 0xc7, 0x4b, 0x67, 0x48 };
     size_t size = f ? f->n : 0, at = 0, next, n = 0;
@@ -1421,7 +1421,7 @@ static bool same_entries(const journal_text *a, const journal_text *b)
     return a->n == b->n;
 }
 
-static bool same_bytes(const inode *f, const bytes *b, size_t n)
+static bool same_bytes(const sim_file *f, const bytes *b, size_t n)
 {
     return f && f->n == n && (n == 0 || memcmp(f->now.p, b->p, n) == 0);
 }
@@ -1445,7 +1445,7 @@ static void keyring_check(const ka_keyring *k, const journal_text *r)
 /* The file after it was opened: fit to be appended to, on disk, and the same keys in it. */
 static void opened_check(const journal_text *r, const ka_journal_report *report, bool failed)
 {
-    const inode *f = file_named(JOURNAL);
+    const sim_file *f = file_named(JOURNAL);
     CHECK(report->cut_at == r->cut_at && report->cut == r->cut, "cut %d at %d, want %d at %d", (int)report->cut, (int)report->cut_at, (int)r->cut, (int)r->cut_at);
     CHECK(report->damaged_at == r->damaged_at && report->damaged == r->damaged, "%d damaged at %d, want %d at %d", (int)report->damaged, (int)report->damaged_at, (int)r->damaged, (int)r->damaged_at);
     keyring_check(&jt.keys, r);
@@ -1508,13 +1508,13 @@ static void journal_close(void)
     for (size_t i = 0; jt.open && i < jt.known_n; i++)      /* these may be left out when it is written anew */
         if (jt.known[i].low <= keyring_now_s()) jt.known[i].given = false;
     ka_keyring_free(&jt.keys);
-    jt.open = false;
+    jt.open = jt.mixed = false;
 }
 
 /* After an error: nothing is lost, and nothing was changed that could not be read. */
 static void refused_check(const journal_text *r, int result)
 {
-    const inode *f = file_named(JOURNAL);
+    const sim_file *f = file_named(JOURNAL);
     bool same = f ? same_bytes(f, &r->text, r->text.n) : r->text.n == 0;
     bool ours = result == KA_EOS || result == KA_EPERM || result == KA_ELIMIT;
     CHECK(same || (ours && r->result == KA_OK), "%s, and the file was changed", ka_error_text(result));
@@ -1598,7 +1598,7 @@ static void next_digest(unsigned char digest[32])
 /* A key was given: it can be found, and is on disk. */
 static void given_check(const char *text, known *k)
 {
-    CHECK(file_durable(), "given, but not on disk");
+    CHECK(file_durable() || jt.mixed, "given, but not on disk");
     ka_str id = ka_keyring_find(&jt.keys, (ka_str){ text, KA_KEY_TEXT }, clock_ms);
     CHECK(same_str(id, (ka_str){ k->id, k->id_n }) || k->low <= keyring_now_s(), "given, but found is %d bytes", (int)id.n);
     k->given = true;
@@ -1622,6 +1622,7 @@ static void journal_batch_end(void)
     jt.server.at_batch_end(jt.server.at_batch_end_arg);
     answers_read();
     CHECK(jt.keys.journal->held_n == 0, "an answer is still held");
+    jt.mixed = false;
 }
 
 /* Ask for a key: at once, or with the answer held back. Its place says which is meant. */
@@ -1631,7 +1632,7 @@ static void journal_ask(size_t id_n, bool held)
     unsigned char digest[32], then[32];
     size_t n = 0;
     if (jt.known_n >= KNOWN - 1) return;
-    held = held || jt.keys.journal->held_n;      /* nobody does both */
+    jt.mixed = jt.mixed || (!held && jt.keys.journal->held_n);
     for (size_t i = 0; i <= KA_MAX_ID; i++) id[i] = (char)('a' + (jt.known_n + i) % 26);
     ka_event ev = { .kind = KA_REQUEST, .method = { "POST", 4 }, .target = { "/", 1 }, .seq = (uint32_t)jt.known_n, .now_ms = clock_ms };
     ev.body = (ka_str){ body, (size_t)snprintf(body, sizeof body, "ask_key=%.*s", (int)id_n, id) };
@@ -1773,7 +1774,7 @@ static void build_part(bytes *b, input *in, size_t *last)
 /* The file that is there in the beginning. */
 static void build_file(input *in, unsigned parts, bool raw)
 {
-    inode *f = &files.inodes[names_now()->of[JOURNAL] = file_new()];
+    sim_file *f = &files.inodes[names_now()->of[JOURNAL] = file_new()];
     size_t last = 0;
     if (raw) {
         append(&f->now, in->p, in->n);
