@@ -1312,7 +1312,7 @@ typedef struct { unsigned char digest[32]; char id[KA_MAX_ID]; size_t id_n; uint
 static struct {
     ka_keyring keys;
     bool       open, salvage, mixed;      /* mixed: a commit was made while answers were held: theirs too */
-    int64_t    ttl_s, opened_ms, opened_wall_ms;
+    int64_t    ttl_s, opened_ms, opened_wall_ms, wall_steps_ms;      /* steps: while it is closed */
     size_t     max_keys, known_n;
     known      known[KNOWN];
     journal_text    before, after;
@@ -1383,7 +1383,6 @@ static void read_frame(journal_text *r, const unsigned char *p, size_t n)
 /* What is in a file, and what has to become of it. */
 static void read_file(journal_text *r, const sim_file *f)
 {
-    static const unsigned char first[12] = { 0xf5, 'k', 'a', 1, 0xc7, 0x4b, 0x67, 0x48 };
     size_t size = f ? f->n : 0, at = 0, next, n = 0;
     r->text.n = r->n = r->all = 0;
     r->stale = false;
@@ -1392,21 +1391,20 @@ static void read_file(journal_text *r, const sim_file *f)
     const unsigned char *p = (const unsigned char *)r->text.p;
     for (; at < size; at = next + n) {
         for (next = at; next < size && !(n = plain_frame(p + next, size - next)); next++) {}
-        if (next == size) break;
+        if (next == size && (at == 0 || size - at <= PLAIN_FRAME)) break;
         if (next > at && !r->damaged) {
             r->damaged_at = (int64_t)at;
             r->hole = (int64_t)(next - at);
         }
         r->damaged += (int64_t)(next - at);
-        read_frame(r, p + next, n);
+        if (next == size) n = 0;
+        else read_frame(r, p + next, n);
     }
     r->cut_at = (int64_t)at;
     r->cut = (int64_t)(size - at);
     r->stale = r->stale || r->all != r->n;
-    bool begun = at > 0 || size <= 12;
-    for (size_t i = 0; at == 0 && begun && i < size; i++) begun = p[i] == 0 || p[i] == first[i];
-    r->result = !begun ? KA_ESYNTAX : r->damaged && !jt.salvage ? KA_EDAMAGED : KA_OK;
-    if (r->result == KA_OK && r->damaged && file_named(DAMAGED)) r->result = KA_EOS;
+    r->result = at == 0 && size > 0 ? KA_ESYNTAX : r->damaged && !jt.salvage ? KA_EDAMAGED : KA_OK;
+    if (r->result == KA_OK && r->damaged && file_named(DAMAGED) && file_named(DAMAGED) != f) r->result = KA_EINUSE;
 }
 
 static bool same_entry(const entry *a, const entry *b)
@@ -1508,15 +1506,19 @@ static void journal_close(void)
     for (size_t i = 0; jt.open && i < jt.known_n; i++)      /* these may be left out when it is written anew */
         if (jt.known[i].low <= keyring_now_s()) jt.known[i].given = false;
     ka_keyring_free(&jt.keys);
+    wall_ahead_ms += jt.wall_steps_ms;
+    jt.wall_steps_ms = 0;
     jt.open = jt.mixed = false;
 }
+
+static bool systems(int r) { return r == KA_EOS || r == KA_EPERM || r == KA_ELIMIT || r == KA_ENOSPC || r == KA_ENOTFOUND; }
 
 /* After an error: nothing is lost, and nothing was changed that could not be read. */
 static void refused_check(const journal_text *r, int result)
 {
     const sim_file *f = file_named(JOURNAL);
     bool same = f ? same_bytes(f, &r->text, r->text.n) : r->text.n == 0;
-    bool ours = result == KA_EOS || result == KA_EPERM || result == KA_ELIMIT;
+    bool ours = systems(result);
     CHECK(same || (ours && r->result == KA_OK), "%s, and the file was changed", ka_error_text(result));
     read_file(&jt.after, f);
     CHECK(same_entries(r, &jt.after), "%s, and other keys", ka_error_text(result));
@@ -1538,10 +1540,10 @@ static bool journal_open_once(void)
     bool fails = files.failed != failed || blocks_failed;
     if (r != jt.before.result) {
         CHECK(fails && r < 0, "got %s, want %s", ka_error_text(r), ka_error_text(jt.before.result));
-        CHECK(r == KA_ENOMEM ? blocks_failed : files.failed != failed && (r == KA_EOS || r == KA_EPERM || r == KA_ELIMIT), "got %s, want %s", ka_error_text(r), ka_error_text(jt.before.result));
+        CHECK(r == KA_ENOMEM ? blocks_failed : files.failed != failed && systems(r), "got %s, want %s", ka_error_text(r), ka_error_text(jt.before.result));
     }
     if (r == KA_EDAMAGED) CHECK(report.damaged_at == jt.before.damaged_at && report.damaged == jt.before.hole, "%d damaged at %d", (int)report.damaged, (int)report.damaged_at);
-    CHECK((report.os_error != 0) == (r == KA_EOS || r == KA_EPERM), "%s with %d", ka_error_text(r), report.os_error);
+    CHECK((report.os_error != 0) == systems(r), "%s with %d", ka_error_text(r), report.os_error);
     if (r < 0) {
         refused_check(&jt.before, r);
         ka_keyring_free(&jt.keys);
@@ -1639,6 +1641,7 @@ static void journal_ask(size_t id_n, bool held)
     next_digest(digest);
     known *k = id_n && id_n <= KA_MAX_ID ? known_add(digest, id, id_n, jt.keys.ttl_s ? keyring_now_s() + (uint64_t)jt.keys.ttl_s + 1 : PLAIN_NEVER) : NULL;
     int r = held ? ka_auth_answer(&jt.keys, &ev, text, &n) : ka_keyring_issue(&jt.keys, (ka_str){ id, id_n }, clock_ms, text);
+    if (!held) answers_read();      /* those that were held went first */
     if (!k) {
         CHECK(r == (held ? 400 : KA_EINVAL), "an ID of %d bytes: %d", (int)id_n, r);
         return;
@@ -1706,7 +1709,7 @@ static void journal_happen(input *in)
         break;
     default:      /* from the next time on */
         jt.ttl_s = arg & 3 ? (int64_t[]){ 1, 5, 100 }[(arg & 3) - 1] : 0;
-        if (arg >> 2) wall_ahead_ms += (int64_t[]){ -5500, 500, 4000000 }[(arg >> 2) - 1];
+        if (arg >> 2) jt.wall_steps_ms += (int64_t[]){ -5500, 500, 4000000 }[(arg >> 2) - 1];
     }
 }
 
