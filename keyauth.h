@@ -4177,8 +4177,8 @@ static uint32_t ka__key_end(const ka_keyring *k, uint32_t now_s)
 
    The first frame is empty and tells that this is a journal. A frame is begun when the one before it has been
    synced. So a bad one with no good one behind it is the torn end of a commit that nobody was told of; with a
-   good one behind it, or if it is longer than any, it is damage. The mark can't be part of an ID that came by ka_auth_answer, so no ID can
-   pass for a frame where a damaged file is searched for the next one. */
+   good one behind it, or longer than any, it is damage. The mark can't be part of an ID that came by
+   ka_auth_answer, so no ID can pass for a frame where a damaged file is searched for the next one. */
 
 enum {
     KA__FRAME_HEAD = 12,
@@ -4526,7 +4526,6 @@ int ka_journal_open(ka_keyring *k, const char *path, bool salvage, ka_journal_re
     if (r < 0) j->file = KA__NO_FILE;
     else r = ka__journal_recover(k, salvage, report);
     report->os_error = r == KA_EOS || r == KA_EPERM || r == KA_ENOSPC || r == KA_ENOTFOUND || r == KA_ELIMIT ? ka__os_code() : 0;
-    ka__frame_begin(&j->pending);
     return r;
 }
 
@@ -4542,9 +4541,12 @@ static int ka__key_make(ka_keyring *k, ka_str id, int64_t now_ms, char key[KA_KE
     int r = ka__key_random(k, raw);
     if (r < 0) return r;
     ka_sha256(digest, raw, sizeof raw);
-    if (k->journal) ka__journal_clock(k);
-    if (k->journal) ka__frame_add(&k->journal->pending, k->journal->epoch_s, digest, id, ka__key_end(k, now_s));
-    else r = ka__key_put(k, digest, id, ka__key_end(k, now_s));
+    if (k->journal) {
+        ka__journal_clock(k);
+        ka__frame_add(&k->journal->pending, k->journal->epoch_s, digest, id, ka__key_end(k, now_s));
+    } else {
+        r = ka__key_put(k, digest, id, ka__key_end(k, now_s));
+    }
     if (r == KA_OK) ka_b64_encode(key, KA_KEY_TEXT, raw, sizeof raw);
     ka_wipe(raw, sizeof raw);
     return r;

@@ -146,6 +146,7 @@ static void test_free(void *p);
     X(flock,             EWOULDBLOCK, EINTR, ENOLCK)                                              \
     X(fstat,             EIO, ENOMEM)                                                             \
     X(lstat,             ENOENT, EACCES)                                                          \
+    X(fchmod,            EPERM, EIO)                                                              \
     X(link,              EEXIST, EPERM, ENOSPC)                                                   \
     X(lseek,             ESPIPE)                                                                  \
     X(close,             EINTR, EIO)                                                              \
@@ -248,6 +249,7 @@ static ssize_t fault_write(int fd, const void *p, size_t n);
 #define ftruncate(...)             FAIL(ftruncate, fault_error(), __VA_ARGS__)
 #define flock(...)                 FAIL(flock, fault_error(), __VA_ARGS__)
 #define fstat(...)                 FAIL(fstat, fault_error(), __VA_ARGS__)
+#define fchmod(...)                FAIL(fchmod, fault_error(), __VA_ARGS__)
 #define lstat(...)                 FAIL(lstat, fault_error(), __VA_ARGS__)
 #define link(...)                  FAIL(link, fault_error(), __VA_ARGS__)
 #define lseek(...)                 FAIL(lseek, fault_error(), __VA_ARGS__)
@@ -1203,7 +1205,7 @@ static void test_journal(void)
     }
 #ifndef _WIN32
     struct stat s;
-    CHECK(stat(JOURNAL, &s) == 0 && (s.st_mode & 0777) == 0600, "for its owner alone");
+    CHECK(stat(JOURNAL, &s) == 0 && (s.st_mode & 0777) == 0600 && chmod(JOURNAL, 0644) == 0, "for its owner alone");
 #endif
 #if !defined(_WIN32)
     atomic_store(&fault_from, LONG_MAX);      /* nothing fails; the calls are counted */
@@ -1212,6 +1214,9 @@ static void test_journal(void)
     atomic_store(&fault_armed, true);
 #endif
     CHECK(journal_open(&k, 0, false, &report) == KA_OK && journal_has(&k, 4, keys) == 15 && k.count == 4, "all are there again");
+#ifndef _WIN32
+    CHECK(stat(JOURNAL, &s) == 0 && (s.st_mode & 0777) == 0600, "and for its owner alone, whoever might read it before");
+#endif
 #if !defined(_WIN32)
     atomic_store(&fault_armed, false);
     CHECK(atomic_load(&fault_counts[F_pwrite]) == 1, "the last frame was written once more: its sync may have failed");
