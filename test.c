@@ -1339,7 +1339,7 @@ static void test_journal_damaged(void)
     file_put(JOURNAL, bytes, n - 1);      /* torn as well */
     CHECK(journal_open(&k, 0, true, &report) == KA_EINUSE && file_get(JOURNAL, after, sizeof after) == n - 1, "nor is its torn end cut off");
     ka_keyring_free(&k);
-    remove(JOURNAL ".damaged");
+    (void)remove(JOURNAL ".damaged");
     CHECK(journal_open(&k, 0, true, &report) == KA_OK && report.damaged == FRAME && report.cut == FRAME - 1 && journal_has(&k, 4, keys) == 6, "salvaged, and cut");
     CHECK(file_get(JOURNAL ".damaged", after, sizeof after) == n - 1 && memcmp(bytes, after, n - 1) == 0, "and kept with its torn end");
     ka_keyring_free(&k);
@@ -3596,7 +3596,7 @@ static const struct { const char *name; void (*run)(void), (*before)(void), (*af
     { "server", faults_server, NULL, NULL, INT_MAX, INT_MAX },
     { "journal", faults_journal, journal_before, journal_remove, INT_MAX, INT_MAX },
     { "salvage", faults_salvage, salvage_before, journal_remove, INT_MAX, INT_MAX },
-    { "server, journal", faults_grouped, NULL, journal_remove, 4, 40 },
+    { "server, journal", faults_grouped, NULL, journal_remove, 4, 4 },
     { "three workers", faults_workers, NULL, NULL, INT_MAX, INT_MAX },
     { "interrupt", faults_interrupt, NULL, NULL, INT_MAX, INT_MAX },
     { "abandoned", faults_abandon, NULL, NULL, INT_MAX, INT_MAX },
