@@ -3671,6 +3671,13 @@ static void test_faults(void)
     ka__thread_join(&watch);
 }
 
+static bool opens(const char *path, const char *mode)
+{
+    FILE *f = fopen(path, mode);
+    if (f) fclose(f);
+    return f != NULL;
+}
+
 int main(int argc, char **argv)
 {
     static const struct { const char *name; void (*run)(void); } tests[] = {
@@ -3692,13 +3699,10 @@ int main(int argc, char **argv)
         { "journal full", test_journal_full },
         { "faults", test_faults },
     };
-    FILE *program = fopen(PROGRAM("server"), "rb"), *output_file = fopen(".test-writable", "wb");
-    if (!program || !output_file || ka__os_start() < 0) {
+    if (!opens(PROGRAM("server"), "rb") || !opens(".test-writable", "wb") || ka__os_start() < 0) {
         fprintf(stderr, "test: run it in a folder with server and client in which it can write, by ./build.sh test\n");
         return 2;
     }
-    fclose(program);
-    fclose(output_file);
     (void)remove(".test-writable");
     int ran = 0;
     for (size_t i = 0; i < COUNT(tests); i++) {
