@@ -59,28 +59,28 @@ static bool number(const char *text, long long least, long long most, long long 
 /* -1: go on; otherwise exit with this. */
 static int parse(options *o, int argc, char **argv)
 {
-    struct { const char *name; long long least, most, *value; } numbers[] = {
-        { "--port", 0, 65535, &o->port },
-        { "--max-keys", 1, 1000000000, &o->max_keys },
-        { "--ttl", 0, 3153600000, &o->ttl_s },
-        { "--workers", 1, KA_MAX_WORKERS, &o->workers },
+    const struct { const char *name; bool *flag; const char **text; long long *number, least, most; } known[] = {
+        { "--wrong", &o->wrong, NULL, NULL, 0, 0 },
+        { "--stats", &o->stats, NULL, NULL, 0, 0 },
+        { "--journal-salvage", &o->salvage, NULL, NULL, 0, 0 },
+        { "--ip", NULL, &o->ip, NULL, 0, 0 },
+        { "--journal", NULL, &o->journal, NULL, 0, 0 },
+        { "--port", NULL, NULL, &o->port, 0, 65535 },
+        { "--max-keys", NULL, NULL, &o->max_keys, 1, 1000000000 },
+        { "--ttl", NULL, NULL, &o->ttl_s, 0, 3153600000 },
+        { "--workers", NULL, NULL, &o->workers, 1, KA_MAX_WORKERS },
     };
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0) return fputs(usage, stdout), EXIT_STOPPED;
         if (strcmp(argv[i], "--version") == 0) return puts("server " KA_VERSION), EXIT_STOPPED;
-        if (strcmp(argv[i], "--wrong") == 0) { o->wrong = true; continue; }
-        if (strcmp(argv[i], "--stats") == 0) { o->stats = true; continue; }
-        if (strcmp(argv[i], "--journal-salvage") == 0) { o->salvage = true; continue; }
-        const char **text = strcmp(argv[i], "--ip") == 0 ? &o->ip : strcmp(argv[i], "--journal") == 0 ? &o->journal : NULL;
         size_t k = 0;
-        while (k < sizeof numbers / sizeof *numbers && strcmp(argv[i], numbers[k].name) != 0) k++;
-        if (!text && k == sizeof numbers / sizeof *numbers)
-            return fail(EXIT_USAGE, "%s: no such option; server --help lists them", argv[i]);
-        if (++i == argc) return fail(EXIT_USAGE, "%s needs a value", argv[i - 1]);
-        if (text) *text = argv[i];
-        else if (!number(argv[i], numbers[k].least, numbers[k].most, numbers[k].value))
-            return fail(EXIT_USAGE, "%s %s: a whole number from %lld to %lld is needed", numbers[k].name, argv[i],
-                        numbers[k].least, numbers[k].most);
+        while (k < sizeof known / sizeof *known && strcmp(argv[i], known[k].name) != 0) k++;
+        if (k == sizeof known / sizeof *known) return fail(EXIT_USAGE, "%s: no such option; server --help lists them", argv[i]);
+        if (known[k].flag) *known[k].flag = true;
+        else if (++i == argc) return fail(EXIT_USAGE, "%s needs a value", known[k].name);
+        else if (known[k].text) *known[k].text = argv[i];
+        else if (!number(argv[i], known[k].least, known[k].most, known[k].number))
+            return fail(EXIT_USAGE, "%s %s: a whole number from %lld to %lld is needed", known[k].name, argv[i], known[k].least, known[k].most);
     }
     return -1;
 }
