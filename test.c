@@ -3075,6 +3075,46 @@ static void test_journal_killed(void)
     journal_remove();
 }
 
+/* What the server says of a journal that it can't use, and of one that it had to mend. */
+static void test_journal_words(void)
+{
+    static char keys[3][KA_KEY_TEXT];
+    unsigned char bytes[1024];
+    process server, other;
+    char port[8];
+    size_t n = journal_make(3, keys, bytes, sizeof bytes);
+    if (!server_start(&server, port, "--journal", JOURNAL)) return;
+    START(&other, PROGRAM("server"), "--ip", SERVER_IP, "--port", "0", "--journal", JOURNAL);
+    CHECK(process_wait(&other, PATIENCE_MS) == 1 && strstr(output(&other, "err"), "in use by another server") != NULL, "a second one: %s", output(&other, "err"));
+    process_end(&other);
+    process_end(&server);
+
+    bytes[KA__FRAME_HEAD + 20] ^= 1;
+    const struct { size_t n; const char *path, *salvage; int status; const char *says; } rows[] = {
+        { n, JOURNAL, NULL, 1, "damaged at byte 12; --journal-salvage" },
+        { n, JOURNAL, "--journal-salvage", 0, "left out 56 bytes, from 12 on; " JOURNAL ".damaged has them" },
+        { n, JOURNAL, "--journal-salvage", 1, JOURNAL ".damaged is there already; move it away first" },
+        { KA__FRAME_HEAD + 30, JOURNAL, NULL, 0, "cut off its last 30 bytes" },
+        { 5, JOURNAL, NULL, 1, "is no journal of keyauth; choose another file" },
+        { 0, ".test-no-folder/x", NULL, 1, "its folder is not there; make it first" },
+#ifndef _WIN32
+        { 0, "/", NULL, 1, "is no file" },
+#endif
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        file_put(JOURNAL, bytes, rows[i].n);
+        START(&other, PROGRAM("server"), "--ip", SERVER_IP, "--port", "0", "--journal", rows[i].path, rows[i].salvage);
+        if (rows[i].status == 0) await_output(&other, "out", "listening");
+        else CHECK(process_wait(&other, PATIENCE_MS) == rows[i].status, "exit status of \"%s\"", rows[i].says);
+        CHECK(strstr(output(&other, "err"), rows[i].says) != NULL, "\"%s\": got \"%s\"", rows[i].says, output(&other, "err"));
+        process_end(&other);
+    }
+    START(&other, PROGRAM("server"), "--journal-salvage");
+    CHECK(process_wait(&other, PATIENCE_MS) == 2, "--journal-salvage alone is wrong usage");
+    process_end(&other);
+    journal_remove();
+}
+
 #ifdef _WIN32
 static void test_journal_full(void) { skip("journal full", "Windows has no limit for a process's files"); }
 #else
@@ -3696,7 +3736,7 @@ int main(int argc, char **argv)
         { "command lines", test_command_lines }, { "server options", test_server_options }, { "closed stderr", test_closed_stderr }, { "interrupt", test_interrupt },
         { "backlog", test_interrupt_backlog },
         { "descriptor limit", test_descriptor_limit }, { "descriptors", test_descriptors }, { "journal killed", test_journal_killed },
-        { "journal full", test_journal_full },
+        { "journal words", test_journal_words }, { "journal full", test_journal_full },
         { "faults", test_faults },
     };
     if (!opens(PROGRAM("server"), "rb") || !opens(".test-writable", "wb") || ka__os_start() < 0) {
