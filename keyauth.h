@@ -4818,7 +4818,8 @@ int ka_client_kill_server(ka_client *c, int64_t *pid)
 #endif /* KEYAUTH_IMPLEMENTATION */
 
 /* VERSION HISTORY
-     1.2.0   keys that survive a crash: ka_journal_open; ka_at_batch_end
+     1.2.0   keys that survive a crash: ka_journal_open; ka_at_batch_end. Found by faults and fuzzers: wrong error codes of a
+             kill, a listener and WSAStartup, 100 Continue behind a last answer, pools of random bytes under qemu-user
      1.1.0   measured and made faster (bench/); on Linux workers have descriptor tables of their own; KA_MAILBOX is
              256 KiB, and so ka_reply's limit 64 KiB, where the limits of a request allow it
      1.0.0   the key handshake: HTTP/1.1 server, keyring, client with retry, restart and kill
