@@ -1165,7 +1165,7 @@ static size_t journal_make(int n, char keys[][KA_KEY_TEXT], unsigned char *bytes
 {
     ka_keyring k;
     ka_journal_report report;
-    char id[8];
+    char id[12];
     journal_remove();
     CHECK(journal_open(&k, 0, false, &report) == KA_OK && report.cut == 0 && k.count == 0, "a new one");
     for (int i = 0; i < n; i++) {
@@ -1180,7 +1180,7 @@ static size_t journal_make(int n, char keys[][KA_KEY_TEXT], unsigned char *bytes
 static unsigned journal_has(const ka_keyring *k, int n, char keys[][KA_KEY_TEXT])
 {
     unsigned has = 0;
-    char id[8];
+    char id[12];
     for (int i = 0; i < n; i++) {
         snprintf(id, sizeof id, "%02d", i);
         if (ka_is(ka_keyring_find(k, (ka_str){ keys[i], KA_KEY_TEXT }, ka_now_ms()), id)) has |= 1u << i;
@@ -3326,7 +3326,7 @@ static void faults_journal_open(bool salvage, unsigned told)
     ka_keyring k;
     ka_journal_report report;
     int64_t now = ka_now_ms();
-    char id[8];
+    char id[12];
     fault_exempt = true;
     file_put(JOURNAL, journal_bytes, journal_n);
     fault_exempt = false;
