@@ -1587,7 +1587,9 @@ static void fixture_run(void *arg)
             }
             held_n %= 3;
         } else if (f->mode == STATUS) {
-            int status = atoi(ev.target.p + 1);
+            char code[8];
+            snprintf(code, sizeof code, "%.*s", (int)ev.target.n - 1, ev.target.p + 1);
+            int status = atoi(code);
             ka_reply(f->s, &ev, status, NULL, "x", status != 204 && status != 304);
         } else {
             if (f->mode == LATE || (f->mode == SLOW && turn++ % 16 == 0)) ka_sleep_ms(1);
