@@ -78,6 +78,6 @@ clean)
     rm -f bench/bench bench/hostile bench/floor bench/microhttpd bench/http bench/sqlite
     rm -f fuzz/fuzz fuzz/replay ;;
 *)
-    sed -n '2,10s/^# //p' "$0" >&2
+    sed -n '2,11s/^# //p' "$0" >&2
     exit 2 ;;
 esac
