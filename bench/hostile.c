@@ -203,6 +203,8 @@ static void kill_all(void)
     }
 }
 
+static int die_status = 1;      /* 2 while the command line is read: wrong usage */
+
 static _Noreturn void die(const char *format, ...)
 {
     va_list args;
@@ -212,7 +214,7 @@ static _Noreturn void die(const char *format, ...)
     fputc('\n', stderr);
     va_end(args);
     kill_all();
-    exit(1);
+    exit(die_status);
 }
 
 /* ---- the server ---- */
@@ -1156,6 +1158,7 @@ static void parse(int argc, char **argv)
     struct { const char *name; long long least, most, *value; } flags[] = {
         { "--seconds", SECONDS, 86400, &options.seconds }, { "--seed", 0, 65535, &options.seed }, { "--soak", 1, SOAK_MINUTES_MOST, &options.soak }
     };
+    die_status = 2;
     for (int i = 1; i < argc; i += 2) {
         size_t k = 0;
         char *end = NULL;
@@ -1166,6 +1169,7 @@ static void parse(int argc, char **argv)
             die("%s: a whole number from %lld to %lld is needed", flags[k].name, flags[k].least, flags[k].most);
         *flags[k].value = v;
     }
+    die_status = 1;
     if (options.soak) options.seconds = options.soak * 60;
 }
 
