@@ -37,14 +37,15 @@
          }
 
    CONTENTS (a section calls only sections above it)
-     1 platform   clock, random, threads, sockets, poller, processes; all the #ifdefs are here
-     2 bytes      memory, base64, SHA-256, constant-time compare, wipe
-     3 text       HTTP/1.1 messages, chunked bodies, form fields
+     1 platform   clocks, random, threads, sockets, files, poller, processes; all the #ifdefs are here
+     2 bytes      memory, base64, hex, UUIDs, SHA-256, constant-time compare, wipe
+     3 text       HTTP/1.1 messages, chunked bodies, form fields, JSON
      4 mailbox    a ring of records between two threads, and how its reader sleeps
-     5 worker     listeners, connections, time-outs, answers in order
+     5 worker     listeners, connections, framings, time-outs, answers in order
      6 server     what the parent thread calls
      7 keyring    key -> ID, its journal, and the ask_key / login protocol
-     8 client     one request with its retries; killing the server behind a connection
+     8 log        lines that are on disk before they are answered
+     9 client     one request with its retries; killing the server behind a connection
 
    ERRORS
      0 or more is success, and is the count where there is one; less than 0 is one of KA_E...
@@ -70,7 +71,7 @@
 #ifndef KEYAUTH_H
 #define KEYAUTH_H
 
-#define KA_VERSION "1.2.0"
+#define KA_VERSION "1.3.0"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -149,6 +150,9 @@ enum {
     KA_BATCH = 256,               /* requests after which answers are published, however many more there are */
     KA_KEY_BYTES = 64,            /* a key or a fresh ID: so many random bytes, */
     KA_KEY_TEXT = 88,             /* and so many characters of base64 */
+    KA_UUID_TEXT = 36,            /* characters of a UUID, */
+    KA_UTC_TEXT = 27,             /* and of a time: 2026-11-21T09:30:00.123456Z */
+    KA_MAX_DEPTH = 32,            /* objects and arrays within each other in a JSON text */
     KA_MAX_ANSWER = KA_MAX_ID > KA_KEY_TEXT ? KA_MAX_ID : KA_KEY_TEXT
 };
 
@@ -206,6 +210,18 @@ KADEF void ka_sleep_ms(int ms);
      returns    KA_OK, or KA_ERANDOM: then out holds nothing of use, and there is no plan B */
 KADEF int ka_random(void *out, size_t n);
 
+/* Microseconds since 1970, UTC, by the system's calendar clock, which can be set and so can jump. */
+KADEF int64_t ka_wall_us(void);
+
+/* Replace a file by n bytes, at once for whoever reads it, or make it, and the folders on its way; mode 0600. It is
+   not synced. Beside it, path.new is written first.
+     returns    KA_OK, or KA_EINVAL (a path over 4,000 bytes; no regular file), KA_ENOTFOUND, KA_ENOSPC, KA_EPERM, KA_EINUSE,
+                KA_ELIMIT, KA_EOS: then the file is as it was */
+KADEF int ka_file_put(const char *path, const void *p, size_t n);
+
+/* Remove a file, if it is there. KA_OK, or KA_EPERM, KA_EOS... */
+KADEF int ka_file_remove(const char *path);
+
 /* Is this descriptor, 0 to 2, a terminal? */
 KADEF bool ka_is_terminal(int fd);
 
@@ -244,6 +260,18 @@ KADEF void ka_wipe(void *p, size_t n);
 
 /* 64 random bytes as 88 characters of base64 and a NUL: a fresh ID. KA_OK or KA_ERANDOM. */
 KADEF int ka_fresh_id(char id[KA_KEY_TEXT + 1]);
+
+/* n bytes as 2 * n hex digits, in lower case, with no NUL. */
+KADEF void ka_hex_encode(char *out, const void *in, size_t n);
+
+/* A random UUID (RFC 9562 s.5.4, version 4) in lower case, and a NUL. KA_OK or KA_ERANDOM. */
+KADEF int ka_uuid_new(char out[KA_UUID_TEXT + 1]);
+
+/* Read a UUID of any version (RFC 9562 s.4), its digits in either case, into lower case and a NUL. KA_OK or KA_ESYNTAX. */
+KADEF int ka_uuid_read(char out[KA_UUID_TEXT + 1], ka_str text);
+
+/* A time of ka_wall_us in UTC (RFC 3339 s.5.6): 2026-11-21T09:30:00.123456Z and a NUL. Of the years 1970 to 9999. */
+KADEF void ka_utc_text(char out[KA_UTC_TEXT + 1], int64_t wall_us);
 
 /* ------------------------------------------------------------------------------------------------
    3 text. Any thread; nothing is allocated; results are views into the bytes given. */
@@ -285,24 +313,91 @@ KADEF int ka_form_next(ka_str *rest, ka_str *name, ka_str *value);
      returns    bytes written, or KA_ESYNTAX, KA_ENOSPC; out may be in.p */
 KADEF ptrdiff_t ka_percent_decode(char *out, size_t cap, ka_str in);
 
+enum { KA_NULL = 1, KA_FALSE, KA_TRUE, KA_NUMBER, KA_STRING, KA_ARRAY, KA_OBJECT };   /* ka_json.kind */
+
+/* A value in a text: JSON, or what Python's repr() makes of the same: '...' and "..." with Python's escapes, True, False,
+   None, tuples, a comma at the end. */
+typedef struct {
+    int    kind;
+    bool   python;   /* the text that ka_json_read saw has something that only Python writes */
+    ka_str raw;      /* as it was sent: a string with its quotes, an object with its braces */
+} ka_json;
+
+/* Read a text that is one JSON value (RFC 8259), or one Python literal of such a kind, and white space around it. Strictly:
+   UTF-8, no control characters or lone surrogates in strings, nothing that mixes both languages. A name may be repeated:
+   see ka_json_find.
+     returns    KA_OK; KA_ESYNTAX: malformed, and KA_ELIMIT: deeper than KA_MAX_DEPTH; then v->raw is what was read before
+                the fault, and v->python tells what it looked like so far */
+KADEF int ka_json_read(ka_json *v, ka_str text);
+
+/* Take the next member off an object, or the next element off an array (then name may be NULL). Begin with a copy of what
+   ka_json_read or this function gave. False at the end, and for values of other kinds. */
+KADEF bool ka_json_next(ka_json *rest, ka_json *name, ka_json *value);
+
+/* The member of that name.
+     returns    KA_OK; KA_ENOTFOUND: none, or not an object; KA_EINVAL: more than one, which two readers could take in two ways */
+KADEF int ka_json_find(const ka_json *object, const char *name, ka_json *value);
+
+/* Is it a string, and this text, once decoded? */
+KADEF bool ka_json_is(const ka_json *v, const char *text);
+
+/* Decode a string into UTF-8. It may hold NULs; none is added.
+     returns    bytes written, raw.n at most; or KA_ENOSPC, KA_EINVAL: it is no string */
+KADEF ptrdiff_t ka_json_string(char *out, size_t cap, const ka_json *v);
+
+/* Writes JSON into room of yours: begin with { .p = , .cap = }. Names are NULL within arrays. The first error stays, and
+   all that follows is left out: look at it once, at the end. Text that is not printable is escaped, so that no string
+   can begin a line of its own, U+0085, U+2028 and U+2029 included. */
+typedef struct {
+    char    *p;
+    size_t   cap, n;         /* bytes, and bytes written */
+    bool     python;         /* write Python instead: 'text', True, and all beyond ASCII escaped */
+    int      error;          /* KA_OK, or KA_ENOSPC, KA_ESYNTAX (a string that is not UTF-8), KA_ELIMIT (KA_MAX_DEPTH) */
+    uint32_t arrays, depth;  /* its own: which of the open ones are arrays, how many are open, */
+    bool     comma;          /* and whether the next one needs a comma */
+} ka_json_out;
+
+KADEF void ka_json_open(ka_json_out *w, const char *name, int kind);       /* KA_OBJECT or KA_ARRAY; close it */
+KADEF void ka_json_close(ka_json_out *w);
+KADEF void ka_json_put(ka_json_out *w, const char *name, ka_str text);     /* a string; text.p may be NULL: null */
+KADEF void ka_json_put_integer(ka_json_out *w, const char *name, int64_t number);
+KADEF void ka_json_put_bool(ka_json_out *w, const char *name, bool yes);
+KADEF void ka_json_put_value(ka_json_out *w, const char *name, const ka_json *v);   /* of any kind, from either language into w's */
+
 /* ------------------------------------------------------------------------------------------------
    6 server. One thread, the parent, calls these; only ka_stop and ka_server_stats are for any thread. */
 
 typedef struct ka_server ka_server;
 
-enum { KA_LISTENING = 1, KA_REQUEST };   /* ka_event.kind */
+/* How a connection's bytes are cut into messages. */
+enum {
+    KA_HTTP,                 /* requests, each with its answer: KA_REQUEST and ka_reply. The others: KA_MESSAGE and ka_send */
+    KA_JSON,                 /* JSON objects or Python dicts back to back, white space between them or none */
+    KA_FRAMES                /* a length in 4 bytes, the highest first, and so many bytes */
+};
+
+enum {                       /* ka_event.kind */
+    KA_LISTENING = 1,        /* what came of ka_listen */
+    KA_REQUEST,              /* KA_HTTP: answer it by ka_reply */
+    KA_OPENED,               /* other framings: a connection is open, or what came of ka_connect */
+    KA_MESSAGE,              /* one message. With an error the last one: say so by ka_send, and ka_close */
+    KA_CLOSED                /* its last event: the peer sends no more, but may still read what ka_send says before the next ka_wait */
+};
 
 typedef struct {
     int      kind;
-    int      error;          /* KA_REQUEST: 0, or the HTTP status that fits a request that was refused.
-                                KA_LISTENING: 0, or KA_E...: nothing listens there */
-    int      os_error;       /* KA_LISTENING: errno or WSAGetLastError() behind that error */
-    int      port;           /* KA_LISTENING: the port, also where 0 was asked for */
+    int      error;          /* KA_REQUEST, KA_MESSAGE: 0, or the HTTP status that fits what was refused (400, 408, 413...).
+                                KA_LISTENING, KA_OPENED: 0, or KA_E...: nothing listens there, or is open */
+    int      os_error;       /* KA_LISTENING, KA_OPENED: errno or WSAGetLastError() behind that error */
+    int      port;           /* KA_LISTENING: the port, also where 0 was asked for. KA_OPENED: the peer's */
+    int      listener;       /* KA_LISTENING, KA_REQUEST, KA_OPENED: what ka_listen returned; -1: ka_connect's */
+    int      framing;        /* KA_MESSAGE: how it came */
     int64_t  now_ms;         /* ka_now_ms(), read once a batch */
     uint64_t conn;           /* the connection: its worker, place and generation */
-    uint32_t seq;            /* the request's number on its connection */
+    uint32_t seq;            /* KA_REQUEST: the request's number on its connection. KA_OPENED: ka_connect's tag */
     uint8_t  flags;          /* for ka_reply */
-    ka_str   method, target, body;   /* KA_REQUEST without an error; borrowed until the next ka_wait */
+    ka_str   method, target, body;   /* KA_REQUEST without an error; KA_MESSAGE: its bytes are the body;
+                                KA_OPENED: the body is the peer's IP. Borrowed until the next ka_wait */
 } ka_event;
 
 typedef struct {
@@ -318,11 +413,20 @@ typedef struct {
      returns    KA_OK, or KA_EINVAL, KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_EPERM (Windows: no sockets for this program) */
 KADEF int ka_server_start(ka_server **s, int workers);
 
-/* Tell the workers, through the mailbox, to listen on ip:port. The outcome comes as a KA_LISTENING event.
+/* Tell the workers, through the mailbox, to listen on ip:port, for HTTP or another framing. The outcome comes as a
+   KA_LISTENING event.
      ip         numeric IPv4; copied
      port       0 to 65535; 0 lets the system choose
-     returns    KA_OK, or KA_EINVAL, KA_ELIMIT (KA_MAX_LISTENERS), KA_ESTOPPED */
+     returns    the listener's number, 0, 1, 2... in the order of the calls; or KA_EINVAL, KA_ELIMIT (KA_MAX_LISTENERS),
+                KA_ESTOPPED */
 KADEF int ka_listen(ka_server *s, const char *ip, int port);
+KADEF int ka_listen_as(ka_server *s, int framing, const char *ip, int port);
+
+/* Tell a worker to connect to ip:port. The outcome, with this tag as ev->seq, comes as a KA_OPENED event, after
+   KA_ATTEMPT_MS at the latest.
+     framing    KA_JSON, KA_FRAMES
+     returns    KA_OK, or KA_EINVAL, KA_ESTOPPED */
+KADEF int ka_connect(ka_server *s, int framing, const char *ip, int port, uint32_t tag);
 
 /* Wait for the next event, having sent what was replied so far.
      timeout_ms 0 returns at once, -1 waits for ever
@@ -331,12 +435,29 @@ KADEF int ka_wait(ka_server *s, ka_event *ev, int timeout_ms);
 
 /* Answer a request, now or later (then keep a copy of *ev: its strings die, the rest stays good), in
    any order: answers leave in the order of the requests. One whose connection has gone is dropped.
-     status     200 to 599; 204 and 304 have no body. Date, Content-Type: text/plain, Cache-Control: no-store and
-                Content-Length are written for you
+     status     200 to 599; 204 and 304 have no body. Date, Cache-Control: no-store, Content-Length and, unless it is
+                among the fields, Content-Type: text/plain are written for you. Or 0, without fields: HTTP/0.9's
+                answer (RFC 1945 s.6), the body alone and then the close
      fields     more header lines, each "Name: value\r\n", or NULL; copied
      body, n    copied
      returns    KA_OK, or KA_EINVAL (no request, status, or a malformed field), KA_ENOSPC (over KA_MAILBOX / 4 bytes) */
 KADEF int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fields, const void *body, size_t n);
+
+/* Send bytes on a connection that isn't HTTP; in KA_FRAMES their length goes ahead. If it has gone they are dropped; if
+   its peer leaves more than KA_MAX_UNSENT unread it is closed.
+     p, n       copied
+     returns    KA_OK, or KA_EINVAL (no such worker), KA_ENOSPC (over KA_MAILBOX / 4 bytes) */
+KADEF int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n);
+
+/* Read no more from a connection that isn't HTTP, and close it when what was sent has left. KA_CLOSED follows, always. */
+KADEF void ka_close(ka_server *s, uint64_t conn);
+
+/* Cut what comes after the bytes read so far by another framing, and send in it. For where both sides know the moment:
+   messages of the old framing may be under way; ev->framing tells. */
+KADEF void ka_reframe(ka_server *s, uint64_t conn, int framing);
+
+/* A number that no other open connection has, from 0 up, as small as can be: an index for an array of yours. */
+KADEF size_t ka_conn_index(const ka_server *s, uint64_t conn);
 
 /* Have ka_wait call fn(arg) whenever it has handed out all that came, or KA_BATCH requests, and before the answers
    to them leave: the place for what one write or one sync can do for all of them. fn may call ka_reply. One fn a server: a second
@@ -424,7 +545,34 @@ KADEF ka_str ka_keyring_find(const ka_keyring *k, ka_str key, int64_t now_ms);
 KADEF int ka_auth_answer(ka_keyring *k, const ka_event *ev, char text[KA_MAX_ANSWER], size_t *n);
 
 /* ------------------------------------------------------------------------------------------------
-   8 client. One thread at a time for each ka_client. */
+   8 log: a file of lines that only grows. One thread at a time. */
+
+typedef struct ka_log ka_log;
+
+/* Open a log for appending, or make it, mode 0600. No other process can open it by this function meanwhile. An unfinished
+   last line, of a write that was cut short, is cut off if it begins as told.
+     *log       yours, until ka_log_close; NULL on failure
+     begins     what each line begins with; borrowed until ka_log_close
+     *cut       the bytes that were cut off
+     *os_error  the system's code behind an error
+     returns    KA_OK, or KA_EINUSE (another process has it), KA_ESYNTAX (its last line is unfinished and none of these), KA_EINVAL (no
+                regular file, or a path over 4,000 bytes), KA_ENOTFOUND, KA_ENOSPC, KA_EPERM, KA_ELIMIT, KA_EOS, KA_ENOMEM */
+KADEF int ka_log_open(ka_log **log, const char *path, const char *begins, int64_t *cut, int *os_error);
+
+/* Add a line, which ends at n, to the next commit; copied.
+     returns    the bytes that wait for it now, or KA_ENOMEM: it was not added */
+KADEF ptrdiff_t ka_log_add(ka_log *log, const void *line, size_t n);
+
+/* Append the lines that wait, all or none, and sync them: group commit. Where the file was moved away, or removed, a new
+   one is made; where it was cut, they go to its new end. After an error they are dropped.
+     returns    KA_OK: they are on disk; or KA_ENOSPC, KA_EOS and others of ka_log_open, with *os_error */
+KADEF int ka_log_commit(ka_log *log, int *os_error);
+
+/* Close it; lines that wait are dropped. NULL is fine. */
+KADEF void ka_log_close(ka_log *log);
+
+/* ------------------------------------------------------------------------------------------------
+   9 client. One thread at a time for each ka_client. */
 
 typedef struct {
     /* yours to set; zero means the default */
@@ -432,6 +580,7 @@ typedef struct {
     int         port;
     int         attempt_ms;          /* an attempt takes this at most; 0 means KA_ATTEMPT_MS */
     int64_t     give_up_ms;          /* a request's attempts take this in all; 0 means no end */
+    const char *type;                /* Content-Type; NULL means application/x-www-form-urlencoded; borrowed */
     void      (*on_miss)(void *arg, int misses, int delay_ms, int error);   /* called before each wait */
     void       *arg;
     /* the client's own */
@@ -4649,7 +4798,7 @@ int ka_auth_answer(ka_keyring *k, const ka_event *ev, char text[KA_MAX_ANSWER], 
 }
 
 /* ================================================================================================
-   8 client
+   9 client
 
    One request at a time on one connection, blocking, each attempt under a deadline. */
 
