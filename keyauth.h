@@ -3197,11 +3197,11 @@ static void ka__json_add_char(ka_json_out *w, int32_t point)
     } else if (ascii || (!w->python && point >= 0xA0 && point != 0x2028 && point != 0x2029)) {
         ka__json_add(w, c, ka__utf8_put(c, point));
     } else {
-        unsigned char bytes[4];
+        unsigned char be[4];
         size_t n = !w->python ? 2 : point < 0x100 ? 1 : point < 0x10000 ? 2 : 4;
-        ka__put_be32(bytes, (uint32_t)point);
+        ka__put_be32(be, (uint32_t)point);
         c[1] = n == 1 ? 'x' : n == 2 ? 'u' : 'U';
-        ka_hex_encode(c + 2, bytes + 4 - n, n);
+        ka_hex_encode(c + 2, be + 4 - n, n);
         ka__json_add(w, c, 2 + 2 * n);
     }
 }

@@ -3669,6 +3669,7 @@ static void faults_small(void)
     char id[KA_KEY_TEXT + 1];
     ALLOWED(ka_random(raw, sizeof raw), "ka_random", KA_ERANDOM);
     ALLOWED(ka_fresh_id(id), "ka_fresh_id", KA_ERANDOM);
+    ALLOWED(ka_uuid_new(id), "ka_uuid_new", KA_ERANDOM);
     ka_is_terminal(0);
     int64_t start = ka_now_ms();
     ka_sleep_ms(1);
