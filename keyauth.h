@@ -320,7 +320,7 @@ enum { KA_NULL = 1, KA_FALSE, KA_TRUE, KA_NUMBER, KA_STRING, KA_ARRAY, KA_OBJECT
    None, tuples, a comma at the end. */
 typedef struct {
     int    kind;
-    bool   python;   /* the text that ka_json_read saw has something that only Python writes, and nothing that only JSON has before it */
+    bool   python;   /* the text that ka_json_read saw is Python: it has something that JSON hasn't; if both, that came first */
     ka_str raw;      /* as it was sent: a string with its quotes, an object with its braces */
 } ka_json;
 
@@ -348,8 +348,8 @@ KADEF bool ka_json_is(const ka_json *v, const char *text);
 KADEF ptrdiff_t ka_json_string(char *out, size_t cap, const ka_json *v);
 
 /* Writes a JSON value into room of yours: begin with { .p = , .cap = }. Names are NULL but within objects. The first error
-   stays; the call that met it and all that follow leave nothing: look at it once, at the end. Text that is not printable is escaped, so that no string
-   can begin a line of its own, U+0085, U+2028 and U+2029 included. */
+   stays; the call that met it and all that follow leave nothing: look at it once, at the end. Text that is not printable
+   is escaped, so that no string can begin a line of its own, U+0085, U+2028 and U+2029 included. */
 typedef struct {
     char    *p;
     size_t   cap, n;         /* bytes, and bytes written */
@@ -3215,11 +3215,11 @@ static void ka__json_add_char(ka_json_out *w, int32_t point)
     } else if (ascii || (!w->python && point >= 0xA0 && point != 0x2028 && point != 0x2029)) {
         ka__json_add(w, c, ka__utf8_put(c, point));
     } else {
-        unsigned char bytes[4];
+        unsigned char be[4];
         size_t n = !w->python ? 2 : point < 0x100 ? 1 : point < 0x10000 ? 2 : 4;
-        ka__put_be32(bytes, (uint32_t)point);
+        ka__put_be32(be, (uint32_t)point);
         c[1] = n == 1 ? 'x' : n == 2 ? 'u' : 'U';
-        ka_hex_encode(c + 2, bytes + 4 - n, n);
+        ka_hex_encode(c + 2, be + 4 - n, n);
         ka__json_add(w, c, 2 + 2 * n);
     }
 }
