@@ -214,9 +214,9 @@ KADEF int ka_random(void *out, size_t n);
 KADEF int64_t ka_wall_us(void);
 
 /* Replace a file by n bytes, at once for whoever reads it, or make it, and the folders on its way; mode 0600. It is
-   not synced. Beside it, path.new is written first.
-     returns    KA_OK, or KA_EINVAL (a path over 4,000 bytes; no regular file), KA_ENOTFOUND, KA_ENOSPC, KA_EPERM, KA_EINUSE,
-                KA_ELIMIT, KA_EOS: then the file is as it was */
+   not synced. Beside it, path.new is written first. A path is for one thread of one process at a time.
+     returns    KA_OK, or KA_EINVAL (a path that is empty, over 4,000 bytes, or a folder's), KA_ENOTFOUND, KA_ENOSPC, KA_EPERM
+                (Windows: a folder's, too), KA_EINUSE, KA_ELIMIT, KA_EOS: then the file is as it was */
 KADEF int ka_file_put(const char *path, const void *p, size_t n);
 
 /* Remove a file, if it is there. KA_OK, or KA_EPERM, KA_EOS... */
@@ -563,12 +563,13 @@ typedef struct ka_log ka_log;
                 regular file, or a path over 4,000 bytes), KA_ENOTFOUND, KA_ENOSPC, KA_EPERM, KA_ELIMIT, KA_EOS, KA_ENOMEM */
 KADEF int ka_log_open(ka_log **log, const char *path, const char *begins, int64_t *cut, int *os_error);
 
-/* Add a line, which ends at n, to the next commit; copied.
+/* Add a line to the next commit; copied. A line feed is added, unless it ends with one.
      returns    the bytes that wait for it now, or KA_ENOMEM: it was not added */
 KADEF ptrdiff_t ka_log_add(ka_log *log, const void *line, size_t n);
 
 /* Append the lines that wait, all or none, and sync them: group commit. Where the file was moved away, or removed, a new
-   one is made; where it was cut, they go to its new end. After an error they are dropped.
+   one is made; where it was cut, they go to its new end, which is dealt with as by ka_log_open. After an error they are
+   dropped. Without any, nothing is done.
      returns    KA_OK: they are on disk; or KA_ENOSPC, KA_EOS and others of ka_log_open, with *os_error */
 KADEF int ka_log_commit(ka_log *log, int *os_error);
 
@@ -1276,7 +1277,7 @@ static ptrdiff_t ka__sock_send(ka__sock s, const char *p, size_t n)
 
 /* ---- files: one that a single process reads, appends to, and replaces by another ---- */
 
-enum { KA__PATH = 4096 };
+enum { KA__PATH = 4096, KA__PATH_MAX = 4000 };      /* room for a path; the longest, to which ".new" and such are added */
 
 #if defined(_WIN32)
 typedef HANDLE ka__file;
@@ -1294,7 +1295,15 @@ static int ka__file_error(void)
 }
 
 static void ka__file_close(ka__file f) { if (f != KA__NO_FILE) CloseHandle(f); }
-static void ka__file_remove(const char *path) { DeleteFileA(path); }
+static int ka__file_remove(const char *path) { return DeleteFileA(path) ? KA_OK : ka__file_error(); }
+
+static int ka__file_rename(const char *from, const char *to)
+{
+    return MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH) ? KA_OK : ka__file_error();
+}
+
+static bool ka__is_slash(char c) { return c == '/' || c == '\\'; }
+static int ka__folder_make(const char *path) { return CreateDirectoryA(path, NULL) ? KA_OK : ka__file_error(); }
 
 /* Nobody else may write to it while it is open; renaming is for us. */
 static int ka__file_open(ka__file *f, const char *path, bool fresh)
@@ -1341,12 +1350,33 @@ static int ka__file_link(const char *path, const char *name) { return CreateHard
 static int ka__file_replace(ka__file *f, ka__file by, const char *from, const char *to)
 {
     ka__file_close(*f);
-    if (MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH)) return *f = by, KA_OK;
+    int r = ka__file_rename(from, to);
+    if (r == KA_OK) return *f = by, KA_OK;
     DWORD code = GetLastError();
-    int r = ka__file_error();
     if (ka__file_open(f, to, false) < 0) *f = KA__NO_FILE;
     SetLastError(code);
     return r;
+}
+
+/* Does the path still lead to this file? KA_ENOTFOUND: to none, or to another. A file that was removed is there until
+   it is closed, and can't be opened: it knows of that itself. */
+static int ka__file_there(ka__file f, const char *path)
+{
+    BY_HANDLE_FILE_INFORMATION mine, other;
+    FILE_STANDARD_INFO more;
+    if (!GetFileInformationByHandleEx(f, FileStandardInfo, &more, sizeof more)) return ka__file_error();
+    if (more.DeletePending) return KA_ENOTFOUND;
+    HANDLE h = CreateFileA(path, 0, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING,
+                           FILE_FLAG_BACKUP_SEMANTICS | FILE_FLAG_OPEN_REPARSE_POINT, NULL);
+    if (h == INVALID_HANDLE_VALUE) return ka__file_error();
+    int r = GetFileInformationByHandle(f, &mine) && GetFileInformationByHandle(h, &other) ? KA_OK : ka__file_error();
+    DWORD code = GetLastError();
+    CloseHandle(h);
+    SetLastError(code);
+    if (r < 0) return r;
+    bool same = mine.dwVolumeSerialNumber == other.dwVolumeSerialNumber && mine.nFileIndexHigh == other.nFileIndexHigh &&
+                mine.nFileIndexLow == other.nFileIndexLow;
+    return same ? KA_OK : KA_ENOTFOUND;
 }
 
 static int ka__folder_sync(const char *path) { (void)path; return KA_OK; }      /* MOVEFILE_WRITE_THROUGH has done it */
@@ -1368,7 +1398,11 @@ static int ka__file_error(void)
 }
 
 static void ka__file_close(ka__file f) { if (f != KA__NO_FILE) close(f); }
-static void ka__file_remove(const char *path) { unlink(path); }
+static int ka__file_remove(const char *path) { return unlink(path) == 0 ? KA_OK : ka__file_error(); }
+static int ka__file_rename(const char *from, const char *to) { return rename(from, to) == 0 ? KA_OK : ka__file_error(); }
+static bool ka__is_slash(char c) { return c == '/'; }
+static int ka__folder_make(const char *path) { return mkdir(path, 0700) == 0 ? KA_OK : ka__file_error(); }
+static bool ka__same_inode(const struct stat *a, const struct stat *b) { return a->st_ino == b->st_ino && a->st_dev == b->st_dev; }
 
 /* Locked; and still what the path leads to, since the one who had the lock may have replaced it. */
 static int ka__file_claim(ka__file f, const char *path)
@@ -1378,7 +1412,15 @@ static int ka__file_claim(ka__file f, const char *path)
     if (fstat(f, &mine) != 0 || lstat(path, &there) != 0) return ka__file_error();
     if (!S_ISREG(mine.st_mode)) return KA_EINVAL;
     if ((mine.st_mode & 077) && fchmod(f, 0600) != 0) return ka__file_error();
-    return mine.st_ino == there.st_ino && mine.st_dev == there.st_dev ? KA_OK : KA_EINUSE;
+    return ka__same_inode(&mine, &there) ? KA_OK : KA_EINUSE;
+}
+
+/* Does the path still lead to this file? KA_ENOTFOUND: to none, or to another. */
+static int ka__file_there(ka__file f, const char *path)
+{
+    struct stat mine, there;
+    if (fstat(f, &mine) != 0 || lstat(path, &there) != 0) return ka__file_error();
+    return ka__same_inode(&mine, &there) ? KA_OK : KA_ENOTFOUND;
 }
 
 static int ka__file_open(ka__file *f, const char *path, bool fresh)
@@ -1389,6 +1431,7 @@ static int ka__file_open(ka__file *f, const char *path, bool fresh)
     if (*f < 0) return ka__file_error();
     int r = ka__file_claim(*f, path), code = errno;
     if (r < 0) ka__file_close(*f);
+    if (r < 0 && fresh) unlink(path);
     errno = code;
     return r;
 }
@@ -1419,7 +1462,7 @@ static int ka__file_link(const char *path, const char *name)
     struct stat a, b;
     if (link(path, name) == 0) return KA_OK;
     int r = ka__file_error(), code = errno;
-    if (lstat(path, &a) == 0 && lstat(name, &b) == 0 && a.st_ino == b.st_ino && a.st_dev == b.st_dev) return KA_OK;
+    if (lstat(path, &a) == 0 && lstat(name, &b) == 0 && ka__same_inode(&a, &b)) return KA_OK;
     errno = code;
     return r;
 }
@@ -1436,7 +1479,8 @@ static int ka__file_sync(ka__file f)
 
 static int ka__file_replace(ka__file *f, ka__file by, const char *from, const char *to)
 {
-    if (rename(from, to) != 0) return ka__file_error();
+    int r = ka__file_rename(from, to);
+    if (r < 0) return r;
     ka__file_close(*f);
     *f = by;
     return KA_OK;
@@ -1477,6 +1521,66 @@ static int ka__file_write(ka__file f, const void *p, size_t n, int64_t at)
         if (put > 0) done += (size_t)put;
     }
     return KA_OK;
+}
+
+/* The system's code right after one of these functions, where its result is about that alone. */
+static int ka__file_code(int r)
+{
+    return r == KA_EOS || r == KA_EPERM || r == KA_ENOSPC || r == KA_ENOTFOUND || r == KA_ELIMIT ? ka__os_code() : 0;
+}
+
+/* Make the folders on the way to a file, but for those that are there. The first error is returned, which need not
+   matter: Windows has one for C:, too. */
+static int ka__folders_make(const char *path)
+{
+    char folder[KA__PATH];
+    int first = KA_OK, code = 0;
+    for (size_t i = 1; path[i]; i++) {
+        if (!ka__is_slash(path[i]) || ka__is_slash(path[i - 1])) continue;
+        memcpy(folder, path, i);
+        folder[i] = 0;
+        int r = ka__folder_make(folder);
+        if (r == KA_OK || r == KA_EINUSE || first < 0) continue;      /* KA_EINUSE: it is there */
+        first = r;
+        code = ka__os_code();
+    }
+    if (first < 0) ka__os_code_set(code);
+    return first;
+}
+
+static int ka__file_make(ka__file *f, const char *path)
+{
+    int r = ka__file_open(f, path, true);
+    if (r != KA_ENOTFOUND) return r;
+    int made = ka__folders_make(path), code = ka__os_code();
+    r = ka__file_open(f, path, true);
+    if (r != KA_ENOTFOUND || made == KA_OK) return r;
+    ka__os_code_set(code);
+    return made;
+}
+
+int ka_file_put(const char *path, const void *p, size_t n)
+{
+    char fresh[KA__PATH];
+    ka__file f;
+    size_t length = strlen(path);
+    if (length == 0 || length > KA__PATH_MAX || ka__is_slash(path[length - 1])) return KA_EINVAL;
+    snprintf(fresh, sizeof fresh, "%s.new", path);
+    int r = ka__file_make(&f, fresh);
+    if (r < 0) return r;
+    r = ka__file_write(f, p, n, 0);
+    if (r == KA_OK) r = ka__file_rename(fresh, path);      /* while it is open, so that no other ka_file_put has it */
+    int code = ka__os_code();
+    ka__file_close(f);
+    if (r < 0) ka__file_remove(fresh);
+    ka__os_code_set(code);
+    return r;
+}
+
+int ka_file_remove(const char *path)
+{
+    int r = ka__file_remove(path);
+    return r == KA_ENOTFOUND ? KA_OK : r;
 }
 
 /* ---- poller: epoll, kqueue or WSAPoll, with a wake-up from other threads. A socket is known by its
@@ -5531,7 +5635,7 @@ int ka_journal_open(ka_keyring *k, const char *path, bool salvage, ka_journal_re
     r = ka__file_open(&j->file, path, false);
     if (r < 0) j->file = KA__NO_FILE;
     else r = ka__journal_recover(k, salvage, report);
-    report->os_error = r == KA_EOS || r == KA_EPERM || r == KA_ENOSPC || r == KA_ENOTFOUND || r == KA_ELIMIT ? ka__os_code() : 0;
+    report->os_error = ka__file_code(r);
     return r;
 }
 
@@ -5655,6 +5759,183 @@ int ka_auth_answer(ka_keyring *k, const ka_event *ev, char text[KA_MAX_ANSWER], 
 }
 
 /* ================================================================================================
+   8 log
+
+   A file of lines that others may rotate: move away, remove, or copy and cut. So before each commit it is looked
+   where the path leads and where the file ends. A commit is one write at that end and one sync; one that failed is
+   cut off again, and nothing is written until that is done, so that the file never has a line of which the opposite
+   was told. Only a crash can leave part of a commit, and the next ka_log_open cuts off what isn't a line. */
+
+enum {
+    KA__LOG_PIECE = 4096,              /* of the file, read at a time in search of its last line */
+    KA__LOG_LEAST = 4096,
+    KA__LOG_KEPT = 1 << 20             /* more room than this isn't kept from commit to commit */
+};
+
+struct ka_log {
+    ka__file    file;                  /* KA__NO_FILE: it was moved away, and no other could be opened so far */
+    int64_t     size;                  /* bytes that are told of, or were there before */
+    bool        failed;                /* there may be more than that: a commit's that failed */
+    bool        named;                 /* its name is on disk, too */
+    const char *begins;
+    char       *pending;
+    size_t      n, cap;
+    char        path[KA__PATH];
+};
+
+/* Where the unfinished line at the end begins, looked for backwards; size: there is none. */
+static int64_t ka__log_unfinished(const ka_log *log, int64_t size)
+{
+    char piece[KA__LOG_PIECE];
+    for (int64_t at = size; at > 0; ) {
+        ptrdiff_t n = at < KA__LOG_PIECE ? (ptrdiff_t)at : KA__LOG_PIECE, got = ka__file_read(log->file, piece, (size_t)n, at - n);
+        if (got < n) return got < 0 ? got : KA_EINUSE;      /* somebody cuts it at this moment */
+        at -= n;
+        while (n > 0 && piece[n - 1] != '\n') n--;
+        if (n > 0) return at + n;
+    }
+    return 0;
+}
+
+/* See where the file ends, having cut off an unfinished line: one of ours, or none is. */
+static int ka__log_mend(ka_log *log, int64_t *cut)
+{
+    char head[KA__LOG_PIECE];
+    int64_t size = ka__file_size(log->file), end = size < 0 ? size : ka__log_unfinished(log, size);
+    if (end < 0) return (int)end;
+    size_t n = strlen(log->begins);
+    if (n > sizeof head) n = sizeof head;
+    if (size - end < (int64_t)n) n = (size_t)(size - end);      /* it may end within what it begins with */
+    ptrdiff_t got = ka__file_read(log->file, head, n, end);
+    if (got < (ptrdiff_t)n) return got < 0 ? (int)got : KA_EINUSE;
+    if (memcmp(head, log->begins, n) != 0) return KA_ESYNTAX;
+    int r = end < size ? ka__file_cut(log->file, end) : KA_OK;
+    if (r < 0) return r;
+    log->size = end;
+    *cut = size - end;
+    return KA_OK;
+}
+
+static int ka__log_reopen(ka_log *log, int64_t *cut)
+{
+    ka__file_close(log->file);      /* first: on Windows one that was removed is in the way until then */
+    log->named = false;
+    int r = ka__file_open(&log->file, log->path, false);
+    if (r < 0) {
+        log->file = KA__NO_FILE;
+        return r;
+    }
+    r = ka__log_mend(log, cut);
+    if (r == KA_OK) return r;
+    int code = ka__os_code();
+    ka__file_close(log->file);
+    log->file = KA__NO_FILE;
+    ka__os_code_set(code);
+    return r;
+}
+
+int ka_log_open(ka_log **log, const char *path, const char *begins, int64_t *cut, int *os_error)
+{
+    *log = NULL;
+    *cut = 0;
+    *os_error = 0;
+    if (strlen(path) > KA__PATH_MAX) return KA_EINVAL;
+    ka_log *l = ka__alloc_zeroed(1, sizeof *l);
+    if (!l) return KA_ENOMEM;
+    snprintf(l->path, sizeof l->path, "%s", path);
+    l->begins = begins;
+    l->file = KA__NO_FILE;
+    int r = ka__log_reopen(l, cut);
+    if (r == KA_OK) return *log = l, KA_OK;
+    *os_error = ka__file_code(r);
+    ka__free(l);
+    return r;
+}
+
+ptrdiff_t ka_log_add(ka_log *log, const void *line, size_t n)
+{
+    bool ended = n > 0 && ((const char *)line)[n - 1] == '\n';
+    if (n >= PTRDIFF_MAX - log->n) return KA_ENOMEM;
+    size_t need = log->n + n + !ended;
+    if (need > log->cap) {
+        size_t cap = log->cap ? 2 * log->cap : KA__LOG_LEAST;
+        if (cap < need) cap = need;
+        char *p = ka__resize(log->pending, cap, 1);
+        if (!p) return KA_ENOMEM;
+        log->pending = p;
+        log->cap = cap;
+    }
+    if (n) memcpy(log->pending + log->n, line, n);
+    if (!ended) log->pending[need - 1] = '\n';
+    log->n = need;
+    return (ptrdiff_t)need;
+}
+
+/* Take back what a commit wrote that failed. Synced, since a crash could bring it back. */
+static int ka__log_cut(ka_log *log)
+{
+    int64_t size = ka__file_size(log->file);
+    int r = size < 0 ? (int)size : size > log->size ? ka__file_cut(log->file, log->size) : KA_OK;
+    if (r == KA_OK) r = ka__file_sync(log->file);
+    log->failed = r < 0;
+    return r;
+}
+
+/* Before a commit: have the file to which the path leads now, know its end, and have its name on disk. */
+static int ka__log_ready(ka_log *log)
+{
+    int64_t size, cut;
+    int r = log->failed ? ka__log_cut(log) : KA_OK;
+    if (r < 0) return r;
+    r = log->file != KA__NO_FILE ? ka__file_there(log->file, log->path) : KA_ENOTFOUND;
+    if (r == KA_ENOTFOUND) r = ka__log_reopen(log, &cut);
+    if (r < 0) return r;
+    size = ka__file_size(log->file);
+    if (size != log->size) r = size < 0 ? (int)size : ka__log_mend(log, &cut);
+    if (r == KA_OK && !log->named) r = ka__folder_sync(log->path);
+    log->named = log->named || r == KA_OK;
+    return r;
+}
+
+static int ka__log_append(ka_log *log)
+{
+    int r = ka__file_write(log->file, log->pending, log->n, log->size);
+    if (r == KA_OK) r = ka__file_sync(log->file);
+    if (r == KA_OK) {
+        log->size += (int64_t)log->n;
+        return KA_OK;
+    }
+    int code = ka__os_code();
+    ka__log_cut(log);
+    ka__os_code_set(code);
+    return r;
+}
+
+int ka_log_commit(ka_log *log, int *os_error)
+{
+    *os_error = 0;
+    if (log->n == 0) return KA_OK;
+    int r = ka__log_ready(log);
+    if (r == KA_OK) r = ka__log_append(log);
+    *os_error = ka__file_code(r);
+    log->n = 0;
+    if (log->cap > KA__LOG_KEPT) {
+        ka__free(log->pending);
+        log->pending = NULL;
+        log->cap = 0;
+    }
+    return r;
+}
+
+void ka_log_close(ka_log *log)
+{
+    if (!log) return;
+    ka__file_close(log->file);
+    ka__free(log->pending);
+    ka__free(log);
+}
+
+/* ================================================================================================
    9 client
 
    One request at a time on one connection, blocking, each attempt under a deadline. */
@@ -5775,10 +6056,11 @@ static int ka__client_attempt(ka_client *c, const char *body, size_t size, ka_st
 {
     ka_http h;
     size_t n;
+    int head_n = snprintf(c->buf, KA_MAX_HEAD, "POST / HTTP/1.1\r\nHost: %s:%d\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n",
+                          c->ip, c->port, c->type ? c->type : "application/x-www-form-urlencoded", (int)size);
+    if (head_n < 0 || head_n >= KA_MAX_HEAD) return KA_EINVAL;
     int r = ka__client_connect(c, until);
     if (r < 0) return r;
-    int head_n = snprintf(c->buf, KA_MAX_HEAD, "POST / HTTP/1.1\r\nHost: %s:%d\r\nContent-Type: "
-                          "application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n", c->ip, c->port, (int)size);
     if (size) memcpy(c->buf + head_n, body, size);
     r = ka__client_send(c, (size_t)head_n + size, until);
     if (r < 0) return r;
@@ -5791,11 +6073,20 @@ static int ka__client_attempt(ka_client *c, const char *body, size_t size, ka_st
     return h.status;
 }
 
+/* May it be sent as a field's value (RFC 9110 s.5.5)? Its length is seen when the head is made. */
+static bool ka__client_type_ok(const char *type)
+{
+    const char *p = type;
+    while (ka__in(KA__VALUE, *p)) p++;
+    return p > type && *p == 0 && ka__in(KA__TARGET, *type);
+}
+
 int ka_client_post(ka_client *c, const char *body, size_t n, ka_str *answer)
 {
     struct sockaddr_in a;
     int64_t end = c->give_up_ms > 0 ? ka_now_ms() + c->give_up_ms : INT64_MAX;
     if (n > KA_MAX_BODY || c->port == 0 || !ka__address(c->ip, c->port, &a)) return KA_EINVAL;
+    if (c->type && !ka__client_type_ok(c->type)) return KA_EINVAL;
     int r = ka__os_start();
     if (r < 0) return ka__client_failed(c, r);
     for (int misses = 1; ; misses++) {

@@ -72,7 +72,11 @@ static void test_free(void *p);
     X(FlushFileBuffers,      ERROR_DISK_FULL, ERROR_CRC)                                          \
     X(SetEndOfFile,          ERROR_DISK_FULL)                                                     \
     X(CreateHardLinkA,       ERROR_ACCESS_DENIED, ERROR_ALREADY_EXISTS)                           \
-    X(MoveFileExA,           ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION)
+    X(MoveFileExA,           ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION)                        \
+    X(DeleteFileA,           ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION)                        \
+    X(CreateDirectoryA,      ERROR_ACCESS_DENIED, ERROR_DISK_FULL)                                \
+    X(GetFileInformationByHandle, ERROR_INVALID_FUNCTION)                                         \
+    X(GetFileInformationByHandleEx, ERROR_INVALID_FUNCTION)
 #else
 #  include <arpa/inet.h>
 #  include <assert.h>
@@ -142,6 +146,7 @@ static void test_free(void *p);
     X(fsync,             EIO, ENOSPC)                                                             \
     X(fdatasync,         EIO, ENOSPC)                                                             \
     X(rename,            EIO, ENOSPC, EACCES)                                                     \
+    X(mkdir,             EACCES, ENOSPC, EIO)                                                     \
     X(unlink,            EIO, EACCES, ENOENT)                                                     \
     X(ftruncate,         EIO, EINTR)                                                              \
     X(flock,             EWOULDBLOCK, EINTR, ENOLCK)                                              \
@@ -228,6 +233,10 @@ static int fault_send(SOCKET s, const char *p, int n, int flags);
 #define SetEndOfFile(...)          FAIL(SetEndOfFile, FALSE, __VA_ARGS__)
 #define CreateHardLinkA(...)       FAIL(CreateHardLinkA, FALSE, __VA_ARGS__)
 #define MoveFileExA(...)           FAIL(MoveFileExA, FALSE, __VA_ARGS__)
+#define DeleteFileA(...)           FAIL(DeleteFileA, FALSE, __VA_ARGS__)
+#define CreateDirectoryA(...)      FAIL(CreateDirectoryA, FALSE, __VA_ARGS__)
+#define GetFileInformationByHandle(...)   FAIL(GetFileInformationByHandle, FALSE, __VA_ARGS__)
+#define GetFileInformationByHandleEx(...) FAIL(GetFileInformationByHandleEx, FALSE, __VA_ARGS__)
 #else
 static ssize_t fault_write(int fd, const void *p, size_t n);
 #define socket(...)                FAIL(socket, fault_error(), __VA_ARGS__)
@@ -246,6 +255,7 @@ static ssize_t fault_write(int fd, const void *p, size_t n);
 #define pwrite(fd, p, n, at)       (fault(F_pwrite) ? fault_error() : pwrite(fd, p, FAIL_PART(n), at))
 #define fsync(...)                 FAIL(fsync, fault_error(), __VA_ARGS__)
 #define rename(...)                FAIL(rename, fault_error(), __VA_ARGS__)
+#define mkdir(...)                 FAIL(mkdir, fault_error(), __VA_ARGS__)
 #define unlink(...)                FAIL(unlink, fault_error(), __VA_ARGS__)
 #define ftruncate(...)             FAIL(ftruncate, fault_error(), __VA_ARGS__)
 #define flock(...)                 FAIL(flock, fault_error(), __VA_ARGS__)
