@@ -41,8 +41,10 @@ static const char usage[] =
 
 typedef struct {
     const char *ip, *log;
-    long long   uuid_port, text_port, max_codes, give_up_s, clients;
+    long long   ports[2], max_codes, give_up_s, clients;      /* the UUIDs' port, and the texts' */
 } options;
+
+static const char *const field_names[] = { "uuid", "unique", "text" };      /* a UUID's port takes the first, a text's all three */
 
 static int fail(int status, const char *format, ...)
 {
@@ -233,7 +235,6 @@ static int take_text(state *s, const ka_event *ev, bool python, const char *uuid
 /* Take the n fields off an object: each of them once, each a string, and no other. Returns 200 or the answer's status. */
 static int take_fields(ka_json object, int n, ka_json *value, char *error)
 {
-    static const char *const names[] = { "uuid", "unique", "text" };
     const char *wanted = n == 1 ? "'uuid'" : "'uuid', 'unique' and 'text'";
     char other[48];
     ka_json name, v;
@@ -241,17 +242,17 @@ static int take_fields(ka_json object, int n, ka_json *value, char *error)
     memset(value, 0, (size_t)n * sizeof *value);
     while (ka_json_next(&object, &name, &v)) {
         int i = 0;
-        while (i < n && !ka_json_is(&name, names[i])) i++;
+        while (i < n && !ka_json_is(&name, field_names[i])) i++;
         if (i == n) {
             ptrdiff_t got = ka_json_string(other, sizeof other, &name);
             return refuse(error, 400, "field '%.*s' is not asked for, only %s", got < 0 ? 3 : (int)got, got < 0 ? "..." : other, wanted);
         }
-        if (value[i].kind) return refuse(error, 400, "field '%s' is there more than once", names[i]);
-        if (v.kind != KA_STRING) return refuse(error, 400, "field '%s' is no string", names[i]);
+        if (value[i].kind) return refuse(error, 400, "field '%s' is there more than once", field_names[i]);
+        if (v.kind != KA_STRING) return refuse(error, 400, "field '%s' is no string", field_names[i]);
         value[i] = v;
     }
     for (int i = 0; i < n; i++)
-        if (!value[i].kind) return refuse(error, 400, "field '%s' is missing", names[i]);
+        if (!value[i].kind) return refuse(error, 400, "field '%s' is missing", field_names[i]);
     return 200;
 }
 
@@ -311,7 +312,7 @@ static int open_log(state *s)
 static int cannot_listen(const options *o, const ka_event *ev)
 {
     const char *option = ev->listener == 0 ? "--uuid-port" : "--text-port";
-    long long port = ev->listener == 0 ? o->uuid_port : o->text_port;
+    long long port = o->ports[ev->listener];
     switch (ev->error) {
     case KA_EINUSE: return fail(EXIT_FAILED, "%s:%lld is taken by another program; stop that one, or choose another %s", o->ip, port, option);
     case KA_EADDR:  return fail(EXIT_FAILED, "%s is not an address of this machine; choose another --ip", o->ip);
@@ -339,7 +340,7 @@ static int serve(const options *o, state *s)
 static int run_server(const options *o)
 {
     static state s;
-    if (o->uuid_port && o->uuid_port == o->text_port) return fail(EXIT_USAGE, "--uuid-port and --text-port must be two ports");
+    if (o->ports[0] && o->ports[0] == o->ports[1]) return fail(EXIT_USAGE, "--uuid-port and --text-port must be two ports");
     s.path = o->log;
     s.codes.max = (size_t)o->max_codes;
     int status = open_log(&s);
@@ -348,7 +349,7 @@ static int run_server(const options *o)
     if (r == KA_OK) r = codes_double(&s.codes) ? ka_server_start(&s.server, 1) : KA_ENOMEM;
     if (r < 0) status = fail(EXIT_FAILED, "cannot start: %s", ka_error_text(r));
     else if (ka_stop_on_interrupt(s.server) < 0) status = fail(EXIT_FAILED, "cannot catch interrupts");
-    else if (ka_listen(s.server, o->ip, (int)o->uuid_port) < 0 || ka_listen(s.server, o->ip, (int)o->text_port) < 0)
+    else if (ka_listen(s.server, o->ip, (int)o->ports[0]) < 0 || ka_listen(s.server, o->ip, (int)o->ports[1]) < 0)
         status = fail(EXIT_USAGE, "--ip %s: a numeric IPv4 address is needed, such as 127.0.0.1", o->ip);
     else {
         ka_at_batch_end(s.server, commit, &s);
@@ -371,44 +372,40 @@ static void on_miss(void *arg, int misses, int delay_ms, int error)
         fail(0, "%s:%d %s (miss %d); trying again in %d ms", c->ip, c->port, error == KA_ETIME ? "does not answer" : "is offline", misses, delay_ms);
 }
 
-/* POST an object, and find a member in what is answered.
+/* POST the first n fields, and find a member in what is answered.
      returns    KA_OK; the answer's status: refused, and *value says why; or KA_E... */
-static int post(ka_client *c, ka_json_out *w, const char *name, ka_json *value)
+static int post(ka_client *c, const ka_str *fields, int n, const char *name, ka_json *value)
 {
+    char body[1024];
     ka_str text;
     ka_json all, success;
-    ka_json_close(w);
-    int status = w->error ? w->error : ka_client_post(c, w->p, w->n, &text);
+    ka_json_out w = { .p = body, .cap = sizeof body };
+    ka_json_open(&w, NULL, KA_OBJECT);
+    for (int i = 0; i < n; i++) ka_json_put(&w, field_names[i], fields[i]);
+    ka_json_close(&w);
+    int status = w.error ? KA_EPROTO : ka_client_post(c, body, w.n, &text);
+    ka_wipe(body, sizeof body);
     if (status < 0) return status;
     if (ka_json_read(&all, text) < 0 || ka_json_find(&all, "success", &success) < 0) return KA_EPROTO;
     bool good = success.kind == KA_TRUE;
     return ka_json_find(&all, good ? name : "error", value) < 0 ? KA_EPROTO : good ? KA_OK : status;
 }
 
-/* One client's errand: what post() returned, of the last post and for *which server. */
-static int errand(ka_client *ask, ka_client *store, long long index, const ka_client **which, ka_json *answered)
+/* One client's errand. Returns what post() did the last time, on c[*which]. */
+static int errand(ka_client c[2], long long index, int *which, ka_json *answered)
 {
-    char uuid[KA_UUID_TEXT + 1], code[256], text[64], body[1024];
+    char uuid[KA_UUID_TEXT + 1], code[256], text[64];
     int text_n = snprintf(text, sizeof text, "Text insertion for index %lld", index), r = ka_uuid_new(uuid);
-    *which = ask;
-    if (r < 0) return r;
-    ka_json_out w = { .p = body, .cap = sizeof body };
-    ka_json_open(&w, NULL, KA_OBJECT);
-    ka_json_put(&w, "uuid", (ka_str){ uuid, KA_UUID_TEXT });
-    r = post(ask, &w, "unique", answered);
+    ka_str fields[] = { { uuid, KA_UUID_TEXT }, { code, 0 }, { text, (size_t)text_n } };
+    *which = 0;
+    if (r == KA_OK) r = post(&c[0], fields, 1, "unique", answered);
     if (r != KA_OK) return r;
     ptrdiff_t code_n = ka_json_string(code, sizeof code, answered);
     if (code_n < 0) return KA_EPROTO;
-
-    *which = store;
-    w = (ka_json_out){ .p = body, .cap = sizeof body };
-    ka_json_open(&w, NULL, KA_OBJECT);
-    ka_json_put(&w, "uuid", (ka_str){ uuid, KA_UUID_TEXT });
-    ka_json_put(&w, "unique", (ka_str){ code, (size_t)code_n });
-    ka_json_put(&w, "text", (ka_str){ text, (size_t)text_n });
-    r = post(store, &w, "success", answered);
+    fields[1].n = (size_t)code_n;
+    *which = 1;
+    r = post(&c[1], fields, 3, "success", answered);
     ka_wipe(code, sizeof code);
-    ka_wipe(body, sizeof body);
     return r;
 }
 
@@ -422,7 +419,8 @@ static int errand_failed(const ka_client *c, int error, const ka_json *answered,
     case KA_EINVAL:   return fail(EXIT_USAGE, "%s: a numeric IPv4 address is needed, such as 127.0.0.1", c->ip);
     case KA_EPROTO:   return fail(EXIT_FAILED, "%s:%d does not answer as codes server does", c->ip, c->port);
     case KA_ERANDOM:  return fail(EXIT_FAILED, "%s", ka_error_text(error));
-    default:          if (error < 0) return fail(EXIT_FAILED, "cannot connect to %s:%d: %s (system error %d)", c->ip, c->port, ka_error_text(error), c->os_error);
+    default:          if (error > 0) break;
+                      return fail(EXIT_FAILED, "cannot connect to %s:%d: %s (system error %d)", c->ip, c->port, ka_error_text(error), c->os_error);
     }
     ka_json_put_value(&w, NULL, answered);      /* written anew, so that it can't play with the terminal */
     if (failures <= ERRORS_TOLD) fail(0, "index %lld: refused with status %d: %.*s", index, error, w.error ? 0 : (int)w.n, why);
@@ -443,22 +441,28 @@ static void show_progress(long long done, long long all)
 
 static int run_client(const options *o)
 {
-    static ka_client ask, store;
-    ask = (ka_client){ .ip = o->ip, .port = (int)o->uuid_port, .give_up_ms = o->give_up_s * 1000, .type = "application/json", .on_miss = on_miss, .arg = &ask };
-    store = (ka_client){ .ip = o->ip, .port = (int)o->text_port, .give_up_ms = o->give_up_s * 1000, .type = "application/json", .on_miss = on_miss, .arg = &store };
+    static ka_client c[2];      /* one for each port */
     long long stored = 0, failures = 0;
     int64_t begun_ms = ka_now_ms();
     int status = -1;
+    for (int i = 0; i < 2; i++) {
+        c[i].ip = o->ip;
+        c[i].port = (int)o->ports[i];
+        c[i].give_up_ms = o->give_up_s * 1000;
+        c[i].type = "application/json";
+        c[i].on_miss = on_miss;
+        c[i].arg = &c[i];
+    }
     for (long long i = 0; i < o->clients && status < 0; i++) {
-        const ka_client *which;
+        int which;
         ka_json answered;
-        int r = errand(&ask, &store, i, &which, &answered);
+        int r = errand(c, i, &which, &answered);
         if (r == KA_OK) stored++;
-        else status = errand_failed(which, r, &answered, i, ++failures);
+        else status = errand_failed(&c[which], r, &answered, i, ++failures);
         show_progress(i + 1, o->clients);
     }
-    ka_client_close(&ask);
-    ka_client_close(&store);
+    ka_client_close(&c[0]);
+    ka_client_close(&c[1]);
     printf("stored %lld of %lld texts in %.2f s\n", stored, o->clients, (double)(ka_now_ms() - begun_ms) / 1000);
     return status >= 0 ? status : failures ? EXIT_FAILED : EXIT_DONE;
 }
@@ -481,8 +485,8 @@ static int parse(options *o, bool client, int argc, char **argv)
         { "--ip", true, false, &o->ip, NULL, 0, 0 },
         { "--log", true, false, &o->log, NULL, 0, 0 },
         { "--max-codes", true, false, NULL, &o->max_codes, 1, 1000000000 },
-        { "--uuid-port", true, true, NULL, &o->uuid_port, client, 65535 },
-        { "--text-port", true, true, NULL, &o->text_port, client, 65535 },
+        { "--uuid-port", true, true, NULL, &o->ports[0], client, 65535 },
+        { "--text-port", true, true, NULL, &o->ports[1], client, 65535 },
         { "--give-up", false, true, NULL, &o->give_up_s, 1, 999999999 },
         { "HOST", false, true, &o->ip, NULL, 0, 0 },
         { "N", false, true, NULL, &o->clients, 1, 1000000000000 },
@@ -494,7 +498,8 @@ static int parse(options *o, bool client, int argc, char **argv)
         size_t k = 0;
         while (k < NAMED && (strcmp(argv[i], known[k].name) != 0 || !(client ? known[k].client : known[k].server))) k++;
         if (k < NAMED && ++i == (size_t)argc) return fail(EXIT_USAGE, "%s needs a value", known[k].name);
-        if (k == NAMED && (!client || argv[i][0] == '-' || place == ALL)) return fail(EXIT_USAGE, "%s: no such option; codes --help lists them", argv[i]);
+        if (k == NAMED && (!client || argv[i][0] == '-' || place == ALL))
+            return fail(EXIT_USAGE, "%s: no such option; codes --help lists them", argv[i]);
         if (k == NAMED) k = place++;
         if (known[k].text) *known[k].text = argv[i];
         else if (!number(argv[i], known[k].least, known[k].most, known[k].number))
@@ -505,7 +510,7 @@ static int parse(options *o, bool client, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    options o = { .ip = "127.0.0.1", .log = "messages.log", .uuid_port = 8000, .text_port = 8001, .max_codes = 1000000, .give_up_s = 10, .clients = 50 };
+    options o = { .ip = "127.0.0.1", .log = "messages.log", .ports = { 8000, 8001 }, .max_codes = 1000000, .give_up_s = 10, .clients = 50 };
     if (argc == 2 && strcmp(argv[1], "--help") == 0) return fputs(usage, stdout), EXIT_DONE;
     if (argc == 2 && strcmp(argv[1], "--version") == 0) return puts("codes " KA_VERSION), EXIT_DONE;
     bool client = argc > 1 && strcmp(argv[1], "client") == 0;
