@@ -270,7 +270,8 @@ KADEF int ka_uuid_new(char out[KA_UUID_TEXT + 1]);
 /* Read a UUID of any version (RFC 9562 s.4), its digits in either case, into lower case and a NUL. KA_OK or KA_ESYNTAX. */
 KADEF int ka_uuid_read(char out[KA_UUID_TEXT + 1], ka_str text);
 
-/* A time of ka_wall_us in UTC (RFC 3339 s.5.6): 2026-11-21T09:30:00.123456Z and a NUL. Of the years 1970 to 9999. */
+/* A time of ka_wall_us in UTC (RFC 3339 s.5.6): 2026-11-21T09:30:00.123456Z and a NUL. Of the years 1970 to 9999:
+   what lies outside becomes their first or last microsecond. */
 KADEF void ka_utc_text(char out[KA_UTC_TEXT + 1], int64_t wall_us);
 
 /* ------------------------------------------------------------------------------------------------
@@ -319,15 +320,15 @@ enum { KA_NULL = 1, KA_FALSE, KA_TRUE, KA_NUMBER, KA_STRING, KA_ARRAY, KA_OBJECT
    None, tuples, a comma at the end. */
 typedef struct {
     int    kind;
-    bool   python;   /* the text that ka_json_read saw has something that only Python writes */
+    bool   python;   /* the text that ka_json_read saw has something that only Python writes, and nothing that only JSON has before it */
     ka_str raw;      /* as it was sent: a string with its quotes, an object with its braces */
 } ka_json;
 
 /* Read a text that is one JSON value (RFC 8259), or one Python literal of such a kind, and white space around it. Strictly:
    UTF-8, no control characters or lone surrogates in strings, nothing that mixes both languages. A name may be repeated:
    see ka_json_find.
-     returns    KA_OK; KA_ESYNTAX: malformed, and KA_ELIMIT: deeper than KA_MAX_DEPTH; then v->raw is what was read before
-                the fault, and v->python tells what it looked like so far */
+     returns    KA_OK; KA_ESYNTAX: malformed, and KA_ELIMIT: deeper than KA_MAX_DEPTH; then v->kind is 0, v->raw is what was
+                read before the fault, and v->python tells what it looked like so far */
 KADEF int ka_json_read(ka_json *v, ka_str text);
 
 /* Take the next member off an object, or the next element off an array (then name may be NULL). Begin with a copy of what
@@ -335,6 +336,7 @@ KADEF int ka_json_read(ka_json *v, ka_str text);
 KADEF bool ka_json_next(ka_json *rest, ka_json *name, ka_json *value);
 
 /* The member of that name.
+     *value     of use after KA_OK only
      returns    KA_OK; KA_ENOTFOUND: none, or not an object; KA_EINVAL: more than one, which two readers could take in two ways */
 KADEF int ka_json_find(const ka_json *object, const char *name, ka_json *value);
 
@@ -345,14 +347,15 @@ KADEF bool ka_json_is(const ka_json *v, const char *text);
      returns    bytes written, raw.n at most; or KA_ENOSPC, KA_EINVAL: it is no string */
 KADEF ptrdiff_t ka_json_string(char *out, size_t cap, const ka_json *v);
 
-/* Writes JSON into room of yours: begin with { .p = , .cap = }. Names are NULL within arrays. The first error stays, and
-   all that follows is left out: look at it once, at the end. Text that is not printable is escaped, so that no string
+/* Writes a JSON value into room of yours: begin with { .p = , .cap = }. Names are NULL but within objects. The first error
+   stays; the call that met it and all that follow leave nothing: look at it once, at the end. Text that is not printable is escaped, so that no string
    can begin a line of its own, U+0085, U+2028 and U+2029 included. */
 typedef struct {
     char    *p;
     size_t   cap, n;         /* bytes, and bytes written */
     bool     python;         /* write Python instead: 'text', True, and all beyond ASCII escaped */
-    int      error;          /* KA_OK, or KA_ENOSPC, KA_ESYNTAX (a string that is not UTF-8), KA_ELIMIT (KA_MAX_DEPTH) */
+    int      error;          /* KA_OK, or KA_ENOSPC, KA_ESYNTAX (a string that is not UTF-8), KA_ELIMIT (KA_MAX_DEPTH), KA_EINVAL
+                                (a name too many or too few, a second value, a close too many, no such kind) */
     uint32_t arrays, depth;  /* its own: which of the open ones are arrays, how many are open, */
     bool     comma;          /* and whether the next one needs a comma */
 } ka_json_out;
@@ -885,11 +888,11 @@ int64_t ka_now_ms(void)
     return ticks.QuadPart / hz.QuadPart * 1000 + ticks.QuadPart % hz.QuadPart * 1000 / hz.QuadPart;
 }
 
-static int64_t ka__wall_ms(void)
+int64_t ka_wall_us(void)
 {
     FILETIME t;                            /* in 100 ns since 1601 */
     GetSystemTimeAsFileTime(&t);
-    return (int64_t)(((uint64_t)t.dwHighDateTime << 32 | t.dwLowDateTime) / 10000) - 11644473600000;
+    return (int64_t)(((uint64_t)t.dwHighDateTime << 32 | t.dwLowDateTime) / 10) - 11644473600000000;
 }
 
 void ka_sleep_ms(int ms)
@@ -914,12 +917,11 @@ int64_t ka_now_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* Milliseconds since 1970, by a clock that may be set. */
-static int64_t ka__wall_ms(void)
+int64_t ka_wall_us(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
 void ka_sleep_ms(int ms)
@@ -2395,6 +2397,74 @@ int ka_fresh_id(char id[KA_KEY_TEXT + 1])
     return KA_OK;
 }
 
+void ka_hex_encode(char *out, const void *in, size_t n)
+{
+    static const char digits[] = "0123456789abcdef";
+    const unsigned char *p = in;
+    for (size_t i = 0; i < n; i++) {
+        *out++ = digits[p[i] >> 4];
+        *out++ = digits[p[i] & 15];
+    }
+}
+
+static bool ka__uuid_hyphen(size_t at) { return at == 8 || at == 13 || at == 18 || at == 23; }
+
+int ka_uuid_new(char out[KA_UUID_TEXT + 1])
+{
+    unsigned char raw[16];
+    char hex[32], *digit = hex;
+    int r = ka_random(raw, sizeof raw);
+    if (r < 0) return r;
+    raw[6] = (unsigned char)((raw[6] & 0x0F) | 0x40);      /* s.4.2: version 4 */
+    raw[8] = (unsigned char)((raw[8] & 0x3F) | 0x80);      /* s.4.1: the RFC's variant */
+    ka_hex_encode(hex, raw, sizeof raw);
+    for (size_t i = 0; i < KA_UUID_TEXT; i++) out[i] = ka__uuid_hyphen(i) ? '-' : *digit++;
+    out[KA_UUID_TEXT] = 0;
+    return KA_OK;
+}
+
+int ka_uuid_read(char out[KA_UUID_TEXT + 1], ka_str text)
+{
+    if (text.n != KA_UUID_TEXT) return KA_ESYNTAX;
+    for (size_t i = 0; i < text.n; i++) {
+        if (ka__uuid_hyphen(i) ? text.p[i] != '-' : ka__hex(text.p[i]) < 0) return KA_ESYNTAX;
+        out[i] = ka__lower(text.p[i]);
+    }
+    out[KA_UUID_TEXT] = 0;
+    return KA_OK;
+}
+
+/* n decimal digits. */
+static void ka__put_digits(char *out, int n, int64_t v)
+{
+    for (; n-- > 0; v /= 10) out[n] = (char)('0' + v % 10);
+}
+
+static int ka__month_days(int year, int month)
+{
+    static const char days[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
+    bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    return days[month - 1] + (month == 2 && leap);
+}
+
+/* Not by gmtime: Windows' ends with the year 3000. Nor by strftime, which heeds the locale. */
+void ka_utc_text(char out[KA_UTC_TEXT + 1], int64_t wall_us)
+{
+    const int64_t day_us = 86400000000, last_us = 253402300799999999;
+    int64_t us = wall_us < 0 ? 0 : wall_us > last_us ? last_us : wall_us, days = us / day_us, s = us % day_us / 1000000;
+    int year = 1970, month = 1;
+    while (days >= 337 + ka__month_days(year, 2)) days -= 337 + ka__month_days(year++, 2);
+    while (days >= ka__month_days(year, month)) days -= ka__month_days(year, month++);
+    memcpy(out, "yyyy-mm-ddThh:mm:ss.uuuuuuZ", KA_UTC_TEXT + 1);
+    ka__put_digits(out, 4, year);
+    ka__put_digits(out + 5, 2, month);
+    ka__put_digits(out + 8, 2, days + 1);
+    ka__put_digits(out + 11, 2, s / 3600);
+    ka__put_digits(out + 14, 2, s / 60 % 60);
+    ka__put_digits(out + 17, 2, s % 60);
+    ka__put_digits(out + 20, 6, us % 1000000);
+}
+
 /* ================================================================================================
    3 text
 
@@ -2813,6 +2883,454 @@ ptrdiff_t ka_percent_decode(char *out, size_t cap, ka_str in)
         in = (ka_str){ in.p + 3, in.n - 3 };
     }
     return (ptrdiff_t)n;
+}
+
+/* ---- JSON (RFC 8259), and what Python's repr() makes of the same ----
+
+   One reader for both. Most of a text is the same in either; what isn't tells which one it is, and from then on what
+   only the other one has is refused, since a reader of that one would refuse it, or take it for something else: in
+   Python "\/" has two characters, and "\ud83d\ude00" two halves of one. Views of a text that was read are read again,
+   by the same functions, when they are used: nothing is kept. */
+
+enum { KA__JSON = 1, KA__PYTHON };      /* 0: no telling yet */
+
+typedef struct { ka__cursor c; int language; } ka__json_text;
+
+static const char *const ka__json_words[2][3] = { { "null", "false", "true" }, { "None", "False", "True" } };      /* as KA_NULL... */
+
+/* A byte that only this language has; false: after one that only the other has. */
+static bool ka__json_mark(ka__json_text *t, int language)
+{
+    if (t->language == 0) t->language = language;
+    return t->language == language;
+}
+
+/* The next byte; 0 at the end, for a NUL is refused wherever it stands. */
+static char ka__json_peek(const ka__json_text *t)
+{
+    return t->c.p < t->c.end ? *t->c.p : 0;
+}
+
+/* Is it this byte? Then take it. */
+static bool ka__json_skip(ka__json_text *t, char byte)
+{
+    if (t->c.p == t->c.end || *t->c.p != byte) return false;
+    t->c.p++;
+    return true;
+}
+
+static void ka__json_space(ka__json_text *t)
+{
+    while (ka__json_skip(t, ' ') || ka__json_skip(t, '\n') || ka__json_skip(t, '\r') || ka__json_skip(t, '\t')) {}
+}
+
+static bool ka__surrogate(int32_t point) { return point >= 0xD800 && point <= 0xDFFF; }
+
+/* Take one character in UTF-8 (RFC 3629 s.3, s.4), not at the end: its code point, or KA_ESYNTAX. */
+static int32_t ka__utf8_take(ka__cursor *c)
+{
+    static const int32_t least[4] = { 0, 0x80, 0x800, 0x10000 };      /* less is an overlong form */
+    unsigned char first = (unsigned char)*c->p;
+    size_t more = first >= 0xF0 ? 3 : first >= 0xE0 ? 2 : first >= 0x80 ? 1 : 0;
+    int32_t point = more ? first & 0x3F >> more : first;
+    if ((first >= 0x80 && first < 0xC0) || first > 0xF4 || (size_t)(c->end - c->p) <= more) return KA_ESYNTAX;
+    for (size_t i = 1; i <= more; i++) {
+        if ((c->p[i] & 0xC0) != 0x80) return KA_ESYNTAX;
+        point = point << 6 | (c->p[i] & 0x3F);
+    }
+    if (point < least[more] || point > 0x10FFFF || ka__surrogate(point)) return KA_ESYNTAX;
+    c->p += more + 1;
+    return point;
+}
+
+/* The bytes of one, 1 to 4. */
+static size_t ka__utf8_put(char out[4], int32_t point)
+{
+    static const unsigned char marks[4] = { 0, 0xC0, 0xE0, 0xF0 };
+    size_t more = point >= 0x10000 ? 3 : point >= 0x800 ? 2 : point >= 0x80 ? 1 : 0;
+    for (size_t i = more; i > 0; i--, point >>= 6) out[i] = (char)(0x80 | (point & 0x3F));
+    out[0] = (char)(marks[more] | point);
+    return more + 1;
+}
+
+/* Take n hex digits: a number that may be a code point, or KA_ESYNTAX. */
+static int32_t ka__json_hex(ka__json_text *t, int n)
+{
+    uint32_t v = 0;
+    for (; n > 0; n--, t->c.p++) {
+        int digit = ka__hex(ka__json_peek(t));
+        if (digit < 0) return KA_ESYNTAX;
+        v = v << 4 | (uint32_t)digit;
+    }
+    return v <= 0x10FFFF ? (int32_t)v : KA_ESYNTAX;
+}
+
+/* Take what is behind a backslash. Python's octal digits, \N{name} and the end of a line aren't known here: repr()
+   writes none of them. */
+static int32_t ka__json_escape(ka__json_text *t)
+{
+    static const char letters[] = "\"\\nrtbf'av/", meant[] = "\"\\\n\r\t\b\f'\a\v/";      /* 7 of both, 3 of Python, 1 of JSON */
+    char letter = ka__json_peek(t);
+    const char *at = memchr(letters, letter, sizeof letters - 1);
+    if (at) {
+        ptrdiff_t i = at - letters;
+        if (i >= 7 && !ka__json_mark(t, i < 10 ? KA__PYTHON : KA__JSON)) return KA_ESYNTAX;
+        t->c.p++;
+        return meant[i];
+    }
+    if (letter != 'u' && letter != 'x' && letter != 'U') return KA_ESYNTAX;
+    if (letter != 'u' && !ka__json_mark(t, KA__PYTHON)) return KA_ESYNTAX;
+    t->c.p++;
+    int32_t point = ka__json_hex(t, letter == 'x' ? 2 : letter == 'u' ? 4 : 8);
+    if (!ka__surrogate(point)) return point;
+    if (point > 0xDBFF || letter == 'U' || ka__expect(&t->c, "\\u") < 0) return KA_ESYNTAX;      /* half a character */
+    int32_t low = ka__json_hex(t, 4);
+    if (low < 0xDC00 || low > 0xDFFF || !ka__json_mark(t, KA__JSON)) return KA_ESYNTAX;
+    return 0x10000 + ((point - 0xD800) << 10) + (low - 0xDC00);
+}
+
+/* Take one character of a string: its code point, or KA_ESYNTAX. */
+static int32_t ka__json_char(ka__json_text *t)
+{
+    if (ka__json_skip(t, '\\')) return ka__json_escape(t);
+    return (unsigned char)ka__json_peek(t) < 0x20 ? KA_ESYNTAX : ka__utf8_take(&t->c);
+}
+
+/* The readers of values return the kind, or KA_E... */
+static int ka__json_quoted(ka__json_text *t)
+{
+    char quote = *t->c.p++;
+    if (quote == '\'' && !ka__json_mark(t, KA__PYTHON)) return KA_ESYNTAX;
+    while (!ka__json_skip(t, quote))
+        if (ka__json_char(t) < 0) return KA_ESYNTAX;
+    return KA_STRING;
+}
+
+static bool ka__json_digits(ka__json_text *t)
+{
+    const char *from = t->c.p;
+    while (ka__json_peek(t) >= '0' && ka__json_peek(t) <= '9') t->c.p++;
+    return t->c.p > from;
+}
+
+/* RFC 8259 s.6: all that Python's repr() writes, but inf and nan. */
+static int ka__json_number(ka__json_text *t)
+{
+    ka__json_skip(t, '-');
+    if (!ka__json_skip(t, '0') && !ka__json_digits(t)) return KA_ESYNTAX;
+    if (ka__json_skip(t, '.') && !ka__json_digits(t)) return KA_ESYNTAX;
+    if (ka__json_skip(t, 'e') || ka__json_skip(t, 'E')) {
+        if (!ka__json_skip(t, '+')) ka__json_skip(t, '-');
+        if (!ka__json_digits(t)) return KA_ESYNTAX;
+    }
+    return KA_NUMBER;
+}
+
+static int ka__json_word(ka__json_text *t)
+{
+    for (int i = 0; i < 6; i++) {
+        const char *word = ka__json_words[i / 3][i % 3];
+        size_t n = strlen(word);
+        if ((size_t)(t->c.end - t->c.p) < n || memcmp(t->c.p, word, n) != 0) continue;
+        if (!ka__json_mark(t, i < 3 ? KA__JSON : KA__PYTHON)) return KA_ESYNTAX;
+        t->c.p += n;
+        return KA_NULL + i % 3;
+    }
+    return KA_ESYNTAX;
+}
+
+/* A member's name and the colon. */
+static int ka__json_name(ka__json_text *t, ka_str *name)
+{
+    char quote = ka__json_peek(t);
+    *name = (ka_str){ t->c.p, 0 };
+    if ((quote != '"' && quote != '\'') || ka__json_quoted(t) < 0) return KA_ESYNTAX;
+    name->n = (size_t)(t->c.p - name->p);
+    ka__json_space(t);
+    return ka__json_skip(t, ':') ? KA_OK : KA_ESYNTAX;
+}
+
+/* Any value, within so many others; the place is at its first byte. */
+static int ka__json_value(ka__json_text *t, int depth)
+{
+    char first = ka__json_peek(t), last = first == '{' ? '}' : first == '[' ? ']' : ')';
+    if (first == '"' || first == '\'') return ka__json_quoted(t);
+    if (first == '-' || (first >= '0' && first <= '9')) return ka__json_number(t);
+    if (first != '{' && first != '[' && first != '(') return ka__json_word(t);
+    if (first == '(' && !ka__json_mark(t, KA__PYTHON)) return KA_ESYNTAX;
+    if (depth == KA_MAX_DEPTH) return KA_ELIMIT;
+    ka_str name;
+    t->c.p++;
+    for (size_t n = 0; ; n++) {
+        ka__json_space(t);
+        if (ka__json_peek(t) == last) {      /* empty, or behind a comma */
+            if (n > 0 && !ka__json_mark(t, KA__PYTHON)) return KA_ESYNTAX;
+            break;
+        }
+        if (first == '{' && ka__json_name(t, &name) < 0) return KA_ESYNTAX;
+        ka__json_space(t);
+        int r = ka__json_value(t, depth + 1);
+        if (r < 0) return r;
+        ka__json_space(t);
+        if (ka__json_skip(t, ',')) continue;
+        if (ka__json_peek(t) != last || (first == '(' && n == 0)) return KA_ESYNTAX;      /* (1) is no tuple */
+        break;
+    }
+    t->c.p++;
+    return first == '{' ? KA_OBJECT : KA_ARRAY;
+}
+
+static ka__json_text ka__json_begin(ka_str text)
+{
+    return (ka__json_text){ { text.p, text.n ? text.p + text.n : text.p }, 0 };
+}
+
+int ka_json_read(ka_json *v, ka_str text)
+{
+    ka__json_text t = ka__json_begin(text);
+    ka__json_space(&t);
+    const char *from = t.c.p;
+    int kind = ka__json_value(&t, 0);
+    size_t n = (size_t)(t.c.p - from);
+    if (kind > 0) ka__json_space(&t);
+    if (kind > 0 && t.c.p < t.c.end) kind = KA_ESYNTAX;
+    *v = (ka_json){ kind > 0 ? kind : 0, t.language == KA__PYTHON, { from, n } };
+    return kind > 0 ? KA_OK : kind;
+}
+
+/* What is left begins with a bracket or a comma, which is skipped, and ends with the last bracket; when that is all
+   there is, the end. Behind a comma at the end there is no value: the end, too. */
+bool ka_json_next(ka_json *rest, ka_json *name, ka_json *value)
+{
+    if ((rest->kind != KA_ARRAY && rest->kind != KA_OBJECT) || rest->raw.n < 2) return false;
+    ka__json_text t = ka__json_begin((ka_str){ rest->raw.p + 1, rest->raw.n - 2 });
+    ka_str called = { NULL, 0 };
+    ka__json_space(&t);
+    if (rest->kind == KA_OBJECT && ka__json_name(&t, &called) < 0) return false;
+    ka__json_space(&t);
+    const char *from = t.c.p;
+    int kind = ka__json_value(&t, 0);
+    if (kind < 0) return false;
+    *value = (ka_json){ kind, rest->python, { from, (size_t)(t.c.p - from) } };
+    if (name) *name = (ka_json){ called.p ? KA_STRING : 0, rest->python, called };
+    ka__json_space(&t);
+    rest->raw = (ka_str){ t.c.p, (size_t)(rest->raw.p + rest->raw.n - t.c.p) };
+    return true;
+}
+
+int ka_json_find(const ka_json *object, const char *name, ka_json *value)
+{
+    ka_json rest = *object, called, v;
+    int found = 0;
+    if (object->kind != KA_OBJECT) return KA_ENOTFOUND;
+    while (ka_json_next(&rest, &called, &v)) {
+        if (!ka_json_is(&called, name)) continue;
+        if (found++) return KA_EINVAL;
+        *value = v;
+    }
+    return found ? KA_OK : KA_ENOTFOUND;
+}
+
+/* What is between the quotes. */
+static ka_str ka__json_inside(const ka_json *v)
+{
+    return (ka_str){ v->raw.p + 1, v->raw.n - 2 };
+}
+
+bool ka_json_is(const ka_json *v, const char *text)
+{
+    if (v->kind != KA_STRING) return false;
+    ka__json_text t = ka__json_begin(ka__json_inside(v));
+    size_t left = strlen(text);
+    while (t.c.p < t.c.end) {
+        char c[4];
+        int32_t point = ka__json_char(&t);
+        size_t n = point < 0 ? SIZE_MAX : ka__utf8_put(c, point);
+        if (n > left || memcmp(c, text, n) != 0) return false;
+        text += n;
+        left -= n;
+    }
+    return left == 0;
+}
+
+ptrdiff_t ka_json_string(char *out, size_t cap, const ka_json *v)
+{
+    size_t n = 0;
+    if (v->kind != KA_STRING) return KA_EINVAL;
+    ka__json_text t = ka__json_begin(ka__json_inside(v));
+    while (t.c.p < t.c.end) {
+        char c[4];
+        int32_t point = ka__json_char(&t);
+        if (point < 0) return KA_EINVAL;
+        size_t more = ka__utf8_put(c, point);
+        if (more > cap - n) return KA_ENOSPC;
+        memcpy(out + n, c, more);
+        n += more;
+    }
+    return (ptrdiff_t)n;
+}
+
+static void ka__json_fail(ka_json_out *w, int error)
+{
+    if (w->error == KA_OK) w->error = error;
+}
+
+static void ka__json_add(ka_json_out *w, const char *p, size_t n)
+{
+    if (n > w->cap - w->n) ka__json_fail(w, KA_ENOSPC);
+    if (w->error) return;
+    memcpy(w->p + w->n, p, n);
+    w->n += n;
+}
+
+/* One character of a string. JSON leaves as it is what is no control character (Unicode's Cc, and the two that end a
+   line or paragraph); Python, printable ASCII. */
+static void ka__json_add_char(ka_json_out *w, int32_t point)
+{
+    static const char escaped[] = "\\\n\r\t\b\f", letters[] = "\\nrtbf";      /* Python's repr() has no letter for the last two */
+    bool ascii = point >= 0x20 && point < 0x7F;
+    const char *at = point < 0x7F ? memchr(escaped, (int)point, w->python ? 4 : 6) : NULL;
+    char c[11] = "\\";
+    if (at || point == (w->python ? '\'' : '"')) {
+        c[1] = at ? letters[at - escaped] : (char)point;
+        ka__json_add(w, c, 2);
+    } else if (ascii || (!w->python && point >= 0xA0 && point != 0x2028 && point != 0x2029)) {
+        ka__json_add(w, c, ka__utf8_put(c, point));
+    } else {
+        unsigned char bytes[4];
+        size_t n = !w->python ? 2 : point < 0x100 ? 1 : point < 0x10000 ? 2 : 4;
+        ka__put_be32(bytes, (uint32_t)point);
+        c[1] = n == 1 ? 'x' : n == 2 ? 'u' : 'U';
+        ka_hex_encode(c + 2, bytes + 4 - n, n);
+        ka__json_add(w, c, 2 + 2 * n);
+    }
+}
+
+/* A string, in UTF-8, or raw: as it was sent, with its escapes. */
+static void ka__json_add_string(ka_json_out *w, ka_str s, bool raw)
+{
+    ka__json_text t = ka__json_begin(s);
+    const char *quote = w->python ? "'" : "\"";
+    ka__json_add(w, quote, 1);
+    while (t.c.p < t.c.end && w->error == KA_OK) {
+        int32_t point = raw ? ka__json_char(&t) : ka__utf8_take(&t.c);
+        if (point < 0) w->error = KA_ESYNTAX;
+        else ka__json_add_char(w, point);
+    }
+    ka__json_add(w, quote, 1);
+}
+
+static void ka__json_add_word(ka_json_out *w, int kind)
+{
+    const char *word = ka__json_words[w->python][kind - KA_NULL];
+    ka__json_add(w, word, strlen(word));
+}
+
+/* What goes before each value. */
+static void ka__json_lead(ka_json_out *w, ka_str name, bool raw)
+{
+    bool object = w->depth > 0 && !(w->arrays >> (w->depth - 1) & 1);
+    if (object != (name.p != NULL) || (w->depth == 0 && w->comma)) ka__json_fail(w, KA_EINVAL);
+    if (w->comma) ka__json_add(w, ", ", 2);
+    if (!object) return;
+    ka__json_add_string(w, name, raw);
+    ka__json_add(w, ": ", 2);
+}
+
+static void ka__json_enter(ka_json_out *w, ka_str name, bool raw, int kind)
+{
+    _Static_assert(KA_MAX_DEPTH <= 32, "a bit of arrays for each");
+    ka__json_lead(w, name, raw);
+    if (kind != KA_OBJECT && kind != KA_ARRAY) ka__json_fail(w, KA_EINVAL);
+    if (w->depth == KA_MAX_DEPTH) ka__json_fail(w, KA_ELIMIT);
+    ka__json_add(w, kind == KA_OBJECT ? "{" : "[", 1);
+    if (w->error) return;
+    uint32_t bit = (uint32_t)1 << w->depth++;
+    w->arrays = kind == KA_ARRAY ? w->arrays | bit : w->arrays & ~bit;
+    w->comma = false;
+}
+
+/* A value is written; or it isn't, and then nothing of it counts. */
+static void ka__json_done(ka_json_out *w, size_t before)
+{
+    w->comma = true;
+    if (w->error) w->n = before;
+}
+
+static ka_str ka__json_called(const char *name)
+{
+    return name ? (ka_str){ name, strlen(name) } : (ka_str){ NULL, 0 };
+}
+
+void ka_json_open(ka_json_out *w, const char *name, int kind)
+{
+    size_t before = w->n;
+    ka__json_enter(w, ka__json_called(name), false, kind);
+    if (w->error) w->n = before;
+}
+
+void ka_json_close(ka_json_out *w)
+{
+    if (w->depth == 0) ka__json_fail(w, KA_EINVAL);
+    if (w->error) return;
+    ka__json_add(w, w->arrays >> --w->depth & 1 ? "]" : "}", 1);
+    w->comma = true;
+}
+
+void ka_json_put(ka_json_out *w, const char *name, ka_str text)
+{
+    size_t before = w->n;
+    ka__json_lead(w, ka__json_called(name), false);
+    if (text.p) ka__json_add_string(w, text, false);
+    else ka__json_add_word(w, KA_NULL);
+    ka__json_done(w, before);
+}
+
+void ka_json_put_integer(ka_json_out *w, const char *name, int64_t number)
+{
+    char room[20], *p = room + sizeof room;      /* -9223372036854775808 */
+    uint64_t left = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
+    size_t before = w->n;
+    do *--p = (char)('0' + left % 10);
+    while (left /= 10);
+    if (number < 0) *--p = '-';
+    ka__json_lead(w, ka__json_called(name), false);
+    ka__json_add(w, p, (size_t)(room + sizeof room - p));
+    ka__json_done(w, before);
+}
+
+void ka_json_put_bool(ka_json_out *w, const char *name, bool yes)
+{
+    size_t before = w->n;
+    ka__json_lead(w, ka__json_called(name), false);
+    ka__json_add_word(w, yes ? KA_TRUE : KA_FALSE);
+    ka__json_done(w, before);
+}
+
+/* It ends: an error is met at KA_MAX_DEPTH. */
+static void ka__json_copy(ka_json_out *w, ka_str name, bool raw, const ka_json *v)
+{
+    ka_json rest = *v, called, member;
+    if (v->kind == KA_OBJECT || v->kind == KA_ARRAY) {
+        ka__json_enter(w, name, raw, v->kind);
+        while (w->error == KA_OK && ka_json_next(&rest, &called, &member))
+            ka__json_copy(w, called.kind ? ka__json_inside(&called) : ka__json_called(NULL), true, &member);
+        ka_json_close(w);
+        return;
+    }
+    ka__json_lead(w, name, raw);
+    if (v->kind == KA_STRING) ka__json_add_string(w, ka__json_inside(v), true);
+    else if (v->kind == KA_NUMBER) ka__json_add(w, v->raw.p, v->raw.n);
+    else if (v->kind >= KA_NULL && v->kind <= KA_TRUE) ka__json_add_word(w, v->kind);
+    else ka__json_fail(w, KA_EINVAL);
+    w->comma = true;
+}
+
+void ka_json_put_value(ka_json_out *w, const char *name, const ka_json *v)
+{
+    size_t before = w->n;
+    ka__json_copy(w, ka__json_called(name), false, v);
+    ka__json_done(w, before);
 }
 
 /* ================================================================================================
@@ -4459,7 +4977,7 @@ static int ka__frame_keep(ka_keyring *k, const unsigned char *f, size_t n, uint3
 static void ka__journal_clock(ka_keyring *k)
 {
     struct ka__journal *j = k->journal;
-    int64_t epoch_s = (ka__wall_ms() - (ka_now_ms() - k->epoch_ms)) / 1000;
+    int64_t epoch_s = (ka_wall_us() / 1000 - (ka_now_ms() - k->epoch_ms)) / 1000;
     if (j->pending.keys || (epoch_s >= j->epoch_s - 1 && epoch_s <= j->epoch_s + 1)) return;
     j->epoch_s = epoch_s;
     j->stepped = k->ttl_s != 0;
@@ -4667,7 +5185,7 @@ int ka_journal_open(ka_keyring *k, const char *path, bool salvage, ka_journal_re
     snprintf(j->path, KA__PATH, "%s", path);
     snprintf(j->path_new, KA__PATH, "%s.new", path);
     snprintf(j->path_damaged, KA__PATH, "%s.damaged", path);
-    int64_t wall_ms = ka__wall_ms();
+    int64_t wall_ms = ka_wall_us() / 1000;
     k->epoch_ms = ka_now_ms() - wall_ms % 1000;      /* so that a second ends when one of the wall clock does */
     j->epoch_s = wall_ms / 1000;
     ka__frame_begin(&j->pending);
