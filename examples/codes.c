@@ -283,7 +283,8 @@ static void handle(state *s, const ka_event *ev)
     if (status == 200 && !ka_is(ev->method, "POST")) status = refuse(error, 405, "only POST is served here");
     if (status == 200 && read == KA_ELIMIT) status = refuse(error, 400, "the body is nested more than %d deep", KA_MAX_DEPTH);
     else if (status == 200 && read < 0)
-        status = refuse(error, 400, "the body is neither JSON nor a Python literal, in UTF-8: see its byte %lld", (long long)body.raw.n + 1);
+        status = refuse(error, 400, "the body is neither JSON nor a Python literal, in UTF-8: see its byte %lld",
+                        (long long)(body.raw.p - ev->body.p) + (long long)body.raw.n + 1);
     if (status == 200) status = take_fields(body, ev->listener == 0 ? 1 : 3, field, error);
     if (status == 200) status = read_uuid(uuid, &field[0], error);
     if (status == 200)
