@@ -46,11 +46,14 @@ typedef struct {
 
 static const char *const field_names[] = { "uuid", "unique", "text" };      /* a UUID's port takes the first, a text's all three */
 
+static bool bar_shown;      /* the cursor is behind a progress bar */
+
 static int fail(int status, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    fputs("codes: ", stderr);
+    fputs(bar_shown ? "\ncodes: " : "codes: ", stderr);
+    bar_shown = false;
     vfprintf(stderr, format, args);
     fputc('\n', stderr);
     va_end(args);
@@ -425,7 +428,7 @@ static int errand_failed(const ka_client *c, int error, const ka_json *answered,
     }
     ka_json_put_value(&w, NULL, answered);      /* written anew, so that it can't play with the terminal */
     if (failures <= ERRORS_TOLD) fail(0, "index %lld: refused with status %d: %.*s", index, error, w.error ? 0 : (int)w.n, why);
-    if (failures == ERRORS_TOLD) fail(0, "further ones are only counted");
+    else if (failures == ERRORS_TOLD + 1) fail(0, "further ones are only counted");
     return -1;
 }
 
@@ -436,6 +439,7 @@ static void show_progress(long long done, long long all)
     int64_t now_ms = ka_now_ms();
     if (!ka_is_terminal(2) || (done < all && now_ms - shown_ms < 100)) return;
     shown_ms = now_ms;
+    bar_shown = done < all;
     fprintf(stderr, "\r[%-40.*s] %lld/%lld%s", (int)(done * 40 / all), bar, done, all, done == all ? "\n" : "");
     fflush(stderr);
 }
@@ -464,7 +468,7 @@ static int run_client(const options *o)
     }
     ka_client_close(&c[0]);
     ka_client_close(&c[1]);
-    printf("stored %lld of %lld texts in %.2f s\n", stored, o->clients, (double)(ka_now_ms() - begun_ms) / 1000);
+    if (status != EXIT_USAGE) printf("stored %lld of %lld texts in %.2f s\n", stored, o->clients, (double)(ka_now_ms() - begun_ms) / 1000);
     return status >= 0 ? status : failures ? EXIT_FAILED : EXIT_DONE;
 }
 
