@@ -379,12 +379,13 @@ enum {
     KA_FRAMES                /* a length in 4 bytes, the highest first, and so many bytes */
 };
 
-enum {                       /* ka_event.kind */
+/* ka_event.kind. What ka_send says after one that ends a connection, and before the next ka_wait, still leaves. */
+enum {
     KA_LISTENING = 1,        /* what came of ka_listen */
     KA_REQUEST,              /* KA_HTTP: answer it by ka_reply */
-    KA_OPENED,               /* other framings: a connection is open, or what came of ka_connect */
-    KA_MESSAGE,              /* one message. With an error the last one: say so by ka_send, and ka_close */
-    KA_CLOSED                /* its last event: the peer sends no more, but may still read what ka_send says before the next ka_wait */
+    KA_OPENED,               /* other framings: a connection is open; or what came of ka_connect: with an error, its only event */
+    KA_MESSAGE,              /* one message; with an error the last one, and then the connection is closed */
+    KA_CLOSED                /* its last event: it has gone, or its peer sends no more */
 };
 
 typedef struct {
@@ -455,9 +456,9 @@ KADEF int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n);
 /* Read no more from a connection that isn't HTTP, and close it when what was sent has left. KA_CLOSED follows, always. */
 KADEF void ka_close(ka_server *s, uint64_t conn);
 
-/* Cut what comes after the bytes read so far by another framing, and send in it. For where both sides know the moment:
-   messages of the old framing may be under way; ev->framing tells. */
-KADEF void ka_reframe(ka_server *s, uint64_t conn, int framing);
+/* Cut what has not been cut into messages yet by another framing, and send in it. For where both sides know the moment:
+   messages of the old framing may be under way; ev->framing tells. KA_OK, or KA_EINVAL (KA_HTTP; no such worker). */
+KADEF int ka_reframe(ka_server *s, uint64_t conn, int framing);
 
 /* A number that no other open connection has, from 0 up, as small as can be: an index for an array of yours. */
 KADEF size_t ka_conn_index(const ka_server *s, uint64_t conn);
@@ -1235,6 +1236,19 @@ static int ka__sock_connected(ka__sock s)
     if (getsockname(KA__FD(s), (struct sockaddr *)&mine, &a) != 0 || getpeername(KA__FD(s), (struct sockaddr *)&theirs, &b) != 0)
         return ka__sock_error();
     return mine.sin_port == theirs.sin_port && mine.sin_addr.s_addr == theirs.sin_addr.s_addr ? KA_EOFFLINE : KA_OK;
+}
+
+/* The other end's address, as text, and its port; "" and 0 if it has gone. */
+static int ka__sock_peer(ka__sock s, char ip[16])
+{
+    struct sockaddr_in a;
+    socklen_t size = sizeof a;
+    unsigned char b[4];
+    ip[0] = 0;
+    if (getpeername(KA__FD(s), (struct sockaddr *)&a, &size) != 0) return 0;
+    memcpy(b, &a.sin_addr, sizeof b);
+    snprintf(ip, 16, "%d.%d.%d.%d", b[0], b[1], b[2], b[3]);
+    return ntohs(a.sin_port);
 }
 
 /* On Linux without the libc's recv and send: in a process with threads, glibc's mark a cancellation point by two
@@ -2296,6 +2310,19 @@ ptrdiff_t ka_b64_decode(void *out, size_t cap, const char *in, size_t n)
     return (ptrdiff_t)size;
 }
 
+static void ka__put_be32(unsigned char *p, uint32_t v)
+{
+    p[0] = (unsigned char)(v >> 24);
+    p[1] = (unsigned char)(v >> 16);
+    p[2] = (unsigned char)(v >> 8);
+    p[3] = (unsigned char)v;
+}
+
+static uint32_t ka__get_be32(const unsigned char *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
 static uint32_t ka__ror(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
 static const uint32_t ka__sha256_k[64] = {
@@ -2313,8 +2340,7 @@ static const uint32_t ka__sha256_k[64] = {
 static void ka__sha256_portable(uint32_t h[8], const unsigned char *p, const uint32_t k[64])
 {
     uint32_t w[64], a = h[0], b = h[1], c = h[2], d = h[3], e = h[4], f = h[5], g = h[6], z = h[7];
-    for (int i = 0; i < 16; i++, p += 4)
-        w[i] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+    for (int i = 0; i < 16; i++, p += 4) w[i] = ka__get_be32(p);
     for (int i = 16; i < 64; i++) {
         uint32_t x = w[i - 15], y = w[i - 2];
         w[i] = w[i - 16] + w[i - 7] + (ka__ror(x, 7) ^ ka__ror(x, 18) ^ x >> 3) + (ka__ror(y, 17) ^ ka__ror(y, 19) ^ y >> 10);
@@ -2332,14 +2358,6 @@ static void ka__sha256_portable(uint32_t h[8], const unsigned char *p, const uin
 static void ka__sha256_block(uint32_t h[8], const unsigned char *p)
 {
     if (!ka__sha256_native(h, p, ka__sha256_k)) ka__sha256_portable(h, p, ka__sha256_k);
-}
-
-static void ka__put_be32(unsigned char *p, uint32_t v)
-{
-    p[0] = (unsigned char)(v >> 24);
-    p[1] = (unsigned char)(v >> 16);
-    p[2] = (unsigned char)(v >> 8);
-    p[3] = (unsigned char)v;
 }
 
 void ka_sha256(unsigned char digest[32], const void *in, size_t n)
@@ -3452,8 +3470,8 @@ static bool ka__box_empty(ka__box *b) { return atomic_load(&b->head) == b->read;
 /* ================================================================================================
    5 worker
 
-   Owns the sockets. It reads requests and puts them into its up box, takes answers out of its down box
-   and writes them. It never waits for the parent: when the up box is nearly full it stops reading sockets
+   Owns the sockets. It cuts what it reads into requests, or messages of another framing, and puts them into
+   its up box; takes answers out of its down box and writes them. It never waits for the parent: when the up box is nearly full it stops reading sockets
    and only drains the down box, so that the two cannot wait for each other.
 
    A connection without a request under way holds no buffer. Bytes are received into the worker's scratch,
@@ -3464,36 +3482,47 @@ enum { KA__READ_BYTES = 16384, KA__WRITE_BYTES = 65536, KA__ACCEPTS = 64, KA__AC
 enum { KA__SCRATCH = KA__READ_BYTES + KA_MAX_HEAD + KA_MAX_BODY };
 
 /* The shortest request has 16 bytes ("A / HTTP/1.0" CRLF CRLF) and makes a record of 48, so no scratch
-   full of requests makes records of more than 3 times its size; the rest is for records of other kinds. */
-enum { KA__UP_RESERVE = 4 * KA__SCRATCH };
+   full of requests makes records of more than 3 times its size; the rest is for records of other kinds.
+   The shortest message, {}, makes a record of 48 as well: hence fewer bytes are received at once. */
+enum { KA__UP_RESERVE = 4 * KA__SCRATCH, KA__MESSAGES_BYTES = KA__READ_BYTES / 8 };
 _Static_assert(KA_MAILBOX >= 2 * KA__UP_RESERVE, "KA_MAILBOX is too small for KA_MAX_HEAD and KA_MAX_BODY");
 
 /* Records. Down, to the worker: */
 enum {
-    KA__LISTEN = 1,    /* payload: ip, NUL; a: port; seq: the listener's number; conn: a socket, or none: status, b */
-    KA__ADOPT,         /* watch a listener that another worker has opened; conn: the socket; seq: its number */
+    KA__LISTEN = 1,    /* payload: ip, NUL; a: port; seq: the listener's number; flags: its framing; conn: a socket, or none: status, b */
+    KA__ADOPT,         /* watch a listener that another worker has opened; conn: the socket; seq, flags: as above */
+    KA__CONNECT,       /* payload: ip, NUL; a: port; seq: the tag; flags: framing */
     KA__REPLY,         /* conn, seq, flags, status; payload: a bytes of fields, n of body */
+    KA__SEND,          /* conn; payload: n bytes */
+    KA__CLOSE,         /* conn: the parent has nothing more to say to it */
+    KA__REFRAME,       /* conn; flags: framing */
     KA__DRAIN,         /* stop accepting, finish */
     KA__CROWDED_TOO,   /* somebody waits, and a workers are out of descriptors: try to take him */
     KA__QUIT           /* end now */
 };
-/* Up, to the parent: KA_LISTENING, KA_REQUEST and */
+/* Up, to the parent: the kinds of events, and */
 enum {
     KA__RELEASED = 64, /* watches no listener any more */
     KA__CROWDED,       /* somebody waits, and a workers, this the last of them, are out of descriptors */
     KA__ENDED          /* has no connection any more */
 };
 
-/* A request's flags go up with it and come back down with its answer. */
-enum { KA__OLD = 1 /* HTTP/1.0 */, KA__BODILESS = 2 /* HEAD */ };
+/* A request's flags go up with it and come back down with its answer; its listener's number is in the upper four bits,
+   as in KA_OPENED. KA__TYPED: the answer's fields have a Content-Type. */
+enum { KA__OLD = 1 /* HTTP/1.0 */, KA__BODILESS = 2 /* HEAD */, KA__TYPED = 4, KA__OUTGOING = 8 /* KA_OPENED: ka_connect's */ };
+_Static_assert(KA_MAX_LISTENERS <= 16, "a listener's number has 4 bits");
 
 /* What a connection is timed for; each kind has one FIFO list, because within a kind those who came first
-   are due first. KA__UNTIMED: a request is with the parent, which answers in its own time. */
-enum { KA__IDLE, KA__REQUEST, KA__STALL, KA__LINGER, KA__TIMED, KA__UNTIMED = KA__TIMED };
-static const int ka__time_limit[KA__TIMED] = { KA_IDLE_MS, KA_REQUEST_MS, KA_STALL_MS, KA_LINGER_MS };
+   are due first. KA__KNOCK: it is being connected. KA__GONE: it is closed, and the parent is to be told as soon as
+   there is room. KA__UNTIMED: the parent takes its own time to answer; or it is not HTTP, and idle. */
+enum { KA__IDLE, KA__REQUEST, KA__STALL, KA__LINGER, KA__KNOCK, KA__GONE, KA__TIMED, KA__UNTIMED = KA__TIMED };
+static const int ka__time_limit[KA__TIMED] = { KA_IDLE_MS, KA_REQUEST_MS, KA_STALL_MS, KA_LINGER_MS, KA_ATTEMPT_MS, 0 };
 
 #define KA__NIL UINT32_MAX
 enum { KA__MAX_CONNS = 1 << 24 };      /* of one worker: a connection's number is worker: 8 | place: 24 | generation: 32 */
+
+/* How far an object was read. */
+typedef struct { uint32_t at, depth; char quote; bool escaped; } ka__object;
 
 /* An answer that came before its turn. */
 typedef struct ka__early { struct ka__early *next; ka__record r; } ka__early;
@@ -3508,17 +3537,23 @@ typedef struct {
     uint32_t   in_n, out_n, out_at;
     uint32_t   seq_in, seq_out;      /* requests delivered, answers rendered */
     uint32_t   body_n;               /* bytes of a chunked body decoded so far */
-    ka_chunked chunked;
+    union {
+        ka_chunked chunked;          /* KA_HTTP */
+        ka__object object;           /* KA_JSON */
+        struct { uint32_t tag; int error, os_error; } knock;      /* while it is being connected */
+    };
     int8_t     watched;
-    uint8_t    timed;
+    uint8_t    timed, framing, listener;
     bool       open;
+    bool       knocks;               /* is being connected */
+    bool       told;                 /* not KA_HTTP: the parent knows that it ends */
     bool       last;                 /* no further request will be read from it */
     bool       linger;               /* read on for a while after the last answer, then close */
     bool       expects;              /* waits for 100 Continue */
 } ka__conn;
 
 /* theirs: its number in the main table; pending: there was no room yet to take it over from there. */
-typedef struct { ka__sock sock, theirs; bool open, watched, pending; } ka__listener;
+typedef struct { ka__sock sock, theirs; uint8_t framing; bool open, watched, pending; } ka__listener;
 
 typedef struct {
     ka__box       up, down;
@@ -3536,7 +3571,7 @@ typedef struct {
     ka__listener  listeners[KA_MAX_LISTENERS];
     bool          draining, quit, accept_paused, place_freed;
     bool          own_table;         /* of descriptors: sockets of the parent have other numbers here */
-    uint32_t      turn;
+    uint32_t      turn, finished;    /* finished: while draining, the places below have been told so */
     int64_t       now_ms, drain_until_ms, accept_again_ms;
     int64_t       common_of;         /* a second of now_ms: */
     char          common[160];       /* the fields that its answers have */
@@ -3611,7 +3646,7 @@ static ka__conn *ka__conn_place(ka__worker *w)
 
 static void ka__early_free(ka__early *e) { ka__free_wiped(e, offsetof(ka__early, r) + e->r.size); }
 
-static void ka__conn_open(ka__worker *w, ka__conn *c, ka__sock sock)
+static void ka__conn_open(ka__worker *w, ka__conn *c, ka__sock sock, int framing)
 {
     uint32_t generation = c->generation;
     w->free_head = c->next;
@@ -3620,9 +3655,19 @@ static void ka__conn_open(ka__worker *w, ka__conn *c, ka__sock sock)
     c->generation = generation;
     c->watched = KA__UNWATCHED;
     c->timed = KA__UNTIMED;
-    c->chunked.room = KA_MAX_BODY;
+    c->framing = (uint8_t)framing;
+    if (framing == KA_HTTP) c->chunked.room = KA_MAX_BODY;
     c->open = true;
     ka__count(&w->connections, 1);
+}
+
+static void ka__conn_free(ka__worker *w, ka__conn *c)
+{
+    c->generation++;
+    c->next = w->free_head;
+    w->free_head = ka__place(w, c);
+    w->place_freed = true;
+    ka__count(&w->connections, -1);
 }
 
 static void ka__conn_close(ka__worker *w, ka__conn *c)
@@ -3633,7 +3678,7 @@ static void ka__conn_close(ka__worker *w, ka__conn *c)
     }
     ka__untime(w, c);
     if (c->watched != KA__UNWATCHED) ka__poller_set(&w->sleeper.poller, c->sock, ka__token(w, c), c->watched, KA__UNWATCHED);
-    ka__sock_close(c->sock);
+    if (c->sock != -1) ka__sock_close(c->sock);
     ka__free_wiped(c->in, c->in_n);
     ka__free_wiped(c->out, c->out_n);
     for (ka__early *e = c->early, *next; e; e = next) {
@@ -3643,11 +3688,8 @@ static void ka__conn_close(ka__worker *w, ka__conn *c)
     c->early = NULL;
     c->in = c->out = NULL;
     c->open = false;
-    c->generation++;
-    c->next = w->free_head;
-    w->free_head = ka__place(w, c);
-    w->place_freed = true;
-    ka__count(&w->connections, -1);
+    if (c->framing == KA_HTTP || c->told) ka__conn_free(w, c);
+    else ka__time(w, c, KA__GONE);
 }
 
 static void ka__conn_watch(ka__worker *w, ka__conn *c, int8_t want)
@@ -3706,11 +3748,11 @@ static void ka__conn_settle(ka__worker *w, ka__conn *c)
         if (c->timed != KA__LINGER) ka__sock_end(c->sock);
         ka__time(w, c, KA__LINGER);
         ka__conn_watch(w, c, KA__IN);
-    } else if (w->draining && answered && !c->in && ka__sock_waiting(c->sock) == 0) {
+    } else if (c->framing == KA_HTTP && w->draining && answered && !c->in && ka__sock_waiting(c->sock) == 0) {
         ka__conn_close(w, c);
     } else {
         if (c->in) ka__time(w, c, KA__REQUEST);
-        else if (answered) ka__time(w, c, KA__IDLE);
+        else if (answered && c->framing == KA_HTTP) ka__time(w, c, KA__IDLE);
         else ka__untime(w, c);
         ka__conn_watch(w, c, KA__IN);
     }
@@ -3776,17 +3818,18 @@ static ka_str ka__status(int status, char room[24])
 
 /* The fields that every answer has, rendered once a second because of Date (RFC 9110 s.5.6.7), which so may be
    a second old. Not by strftime: its names depend on the locale. */
-static ka_str ka__common_fields(ka__worker *w)
+static ka_str ka__common_fields(ka__worker *w, bool typed)
 {
+    static const ka_str type = { "Content-Type: text/plain\r\n", 26 };
     static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
     struct tm t;
     if ((w->common_n == 0 || w->now_ms / 1000 != w->common_of) && ka__utc(time(NULL), &t)) {
         w->common_n = (size_t)snprintf(w->common, sizeof w->common,
-            "Date: %.3s, %02d %.3s %04d %02d:%02d:%02d GMT\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\n", days + t.tm_wday * 3,
-            t.tm_mday, months + t.tm_mon * 3, t.tm_year + 1900, t.tm_hour, t.tm_min, t.tm_sec);
+            "Date: %.3s, %02d %.3s %04d %02d:%02d:%02d GMT\r\nCache-Control: no-store\r\n%s", days + t.tm_wday * 3,
+            t.tm_mday, months + t.tm_mon * 3, t.tm_year + 1900, t.tm_hour, t.tm_min, t.tm_sec, type.p);
         w->common_of = w->now_ms / 1000;
     }
-    return (ka_str){ w->common, w->common_n };
+    return (ka_str){ w->common, typed && w->common_n ? w->common_n - type.n : w->common_n };
 }
 
 /* "Content-Length: n" (RFC 9110 s.8.6) and the end of the head, written from the back into room. */
@@ -3806,9 +3849,15 @@ static void ka__answer(ka__worker *w, ka__conn *c, const ka__record *r)
     char room[48];
     const char *payload = (const char *)(r + 1);
     bool final = c->seq_out + 1 == c->seq_in, empty = r->status == 204 || r->status == 304;
+    if (r->status == 0) {              /* HTTP/0.9: the close is its end, so what was asked after it gets no answer */
+        ka__out_put(w, c, payload, r->n);
+        c->seq_out = c->seq_in;
+        c->last = true;
+        return;
+    }
     if (w->draining && final && !c->in) c->last = true;
     ka__out_str(w, c, ka__status(r->status, room));
-    ka__out_str(w, c, ka__common_fields(w));
+    ka__out_str(w, c, ka__common_fields(w, r->flags & KA__TYPED));
     ka__out_put(w, c, payload, r->a);
     if (c->last && final) ka__out_str(w, c, KA__STR("Connection: close\r\n"));
     else if (r->flags & KA__OLD) ka__out_str(w, c, KA__STR("Connection: keep-alive\r\n"));
@@ -3846,7 +3895,7 @@ static void ka__on_reply(ka__worker *w, const ka__record *r)
 {
     ka__conn *c = ka__conn_find(w, r->conn);
     ka__early *e;
-    if (!c || r->seq - c->seq_out >= c->seq_in - c->seq_out) return;      /* gone, or answered already */
+    if (!c || c->framing != KA_HTTP || r->seq - c->seq_out >= c->seq_in - c->seq_out) return;      /* gone, or answered already */
     if (r->seq != c->seq_out) {
         ka__early_put(w, c, r);
         return;
@@ -3856,6 +3905,40 @@ static void ka__on_reply(ka__worker *w, const ka__record *r)
         ka__answer(w, c, &e->r);
         ka__early_free(e);
     }
+}
+
+static void ka__on_send(ka__worker *w, ka__record *r)
+{
+    ka__conn *c = ka__conn_find(w, r->conn);
+    unsigned char length[4];
+    if (!c || c->framing == KA_HTTP || (c->last && c->seq_in == c->seq_out)) return;      /* gone, or closed by the parent */
+    ka__put_be32(length, r->n);
+    if (c->framing == KA_FRAMES) ka__out_put(w, c, (const char *)length, sizeof length);
+    ka__out_put(w, c, ka__payload(r), r->n);
+}
+
+/* Close it, if it is still there, behind what was sent; and read on for a while, or bytes that are on their way would
+   reset the connection under that. */
+static void ka__on_close(ka__worker *w, const ka__record *r)
+{
+    ka__conn *c = ka__conn_find(w, r->conn);
+    if (!c || c->framing == KA_HTTP) return;
+    if (!c->last) c->last = c->linger = true;
+    ka__free_wiped(c->in, c->in_n);
+    c->in = NULL;
+    c->in_n = 0;
+    c->seq_out = c->seq_in;
+    ka__out_flush(w);
+    ka__conn_settle(w, c);
+}
+
+static void ka__on_reframe(ka__worker *w, const ka__record *r)
+{
+    ka__conn *c = ka__conn_find(w, r->conn);
+    if (!c || c->framing == KA_HTTP) return;
+    ka__out_flush(w);                  /* which was put in the old framing */
+    c->framing = r->flags;
+    memset(&c->object, 0, sizeof c->object);
 }
 
 /* ---- reading ---- */
@@ -3868,7 +3951,7 @@ static void ka__deliver(ka__worker *w, ka__conn *c, const ka_http *h, int error,
     r->conn = ka__conn_number(w, c);
     r->seq = c->seq_in++;
     r->status = (uint16_t)error;
-    r->flags = (uint8_t)((h->minor || error ? 0 : KA__OLD) | (ka_is(h->method, "HEAD") ? KA__BODILESS : 0));
+    r->flags = (uint8_t)((h->minor || error ? 0 : KA__OLD) | (ka_is(h->method, "HEAD") ? KA__BODILESS : 0) | c->listener << 4);
     r->a = (uint32_t)h->method.n;
     r->b = (uint32_t)h->target.n;
     r->n = (uint32_t)body.n;
@@ -3878,13 +3961,31 @@ static void ka__deliver(ka__worker *w, ka__conn *c, const ka_http *h, int error,
     if (!h->keep_alive) c->last = true;
 }
 
-/* Have the parent answer a request that can't be taken, and close after that. */
+/* Tell the parent of a connection that is not HTTP. */
+static ka__record *ka__tell(ka__worker *w, const ka__conn *c, int kind, ka_str payload)
+{
+    ka__record *r = ka__box_put(&w->up, kind, payload.n);
+    KA_ASSERT(r && "KA__UP_RESERVE");
+    r->conn = ka__conn_number(w, c);
+    r->flags = c->framing;
+    r->n = (uint32_t)payload.n;
+    if (payload.n) memcpy(ka__payload(r), payload.p, payload.n);
+    return r;
+}
+
+/* Have the parent answer a request or message that can't be taken, and close after that. */
 static void ka__reject(ka__worker *w, ka__conn *c, int status, bool head)
 {
     ka_http none = { .method = { "HEAD", head ? 4 : 0 }, .target = { "", 0 } };      /* HEAD: a refusal has no body either */
     c->linger = true;
-    c->expects = false;
-    ka__deliver(w, c, &none, status, (ka_str){ NULL, 0 });
+    if (c->framing == KA_HTTP) {
+        c->expects = false;
+        ka__deliver(w, c, &none, status, (ka_str){ NULL, 0 });
+    } else {
+        ka__tell(w, c, KA_MESSAGE, (ka_str){ NULL, 0 })->status = (uint16_t)status;
+        c->last = true;
+        c->seq_in++;                   /* ka_wait answers with KA__CLOSE */
+    }
 }
 
 /* The body of a request whose head is h, in the n bytes at p behind that head.
@@ -3932,6 +4033,60 @@ static bool ka__request(ka__worker *w, ka__conn *c)
     return true;
 }
 
+/* An object ends where its braces, outside of strings, come out even. Goes on where it stopped before.
+     returns    its bytes, from p on; KA_EAGAIN; KA_ESYNTAX: no object begins here, or a string in it goes over a line */
+static ptrdiff_t ka__object_end(ka__object *o, const char *p, size_t n)
+{
+    if (*p != '{') return KA_ESYNTAX;
+    while (o->at < n) {
+        char c = p[o->at++];
+        if (o->escaped) o->escaped = false;
+        else if (o->quote && (unsigned char)c < ' ') return KA_ESYNTAX;
+        else if (o->quote && c == '\\') o->escaped = true;
+        else if (o->quote) o->quote = c == o->quote ? 0 : o->quote;
+        else if (c == '"' || c == '\'') o->quote = c;
+        else if (c == '{') o->depth++;
+        else if (c == '}' && --o->depth == 0) return (ptrdiff_t)o->at;
+    }
+    return n > KA_MAX_BODY ? KA_ENOSPC : KA_EAGAIN;
+}
+
+/* The next message among the n bytes at p, n > 0: *start is its offset. Returns its length, KA_EAGAIN, KA_ESYNTAX, KA_ENOSPC. */
+static ptrdiff_t ka__message_find(ka__conn *c, const char *p, size_t n, size_t *start)
+{
+    if (c->framing == KA_JSON) return *start = 0, ka__object_end(&c->object, p, n);
+    size_t length = n < 4 ? 0 : (size_t)ka__get_be32((const unsigned char *)p);
+    *start = 4;
+    if (length > KA_MAX_BODY) return KA_ENOSPC;
+    return n < 4 || n - 4 < length ? KA_EAGAIN : (ptrdiff_t)length;
+}
+
+/* As ka__request, for the other framings. */
+static bool ka__message(ka__worker *w, ka__conn *c)
+{
+    while (c->framing == KA_JSON && w->in_at < w->in_n && w->in[w->in_at] && strchr(" \t\r\n", w->in[w->in_at])) w->in_at++;
+    char *p = w->in + w->in_at;
+    size_t n = w->in_n - w->in_at, start;
+    ptrdiff_t length = n ? ka__message_find(c, p, n, &start) : KA_EAGAIN;
+    if (length == KA_EAGAIN) return false;
+    if (length < 0 || length > KA_MAX_BODY) {
+        ka__reject(w, c, length == KA_ESYNTAX ? 400 : 413, false);
+        return true;
+    }
+    ka__tell(w, c, KA_MESSAGE, (ka_str){ p + start, (size_t)length });
+    memset(&c->object, 0, sizeof c->object);
+    w->in_at += (uint32_t)(start + (size_t)length);
+    return true;
+}
+
+/* Tell the parent that no more will come. */
+static void ka__finish(ka__worker *w, ka__conn *c)
+{
+    ka__tell(w, c, KA_CLOSED, (ka_str){ NULL, 0 });
+    c->told = c->last = true;
+    c->seq_in++;                       /* ka_wait answers with KA__CLOSE */
+}
+
 /* Keep what is left of the scratch for when more arrives. */
 static void ka__keep_unread(ka__worker *w, ka__conn *c)
 {
@@ -3951,7 +4106,8 @@ static void ka__keep_unread(ka__worker *w, ka__conn *c)
 
 static void ka__conn_read(ka__worker *w, ka__conn *c)
 {
-    ptrdiff_t got = ka__sock_recv(c->sock, w->in + c->in_n, KA__READ_BYTES);
+    bool http = c->framing == KA_HTTP, took = false;
+    ptrdiff_t got = ka__sock_recv(c->sock, w->in + c->in_n, http ? KA__READ_BYTES : KA__MESSAGES_BYTES);
     bool lingering = c->timed == KA__LINGER;
     if (got == KA_EAGAIN || (got > 0 && lingering)) return;
     if (got < 0 || lingering) {
@@ -3959,15 +4115,15 @@ static void ka__conn_read(ka__worker *w, ka__conn *c)
         return;
     }
     if (got == 0) {                    /* half-closed: what was asked is still answered */
+        if (!http) ka__finish(w, c);
         c->last = true;
         c->linger = c->expects = false;
     } else {
-        uint32_t before = c->seq_in;
         if (c->in_n) memcpy(w->in, c->in, c->in_n);
         w->in_at = 0;
         w->in_n = c->in_n + (uint32_t)got;
-        while (!c->last && ka__request(w, c)) {}
-        if (c->seq_in != before) ka__untime(w, c);      /* what follows a whole request is timed anew */
+        while (!c->last && (http ? ka__request(w, c) : ka__message(w, c))) took = true;
+        if (took) ka__untime(w, c);    /* what follows a whole one is timed anew */
         ka__keep_unread(w, c);
     }
     ka__conn_settle(w, c);
@@ -3991,10 +4147,58 @@ static void ka__conn_write(ka__worker *w, ka__conn *c)
     ka__conn_settle(w, c);
 }
 
+/* A connection is open, by either side. */
+static void ka__conn_opened(ka__worker *w, ka__conn *c, uint32_t tag, int flags)
+{
+    char ip[16];
+    int port = ka__sock_peer(c->sock, ip);
+    ka__record *r = ka__tell(w, c, KA_OPENED, (ka_str){ ip, strlen(ip) });
+    r->a = (uint32_t)port;
+    r->seq = tag;
+    r->flags = (uint8_t)flags;
+}
+
+/* It could not be connected. */
+static void ka__knock_failed(ka__worker *w, ka__conn *c, int error)
+{
+    c->knock.error = error;
+    c->knock.os_error = ka__os_code();
+    ka__conn_close(w, c);
+}
+
+static void ka__knock_heard(ka__worker *w, ka__conn *c)
+{
+    int r = ka__sock_connected(c->sock);
+    uint32_t tag = c->knock.tag;
+    if (r < 0) {
+        ka__knock_failed(w, c, r);
+        return;
+    }
+    c->knocks = false;
+    memset(&c->object, 0, sizeof c->object);
+    ka__conn_opened(w, c, tag, KA__OUTGOING);
+    ka__conn_settle(w, c);
+}
+
+/* The parent learns what became of a connection that is closed; its place is free then. */
+static void ka__gone(ka__worker *w, ka__conn *c)
+{
+    ka__record *r = ka__tell(w, c, c->knocks ? KA_OPENED : KA_CLOSED, (ka_str){ NULL, 0 });
+    if (c->knocks) {
+        r->seq = c->knock.tag;
+        r->flags = KA__OUTGOING;
+        r->status = (uint16_t)-c->knock.error;
+        r->b = (uint32_t)c->knock.os_error;
+    }
+    ka__untime(w, c);
+    ka__conn_free(w, c);
+}
+
 static void ka__conn_event(ka__worker *w, ka__conn *c)
 {
     if (!c->open) return;
-    if (c->watched == KA__OUT) ka__conn_write(w, c);
+    if (c->knocks) ka__knock_heard(w, c);
+    else if (c->watched == KA__OUT) ka__conn_write(w, c);
     else if (c->watched == KA__IN) ka__conn_read(w, c);
     else ka__conn_close(w, c);         /* watched for nothing, so it has failed */
 }
@@ -4062,12 +4266,14 @@ static bool ka__evict(ka__worker *w)
 static void ka__accept(ka__worker *w, ka__listener *l, int most, uint32_t asked)
 {
     bool evicted = false, last = asked + 1 >= w->workers;
-    while (most-- > 0 && l->watched) {
+    while (most-- > 0 && l->watched && ka__box_room(&w->up, KA__UP_RESERVE)) {
         ka__sock sock;
         ka__conn *c = ka__conn_place(w);
         int r = c ? ka__sock_accept(l->sock, &sock) : KA_ELIMIT;
         if (r == KA_OK) {
-            ka__conn_open(w, c, sock);
+            ka__conn_open(w, c, sock, l->framing);
+            c->listener = (uint8_t)(l - w->listeners);
+            if (c->framing != KA_HTTP) ka__conn_opened(w, c, 0, c->listener << 4);
             ka__conn_settle(w, c);
             evicted = false;
         } else if (r == KA_EAGAIN || (r == KA_ELIMIT && ka__sock_wait(l->sock, KA__IN, 0) != KA_OK)) {
@@ -4096,6 +4302,7 @@ static void ka__on_listen(ka__worker *w, ka__record *r)
 {
     ka__listener *l = &w->listeners[r->seq];
     int port = 0, error = -(int)r->status, code = (int)r->b;
+    l->framing = r->flags;
     if (error == KA_OK) {
         l->theirs = (ka__sock)r->conn;
         error = ka__listener_take(w, l);
@@ -4117,8 +4324,34 @@ static void ka__on_listen(ka__worker *w, ka__record *r)
 static void ka__on_adopt(ka__worker *w, const ka__record *r)
 {
     w->listeners[r->seq].theirs = (ka__sock)r->conn;
+    w->listeners[r->seq].framing = r->flags;
     w->listeners[r->seq].pending = true;
     if (!w->accept_paused) ka__accept_resume(w);
+}
+
+/* Its outcome is told later, as there may be no room for it now: where it failed at once, by ka__gone. */
+static void ka__on_connect(ka__worker *w, ka__record *r)
+{
+    ka__sock sock = -1;
+    ka__conn *c = ka__conn_place(w);
+    if (!c) {                          /* no place to remember it by: this one record fits, as ka__on_listen's does */
+        ka__record *up = ka__box_put(&w->up, KA_OPENED, 0);
+        KA_ASSERT(up && "KA__UP_RESERVE");
+        up->seq = r->seq;
+        up->flags = KA__OUTGOING;
+        up->status = (uint16_t)-KA_ENOMEM;
+        return;
+    }
+    int error = ka__sock_connect(ka__payload(r), (int)r->a, &sock);
+    ka__conn_open(w, c, error && error != KA_EAGAIN ? -1 : sock, r->flags);
+    c->knocks = true;
+    c->knock.tag = r->seq;
+    if (error && error != KA_EAGAIN) {
+        ka__knock_failed(w, c, error);
+        return;
+    }
+    ka__time(w, c, KA__KNOCK);
+    ka__conn_watch(w, c, KA__OUT);
 }
 
 static void ka__on_drain(ka__worker *w)
@@ -4129,8 +4362,12 @@ static void ka__on_drain(ka__worker *w)
     w->accept_paused = false;
     w->draining = true;
     w->drain_until_ms = w->now_ms + KA_DRAIN_MS;
-    for (uint32_t place = 0; place < w->conns_n; place++)
-        if (w->conns[place].timed == KA__IDLE) ka__conn_settle(w, &w->conns[place]);
+    w->finished = 0;
+    for (uint32_t place = 0; place < w->conns_n; place++) {
+        ka__conn *c = &w->conns[place];
+        if (c->timed == KA__IDLE) ka__conn_settle(w, c);
+        else if (c->timed == KA__KNOCK) ka__knock_failed(w, c, KA_ESTOPPED);
+    }
     ka__box_put(&w->up, KA__RELEASED, 0);
 }
 
@@ -4140,7 +4377,11 @@ static void ka__commands(ka__worker *w)
         switch (r->kind) {
         case KA__LISTEN: ka__on_listen(w, r); break;
         case KA__ADOPT:  ka__on_adopt(w, r); break;
+        case KA__CONNECT: ka__on_connect(w, r); break;
         case KA__REPLY:  ka__on_reply(w, r); break;
+        case KA__SEND:   ka__on_send(w, r); break;
+        case KA__CLOSE:  ka__on_close(w, r); break;
+        case KA__REFRAME: ka__on_reframe(w, r); break;
         case KA__DRAIN:  ka__on_drain(w); break;
         case KA__QUIT:   w->quit = true; break;
         default: /* KA__CROWDED_TOO */
@@ -4163,10 +4404,10 @@ static void ka__expire(ka__worker *w)
                 ka__conn_read(w, c);
                 if (!c->open || c->timed != kind || c->due_ms > w->now_ms) continue;
             }
-            if (kind != KA__REQUEST) {
-                ka__conn_close(w, c);
-                continue;
-            }
+            if (kind == KA__GONE) ka__gone(w, c);
+            else if (kind == KA__KNOCK) ka__knock_failed(w, c, KA_ETIME);
+            else if (kind != KA__REQUEST) ka__conn_close(w, c);
+            if (kind != KA__REQUEST) continue;
             ka__free_wiped(c->in, c->in_n);
             c->in = NULL;
             c->in_n = 0;
@@ -4176,9 +4417,17 @@ static void ka__expire(ka__worker *w)
     }
 }
 
-/* While draining: over when the last connection has ended, or the time. */
+/* While draining: over when the last connection has ended, or the time. Those that are not HTTP end when the parent,
+   having been told, has said its last word. */
 static void ka__drained(ka__worker *w)
 {
+    for (; w->finished < w->conns_n && ka__box_room(&w->up, KA__UP_RESERVE); w->finished++) {
+        ka__conn *c = &w->conns[w->finished];
+        if (!c->open || c->framing == KA_HTTP || c->last) continue;
+        ka__finish(w, c);
+        c->linger = true;
+        ka__conn_settle(w, c);
+    }
     if (w->now_ms >= w->drain_until_ms)
         for (uint32_t place = 0; place < w->conns_n; place++)
             if (w->conns[place].open) ka__conn_close(w, &w->conns[place]);
@@ -4194,6 +4443,7 @@ static int ka__patience(const ka__worker *w)
     for (int kind = 0; kind < KA__TIMED; kind++)
         if (w->list[kind].head != KA__NIL && w->conns[w->list[kind].head].due_ms < due) due = w->conns[w->list[kind].head].due_ms;
     if (w->draining && w->drain_until_ms < due) due = w->drain_until_ms;
+    if (w->draining && w->finished < w->conns_n) due = 0;
     if (w->accept_paused && w->accept_again_ms < due) due = w->accept_again_ms;
     if (due == INT64_MAX) return -1;
     return due <= w->now_ms ? 0 : due - w->now_ms > INT_MAX ? INT_MAX : (int)(due - w->now_ms);
@@ -4220,7 +4470,7 @@ static void ka__sockets(ka__worker *w)
         uint32_t token = tokens[(i + w->turn) % n];
         if (token < KA_MAX_LISTENERS) continue;
         ka__conn *c = &w->conns[token - KA_MAX_LISTENERS];
-        if (c->watched != KA__IN || ka__box_room(&w->up, KA__UP_RESERVE)) ka__conn_event(w, c);
+        if ((c->watched != KA__IN && !c->knocks) || ka__box_room(&w->up, KA__UP_RESERVE)) ka__conn_event(w, c);
     }
     for (uint32_t i = 0; i < n; i++)
         if (tokens[i] < KA_MAX_LISTENERS) ka__accept(w, &w->listeners[tokens[i]], KA__ACCEPTS, 0);
@@ -4314,7 +4564,8 @@ struct ka_server {
     _Atomic(int) stop;
     bool         stop_sent;
     int          workers_n, turn, batch, released, ended;
-    uint32_t     listeners_n;
+    uint32_t     listeners_n, connects;
+    uint8_t      framings[KA_MAX_LISTENERS];
     ka__sock     listeners[KA_MAX_LISTENERS];      /* -1: none */
     ka__record  *current;      /* the record behind the last event, in the up box of `from` */
     ka__worker  *from;
@@ -4369,11 +4620,13 @@ int ka_server_start(ka_server **out, int workers)
     return KA_OK;
 }
 
-int ka_listen(ka_server *s, const char *ip, int port)
+int ka_listen(ka_server *s, const char *ip, int port) { return ka_listen_as(s, KA_HTTP, ip, port); }
+
+int ka_listen_as(ka_server *s, int framing, const char *ip, int port)
 {
     struct sockaddr_in a;
     size_t n = strlen(ip) + 1;
-    if (!ka__address(ip, port, &a)) return KA_EINVAL;
+    if (framing < KA_HTTP || framing > KA_FRAMES || !ka__address(ip, port, &a)) return KA_EINVAL;
     if (s->listeners_n == KA_MAX_LISTENERS) return KA_ELIMIT;
     if (atomic_load(&s->stop)) return KA_ESTOPPED;
     ka__sock *sock = &s->listeners[s->listeners_n];
@@ -4385,8 +4638,23 @@ int ka_listen(ka_server *s, const char *ip, int port)
     r->status = (uint16_t)-error;
     r->a = (uint32_t)port;
     r->b = (uint32_t)code;
+    r->flags = s->framings[s->listeners_n] = (uint8_t)framing;
     r->seq = s->listeners_n++;
     ka__publish_down(s->workers[0]);
+    return (int)r->seq;
+}
+
+int ka_connect(ka_server *s, int framing, const char *ip, int port, uint32_t tag)
+{
+    struct sockaddr_in a;
+    size_t n = strlen(ip) + 1;
+    if (framing <= KA_HTTP || framing > KA_FRAMES || port == 0 || !ka__address(ip, port, &a)) return KA_EINVAL;
+    if (atomic_load(&s->stop)) return KA_ESTOPPED;
+    ka__record *r = ka__down(s->workers[s->connects++ % (uint32_t)s->workers_n], KA__CONNECT, n);
+    memcpy(ka__payload(r), ip, n);
+    r->a = (uint32_t)port;
+    r->seq = tag;
+    r->flags = (uint8_t)framing;
     return KA_OK;
 }
 
@@ -4402,11 +4670,13 @@ static void ka__on_listening(ka_server *s, const ka__record *r, ka_event *ev)
     ev->error = -(int)r->status;
     ev->os_error = (int)r->b;
     ev->port = (int)r->a;
+    ev->listener = (int)r->seq;
     if (ev->error) ka__listener_drop(s, r->seq);
     for (int i = 1; i < s->workers_n && !s->stop_sent && !ev->error; i++) {
         ka__record *adopt = ka__down(s->workers[i], KA__ADOPT, 0);
         adopt->conn = (uint64_t)s->listeners[r->seq];
         adopt->seq = r->seq;
+        adopt->flags = s->framings[r->seq];
     }
 }
 
@@ -4423,19 +4693,36 @@ static bool ka__event_of(ka_server *s, ka__worker *w, ka__record *r, ka_event *e
     memset(ev, 0, sizeof *ev);
     ev->kind = r->kind;
     ev->now_ms = s->now_ms;
+    ev->conn = r->conn;
     switch (r->kind) {
     case KA_REQUEST: {
         const char *p = ka__payload(r);
         ev->error = r->status;
-        ev->conn = r->conn;
         ev->seq = r->seq;
         ev->flags = r->flags;
+        ev->listener = r->flags >> 4;
         ev->method = (ka_str){ p, r->a };
         ev->target = (ka_str){ p + r->a, r->b };
         ev->body = (ka_str){ p + r->a + r->b, r->n };
         ka__count(&s->requests, 1);
         return true;
     }
+    case KA_MESSAGE:
+        ev->error = r->status;
+        ev->framing = r->flags;
+        ev->body = (ka_str){ ka__payload(r), r->n };
+        ka__count(&s->requests, 1);
+        return true;
+    case KA_OPENED:
+        ev->error = -(int)r->status;
+        ev->os_error = (int)r->b;
+        ev->port = (int)r->a;
+        ev->seq = r->seq;
+        ev->listener = r->flags & KA__OUTGOING ? -1 : r->flags >> 4;
+        ev->body = (ka_str){ ka__payload(r), r->n };
+        return true;
+    case KA_CLOSED:
+        return true;
     case KA_LISTENING:
         ka__on_listening(s, r, ev);
         return true;
@@ -4505,11 +4792,20 @@ static void ka__parent_sleep(ka_server *s, int ms)
     atomic_store(&s->sleeper.asleep, 0);
 }
 
+/* The caller is done with the last event. If it ended its connection, what was to be said to that has been said. */
+static void ka__event_done(ka_server *s)
+{
+    ka__record *r = s->current;
+    if (!r) return;
+    if (r->kind == KA_CLOSED || (r->kind == KA_MESSAGE && r->status)) ka_close(s, r->conn);
+    ka__box_take(&s->from->up, r);
+    s->current = NULL;
+}
+
 int ka_wait(ka_server *s, ka_event *ev, int timeout_ms)
 {
     int64_t until = -1;
-    if (s->current) ka__box_take(&s->from->up, s->current);
-    s->current = NULL;
+    ka__event_done(s);
     for (;;) {
         if (ka__event_next(s, ev)) return KA_OK;
         bool more = s->batch == KA_BATCH;
@@ -4527,13 +4823,14 @@ int ka_wait(ka_server *s, ka_event *ev, int timeout_ms)
     }
 }
 
-/* Header lines that a caller adds: each a token, a colon, a value, CRLF. */
-static bool ka__fields_valid(const char *fields)
+/* Header lines that a caller adds: each a token, a colon, a value, CRLF. *typed: one is Content-Type. */
+static bool ka__fields_valid(const char *fields, bool *typed)
 {
     ka__cursor c = { fields, fields + strlen(fields) };
     bool whole;
     while (c.p < c.end) {
         ka_str name = ka__take(&c, KA__TOKEN, &whole);
+        *typed = *typed || ka__is_nocase(name, "content-type");
         if (name.n == 0 || ka__expect(&c, ":") != KA_OK) return false;
         ka__take(&c, KA__VALUE, &whole);
         if (ka__expect(&c, "\r\n") != KA_OK) return false;
@@ -4544,20 +4841,60 @@ static bool ka__fields_valid(const char *fields)
 int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fields, const void *body, size_t n)
 {
     size_t fields_n = fields ? strlen(fields) : 0, worker = (size_t)(ev->conn >> 56);
-    if (ev->kind != KA_REQUEST || status < 200 || status > 599 || worker >= (size_t)s->workers_n) return KA_EINVAL;
+    bool typed = false;
+    if (ev->kind != KA_REQUEST || worker >= (size_t)s->workers_n) return KA_EINVAL;
+    if (status == 0 ? fields_n > 0 : status < 200 || status > 599) return KA_EINVAL;
     if (n > 0 && (status == 204 || status == 304)) return KA_EINVAL;
     if (n > KA_MAILBOX / 4 || fields_n > KA_MAILBOX / 4 - n) return KA_ENOSPC;
-    if (fields && !ka__fields_valid(fields)) return KA_EINVAL;
+    if (fields && !ka__fields_valid(fields, &typed)) return KA_EINVAL;
     ka__record *r = ka__down(s->workers[worker], KA__REPLY, fields_n + n);
     r->conn = ev->conn;
     r->seq = ev->seq;
-    r->flags = ev->flags;
+    r->flags = (uint8_t)(ev->flags | (typed ? KA__TYPED : 0));
     r->status = (uint16_t)status;
     r->a = (uint32_t)fields_n;
     r->n = (uint32_t)n;
     if (fields_n) memcpy(ka__payload(r), fields, fields_n);
     if (n) memcpy(ka__payload(r) + fields_n, body, n);
     return KA_OK;
+}
+
+/* A record for the worker of a connection, or NULL if there is no such worker. */
+static ka__record *ka__down_to(ka_server *s, uint64_t conn, int kind, size_t payload)
+{
+    size_t worker = (size_t)(conn >> 56);
+    if (worker >= (size_t)s->workers_n) return NULL;
+    ka__record *r = ka__down(s->workers[worker], kind, payload);
+    r->conn = conn;
+    return r;
+}
+
+int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n)
+{
+    if (n > KA_MAILBOX / 4) return KA_ENOSPC;
+    ka__record *r = ka__down_to(s, conn, KA__SEND, n);
+    if (!r) return KA_EINVAL;
+    r->n = (uint32_t)n;
+    if (n) memcpy(ka__payload(r), p, n);
+    return KA_OK;
+}
+
+void ka_close(ka_server *s, uint64_t conn)
+{
+    ka__down_to(s, conn, KA__CLOSE, 0);
+}
+
+int ka_reframe(ka_server *s, uint64_t conn, int framing)
+{
+    ka__record *r = framing > KA_HTTP && framing <= KA_FRAMES ? ka__down_to(s, conn, KA__REFRAME, 0) : NULL;
+    if (!r) return KA_EINVAL;
+    r->flags = (uint8_t)framing;
+    return KA_OK;
+}
+
+size_t ka_conn_index(const ka_server *s, uint64_t conn)
+{
+    return (size_t)(conn >> 32) % KA__MAX_CONNS * (size_t)s->workers_n + (size_t)(conn >> 56);
 }
 
 void ka_stop(ka_server *s)

@@ -13,6 +13,7 @@
 #define KA_STALL_MS 1500
 #define KA_LINGER_MS 1000
 #define KA_DRAIN_MS 4000
+#define KA_ATTEMPT_MS 5000
 #define KA_MAILBOX (1u << 18)
 #define KA_MALLOC(n) test_realloc(NULL, n)
 #define KA_REALLOC(p, n) test_realloc(p, n)
@@ -1551,13 +1552,13 @@ static void test_protocol(void)
 
 /* How its parent answers: what it was asked ("METHOD TARGET BODY"); or three at a time, the last one first;
    or each (SLOW: every sixteenth) a little later, so that requests pile up. */
-enum { ECHO, BACKWARDS, LATE, SLOW, STATUS /* the one that is asked for: GET /404 */ };
+enum { ECHO, BACKWARDS, LATE, SLOW, STATUS /* the one that is asked for: GET /404 */, TALK /* JSON */, FRAMES };
 
 typedef struct {
     ka_server   *s;
     ka__thread   thread;
     int          mode;
-    _Atomic(int) port, error, ended;
+    _Atomic(int) port, error, ended, opened, closed;
 } fixture;
 
 static void echo(ka_server *s, const ka_event *ev)
@@ -1566,6 +1567,24 @@ static void echo(ka_server *s, const ka_event *ev)
     int n = snprintf(text, sizeof text, "%.*s %.*s %.*s", (int)ev->method.n, ev->method.p, (int)ev->target.n, ev->target.p,
                      (int)ev->body.n, ev->body.p);
     ka_reply(s, ev, ev->error ? ev->error : 200, "X-Test: yes\r\n", text, ev->error ? 0 : (size_t)n);
+}
+
+/* Each event of a connection that isn't HTTP is told to it. */
+static void talk(fixture *f, const ka_event *ev)
+{
+    char text[KA_MAX_BODY + 64];
+    const char *form = ev->kind == KA_OPENED ? "hello %.*s;" : ev->kind == KA_CLOSED ? "%.*sbye;" : ev->error ? "%.*s%d;" : "%.*s;";
+    int n = snprintf(text, sizeof text, form, (int)ev->body.n, ev->body.n ? ev->body.p : "", ev->error);
+    bool known = ka_send(f->s, ev->conn, text, (size_t)n) == KA_OK;
+    if (ev->kind != KA_MESSAGE) CHECK(known, "a known connection");
+    if (ev->kind == KA_OPENED) {
+        CHECK(ev->listener == 0 && ev->port > 0 && ev->error == 0, "a newcomer, at %d", ev->listener);
+        atomic_fetch_add(&f->opened, 1);
+    }
+    if (ev->kind == KA_CLOSED) atomic_fetch_add(&f->closed, 1);
+    if (ka_is(ev->body, "{\"close\": 1}")) ka_close(f->s, ev->conn);
+    if (ka_is(ev->body, "{\"frames\": 1}")) ka_reframe(f->s, ev->conn, KA_FRAMES);
+    if (ka_is(ev->body, "{\"late\": 1}")) ka_sleep_ms(300);
 }
 
 static void fixture_run(void *arg)
@@ -1578,6 +1597,8 @@ static void fixture_run(void *arg)
         if (ev.kind == KA_LISTENING) {
             atomic_store(&f->error, ev.error);
             atomic_store(&f->port, ev.error ? -1 : ev.port);
+        } else if (f->mode >= TALK) {
+            talk(f, &ev);
         } else if (f->mode == BACKWARDS) {
             held[held_n++] = ev;
             char text[2] = "a";
@@ -1590,7 +1611,7 @@ static void fixture_run(void *arg)
             char code[8];
             snprintf(code, sizeof code, "%.*s", (int)ev.target.n - 1, ev.target.p + 1);
             int status = atoi(code);
-            ka_reply(f->s, &ev, status, NULL, "x", status != 204 && status != 304);
+            ka_reply(f->s, &ev, status, status == 299 ? "content-TYPE: a/b\r\n" : NULL, "x", status != 204 && status != 304);
         } else {
             if (f->mode == LATE || (f->mode == SLOW && turn++ % 16 == 0)) ka_sleep_ms(1);
             echo(f->s, &ev);
@@ -1604,7 +1625,7 @@ static bool fixture_start(fixture *f, int mode, int workers)
     memset(f, 0, sizeof *f);
     f->mode = mode;
     int r = ka_server_start(&f->s, workers);
-    if (r == KA_OK) r = ka_listen(f->s, "127.0.0.1", 0);
+    if (r == KA_OK) r = ka_listen_as(f->s, mode == TALK ? KA_JSON : mode == FRAMES ? KA_FRAMES : KA_HTTP, "127.0.0.1", 0);
     if (r == KA_OK) r = ka__thread_start(&f->thread, fixture_run, f);
     if (!CHECK(r == KA_OK, "the server starts: %s", ka_error_text(r))) return false;
     while (atomic_load(&f->port) == 0) ka_sleep_ms(1);
@@ -1824,7 +1845,7 @@ static void test_early(void)
     ka_event ev;
     int seen = 0, refused = 0;
     if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
-    while (refused < KA_MAX_LISTENERS && ka_listen(s, "127.0.0.1", 0) == KA_OK) refused++;
+    while (refused < KA_MAX_LISTENERS && ka_listen(s, "127.0.0.1", 0) == refused) refused++;
     CHECK(refused == KA_MAX_LISTENERS && ka_listen(s, "127.0.0.1", 0) == KA_ELIMIT, "%d addresses, and no more", refused);
     for (int64_t until = ka_now_ms() + PATIENCE_MS; seen < 3 && ka_now_ms() < until; ) {
         if (ka_wait(s, &ev, 50) != KA_OK) continue;
@@ -2153,6 +2174,254 @@ static void test_drain_ends(void)
     wire_close(&w);
 }
 
+/* HTTP/0.9's answer: the body alone, and the close. */
+static void test_bare_answer(void)
+{
+    static wire w;
+    fixture f;
+    char body[64], head[1024];
+    if (!fixture_start(&f, STATUS, 1) || !wire_open(&w, atomic_load(&f.port))) return;
+    wire_text(&w, "GET /299 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(wire_answer(&w, body, sizeof body, head, false) == 299 && strstr(head, "content-TYPE: a/b\r\n") && !strstr(head, "text/plain"), "a type of its own");
+    wire_text(&w, "GET /0 HTTP/1.1\r\nHost: a\r\n\r\nGET /200 HTTP/1.1\r\nHost: a\r\n\r\nGET");
+    while (wire_more(&w) > 0) {}
+    CHECK(w.n == 1 && w.buf[0] == 'x', "nothing but the body: %.*s", (int)w.n, w.buf);
+    wire_close(&w);
+    fixture_stop(&f);
+}
+
+/* Bytes on a connection with JSON, and all that comes back until the close. */
+static const struct { const char *in, *want, *why; } talks[] = {
+    { "", "bye;", "nothing" },
+    { "{}", "{};bye;", "the shortest" },
+    { "{\"a\": 1}\n{\"b\": 2}\r\n\t {\"c\": 3}  \n", "{\"a\": 1};{\"b\": 2};{\"c\": 3};bye;", "white space between them" },
+    { "{\"a\":1}{\"b\":2}{}", "{\"a\":1};{\"b\":2};{};bye;", "nothing between them" },
+    { "{\"a\": {\"b\": {}, \"c\": [{}, {\"d\": 1}]}}{}", "{\"a\": {\"b\": {}, \"c\": [{}, {\"d\": 1}]}};{};bye;", "nested" },
+    { "{\"a\": \"}\"}{\"{\": \"{\\\"}\"}{}", "{\"a\": \"}\"};{\"{\": \"{\\\"}\"};{};bye;", "braces and quotes in strings" },
+    { "{'a': '}\"'}{\"a\": \"'}\"}{'\\'}': 1}", "{'a': '}\"'};{\"a\": \"'}\"};{'\\'}': 1};bye;", "both kinds of quotes" },
+    { "{\"a\": \"\\\\\"}{}", "{\"a\": \"\\\\\"};{};bye;", "a backslash at a string's end" },
+    { "{ not JSON }{}", "{ not JSON };{};bye;", "what is in the braces is for the parent to read" },
+    { "{}x{}", "{};400;", "no object: the last message" },
+    { "[{}]", "400;", "an array" },
+    { "}", "400;", "a closing brace" },
+    { "{\"a\": \"\n\"}{}", "400;", "a string that goes over the line's end" },
+    { "{\"a", "bye;", "an unfinished one, and the end" },
+    { "{}{\"close\": 1}{}", "{};{\"close\": 1};", "closed by the parent" },
+};
+
+static void run_talk(fixture *f, size_t row, size_t piece)
+{
+    wire *w = malloc(sizeof *w);
+    char want[256];
+    size_t n = strlen(talks[row].in);
+    if (!w) abort();
+    if (!wire_open(w, atomic_load(&f->port))) { free(w); return; }
+    for (size_t at = 0; at < n; at += piece)
+        if (!wire_send(w, talks[row].in + at, n - at < piece ? n - at : piece)) break;
+    ka__sock_end(w->sock);
+    while (wire_more(w) > 0) {}
+    int want_n = snprintf(want, sizeof want, "hello 127.0.0.1;%s", talks[row].want);
+    CHECK(w->n == (size_t)want_n && memcmp(w->buf, want, w->n) == 0, "%s, %d at a time: got \"%.*s\"", talks[row].why, (int)piece, (int)w->n, w->buf);
+    wire_close(w);
+    free(w);
+}
+
+/* All that opened is closed, once. */
+static void all_closed(fixture *f, int opened)
+{
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; atomic_load(&f->closed) < opened && ka_now_ms() < until; ) ka_sleep_ms(1);
+    CHECK(atomic_load(&f->opened) == opened && atomic_load(&f->closed) == opened, "%d opened and %d closed, of %d", atomic_load(&f->opened),
+          atomic_load(&f->closed), opened);
+}
+
+static void test_messages(void)
+{
+    fixture f;
+    int runs = 0;
+    if (!fixture_start(&f, TALK, 2)) return;
+    for (size_t row = 0; row < COUNT(talks); row++)
+        for (size_t piece = 1; piece < 100; piece = piece < 5 ? piece + 1 : piece * 3, runs++) run_talk(&f, row, piece);
+    all_closed(&f, runs);
+    fixture_stop(&f);
+}
+
+/* Read until so many bytes have come; are the last of them these? */
+static bool wire_ends(wire *w, size_t n, const char *end, size_t end_n)
+{
+    while (w->n < n && wire_more(w) > 0) {}
+    return w->n == n && memcmp(w->buf + n - end_n, end, end_n) == 0;
+}
+
+enum { HELLO = 16 };      /* bytes of the first word */
+
+static void test_frames(void)
+{
+    static wire w;
+    static const struct { const char *in; size_t in_n; const char *want; size_t want_n; const char *why; } rows[] = {
+        { "\0\0\0\0", 4, "\0\0\0\1;", 5, "an empty one" },
+        { "\0\0\0\3abc\0\0\0\1{", 12, "\0\0\0\4abc;\0\0\0\2{;", 14, "two" },
+        { "\0\0\5\335x", 5, "\0\0\0\004413;", 8, "longer than KA_MAX_BODY" },
+        { "\377\377\377\377", 4, "\0\0\0\004413;", 8, "as long as can be" },
+    };
+    fixture f;
+    if (!fixture_start(&f, FRAMES, 1)) return;
+    for (size_t row = 0; row < COUNT(rows); row++)
+        for (size_t piece = 1; piece < 20; piece += 4) {
+            if (!wire_open(&w, atomic_load(&f.port))) continue;
+            for (size_t at = 0; at < rows[row].in_n; at += piece)
+                if (!wire_send(&w, rows[row].in + at, rows[row].in_n - at < piece ? rows[row].in_n - at : piece)) break;
+            CHECK(wire_ends(&w, 4 + HELLO + rows[row].want_n, rows[row].want, rows[row].want_n), "%s, %d at a time", rows[row].why, (int)piece);
+            wire_close(&w);
+        }
+    all_closed(&f, 20);
+    fixture_stop(&f);
+}
+
+static void test_reframe(void)
+{
+    static wire w;
+    fixture f;
+    if (!fixture_start(&f, TALK, 1) || !wire_open(&w, atomic_load(&f.port))) return;
+    wire_text(&w, "{\"frames\": 1}");
+    CHECK(wire_ends(&w, HELLO + 14, "{\"frames\": 1};", 14), "the answer comes in the old framing");
+    wire_send(&w, "\0\0\0\2ab", 6);
+    CHECK(wire_ends(&w, HELLO + 21, "\0\0\0\3ab;", 7), "what follows in the new one");
+    wire_close(&w);
+    all_closed(&f, 1);
+    CHECK(ka_reframe(f.s, 0, KA_HTTP) == KA_EINVAL && ka_reframe(f.s, 0, KA_FRAMES + 1) == KA_EINVAL &&
+          ka_reframe(f.s, (uint64_t)9 << 56, KA_JSON) == KA_EINVAL, "no such framing, no such worker");
+    CHECK(ka_send(f.s, (uint64_t)9 << 56, "", 0) == KA_EINVAL && ka_send(f.s, 0, w.buf, KA_MAILBOX / 4 + 1) == KA_ENOSPC, "no such worker, too much");
+    ka_close(f.s, (uint64_t)9 << 56);
+    ka_close(f.s, (uint64_t)1 << 32);      /* a connection that never was */
+    ka_reframe(f.s, (uint64_t)1 << 32, KA_JSON);
+    ka_send(f.s, (uint64_t)1 << 32, "x", 1);
+    fixture_stop(&f);
+}
+
+/* A parent that sleeps while many short messages come, and connections go: all of it is told in the end. */
+static void test_messages_flood(void)
+{
+    enum { WIRES = 8, EACH = 30000 };
+    static wire w[WIRES];
+    static char many[2 * EACH];
+    fixture f;
+    for (int i = 0; i < EACH; i++) memcpy(many + 2 * i, "{}", 2);
+    if (!fixture_start(&f, TALK, 2)) return;
+    for (int i = 0; i < WIRES; i++) wire_open(&w[i], atomic_load(&f.port));
+    wire_text(&w[0], "{\"late\": 1}");
+    for (int i = 1; i < WIRES; i++) wire_send(&w[i], many, i % 2 ? 2000 : sizeof many);
+    for (int i = 0; i < WIRES; i++)
+        if (i % 2) wire_close(&w[i]);
+        else ka__sock_end(w[i].sock);
+    for (int i = 0; i < WIRES; i += 2) {
+        size_t n = 0;
+        while (w[i].n = 0, wire_more(&w[i]) > 0) n += w[i].n;
+        CHECK(n == HELLO + 4 + (i ? 3 * EACH : 12), "each is answered: %d bytes", (int)n);
+        wire_close(&w[i]);
+    }
+    all_closed(&f, WIRES);
+    fixture_stop(&f);
+}
+
+/* What is not HTTP ends by its time-outs, its own faults, and ka_stop. */
+static void test_messages_end(void)
+{
+    static wire slow, deaf, idle, late;
+    static char big[KA_MAX_BODY + 3];
+    fixture f;
+    if (!fixture_start(&f, TALK, 1)) return;
+    wire_open(&slow, atomic_load(&f.port));
+    wire_open(&deaf, atomic_load(&f.port));
+    wire_open(&idle, atomic_load(&f.port));
+    wire_open(&late, atomic_load(&f.port));
+    wire_text(&slow, "{\"a\": ");
+    memset(big, 'x', sizeof big);
+    memcpy(big, "{\"", 2);
+    wire_send(&late, big, sizeof big);
+    CHECK(wire_ends(&late, HELLO + 4, "413;", 4) && wire_more(&late) == 0, "one over KA_MAX_BODY is 413, and closed");
+    CHECK(wire_ends(&slow, HELLO + 4, "408;", 4) && wire_more(&slow) == 0, "an unfinished one is 408, and closed");
+    wire_close(&late);
+    wire_close(&slow);
+    memcpy(big + KA_MAX_BODY - 2, "\"}", 2);
+    int64_t until = ka_now_ms() + PATIENCE_MS;
+    while (atomic_load(&f.closed) < 3 && ka_now_ms() < until && wire_send(&deaf, big, KA_MAX_BODY)) {}
+    CHECK(ka_now_ms() < until, "who doesn't read is closed");
+    wire_close(&deaf);
+    wire_text(&idle, "{");
+    ka_sleep_ms(50);
+    ka_stop(f.s);
+    CHECK(wire_ends(&idle, HELLO + 4, "bye;", 4) && wire_more(&idle) == 0, "at the end there's a last word");
+    wire_close(&idle);
+    fixture_stop(&f);
+    CHECK(atomic_load(&f.opened) == 4 && atomic_load(&f.closed) == 4, "all are told");
+}
+
+/* A port of this machine where nobody listens. */
+static int free_port(void)
+{
+    ka__sock s;
+    int port = 0;
+    if (ka__sock_new(&s) == KA_OK && ka__sock_listen(s, "127.0.0.1", 0, &port) == KA_OK) ka__sock_close(s);
+    return port;
+}
+
+/* The next event of this kind. */
+static bool next_event(ka_server *s, ka_event *ev, int kind)
+{
+    int r = ka_wait(s, ev, PATIENCE_MS);
+    return CHECK(r == KA_OK && ev->kind == kind, "event %d comes: %d, kind %d", kind, r, r == KA_OK ? ev->kind : 0);
+}
+
+/* A port where nobody answers: those who connect wait for a place in the backlog. */
+static int deaf_port(ka__sock *listener, ka__sock *fill, int n)
+{
+    struct sockaddr_in a;
+    socklen_t size = sizeof a;
+    ka__address("127.0.0.1", 0, &a);
+    if (ka__sock_new(listener) < 0 || bind(KA__FD(*listener), (struct sockaddr *)&a, sizeof a) != 0 || listen(KA__FD(*listener), 1) != 0 ||
+        getsockname(KA__FD(*listener), (struct sockaddr *)&a, &size) != 0) return 0;
+    for (int i = 0; i < n; i++) ka__sock_connect("127.0.0.1", ntohs(a.sin_port), &fill[i]);
+    return ntohs(a.sin_port);
+}
+
+static void test_connect(void)
+{
+    enum { FILL = 4 };
+    fixture f;
+    ka_server *s;
+    ka_event ev;
+    ka__sock listener, fill[FILL];
+    int deaf = deaf_port(&listener, fill, FILL);
+    if (!fixture_start(&f, TALK, 1) || !CHECK(ka_server_start(&s, 2) == KA_OK, "starts")) return;
+    CHECK(ka_connect(s, KA_HTTP, "127.0.0.1", 1, 0) == KA_EINVAL && ka_connect(s, KA_FRAMES + 1, "127.0.0.1", 1, 0) == KA_EINVAL &&
+          ka_connect(s, KA_JSON, "localhost", 1, 0) == KA_EINVAL && ka_connect(s, KA_JSON, "127.0.0.1", 0, 0) == KA_EINVAL, "no such address or framing");
+    CHECK(ka_listen_as(s, KA_FRAMES + 1, "127.0.0.1", 0) == KA_EINVAL, "nor is it listened for");
+
+    CHECK(ka_connect(s, KA_JSON, "127.0.0.1", atomic_load(&f.port), 7) == KA_OK && next_event(s, &ev, KA_OPENED), "connected");
+    uint64_t conn = ev.conn;
+    CHECK(ev.error == 0 && ev.seq == 7 && ev.listener == -1 && ev.port == atomic_load(&f.port) && ka_is(ev.body, "127.0.0.1"), "to where it was told");
+    CHECK(ka_conn_index(s, conn) < 128, "a small number: %d", (int)ka_conn_index(s, conn));
+    /* "hello 127.0.0.1;" is no object */
+    CHECK(next_event(s, &ev, KA_MESSAGE) && ev.conn == conn && ev.error == 400 && ev.framing == KA_JSON, "the peer talks nonsense");
+    CHECK(next_event(s, &ev, KA_CLOSED) && ev.conn == conn, "and is closed");
+    all_closed(&f, 1);
+
+    ka_connect(s, KA_FRAMES, "127.0.0.1", free_port(), 8);
+    CHECK(next_event(s, &ev, KA_OPENED) && ev.error == KA_EOFFLINE && ev.os_error && ev.seq == 8 && ev.listener == -1, "nobody there: %d", ev.error);
+    int64_t before = ka_now_ms();
+    ka_connect(s, KA_FRAMES, "127.0.0.1", deaf, 9);
+    CHECK(next_event(s, &ev, KA_OPENED) && ev.error == KA_ETIME && ka_now_ms() - before >= KA_ATTEMPT_MS, "no answer: %d", ev.error);
+    ka_connect(s, KA_FRAMES, "127.0.0.1", deaf, 10);
+    ka_wait(s, &ev, 50);
+    ka_stop(s);
+    CHECK(next_event(s, &ev, KA_OPENED) && ev.error == KA_ESTOPPED && ev.seq == 10, "stopped meanwhile: %d", ev.error);
+    CHECK(ka_connect(s, KA_JSON, "127.0.0.1", 1, 0) == KA_ESTOPPED && ka_wait(s, &ev, PATIENCE_MS) == KA_ESTOPPED, "no more after that");
+    ka_server_free(s);
+    for (int i = 0; i < FILL; i++) ka__sock_close(fill[i]);
+    ka__sock_close(listener);
+    fixture_stop(&f);
+}
+
 /* Several workers on one listener: many connections, each with its own answers. */
 static void test_workers(void)
 {
@@ -2239,15 +2508,6 @@ static void count_miss(void *arg, int misses, int delay_ms, int error)
     (void)arg;
     misses_seen++;
     if (misses != misses_seen || delay_ms != 100 + 5 * (misses - 1) || error != KA_EOFFLINE) delays_wrong++;
-}
-
-/* A port of this machine where nobody listens. */
-static int free_port(void)
-{
-    ka__sock s;
-    int port = 0;
-    if (ka__sock_new(&s) == KA_OK && ka__sock_listen(s, "127.0.0.1", 0, &port) == KA_OK) ka__sock_close(s);
-    return port;
 }
 
 static void test_retries(void)
@@ -3734,6 +3994,8 @@ int main(int argc, char **argv)
         { "dialogues", test_dialogues }, { "answer form", test_answer_form }, { "statuses", test_statuses }, { "early", test_early }, { "expect", test_expect }, { "order", test_order },
         { "full mailbox", test_full_mailbox }, { "fairness", test_fairness }, { "time-outs", test_time_outs }, { "busy parent", test_busy_parent }, { "never reads", test_never_reads },
         { "linger", test_linger }, { "drain", test_drain }, { "drain ends", test_drain_ends }, { "workers", test_workers },
+        { "bare answer", test_bare_answer }, { "messages", test_messages }, { "frames", test_frames }, { "reframe", test_reframe },
+        { "messages flood", test_messages_flood }, { "messages end", test_messages_end }, { "connect", test_connect },
         { "server out of memory", test_server_out_of_memory }, { "retries", test_retries }, { "client reads", test_client_reads },
         { "no suicide", test_no_suicide }, { "handshake", test_handshake }, { "kill", test_kill },
         { "offline, then online", test_offline_then_online }, { "client protocol", test_client_protocol },
