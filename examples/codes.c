@@ -15,6 +15,7 @@
 #include <string.h>
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_OFFLINE = 3 };
+enum { UUIDS, TEXTS };      /* the two ports, listeners and connections */
 enum { MAX_TEXT = 65536, CODE_TEXT = 64, ERROR_TEXT = 160, COMMIT_BYTES = 1 << 20, ERRORS_TOLD = 5 };
 
 static const char usage[] =
@@ -41,10 +42,10 @@ static const char usage[] =
 
 typedef struct {
     const char *ip, *log;
-    long long   ports[2], max_codes, give_up_s, clients;      /* the UUIDs' port, and the texts' */
+    long long   ports[2], max_codes, give_up_s, clients;
 } options;
 
-static const char *const field_names[] = { "uuid", "unique", "text" };      /* a UUID's port takes the first, a text's all three */
+static const char *const field_names[] = { "uuid", "unique", "text" };      /* UUIDS takes the first, TEXTS all three */
 
 static bool bar_shown;      /* the cursor is behind a progress bar */
 
@@ -199,7 +200,7 @@ static void commit(void *arg)
     s->log_error = r;
 }
 
-/* Port 0: a code for a UUID. Returns the answer's status. */
+/* UUIDS: a code for a UUID. Returns the answer's status. */
 static int give_code(state *s, const char *uuid, char code[CODE_TEXT], char *error)
 {
     switch (codes_issue(&s->codes, uuid, code)) {
@@ -209,7 +210,7 @@ static int give_code(state *s, const char *uuid, char code[CODE_TEXT], char *err
     }
 }
 
-/* Port 1: a text for the log. Returns 0: commit() will answer; or the answer's status. */
+/* TEXTS: a text for the log. Returns 0: commit() will answer; or the answer's status. */
 static int take_text(state *s, const ka_event *ev, bool python, const char *uuid, const ka_json *unique, const ka_json *text, char *error)
 {
     char code[CODE_TEXT], time[KA_UTC_TEXT + 1];
@@ -277,22 +278,30 @@ static int refused(int status, char *error)
     }
 }
 
+/* Returns 200, and *python, its fields and its UUID; or the status of its answer, with *python and what is wrong. */
+static int read_request(const ka_event *ev, bool *python, ka_json field[3], char uuid[KA_UUID_TEXT + 1], char *error)
+{
+    ka_json body;
+    if (ev->error) return refused(ev->error, error);
+    int r = ka_json_read(&body, ev->body);
+    *python = body.python;
+    if (!ka_is(ev->target, "/")) return refuse(error, 404, "only the path / is served here");
+    if (!ka_is(ev->method, "POST")) return refuse(error, 405, "only POST is served here");
+    if (r == KA_ELIMIT) return refuse(error, 400, "the body is nested more than %d deep", KA_MAX_DEPTH);
+    if (r < 0) return refuse(error, 400, "the body is neither JSON nor a Python literal, in UTF-8: see its byte %lld",
+                             (long long)(body.raw.p - ev->body.p) + (long long)body.raw.n + 1);
+    int status = take_fields(body, ev->listener == UUIDS ? 1 : 3, field, error);
+    return status == 200 ? read_uuid(uuid, &field[0], error) : status;
+}
+
 static void handle(state *s, const ka_event *ev)
 {
-    char uuid[KA_UUID_TEXT + 1], code[CODE_TEXT] = "", error[ERROR_TEXT] = "";
-    ka_json body = { .python = false }, field[3];
-    int status = ev->error ? refused(ev->error, error) : 200, read = ev->error ? KA_OK : ka_json_read(&body, ev->body);
-    if (status == 200 && !ka_is(ev->target, "/")) status = refuse(error, 404, "only the path / is served here");
-    if (status == 200 && !ka_is(ev->method, "POST")) status = refuse(error, 405, "only POST is served here");
-    if (status == 200 && read == KA_ELIMIT) status = refuse(error, 400, "the body is nested more than %d deep", KA_MAX_DEPTH);
-    else if (status == 200 && read < 0)
-        status = refuse(error, 400, "the body is neither JSON nor a Python literal, in UTF-8: see its byte %lld",
-                        (long long)(body.raw.p - ev->body.p) + (long long)body.raw.n + 1);
-    if (status == 200) status = take_fields(body, ev->listener == 0 ? 1 : 3, field, error);
-    if (status == 200) status = read_uuid(uuid, &field[0], error);
-    if (status == 200)
-        status = ev->listener == 0 ? give_code(s, uuid, code, error) : take_text(s, ev, body.python, uuid, &field[1], &field[2], error);
-    if (status) answer(s, ev, body.python, status, (ka_str){ code, ev->listener == 0 ? CODE_TEXT : 0 }, error);
+    char uuid[KA_UUID_TEXT + 1], code[CODE_TEXT], error[ERROR_TEXT] = "";
+    ka_json field[3];
+    bool python = false, uuids = ev->listener == UUIDS;
+    int status = read_request(ev, &python, field, uuid, error);
+    if (status == 200) status = uuids ? give_code(s, uuid, code, error) : take_text(s, ev, python, uuid, &field[1], &field[2], error);
+    if (status) answer(s, ev, python, status, (ka_str){ code, uuids ? CODE_TEXT : 0 }, error);
     ka_wipe(code, sizeof code);
 }
 
@@ -315,7 +324,7 @@ static int open_log(state *s)
 
 static int cannot_listen(const options *o, const ka_event *ev)
 {
-    const char *option = ev->listener == 0 ? "--uuid-port" : "--text-port";
+    const char *option = ev->listener == UUIDS ? "--uuid-port" : "--text-port";
     long long port = o->ports[ev->listener];
     switch (ev->error) {
     case KA_EINUSE: return fail(EXIT_FAILED, "%s:%lld is taken by another program; stop that one, or choose another %s", o->ip, port, option);
@@ -344,7 +353,7 @@ static int serve(const options *o, state *s)
 static int run_server(const options *o)
 {
     static state s;
-    if (o->ports[0] && o->ports[0] == o->ports[1]) return fail(EXIT_USAGE, "--uuid-port and --text-port must be two ports");
+    if (o->ports[UUIDS] && o->ports[UUIDS] == o->ports[TEXTS]) return fail(EXIT_USAGE, "--uuid-port and --text-port must be two ports");
     s.path = o->log;
     s.codes.max = (size_t)o->max_codes;
     int status = open_log(&s);
@@ -353,7 +362,7 @@ static int run_server(const options *o)
     if (r == KA_OK) r = codes_double(&s.codes) ? ka_server_start(&s.server, 1) : KA_ENOMEM;
     if (r < 0) status = fail(EXIT_FAILED, "cannot start: %s", ka_error_text(r));
     else if (ka_stop_on_interrupt(s.server) < 0) status = fail(EXIT_FAILED, "cannot catch interrupts");
-    else if (ka_listen(s.server, o->ip, (int)o->ports[0]) < 0 || ka_listen(s.server, o->ip, (int)o->ports[1]) < 0)
+    else if (ka_listen(s.server, o->ip, (int)o->ports[UUIDS]) < 0 || ka_listen(s.server, o->ip, (int)o->ports[TEXTS]) < 0)
         status = fail(EXIT_USAGE, "--ip %s: a numeric IPv4 address is needed, such as 127.0.0.1", o->ip);
     else {
         ka_at_batch_end(s.server, commit, &s);
@@ -401,14 +410,14 @@ static int errand(ka_client c[2], long long index, int *which, ka_json *answered
     char uuid[KA_UUID_TEXT + 1], code[256], text[64];
     int text_n = snprintf(text, sizeof text, "Text insertion for index %lld", index), r = ka_uuid_new(uuid);
     ka_str fields[] = { { uuid, KA_UUID_TEXT }, { code, 0 }, { text, (size_t)text_n } };
-    *which = 0;
-    if (r == KA_OK) r = post(&c[0], fields, 1, "unique", answered);
+    *which = UUIDS;
+    if (r == KA_OK) r = post(&c[UUIDS], fields, 1, "unique", answered);
     if (r != KA_OK) return r;
     ptrdiff_t code_n = ka_json_string(code, sizeof code, answered);
     if (code_n < 0) return KA_EPROTO;
     fields[1].n = (size_t)code_n;
-    *which = 1;
-    r = post(&c[1], fields, 3, "success", answered);
+    *which = TEXTS;
+    r = post(&c[TEXTS], fields, 3, "success", answered);
     ka_wipe(code, sizeof code);
     return r;
 }
@@ -466,8 +475,8 @@ static int run_client(const options *o)
         else status = errand_failed(&c[which], r, &answered, i, ++failures);
         show_progress(i + 1, o->clients);
     }
-    ka_client_close(&c[0]);
-    ka_client_close(&c[1]);
+    ka_client_close(&c[UUIDS]);
+    ka_client_close(&c[TEXTS]);
     if (status != EXIT_USAGE) printf("stored %lld of %lld texts in %.2f s\n", stored, o->clients, (double)(ka_now_ms() - begun_ms) / 1000);
     return status >= 0 ? status : failures ? EXIT_FAILED : EXIT_DONE;
 }
@@ -490,8 +499,8 @@ static int parse(options *o, bool client, int argc, char **argv)
         { "--ip", true, false, &o->ip, NULL, 0, 0 },
         { "--log", true, false, &o->log, NULL, 0, 0 },
         { "--max-codes", true, false, NULL, &o->max_codes, 1, 1000000000 },
-        { "--uuid-port", true, true, NULL, &o->ports[0], client, 65535 },
-        { "--text-port", true, true, NULL, &o->ports[1], client, 65535 },
+        { "--uuid-port", true, true, NULL, &o->ports[UUIDS], client, 65535 },
+        { "--text-port", true, true, NULL, &o->ports[TEXTS], client, 65535 },
         { "--give-up", false, true, NULL, &o->give_up_s, 1, 999999999 },
         { "HOST", false, true, &o->ip, NULL, 0, 0 },
         { "N", false, true, NULL, &o->clients, 1, 1000000000000 },
