@@ -4343,15 +4343,17 @@ static void ka__on_connect(ka__worker *w, ka__record *r)
         return;
     }
     int error = ka__sock_connect(ka__payload(r), (int)r->a, &sock);
-    ka__conn_open(w, c, error && error != KA_EAGAIN ? -1 : sock, r->flags);
+    bool failed = error && error != KA_EAGAIN;
+    ka__conn_open(w, c, failed ? -1 : sock, r->flags);
     c->knocks = true;
     c->knock.tag = r->seq;
-    if (error && error != KA_EAGAIN) {
+    if (!failed) error = ka__poller_set(&w->sleeper.poller, sock, ka__token(w, c), KA__UNWATCHED, KA__OUT);
+    if (error) {
         ka__knock_failed(w, c, error);
         return;
     }
+    c->watched = KA__OUT;
     ka__time(w, c, KA__KNOCK);
-    ka__conn_watch(w, c, KA__OUT);
 }
 
 static void ka__on_drain(ka__worker *w)

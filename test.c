@@ -3765,6 +3765,66 @@ static void faults_grouped(void) { faults_serve(1, false, true); }
 static void faults_workers(void) { faults_serve(3, false, false); }
 static void faults_interrupt(void) { faults_serve(1, true, false); }
 
+/* -- a server that connects to itself, and talks JSON and then frames until the one who called closes -- */
+
+typedef struct { ka_server *s; uint64_t caller; bool stopped; } talker;
+
+static void talker_stop(talker *t)
+{
+    if (!t->stopped) ka_stop(t->s);
+    t->stopped = true;
+}
+
+static void talker_event(talker *t, const ka_event *ev)
+{
+    static const char ask[] = "{\"frames\": 1}", frame[] = "a frame";
+    bool calls = ev->conn == t->caller;
+    switch (ev->kind) {
+    case KA_LISTENING:
+        ALLOWED(ev->error, "KA_LISTENING", KA_EOS, KA_EINUSE, KA_EADDR, KA_EPERM, KA_ELIMIT);
+        if (ev->error || ka_connect(t->s, KA_JSON, "127.0.0.1", ev->port, 7) != KA_OK) talker_stop(t);
+        break;
+    case KA_OPENED:
+        if (ev->listener >= 0) break;
+        ALLOWED(ev->error, "KA_OPENED", KA_EOS, KA_EINUSE, KA_EADDR, KA_EPERM, KA_ELIMIT, KA_EOFFLINE, KA_ENOMEM, KA_ETIME, KA_ESTOPPED);
+        if (ev->seq != 7) CHECK(false, "tag %d; %s", (int)ev->seq, story());
+        t->caller = ev->conn;
+        if (ev->error) talker_stop(t);
+        else ka_send(t->s, ev->conn, ask, sizeof ask - 1);
+        break;
+    case KA_MESSAGE:
+        if (ev->error && ev->error != 503) CHECK(false, "message %d; %s", ev->error, story());
+        if (ev->error) break;
+        if (ev->framing == KA_JSON && !ka_is(ev->body, ask)) CHECK(false, "\"%.*s\"; %s", (int)ev->body.n, ev->body.p, story());
+        if (ev->framing == KA_FRAMES && !ka_is(ev->body, frame)) CHECK(false, "\"%.*s\"; %s", (int)ev->body.n, ev->body.p, story());
+        if (ev->framing == KA_FRAMES && calls) ka_close(t->s, ev->conn);
+        else if (!calls) ka_send(t->s, ev->conn, ev->body.p, ev->body.n);
+        if (ev->framing == KA_JSON) ka_reframe(t->s, ev->conn, KA_FRAMES);
+        if (ev->framing == KA_JSON && calls) ka_send(t->s, ev->conn, frame, sizeof frame - 1);
+        break;
+    default: /* KA_CLOSED */
+        if (calls) talker_stop(t);
+    }
+}
+
+static void faults_talk(void)
+{
+    talker t = { .s = NULL };
+    ka_event ev;
+    int r = ka_server_start(&t.s, 1);
+    ALLOWED(r, "ka_server_start", KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND, KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_EPERM);
+    if (r == KA_OK) ALLOWED(ka_listen_as(t.s, KA_JSON, "127.0.0.1", 0), "ka_listen_as", KA_ELIMIT, KA_ESTOPPED);
+    for (int64_t until = ka_now_ms() + 8000; r == KA_OK; ) {
+        int got = ka_wait(t.s, &ev, 100);
+        if (got == KA_ESTOPPED) break;
+        if (got == KA_OK) talker_event(&t, &ev);
+        if (ka_now_ms() <= until) continue;
+        if (!t.stopped) CHECK(false, "it has waited too long; %s", story());
+        talker_stop(&t);
+    }
+    ka_server_free(t.s);
+}
+
 /* A server that has stopped without a parent's ka_wait. */
 static void faults_abandon(void)
 {
@@ -3903,6 +3963,7 @@ static const struct { const char *name; void (*run)(void), (*before)(void), (*af
     { "server, journal", faults_grouped, NULL, journal_remove, 4, 4 },
     { "three workers", faults_workers, NULL, NULL, INT_MAX, INT_MAX },
     { "interrupt", faults_interrupt, NULL, NULL, INT_MAX, INT_MAX },
+    { "talk", faults_talk, NULL, NULL, INT_MAX, INT_MAX },
     { "abandoned", faults_abandon, NULL, NULL, INT_MAX, INT_MAX },
     { "client", faults_client, responder_start, responder_stop, INT_MAX, INT_MAX },
 #if !defined(_WIN32)
