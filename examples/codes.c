@@ -179,7 +179,12 @@ static int refuse(char error[ERROR_TEXT], int status, const char *format, ...)
 
 static const char *log_trouble(int error)
 {
-    return error == KA_ENOSPC ? "the disk is full" : error == KA_EINUSE ? "another process has it" : ka_error_text(error);
+    switch (error) {
+    case KA_ENOSPC:  return "the disk is full";
+    case KA_EINUSE:  return "another process has it";
+    case KA_ESYNTAX: return "it ends within a line that is none of codes";
+    default:         return ka_error_text(error);
+    }
 }
 
 /* Put the lines that wait on disk, all with one sync, and answer those who sent them. ka_wait calls it before it sends answers. */
@@ -221,13 +226,12 @@ static int take_text(state *s, const ka_event *ev, bool python, const char *uuid
 
     ka_utc_text(time, ka_wall_us());
     memcpy(time + 23, "Z", 2);      /* to the millisecond */
-    ka_json_out w = { .p = s->line, .cap = sizeof s->line - 1 };
+    ka_json_out w = { .p = s->line, .cap = sizeof s->line };
     ka_json_open(&w, NULL, KA_OBJECT);
     ka_json_put(&w, "time", (ka_str){ time, 24 });
     ka_json_put(&w, "uuid", (ka_str){ uuid, KA_UUID_TEXT });
     ka_json_put(&w, "text", (ka_str){ s->text, (size_t)n });
     ka_json_close(&w);
-    s->line[w.n++] = '\n';
     ptrdiff_t waiting = w.error ? w.error : ka_log_add(s->log, s->line, w.n);
     if (waiting < 0) return refuse(error, 503, "the text is not stored: out of memory");
     s->held[s->held_n].ev = *ev;
@@ -315,7 +319,7 @@ static int open_log(state *s)
     case KA_OK:        return -1;
     case KA_EINUSE:    return fail(EXIT_FAILED, "%s is in use by another server; stop that one, or choose another --log", s->path);
     case KA_ESYNTAX:   return fail(EXIT_FAILED, "%s ends within a line that is none of codes; choose another --log", s->path);
-    case KA_EINVAL:    return fail(EXIT_FAILED, "%s is no file; choose another --log", s->path);
+    case KA_EINVAL:    return fail(EXIT_FAILED, "%s is no file, or a symbolic link; choose another --log", s->path);
     case KA_ENOTFOUND: return fail(EXIT_FAILED, "%s: its folder is not there; make it first", s->path);
     case KA_EPERM:     return fail(EXIT_FAILED, "%s: not permitted; choose another --log, or make it yours", s->path);
     default:           return fail(EXIT_FAILED, "cannot use %s: %s (system error %d)", s->path, log_trouble(r), code);
