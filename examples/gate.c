@@ -25,15 +25,9 @@ static uint32_t load32(const unsigned char *p)
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
-static void store32(unsigned char *p, uint32_t x)
+static void store(unsigned char *p, size_t n, uint64_t x)
 {
-    for (int i = 0; i < 4; i++, x >>= 8) p[i] = (unsigned char)(x & 255);
-}
-
-static void store64(unsigned char *p, uint64_t x)
-{
-    store32(p, (uint32_t)(x & 0xffffffff));
-    store32(p + 4, (uint32_t)(x >> 32));
+    for (size_t i = 0; i < n; i++, x >>= 8) p[i] = (unsigned char)(x & 255);
 }
 
 static uint32_t rotated(uint32_t x, int n) { return x << n | x >> (32 - n); }
@@ -58,7 +52,7 @@ static void chacha20_block(unsigned char out[64], const unsigned char key[KEY_BY
         for (int i = 0; i < 4; i++) quarter_round(x, i, 4 + i, 8 + i, 12 + i);
         for (int i = 0; i < 4; i++) quarter_round(x, i, 4 + (i + 1) % 4, 8 + (i + 2) % 4, 12 + (i + 3) % 4);
     }
-    for (int i = 0; i < 16; i++) store32(out + 4 * i, x[i] + start[i]);
+    for (int i = 0; i < 16; i++) store(out + 4 * i, 4, x[i] + start[i]);
     ka_wipe(start, sizeof start);
     ka_wipe(x, sizeof x);
 }
@@ -97,67 +91,48 @@ static void poly1305_init(poly1305 *p, const unsigned char key[32])        /* s.
     ka_wipe(r, sizeof r);
 }
 
-/* h = (h + number) * r mod 2^130 - 5. What is above 2^130 comes back five times below. A limb of r is below 2^26 and one
-   of h below 2^27 + 2^10, so a sum of five products, with its fives and its carry, is below 2^58. */
-static void poly1305_block(poly1305 *p, const unsigned char number[17])
-{
-    uint32_t n[5];
-    uint64_t sum[5], carry = 0;
-    poly1305_split(n, number);
-    for (int i = 0; i < 5; i++) p->h[i] += n[i];
-    for (int i = 0; i < 5; i++) {
-        sum[i] = 0;
-        for (int j = 0; j < 5; j++) sum[i] += (uint64_t)p->h[j] * (j <= i ? p->r[i - j] : 5 * p->r[5 + i - j]);
-    }
-    for (int i = 0; i < 5; i++) {
-        carry += sum[i];
-        p->h[i] = (uint32_t)(carry & LIMB);
-        carry >>= 26;
-    }
-    carry = p->h[0] + 5 * carry;
-    p->h[0] = (uint32_t)(carry & LIMB);
-    p->h[1] += (uint32_t)(carry >> 26);
-    ka_wipe(n, sizeof n);
-    ka_wipe(sum, sizeof sum);
-}
-
-/* A last block that is short ends by a bit of its own (s.2.5), or is padded with zeros (s.2.8). */
+/* For each 16 bytes, h = (h + number) * r mod 2^130 - 5: what is above 2^130 comes back five times below. A limb of r is
+   below 2^26 and one of h below 2^27 + 2^10, so a sum of five products, with its fives and its carry, is below 2^58. A
+   last block that is short ends by a bit of its own (s.2.5), or is padded with zeros (s.2.8). */
 static void poly1305_add(poly1305 *p, const unsigned char *in, size_t n, bool padded)
 {
-    while (n) {
-        unsigned char number[17] = { 0 };
-        size_t size = n < 16 ? n : 16;
+    unsigned char number[17];
+    uint32_t limb[5];
+    uint64_t sum[5], carry;
+    for (size_t size; n; in += size, n -= size) {
+        size = n < 16 ? n : 16;
+        memset(number, 0, sizeof number);
         memcpy(number, in, size);
         number[padded ? 16 : size] = 1;
-        poly1305_block(p, number);
-        in += size;
-        n -= size;
+        poly1305_split(limb, number);
+        for (int i = 0; i < 5; i++) p->h[i] += limb[i];
+        memset(sum, 0, sizeof sum);
+        for (int i = 0; i < 5; i++)
+            for (int j = 0; j < 5; j++) sum[i] += (uint64_t)p->h[j] * (j <= i ? p->r[i - j] : 5 * p->r[5 + i - j]);
+        carry = 0;
+        for (int i = 0; i < 5; i++, carry >>= 26) p->h[i] = (uint32_t)((carry += sum[i]) & LIMB);
+        carry = p->h[0] + 5 * carry;
+        p->h[0] = (uint32_t)(carry & LIMB);
+        p->h[1] += (uint32_t)(carry >> 26);
     }
+    ka_wipe(number, sizeof number);
+    ka_wipe(limb, sizeof limb);
+    ka_wipe(sum, sizeof sum);
 }
 
 static void poly1305_end(poly1305 *p, unsigned char tag[TAG_BYTES])
 {
     uint32_t minus[5], carry = 0;
     uint64_t bits = 0, sum = 0;
-    for (int pass = 0; pass < 2; pass++) {          /* all limbs below 2^26, though h may be 2^130 - 5 or more by now */
-        for (int i = 0; i < 5; i++) {
-            carry += p->h[i];
-            p->h[i] = carry & LIMB;
-            carry >>= 26;
-        }
-        carry *= 5;
-    }
-    carry = 5;                                      /* h - (2^130 - 5) = h + 5 - 2^130: if 2^130 is reached, that is it */
-    for (int i = 0; i < 5; i++) {
-        carry += p->h[i];
-        minus[i] = carry & LIMB;
-        carry >>= 26;
-    }
+    for (int pass = 0; pass < 2; pass++, carry *= 5)      /* after this each limb is below 2^26, though h may be 2^130 - 5 or more */
+        for (int i = 0; i < 5; i++, carry >>= 26) p->h[i] = (carry += p->h[i]) & LIMB;
+    carry = 5;                                            /* h - (2^130 - 5) = h + 5 - 2^130: it, if that reaches 2^130 */
+    for (int i = 0; i < 5; i++, carry >>= 26) minus[i] = (carry += p->h[i]) & LIMB;
     for (int i = 0; i < 5; i++) p->h[i] ^= (p->h[i] ^ minus[i]) & (0 - carry);
     for (int i = 0, have = 0, limb = 0; i < 4; i++, have -= 32, bits >>= 32) {
         for (; have < 32; have += 26) bits |= (uint64_t)p->h[limb++] << have;
         sum += (bits & 0xffffffff) + load32(p->s + 4 * i);
-        store32(tag + 4 * i, (uint32_t)(sum & 0xffffffff));
+        store(tag + 4 * i, 4, sum);
         sum >>= 32;
     }
     ka_wipe(p, sizeof *p);
@@ -173,8 +148,8 @@ static void aead_tag(unsigned char tag[TAG_BYTES], const unsigned char key[KEY_B
     poly1305_init(&p, block);
     poly1305_add(&p, aad, aad_n, true);
     poly1305_add(&p, sealed, n, true);
-    store64(sizes, aad_n);
-    store64(sizes + 8, n);
+    store(sizes, 8, aad_n);
+    store(sizes + 8, 8, n);
     poly1305_add(&p, sizes, sizeof sizes, true);
     poly1305_end(&p, tag);
     ka_wipe(block, sizeof block);
@@ -260,7 +235,7 @@ static void channel_init(channel *c, const char token[TOKEN_TEXT], bool server)
 static void channel_terms(unsigned char nonce[NONCE_BYTES], unsigned char aad[4], uint64_t number, size_t frame)
 {
     memset(nonce, 0, 4);
-    store64(nonce + 4, number);
+    store(nonce + 4, 8, number);
     for (int i = 0; i < 4; i++) aad[i] = (unsigned char)(frame >> (24 - 8 * i) & 255);
 }
 
@@ -308,6 +283,8 @@ static const char usage[] =
     "\n"
     "Exit status: 0 server: stopped by Ctrl+C or SIGTERM; client: every answer's code was 200; 1 could not run;\n"
     "             2 wrong usage; 3 the server is offline, or went away; 4 a code was another one; 5 an answer made no sense.\n";
+
+static ka_str str(const char *text) { return (ka_str){ text, strlen(text) }; }
 
 static int fail(int status, const char *format, ...)
 {
@@ -383,7 +360,7 @@ static int say(ka_json_out *answer, int code, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    ka_json_put(answer, "message", (ka_str){ text, strlen(text) });
+    ka_json_put(answer, "message", str(text));
     return code;
 }
 
@@ -408,7 +385,7 @@ static int make_token(char token[TOKEN_TEXT], const char *ip, ka_str hostname)
     ka_utc_text(utc, ka_wall_us());
     utc[10] = ' ';                           /* 2026-11-21 09:30:00.123456 */
     ka_json_open(&w, NULL, KA_OBJECT);
-    ka_json_put(&w, "ip", (ka_str){ ip, strlen(ip) });
+    ka_json_put(&w, "ip", str(ip));
     ka_json_put(&w, "hostname", hostname);
     ka_json_put(&w, "time_stamp", (ka_str){ utc, KA_UTC_TEXT - 1 });
     ka_json_put(&w, "random", (ka_str){ hex, sizeof hex });
@@ -548,7 +525,7 @@ static int dispatch(session *s, ka_str text, ka_json_out *answer)
     while (i < ROUTES && !ka_json_is(&url, routes[i].url)) i++;
     if (i == ROUTES) {
         ka_json_open(answer, "urls", KA_ARRAY);
-        for (i = 0; i < ROUTES; i++) ka_json_put(answer, NULL, (ka_str){ routes[i].url, strlen(routes[i].url) });
+        for (i = 0; i < ROUTES; i++) ka_json_put(answer, NULL, str(routes[i].url));
         ka_json_close(answer);
         return say(answer, 400, "there is no such url");
     }
@@ -604,48 +581,32 @@ static session *find(const gate *g, uint64_t conn)
     return i < g->room && g->sessions[i] && g->sessions[i]->conn == conn ? g->sessions[i] : NULL;
 }
 
-/* Room for a session at its index; NULL: out of memory. */
-static session *make_session(gate *g, uint64_t conn)
+/* Room in the table for an index. */
+static bool make_room(gate *g, size_t index)
 {
-    size_t i = ka_conn_index(g->server, conn);
-    if (i >= g->room) {
-        size_t room = 2 * i + 16;
-        session **more = realloc(g->sessions, room * sizeof *more);
-        if (!more) return NULL;
-        for (size_t k = g->room; k < room; k++) more[k] = NULL;
-        g->sessions = more;
-        g->room = room;
-    }
-    g->sessions[i] = calloc(1, sizeof **g->sessions);
-    g->count += g->sessions[i] != NULL;
-    return g->sessions[i];
+    if (index < g->room) return true;
+    session **more = realloc(g->sessions, (2 * index + 16) * sizeof *more);
+    if (!more) return false;
+    g->sessions = more;
+    while (g->room < 2 * index + 16) more[g->room++] = NULL;
+    return true;
 }
 
 static void opened(gate *g, const ka_event *ev)
 {
-    session nobody = { .gate = g, .conn = ev->conn }, *s = NULL;
-    bool full = !g->many && g->count;
-    if (full || (s = make_session(g, ev->conn)) == NULL) {
-        inform(&nobody, full ? 503 : 500, full ? "another client is connected, and one is served at a time; come back later" : "out of memory");
+    session none = { .gate = g, .conn = ev->conn, .heard_ms = ev->now_ms };
+    size_t i = ka_conn_index(g->server, ev->conn);
+    bool full = !g->many && g->count > 0;
+    session *s = !full && make_room(g, i) ? malloc(sizeof *s) : NULL;
+    if (!s) {
+        inform(&none, full ? 503 : 500, full ? "another client is connected, and one is served at a time; try later" : "out of memory");
         ka_close(g->server, ev->conn);
         return;
     }
-    s->gate = g;
-    s->conn = ev->conn;
-    s->heard_ms = ev->now_ms;
-    memcpy(s->ip, ev->body.p, ev->body.n < sizeof s->ip ? ev->body.n : sizeof s->ip - 1);
-}
-
-/* Bytes that can't be cut into packages: why, and the code. */
-static void refuse(session *s, int error)
-{
-    switch (error) {
-    case 408: inform(s, 400, "the package was begun and not ended in time"); break;
-    case 413: inform(s, 400, "the package is over 64 KiB long"); break;
-    case 503: inform(s, 500, "out of memory"); break;
-    default:  inform(s, 400, "this is neither a JSON object nor a Python dict: {\"url\": ...}"); break;
-    }
-    end(s);
+    memcpy(none.ip, ev->body.p, ev->body.n);
+    *s = none;
+    g->sessions[i] = s;
+    g->count++;
 }
 
 static void message(session *s, const ka_event *ev)
@@ -658,7 +619,12 @@ static void message(session *s, const ka_event *ev)
         if (n < 0) { end(s); return; }
         text = (ka_str){ g->package, (size_t)n };
     }
-    if (ev->error) { refuse(s, ev->error); return; }
+    if (ev->error) {         /* what can't be cut into packages */
+        inform(s, ev->error == 503 ? 500 : 400, ev->error == 503 ? "out of memory" : ev->error == 413 ? "the package is over 64 KiB long"
+               : ev->error == 408 ? "the package was begun, and not ended in time" : "neither a JSON object nor a Python dict; send {\"url\": ...}");
+        end(s);
+        return;
+    }
 
     ka_json_out w = { .p = g->answer, .cap = MAX_TEXT };
     ka_json_open(&w, NULL, KA_OBJECT);
@@ -747,214 +713,201 @@ static int server_main(char **argv)
 }
 
 /* ================================================================================================
-   Client: one call after the other, each waits for its answer */
+   Client: one call after the other, each waits for its answer. What fails was told, and is an exit status. */
 
 typedef struct {
     const char *ip, *hostname;
     long long   port;
     bool        encrypt, encrypted;
-    ka_server  *server;                      /* no listener, one connection */
+    ka_server  *server;                      /* with no listener, and one connection */
     uint64_t    conn;
     channel     channel;
     char        token[TOKEN_TEXT];
     char        package[KA_MAX_BODY], sealed[KA_MAX_BODY], answer[KA_MAX_BODY], line[4 * KA_MAX_BODY];
 } client;
 
-/* The next event of that kind, or why there is none: an exit status, and it was told. */
+/* Begin a package; transmit ends it. url may be NULL. */
+static ka_json_out begin(client *c, const char *url, bool with_token)
+{
+    ka_json_out w = { .p = c->package, .cap = MAX_TEXT };
+    ka_json_open(&w, NULL, KA_OBJECT);
+    if (url) ka_json_put(&w, "url", str(url));
+    if (with_token) ka_json_put(&w, "token", (ka_str){ c->token, sizeof c->token });
+    return w;
+}
+
+static int transmit(client *c, ka_json_out *w)
+{
+    ka_json_close(w);
+    if (w->error) return fail(EXIT_USAGE, "not sent: %s", w->error == KA_ESYNTAX ? "it is not UTF-8" : ka_error_text(w->error));
+    size_t n = c->encrypted ? channel_seal(&c->channel, c->sealed, (ka_str){ w->p, w->n }) : w->n;
+    ka_send(c->server, c->conn, c->encrypted ? c->sealed : w->p, n);
+    return EXIT_DONE;
+}
+
 static int await(client *c, int kind, ka_event *ev)
 {
     int r;
-    while ((r = ka_wait(c->server, ev, KA_ATTEMPT_MS)) == KA_OK)
-        if (ev->kind == kind || ev->kind == KA_CLOSED) break;
+    while ((r = ka_wait(c->server, ev, KA_ATTEMPT_MS)) == KA_OK && ev->kind != kind && ev->kind != KA_CLOSED) continue;
     if (r == KA_ETIME) return fail(EXIT_OFFLINE, "%s:%lld does not answer", c->ip, c->port);
-    if (r < 0) return fail(EXIT_SYSTEM, "cannot wait: %s", ka_error_text(r));
-    if (ev->kind == kind) return EXIT_DONE;
-    return fail(EXIT_OFFLINE, "%s:%lld closed the connection", c->ip, c->port);
+    if (r < 0) return fail(EXIT_SYSTEM, "cannot wait for an answer: %s", ka_error_text(r));
+    return ev->kind == kind ? EXIT_DONE : fail(EXIT_OFFLINE, "%s:%lld closed the connection", c->ip, c->port);
 }
 
-/* Send the first n bytes of c->package. */
-static void transmit(client *c, size_t n)
-{
-    if (c->encrypted) n = channel_seal(&c->channel, c->sealed, (ka_str){ c->package, n });
-    ka_send(c->server, c->conn, c->encrypted ? c->sealed : c->package, n);
-}
-
-/* Send them, and read the answer. An exit status: EXIT_REFUSED if it has another code than 200. */
-static int call(client *c, size_t n, ka_json *answer)
+/* Send a package, and read what is answered: EXIT_DONE or EXIT_REFUSED, by its code. */
+static int call(client *c, ka_json_out *w, ka_json *answer)
 {
     ka_event ev;
     ka_json code;
-    ptrdiff_t got = -1;
-    transmit(c, n);
-    int status = await(c, KA_MESSAGE, &ev);
+    ptrdiff_t n = -1;
+    int status = transmit(c, w);
+    if (!status) status = await(c, KA_MESSAGE, &ev);
     if (status) return status;
-    if (!ev.error && c->encrypted && ev.framing == KA_FRAMES) got = channel_open(&c->channel, c->answer, ev.body);
-    if (!ev.error && !c->encrypted && ev.body.n <= sizeof c->answer) memcpy(c->answer, ev.body.p, (size_t)(got = (ptrdiff_t)ev.body.n));
-    if (got < 0 || ka_json_read(answer, (ka_str){ c->answer, (size_t)got }) < 0 || ka_json_find(answer, "code", &code) < 0)
-        return fail(EXIT_PROTOCOL, "the answer makes no sense; is gate what listens on %s:%lld?", c->ip, c->port);
+    if (c->encrypted && !ev.error && ev.framing == KA_FRAMES) n = channel_open(&c->channel, c->answer, ev.body);
+    if (!c->encrypted && !ev.error) memcpy(c->answer, ev.body.p, (size_t)(n = (ptrdiff_t)ev.body.n));
+    if (n < 0 || ka_json_read(answer, (ka_str){ c->answer, (size_t)n }) < 0 || ka_json_find(answer, "code", &code) < 0)
+        return fail(EXIT_PROTOCOL, "the answer makes no sense; is it gate that listens on %s:%lld?", c->ip, c->port);
     return ka_is(code.raw, "200") ? EXIT_DONE : EXIT_REFUSED;
 }
 
 /* On one line, whatever the server sent. */
-static int print(client *c, FILE *to, const ka_json *answer)
+static bool print(client *c, FILE *to, const ka_json *answer)
 {
     ka_json_out w = { .p = c->line, .cap = sizeof c->line - 1 };
     ka_json_put_value(&w, NULL, answer);
     w.p[w.n++] = '\n';
-    return fwrite(w.p, 1, w.n, to) == w.n && fflush(to) == 0 ? EXIT_DONE : fail(EXIT_SYSTEM, "cannot write the answer to stdout");
+    return !w.error && fwrite(w.p, 1, w.n, to) == w.n && fflush(to) == 0;
 }
 
-/* Begin a package. It is ended, and its bytes are counted, by finish. */
-static ka_json_out begin(client *c, const char *url)
+static int call_and_print(client *c, ka_json_out *w)
 {
-    ka_json_out w = { .p = c->package, .cap = MAX_TEXT };
-    ka_json_open(&w, NULL, KA_OBJECT);
-    ka_json_put(&w, "url", (ka_str){ url, strlen(url) });
-    return w;
+    ka_json answer;
+    int status = call(c, w, &answer);
+    if (status != EXIT_DONE && status != EXIT_REFUSED) return status;
+    return print(c, stdout, &answer) ? status : fail(EXIT_SYSTEM, "cannot write the answer to stdout");
 }
 
-static ptrdiff_t finish(ka_json_out *w)
-{
-    ka_json_close(w);
-    return w->error ? w->error : (ptrdiff_t)w->n;
-}
-
-/* URL and FIELD=VALUE...: the bytes of the package, or KA_E... */
-static ptrdiff_t compose(client *c, char **words)
+/* URL and FIELD=VALUE... */
+static int call_words(client *c, char **words)
 {
     ka_json value;
-    ka_json_out w = begin(c, *words);
-    ka_json_put(&w, "token", (ka_str){ c->token, sizeof c->token });
+    ka_json_out w = begin(c, *words, true);
     while (*++words) {
         char *text = strchr(*words, '=');
-        if (!text || text == *words) return KA_EINVAL;
+        if (!text) return fail(EXIT_USAGE, "%s: FIELD=VALUE is needed after the URL", *words);
         *text++ = 0;
-        ka_str raw = { text, strlen(text) };
-        if (ka_json_read(&value, raw) == KA_OK) ka_json_put_value(&w, *words, &value);
-        else ka_json_put(&w, *words, raw);
-        text[-1] = '=';
+        if (ka_json_read(&value, str(text)) == KA_OK) ka_json_put_value(&w, *words, &value);
+        else ka_json_put(&w, *words, str(text));
     }
-    return finish(&w);
+    return call_and_print(c, &w);
 }
 
-/* A line that is an object already: the token goes in front, unless it has one. */
-static ptrdiff_t compose_raw(client *c, const ka_json *object)
+/* A package as it was typed; the token goes in front, unless it has one. */
+static int call_object(client *c, const ka_json *object)
 {
-    ka_json rest = *object, value;
-    bool has_token = ka_json_find(object, "token", &value) != KA_ENOTFOUND, empty = !ka_json_next(&rest, NULL, &value);
-    int n = has_token ? snprintf(c->package, MAX_TEXT, "%.*s", (int)object->raw.n, object->raw.p)
-                      : snprintf(c->package, MAX_TEXT, "{\"token\": \"%.*s\"%s%.*s", TOKEN_TEXT, c->token, empty ? "" : ", ",
-                                 (int)object->raw.n - 1, object->raw.p + 1);
-    return n < MAX_TEXT ? n : KA_ENOSPC;
+    ka_json rest = *object, member;
+    bool has_token = ka_json_find(object, "token", &member) != KA_ENOTFOUND, comma = !has_token && ka_json_next(&rest, NULL, &member);
+    ka_json_out w = begin(c, NULL, !has_token);
+    int n = snprintf(w.p + w.n, w.cap - w.n, "%s%.*s", comma ? ", " : "", (int)object->raw.n - 2, object->raw.p + 1);      /* without its braces */
+    if (n < 0 || (size_t)n >= w.cap - w.n) return fail(EXIT_USAGE, "not sent: too long");
+    w.n += (size_t)n;
+    return call_and_print(c, &w);
 }
 
-/* Cut a line at its spaces, but not within "quotes". */
-static bool split(char *line, char **words, size_t most)
+/* Cut a line at its spaces, but not within "quotes"; false if it has too many words, or none. */
+static bool split(char *line, char **words, size_t room)
 {
     size_t count = 0;
-    for (bool quoted; *line; ) {
-        while (*line == ' ' || *line == '\t') *line++ = 0;
+    for (;;) {
+        bool quoted = false;
+        line += strspn(line, " \t");
         if (!*line) break;
-        if (count + 1 == most) return false;
+        if (count + 1 == room) return false;
         words[count++] = line;
-        for (quoted = false; *line && (quoted || (*line != ' ' && *line != '\t')); line++) {
+        for (; *line && (quoted || !strchr(" \t", *line)); line++) {
             if (quoted && *line == '\\' && line[1]) line++;
-            else quoted ^= *line == '"';
+            else if (*line == '"') quoted = !quoted;
         }
+        if (*line) *line++ = 0;
     }
     words[count] = NULL;
-    return true;
+    return count > 0;
 }
 
+static int call_line(client *c, char *line)
+{
+    char *words[256];
+    ka_json object;
+    if (ka_json_read(&object, str(line)) == KA_OK && object.kind == KA_OBJECT) return call_object(c, &object);
+    if (split(line, words, sizeof words / sizeof *words) && words[0][0] == '/') return call_words(c, words);
+    return fail(EXIT_USAGE, "not sent: a line is URL FIELD=VALUE..., or {\"url\": ...}");
+}
+
+/* Lines of stdin; the status is that of the last one that failed. */
 static int prompt(client *c)
 {
     static char line[KA_MAX_BODY];
-    bool terminal = ka_is_terminal(0);
-    int worst = EXIT_DONE;
+    int status, last = EXIT_DONE;
     for (;;) {
-        char *words[256];
-        ka_json object, answer;
-        if (terminal) fputs("> ", stdout), fflush(stdout);
-        if (!fgets(line, sizeof line, stdin)) return worst;
-        size_t n = strlen(line);
-        if (n == sizeof line - 1 && line[n - 1] != '\n') {
+        if (ka_is_terminal(0)) fputs("> ", stdout), fflush(stdout);
+        if (!fgets(line, sizeof line, stdin)) return last;
+        size_t n = strlen(line), end = strcspn(line, "\r\n");
+        if (end == sizeof line - 1) {
             for (int byte = 0; byte != '\n' && byte != EOF; ) byte = getchar();
-            worst = fail(EXIT_REFUSED, "not sent: this line is over %d bytes long", KA_MAX_BODY - 2);
-            continue;
+            status = fail(EXIT_USAGE, "not sent: this line is longer than %d bytes", KA_MAX_BODY - 2);
+        } else {
+            line[end] = 0;
+            status = line[strspn(line, " \t")] ? call_line(c, line) : EXIT_DONE;
         }
-        line[strcspn(line, "\r\n")] = 0;
-        ptrdiff_t size = KA_EINVAL;
-        if (ka_json_read(&object, (ka_str){ line, strlen(line) }) == KA_OK && object.kind == KA_OBJECT) size = compose_raw(c, &object);
-        else if (split(line, words, sizeof words / sizeof *words)) {
-            if (!words[0]) continue;
-            if (words[0][0] == '/') size = compose(c, words);
-        }
-        if (size < 0) {
-            worst = fail(EXIT_REFUSED, "not sent: %s", size == KA_EINVAL ? "a line is /URL FIELD=VALUE..., or {\"url\": ...}" : ka_error_text((int)size));
-            continue;
-        }
-        int status = call(c, (size_t)size, &answer);
-        if (status && status != EXIT_REFUSED) return status;
-        if (print(c, stdout, &answer)) return EXIT_SYSTEM;
-        if (status) worst = status;
+        ka_wipe(line, n);
+        if (status != EXIT_DONE && status != EXIT_REFUSED && status != EXIT_USAGE) return status;
+        if (status) last = status;
     }
 }
 
-/* /connect; then all that was asked for; then /disconnect, whose answer changes nothing. */
+/* /connect, and what was asked for. */
 static int converse(client *c, char **words)
 {
     ka_event ev;
-    ka_json answer, token;
-    int r = ka_connect(c->server, KA_JSON, c->ip, (int)c->port, 0);
-    if (r < 0) return fail(EXIT_USAGE, "%s: a numeric IPv4 address is needed, such as 127.0.0.1", c->ip);
+    ka_json answer, field;
+    if (ka_connect(c->server, KA_JSON, c->ip, (int)c->port, 0) < 0)
+        return fail(EXIT_USAGE, "%s: a numeric IPv4 address is needed, such as 127.0.0.1", c->ip);
     int status = await(c, KA_OPENED, &ev);
     if (status) return status;
     if (ev.error) return fail(EXIT_OFFLINE, "cannot connect to %s:%lld: %s (system error %d); is the server running?", c->ip, c->port,
                               ka_error_text(ev.error), ev.os_error);
     c->conn = ev.conn;
-
-    ka_json_out w = begin(c, "/connect");
-    ka_json_put(&w, "hostname", (ka_str){ c->hostname, strlen(c->hostname) });
+    ka_json_out w = begin(c, "/connect", false);
+    ka_json_put(&w, "hostname", str(c->hostname));
     if (c->encrypt) ka_json_put_bool(&w, "encrypt", true);
-    ptrdiff_t n = finish(&w);
-    if (n < 0) return fail(EXIT_USAGE, "--hostname %s: %s", c->hostname, ka_error_text((int)n));
-    status = call(c, (size_t)n, &answer);
-    if (status == EXIT_REFUSED) return fail(status, "no token was given:"), print(c, stderr, &answer), status;
+    status = call(c, &w, &answer);
+    if (status == EXIT_REFUSED) print(c, stderr, &answer);
     if (status) return status;
-    if (ka_json_find(&answer, "token", &token) < 0 || ka_json_string(c->token, sizeof c->token, &token) != TOKEN_TEXT)
+    if (ka_json_find(&answer, "token", &field) < 0 || ka_json_string(c->token, sizeof c->token, &field) != TOKEN_TEXT)
         return fail(EXIT_PROTOCOL, "%s:%lld gave no token", c->ip, c->port);
     if (c->encrypt) {
-        if (ka_json_find(&answer, "encrypted", &token) < 0 || token.kind != KA_TRUE) return fail(EXIT_PROTOCOL, "the server does not encrypt");
+        if (ka_json_find(&answer, "encrypted", &field) < 0 || field.kind != KA_TRUE) return fail(EXIT_PROTOCOL, "%s:%lld does not encrypt", c->ip, c->port);
         channel_init(&c->channel, c->token, false);
         c->encrypted = true;
         ka_reframe(c->server, c->conn, KA_FRAMES);
     }
-
-    if (!*words) status = prompt(c);
-    else {
-        n = compose(c, words);
-        if (n < 0) return fail(EXIT_USAGE, "%s and its fields make no package: %s", *words, ka_error_text((int)n));
-        status = call(c, (size_t)n, &answer);
-        if ((status == EXIT_DONE || status == EXIT_REFUSED) && print(c, stdout, &answer)) return EXIT_SYSTEM;
-    }
-    return status;
+    return *words ? call_words(c, words) : prompt(c);
 }
 
-/* Tell the server that the token is done with, if one was given; what it answers changes nothing. */
+/* Have the token voided; what is answered to that changes nothing. */
 static void disconnect(client *c)
 {
-    char *words[] = { "/disconnect", NULL };
-    ka_event ev = { 0 };
-    if (!c->token[0]) return;
-    transmit(c, (size_t)compose(c, words));
+    ka_event ev;
+    ka_json_out w = begin(c, "/disconnect", true);
+    if (!c->token[0] || transmit(c, &w)) return;
     while (ka_wait(c->server, &ev, 1000) == KA_OK && ev.kind != KA_CLOSED) continue;
 }
 
 static int client_main(char **argv)
 {
     static client c;
-    c.hostname = getenv("HOSTNAME");                       /* NOLINT(concurrency-mt-unsafe): no other thread yet */
-    if (!c.hostname) c.hostname = getenv("COMPUTERNAME");  /* NOLINT(concurrency-mt-unsafe) */
+    c.hostname = getenv("HOSTNAME");                            /* NOLINT(concurrency-mt-unsafe): no other thread yet */
+    if (!c.hostname) c.hostname = getenv("COMPUTERNAME");       /* NOLINT(concurrency-mt-unsafe) */
     if (!c.hostname) c.hostname = "unknown";
     const option known[] = {
         { "--encrypt", &c.encrypt, NULL, NULL, 0, 0 },
@@ -965,9 +918,6 @@ static int client_main(char **argv)
     if (!argv[0] || !argv[1]) return fputs(usage, stderr), EXIT_USAGE;
     c.ip = argv[0];
     if (!number(argv[1], 1, 65535, &c.port)) return fail(EXIT_USAGE, "%s: a port from 1 to 65535 is needed", argv[1]);
-    for (char **field = argv[2] ? argv + 3 : argv + 2; *field; field++)
-        if (!strchr(*field, '=')) return fail(EXIT_USAGE, "%s: FIELD=VALUE is needed after the URL", *field);
-
     int r = ka_server_start(&c.server, 1);
     if (r < 0) return fail(EXIT_SYSTEM, "cannot start: %s", ka_error_text(r));
     status = converse(&c, argv + 2);
