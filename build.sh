@@ -1,7 +1,8 @@
 #!/bin/sh
 # ./build.sh          build server and client
 # ./build.sh run      and show the handshake
-# ./build.sh test     and run the tests
+# ./build.sh examples build examples/codes, gate and quickstart
+# ./build.sh test     build them all, and run the tests
 # ./build.sh coverage and say which lines of keyauth.h they don't run (gcc, gcov)
 # ./build.sh win      build server.exe, client.exe and test.exe with MinGW
 # ./build.sh bench    measure it beside other servers (bench/README.md)
@@ -15,6 +16,7 @@ cd "$(dirname "$0")"
 warn="-std=c11 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes"
 harden="-fstack-protector-strong -fPIE" link=
 [ "$(uname)" != Linux ] || link="-pie -Wl,-z,relro,-z,now"      # macOS: ld has no -z, and PIE is the default
+examples="examples/quickstart examples/codes examples/gate"
 optimise="-O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2"            # in CFLAGS' place: sanitizers and -O0 don't go with it
 
 build() {
@@ -36,16 +38,20 @@ run)
     trap 'kill $pid 2>/dev/null; wait $pid' EXIT
     sleep 1; kill -0 $pid 2>/dev/null || exit 1      # it has said why it could not listen
     ./client 127.0.0.2 9999 ;;
+examples)
+    need examples/codes
+    build $examples ;;
 test)
     need server client test
-    build server client test examples/quickstart
+    build server client test $examples examples/gate_test
+    [ ! -f examples/gate_test ] || examples/gate_test
     ./test ;;
 coverage)
     need server client test
     exec .ci/coverage ;;
 win)
-    for f in server client test; do
-        [ ! -f $f.c ] || ${MINGW:-x86_64-w64-mingw32-gcc} $warn -O2 -fstack-protector-strong -static -o $f.exe $f.c -lws2_32 -lbcrypt -liphlpapi
+    for f in server client test $examples examples/gate_test; do
+        [ ! -f $f.c ] || ${MINGW:-x86_64-w64-mingw32-gcc} $warn -O2 -fstack-protector-strong -static -I. -o $f.exe $f.c -lws2_32 -lbcrypt -liphlpapi
     done ;;
 bench)
     need server bench/bench
@@ -74,10 +80,11 @@ dist)
     rm -r "$tmp"
     echo keyauth.tar.gz ;;
 clean)
-    rm -f server client test server.exe client.exe test.exe keyauth.tar.gz examples/quickstart
+    rm -f server client test server.exe client.exe test.exe keyauth.tar.gz
+    for f in $examples examples/gate_test; do rm -f $f $f.exe; done
     rm -f bench/bench bench/hostile bench/floor bench/microhttpd bench/http bench/sqlite
     rm -f fuzz/fuzz fuzz/replay ;;
 *)
-    sed -n '2,11s/^# //p' "$0" >&2
+    sed -n '2,12s/^# //p' "$0" >&2
     exit 2 ;;
 esac
