@@ -1025,7 +1025,11 @@ static void json_rewrite(const ka_json *v, bool python)
     size_t n = json_put(v, python, room, cap, KA_OK);
     text = exact(room, n);
     free(room);
-    for (size_t i = 0; i < n; i++) CHECK((unsigned char)text[i] >= 0x20 && text[i] != 0x7F && (!python || (unsigned char)text[i] < 0x7F), "byte %d is %02x", (int)i, (unsigned char)text[i]);
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)text[i], next = (unsigned char)(i + 1 < n ? text[i + 1] : 0), third = (unsigned char)(i + 2 < n ? text[i + 2] : 0);
+        CHECK(c >= 0x20 && c != 0x7F && !(python && c > 0x7F), "byte %d is %02x", (int)i, c);
+        CHECK(!(c == 0xC2 && next < 0xA0) && !(c == 0xE2 && next == 0x80 && (third & 0xFE) == 0xA8), "byte %d begins what may end a line", (int)i);
+    }
     ka_json w;
     int r = ka_json_read(&w, (ka_str){ text, n });
     CHECK(r == KA_OK && w.raw.n == n && (python || !w.python), "written %.*s, read: %d", (int)n, text, r);
