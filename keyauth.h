@@ -317,7 +317,7 @@ KADEF ptrdiff_t ka_percent_decode(char *out, size_t cap, ka_str in);
 enum { KA_NULL = 1, KA_FALSE, KA_TRUE, KA_NUMBER, KA_STRING, KA_ARRAY, KA_OBJECT };   /* ka_json.kind */
 
 /* A value in a text: JSON, or what Python's repr() makes of the same: '...' and "..." with Python's escapes, True, False,
-   None, tuples, a comma at the end. */
+   None, tuples. */
 typedef struct {
     int    kind;
     bool   python;   /* the text that ka_json_read saw is Python: it has something that JSON hasn't; if both, that came first */
@@ -3186,7 +3186,7 @@ static int ka__json_value(ka__json_text *t, int depth)
     for (size_t n = 0; ; n++) {
         ka__json_space(t);
         if (ka__json_peek(t) == last) {      /* empty, or behind a comma */
-            if (n > 0 && !ka__json_mark(t, KA__PYTHON)) return KA_ESYNTAX;
+            if (n > 1 || (n == 1 && first != '(')) return KA_ESYNTAX;      /* Python's repr() writes one in (1,) only */
             break;
         }
         if (first == '{' && ka__json_name(t, &name) < 0) return KA_ESYNTAX;
