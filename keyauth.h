@@ -1358,17 +1358,14 @@ static int ka__file_replace(ka__file *f, ka__file by, const char *from, const ch
     return r;
 }
 
-/* Does the path still lead to this file? KA_ENOTFOUND: to none, or to another. A file that was removed is there until
-   it is closed, and can't be opened: it knows of that itself. */
+/* Does the path still lead to this file? KA_ENOTFOUND: to none, or to another. One that was removed is there until it is
+   closed, and nobody may open it. */
 static int ka__file_there(ka__file f, const char *path)
 {
     BY_HANDLE_FILE_INFORMATION mine, other;
-    FILE_STANDARD_INFO more;
-    if (!GetFileInformationByHandleEx(f, FileStandardInfo, &more, sizeof more)) return ka__file_error();
-    if (more.DeletePending) return KA_ENOTFOUND;
     HANDLE h = CreateFileA(path, 0, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING,
                            FILE_FLAG_BACKUP_SEMANTICS | FILE_FLAG_OPEN_REPARSE_POINT, NULL);
-    if (h == INVALID_HANDLE_VALUE) return ka__file_error();
+    if (h == INVALID_HANDLE_VALUE) return GetLastError() == ERROR_ACCESS_DENIED ? KA_ENOTFOUND : ka__file_error();
     int r = GetFileInformationByHandle(f, &mine) && GetFileInformationByHandle(h, &other) ? KA_OK : ka__file_error();
     DWORD code = GetLastError();
     CloseHandle(h);
@@ -5854,8 +5851,8 @@ int ka_log_open(ka_log **log, const char *path, const char *begins, int64_t *cut
 
 ptrdiff_t ka_log_add(ka_log *log, const void *line, size_t n)
 {
-    bool ended = n > 0 && ((const char *)line)[n - 1] == '\n';
     if (n >= PTRDIFF_MAX - log->n) return KA_ENOMEM;
+    bool ended = n > 0 && ((const char *)line)[n - 1] == '\n';
     size_t need = log->n + n + !ended;
     if (need > log->cap) {
         size_t cap = log->cap ? 2 * log->cap : KA__LOG_LEAST;

@@ -75,8 +75,7 @@ static void test_free(void *p);
     X(MoveFileExA,           ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION)                        \
     X(DeleteFileA,           ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION)                        \
     X(CreateDirectoryA,      ERROR_ACCESS_DENIED, ERROR_DISK_FULL)                                \
-    X(GetFileInformationByHandle, ERROR_INVALID_FUNCTION)                                         \
-    X(GetFileInformationByHandleEx, ERROR_INVALID_FUNCTION)
+    X(GetFileInformationByHandle, ERROR_INVALID_FUNCTION)
 #else
 #  include <arpa/inet.h>
 #  include <assert.h>
@@ -235,8 +234,7 @@ static int fault_send(SOCKET s, const char *p, int n, int flags);
 #define MoveFileExA(...)           FAIL(MoveFileExA, FALSE, __VA_ARGS__)
 #define DeleteFileA(...)           FAIL(DeleteFileA, FALSE, __VA_ARGS__)
 #define CreateDirectoryA(...)      FAIL(CreateDirectoryA, FALSE, __VA_ARGS__)
-#define GetFileInformationByHandle(...)   FAIL(GetFileInformationByHandle, FALSE, __VA_ARGS__)
-#define GetFileInformationByHandleEx(...) FAIL(GetFileInformationByHandleEx, FALSE, __VA_ARGS__)
+#define GetFileInformationByHandle(...) FAIL(GetFileInformationByHandle, FALSE, __VA_ARGS__)
 #else
 static ssize_t fault_write(int fd, const void *p, size_t n);
 #define socket(...)                FAIL(socket, fault_error(), __VA_ARGS__)
@@ -1624,6 +1622,13 @@ static void test_keyring_fork(void)
 static const unsigned char first_frame[KA__FRAME_HEAD] = { 0xf5, 'k', 'a', 1, 0xc7, 0x4b, 0x67, 0x48 };
 enum { FRAME = KA__FRAME_HEAD + KA__ENTRY_HEAD + 2 };      /* of one key, with an ID of two bytes */
 
+static bool opens(const char *path, const char *mode)
+{
+    FILE *f = fopen(path, mode);
+    if (f) fclose(f);
+    return f != NULL;
+}
+
 static size_t file_get(const char *path, unsigned char *bytes, size_t cap)
 {
     FILE *f = fopen(path, "rb");
@@ -1980,6 +1985,206 @@ static void test_journal_rewrite(void)
     CHECK(lost == 0, "%d lost", lost);
     ka_keyring_free(&k);
     journal_remove();
+}
+
+/* ---- files and the log ---- */
+
+#define PUT ".test-put"
+#define LOG ".test-log"
+
+#ifdef _WIN32
+static void folder_remove(const char *path) { RemoveDirectoryA(path); }
+#else
+static void folder_remove(const char *path) { rmdir(path); }
+#endif
+
+static void put_remove(void)
+{
+    (void)remove(PUT);
+    (void)remove(PUT ".new");
+    (void)remove(PUT "-folder/a/b");
+    (void)remove(PUT "-folder/a/b.new");
+    folder_remove(PUT "-folder/a");
+    folder_remove(PUT "-folder");
+}
+
+static bool file_is(const char *path, const char *bytes, size_t n)
+{
+    static unsigned char got[2 << 20];
+    return file_get(path, got, sizeof got) == n && memcmp(got, bytes, n) == 0;
+}
+static bool file_says(const char *path, const char *text) { return file_is(path, text, strlen(text)); }
+
+static void test_file_put(void)
+{
+    static char path[4002];
+    put_remove();
+    CHECK(ka_file_put(PUT, "one", 3) == KA_OK && file_says(PUT, "one"), "a new file");
+    CHECK(ka_file_put(PUT, "second", 6) == KA_OK && file_says(PUT, "second"), "in the place of an old one");
+    CHECK(ka_file_put(PUT, NULL, 0) == KA_OK && file_says(PUT, ""), "an empty one");
+    file_put(PUT ".new", "left behind", 11);
+    CHECK(ka_file_put(PUT, "third", 5) == KA_OK && file_says(PUT, "third"), "over what a crash left");
+    CHECK(!file_get(PUT ".new", (unsigned char *)path, 1), "nothing is beside it");
+    CHECK(ka_file_put(PUT "-folder/a//b", "x", 1) == KA_OK && file_says(PUT "-folder/a/b", "x"), "and the folders on its way");
+    CHECK(ka_file_put(PUT "-folder/a/b", "y", 1) == KA_OK && file_says(PUT "-folder/a/b", "y"), "which may be there");
+    int r = ka_file_put(PUT "-folder/a", "x", 1);
+    CHECK(r == KA_EINVAL || r == KA_EPERM, "a folder: %d", r);
+    CHECK(!file_get(PUT "-folder/a.new", (unsigned char *)path, 1), "nothing is beside it");
+    CHECK(ka_file_put(PUT "-folder/", "x", 1) == KA_EINVAL && ka_file_put("", "x", 1) == KA_EINVAL, "no name");
+    CHECK(ka_file_put(PUT "/in/a/file", "x", 1) < 0 && file_says(PUT, "third"), "a file is no folder");
+    memset(path, 'x', 4001);
+    CHECK(ka_file_put(path, "x", 1) == KA_EINVAL, "a path that is too long");
+#ifndef _WIN32
+    struct stat s, folder;
+    CHECK((stat)(PUT, &s) == 0 && (s.st_mode & 0777) == 0600 && (stat)(PUT "-folder/a", &folder) == 0 && (folder.st_mode & 0777) == 0700, "for nobody else");
+    struct rlimit all, some;
+    getrlimit(RLIMIT_FSIZE, &all);
+    some = all;
+    some.rlim_cur = 100;
+    setrlimit(RLIMIT_FSIZE, &some);
+    r = ka_file_put(PUT, path, 200);
+    setrlimit(RLIMIT_FSIZE, &all);
+    CHECK(r == KA_ENOSPC && file_says(PUT, "third") && (stat)(PUT ".new", &s) != 0, "no room: %d", r);
+#endif
+    CHECK(ka_file_remove(PUT) == KA_OK && !opens(PUT, "rb"), "removed");
+    CHECK(ka_file_remove(PUT) == KA_OK && ka_file_remove(PUT "-nowhere/x") == KA_OK, "it wasn't there");
+    CHECK(ka_file_remove(PUT "-folder") < 0, "a folder");
+    put_remove();
+}
+
+static void log_remove(void)
+{
+    (void)remove(LOG);
+    (void)remove(LOG ".1");
+    folder_remove(LOG);
+}
+
+static int log_open(ka_log **log, int64_t *cut)
+{
+    int code;
+    return ka_log_open(log, LOG, "line ", cut, &code);
+}
+
+static int log_line(ka_log *log, const char *line)
+{
+    int code;
+    if (ka_log_add(log, line, strlen(line)) < 0) return KA_ENOMEM;
+    return ka_log_commit(log, &code);
+}
+
+static void test_log(void)
+{
+    ka_log *log, *other;
+    int64_t cut;
+    int code;
+    log_remove();
+    if (!CHECK(log_open(&log, &cut) == KA_OK && cut == 0 && file_says(LOG, ""), "a new one")) return;
+    CHECK(log_open(&other, &cut) == KA_EINUSE && !other, "is for one");
+    CHECK(ka_log_commit(log, &code) == KA_OK && file_says(LOG, ""), "nothing to commit");
+    CHECK(ka_log_add(log, "line 1", 6) == 7 && ka_log_add(log, "line 2\n", 7) == 14 && ka_log_add(log, NULL, 0) == 15 && file_says(LOG, ""), "lines wait");
+    CHECK(ka_log_commit(log, &code) == KA_OK && code == 0 && file_says(LOG, "line 1\nline 2\n\n"), "and are written");
+    ka_log_add(log, "lost", 4);
+    ka_log_close(log);
+    if (!CHECK(log_open(&log, &cut) == KA_OK && cut == 0 && log_line(log, "line 3") == KA_OK && file_says(LOG, "line 1\nline 2\n\nline 3\n"), "opened again")) return;
+    CHECK((rename)(LOG, LOG ".1") == 0 && log_line(log, "line 4") == KA_OK && file_says(LOG, "line 4\n"), "moved away: a new one");
+    CHECK(file_says(LOG ".1", "line 1\nline 2\n\nline 3\n") && log_line(log, "line 5") == KA_OK && file_says(LOG, "line 4\nline 5\n"), "and on it goes there");
+    CHECK(remove(LOG) == 0, "removed");
+    CHECK(log_line(log, "line 6") == KA_OK && file_says(LOG, "line 6\n"), "removed: a new one");
+    CHECK(ka__file_cut(log->file, 0) == KA_OK && log_line(log, "line 7") == KA_OK && file_says(LOG, "line 7\n"), "copied and cut");
+    CHECK(log_line(log, "line 8") == KA_OK && ka__file_cut(log->file, 10) == KA_OK && log_line(log, "line 9") == KA_OK && file_says(LOG, "line 7\nline 9\n"), "cut within a line");
+    CHECK(ka__file_write(log->file, "other", 5, 14) == KA_OK && log_line(log, "line A") == KA_ESYNTAX && file_says(LOG, "line 7\nline 9\nother"), "somebody else's line begun");
+    CHECK(ka__file_cut(log->file, 14) == KA_OK && log_line(log, "line B") == KA_OK && file_says(LOG, "line 7\nline 9\nline B\n"), "mended");
+    (void)remove(LOG ".1");
+    if (CHECK((rename)(LOG, LOG ".1") == 0 && ka__folder_make(LOG) == KA_OK, "a folder in its place")) {
+        int r = log_line(log, "line C");
+        CHECK(r == KA_EINVAL || r == KA_EPERM, "is no file: %d", r);
+        folder_remove(LOG);
+        CHECK(log_line(log, "line D") == KA_OK && file_says(LOG, "line D\n"), "until it has gone");
+    }
+    (void)remove(LOG ".1");
+    CHECK((rename)(LOG, LOG ".1") == 0, "moved away");
+    file_put(LOG, "foreign", 7);
+    CHECK(log_line(log, "line E") == KA_ESYNTAX && file_says(LOG, "foreign"), "another file in its place, and not ours");
+    CHECK((file_put(LOG, "line E\nlin", 10), log_line(log, "line F") == KA_OK) && file_says(LOG, "line E\nline F\n"), "and one that is");
+    ka_log_close(log);
+    ka_log_close(NULL);
+    log_remove();
+}
+
+static void test_log_torn(void)
+{
+    static const char text[] = "line one\n\nline two\nline three\n";
+    static const struct { const char *bytes; size_t n; const char *why; } foreign[] = {
+        { "hello", 5, "a text" }, { "line 1\nhello", 12, "behind a line of ours" }, { "line 1\nlinX", 11, "nearly" }, { "line 1\n\0", 8, "a zero" }, { "X", 1, "one byte" },
+    };
+    static char bytes[(1 << 20) + 9];
+    ka_log *log;
+    int64_t cut;
+    log_remove();
+    for (size_t n = 0; n < sizeof text; n++) {
+        size_t end = n;
+        while (end > 0 && text[end - 1] != '\n') end--;
+        file_put(LOG, text, n);
+        CHECK(log_open(&log, &cut) == KA_OK && cut == (int64_t)(n - end) && file_is(LOG, text, end), "%d bytes: cut %d", (int)n, (int)cut);
+        ka_log_close(log);
+    }
+    for (size_t i = 0; i < COUNT(foreign); i++) {
+        file_put(LOG, foreign[i].bytes, foreign[i].n);
+        CHECK(log_open(&log, &cut) == KA_ESYNTAX && !log && cut == 0 && file_is(LOG, foreign[i].bytes, foreign[i].n), "%s", foreign[i].why);
+    }
+    const size_t lengths[] = { KA__LOG_PIECE - 1, KA__LOG_PIECE, KA__LOG_PIECE + 1, 2 * KA__LOG_PIECE - 1, 2 * KA__LOG_PIECE, 1 << 20 };
+    for (size_t i = 0; i < COUNT(lengths); i++)
+        for (int first = 0; first < 2; first++) {
+            memset(bytes, 'x', sizeof bytes);
+            memcpy(bytes, "line 1\nline ", 12);
+            size_t n = 7 + lengths[i];
+            file_put(LOG, bytes + 7 * first, n - (size_t)(7 * first));
+            CHECK(log_open(&log, &cut) == KA_OK && cut == (int64_t)lengths[i] && file_says(LOG, first ? "" : "line 1\n"), "a line of %d bytes: cut %d", (int)lengths[i], (int)cut);
+            ka_log_close(log);
+        }
+    log_remove();
+}
+
+/* Of a megabyte and more; and without memory, or room. */
+static void test_log_limits(void)
+{
+    static char line[(1 << 20) + 5];
+    ka_log *log;
+    int64_t cut;
+    int code;
+    log_remove();
+    memset(line, 'x', sizeof line - 1);
+    CHECK(ka_log_open(&log, line + sizeof line - 4002, "", &cut, &code) == KA_EINVAL, "a path that is too long");
+    atomic_store(&allocations_left, 0);
+    CHECK(log_open(&log, &cut) == KA_ENOMEM, "no memory");
+    atomic_store(&allocations_left, -1);
+    CHECK(ka_log_open(&log, LOG "-nowhere/log", "", &cut, &code) == KA_ENOTFOUND && code != 0, "no folder");
+#ifndef _WIN32
+    CHECK(symlink(LOG ".1", LOG) == 0 && log_open(&log, &cut) == KA_EINVAL, "a symbolic link");
+    log_remove();
+#endif
+    if (!CHECK(log_open(&log, &cut) == KA_OK, "opens")) return;
+    CHECK(ka_log_add(log, line, PTRDIFF_MAX) == KA_ENOMEM && ka_log_add(log, "line 1", 6) == 7, "more than there can be");
+    atomic_store(&allocations_left, 0);
+    CHECK(ka_log_add(log, line, sizeof line) == KA_ENOMEM, "no memory: not added");
+    atomic_store(&allocations_left, -1);
+    CHECK(ka_log_commit(log, &code) == KA_OK && file_says(LOG, "line 1\n") && log->cap == KA__LOG_LEAST, "the others are");
+    CHECK(ka_log_add(log, line, sizeof line) == sizeof line + 1 && ka_log_commit(log, &code) == KA_OK && log->cap == 0, "a long line, and its room is given back");
+    CHECK(ka__file_size(log->file) == (int64_t)sizeof line + 8 && ka__file_cut(log->file, 7) == KA_OK, "is written whole");
+#ifndef _WIN32
+    struct rlimit all, some;
+    getrlimit(RLIMIT_FSIZE, &all);
+    some = all;
+    some.rlim_cur = 100;
+    setrlimit(RLIMIT_FSIZE, &some);
+    ka_log_add(log, "line 2", 6);
+    ka_log_add(log, line, 200);
+    int r = ka_log_commit(log, &code), after = log_line(log, "line 3");
+    setrlimit(RLIMIT_FSIZE, &all);
+    CHECK(r == KA_ENOSPC && code == EFBIG && after == KA_OK && file_says(LOG, "line 1\nline 3\n"), "no room for all: none; %d, %d, then %d", r, code, after);
+#endif
+    ka_log_close(log);
+    log_remove();
 }
 
 static void test_protocol(void)
@@ -3023,7 +3228,7 @@ static void test_retries(void)
 }
 
 /* A server of one thread that answers each request, or connection, with the next text of a list, whatever it is. */
-typedef struct { ka__sock listener; const char *const *texts; int n, port; bool close_each; ka__thread thread; } script;
+typedef struct { ka__sock listener; const char *const *texts; int n, port; bool close_each; ka__thread thread; char got[KA_MAX_HEAD + 1]; } script;
 
 static void script_run(void *arg)
 {
@@ -3039,6 +3244,7 @@ static void script_run(void *arg)
         for (;;) {
             ka_http h;
             ptrdiff_t head = ka_http_request(&h, w.buf, w.n);
+            if (head > 0) snprintf(s->got, sizeof s->got, "%.*s", (int)head, w.buf);
             if (head > 0 && w.n >= (size_t)(head + h.length)) break;
             if (wire_more(&w) <= 0) break;
         }
@@ -3106,6 +3312,38 @@ static void test_client_reads(void)
         CHECK(r == rows[i].want && (r < 0 || ka_is(answer, rows[i].body)), "%s: got %d %.*s", rows[i].why, r, (int)answer.n, answer.p);
         ka_client_close(&c);
         script_stop(&s);
+    }
+}
+
+static void test_client_type(void)
+{
+    static char longest[KA_MAX_HEAD + 1];
+    static const struct { const char *type, *sent, *why; } rows[] = {
+        { NULL, "\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 3\r\n\r\n", "none: a form" },
+        { "application/json; charset=\"utf-8\"", "\r\nContent-Type: application/json; charset=\"utf-8\"\r\nContent-Length: 3\r\n\r\n", "one's own" },
+        { "", NULL, "empty" }, { " a/b", NULL, "a space before it" }, { "a/b\r\nX: y", NULL, "another line" }, { "a/b\n", NULL, "a line feed" },
+        { "a/\x01", NULL, "a control character" }, { "a/\x7f", NULL, "DEL" }, { longest, NULL, "longer than a head" },
+    };
+    static const char *const text[] = { "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" };
+    static ka_client c;
+    static script s;
+    memset(longest, 'x', KA_MAX_HEAD - 60);
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        ka_str answer;
+        memset(&c, 0, sizeof c);
+        c.ip = "127.0.0.1";
+        c.port = 1;
+        c.type = rows[i].type;
+        if (!rows[i].sent) {
+            CHECK(ka_client_post(&c, "x=y", 3, &answer) == KA_EINVAL && !c.open, "%s", rows[i].why);
+            continue;
+        }
+        if (!script_start(&s, text, 1, true)) return;
+        c.port = s.port;
+        int r = ka_client_post(&c, "x=y", 3, &answer);
+        ka_client_close(&c);
+        script_stop(&s);
+        CHECK(r == 200 && strstr(s.got, rows[i].sent), "%s: %d, %s", rows[i].why, r, s.got);
     }
 }
 
@@ -4234,7 +4472,7 @@ static void test_codes_words(void)
         { ".", NULL, 1, "is no file", "a folder" },
         { ".test-no/log", NULL, 1, "its folder is not there", "no folder" },
     };
-    static const struct { const char *argv[4]; int status; const char *says; } words[] = {
+    static const struct { const char *argv[6]; int status; const char *says; } words[] = {
         { { NULL }, 2, "usage: codes server" },
         { { "nonsense" }, 2, "usage: codes server" },
         { { "--help" }, 0, "usage: codes server" },
@@ -4243,7 +4481,7 @@ static void test_codes_words(void)
         { { "server", "--nonsense" }, 2, "no such option" },
         { { "server", "--log" }, 2, "needs a value" },
         { { "server", "--uuid-port", "65536" }, 2, "a whole number from 0 to 65535" },
-        { { "server", "--ip", "localhost" }, 2, "a numeric IPv4 address is needed" },
+        { { "server", "--log", MESSAGES, "--ip", "localhost" }, 2, "a numeric IPv4 address is needed" },
         { { "client", "localhost" }, 2, "a numeric IPv4 address is needed" },
         { { "client", "127.0.0.1", "0" }, 2, "a whole number from 1" },
         { { "client", "--give-up", "1" }, 3, "gave up" },
@@ -4265,7 +4503,7 @@ static void test_codes_words(void)
         (void)remove(MESSAGES);
     }
     for (size_t i = 0; i < COUNT(words); i++) {
-        const char *argv[] = { PROGRAM("examples/codes"), words[i].argv[0], words[i].argv[1], words[i].argv[2], words[i].argv[3], NULL };
+        const char *argv[] = { PROGRAM("examples/codes"), words[i].argv[0], words[i].argv[1], words[i].argv[2], words[i].argv[3], words[i].argv[4], NULL };
         char free_text[2][8];
         snprintf(free_text[0], 8, "%d", free_port());
         snprintf(free_text[1], 8, "%d", free_port());
@@ -4479,6 +4717,81 @@ static void salvage_before(void)
 }
 
 static void faults_salvage(void) { faults_journal_open(true, 5); }
+
+/* -- files -- */
+
+static void faults_file_put(void)
+{
+    static const char *const paths[] = { PUT, PUT "-folder/a/b" };
+    for (int i = 0; i < 2; i++) {
+        fault_exempt = true;
+        put_remove();
+        if (i == 0) file_put(PUT, "old", 3);
+        fault_exempt = false;
+        int r = ka_file_put(paths[i], "the new one", 11), code = ka__os_code();
+        ALLOWED(r, "ka_file_put", KA_EOS, KA_EPERM, KA_ELIMIT, KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND);
+        fault_exempt = true;
+        if (!file_says(paths[i], r == KA_OK ? "the new one" : i == 0 ? "old" : "")) CHECK(false, "%d, and the file is another; %s", r, story());
+        if (r < 0 && code == 0) CHECK(false, "the system's code is lost; %s", story());
+        if ((opens(PUT ".new", "rb") || opens(PUT "-folder/a/b.new", "rb")) && atomic_load(&fault_failed) < 2) CHECK(false, "left behind; %s", story());
+        fault_exempt = false;
+        r = ka_file_remove(paths[i]);
+        ALLOWED(r, "ka_file_remove", KA_EOS, KA_EPERM, KA_EINUSE);
+    }
+}
+
+/* Two lines are added and committed: all or none of what was added. */
+static void faults_log_commit(ka_log *log, int i, char *want)
+{
+    char line[20], both[40] = "";
+    int code = 0;
+    for (int j = 0; j < 2; j++) {
+        snprintf(line, sizeof line, "line %d%d\n", i, j);
+        if (ka_log_add(log, line, strlen(line)) > 0) strcat(both, line);
+    }
+    int e = ka_log_commit(log, &code);
+    ALLOWED(e, "ka_log_commit", KA_EOS, KA_EPERM, KA_ELIMIT, KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND);
+    if (e == KA_OK) strcat(want, both);
+    else if (e != KA_EINUSE && code == 0) CHECK(false, "the system's code is lost; %s", story());
+    if ((fault_exempt && e < 0) || log->n) CHECK(false, "%d, %d bytes wait; %s", e, (int)log->n, story());
+    bool exempt = fault_exempt;
+    fault_exempt = true;
+    if (!log->failed && !file_says(LOG, want)) CHECK(false, "commit %d: %d, and the file isn't what was told; %s", i, e, story());
+    fault_exempt = exempt;
+}
+
+/* Whatever fails, the file has the lines that were told, and no others. It is moved away before line 3, cut before line 5. */
+static void faults_log(void)
+{
+    char want[200] = "line 0\n", moved[200] = "";
+    ka_log *log;
+    int64_t cut;
+    fault_exempt = true;
+    log_remove();
+    file_put(LOG, "line 0\nli", 9);
+    fault_exempt = false;
+    int r = log_open(&log, &cut);
+    ALLOWED(r, "ka_log_open", KA_ENOMEM, KA_EOS, KA_EPERM, KA_ELIMIT, KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND);
+    for (int i = 1; i < 8 && r == KA_OK; i++) {
+        if (i == 3 || i == 5) {
+            fault_exempt = true;
+            if (i == 3 && (rename)(LOG, LOG ".1") != 0) CHECK(false, "it can't be moved; %s", story());
+            if (i == 3) memcpy(moved, want, sizeof want);
+            bool there = log->file != KA__NO_FILE && ka__file_there(log->file, LOG) == KA_OK;
+            if (i == 5 && there && ka__file_cut(log->file, 0) < 0) abort();
+            if (i == 5 && !there) file_put(LOG, "", 0);
+            fault_exempt = false;
+            want[0] = 0;
+        }
+        faults_log_commit(log, i, want);
+    }
+    fault_exempt = true;
+    if (r == KA_OK) faults_log_commit(log, 9, want);
+    if (r == KA_OK && !file_says(LOG ".1", moved)) CHECK(false, "the one that was moved is another; %s", story());
+    if (r < 0 && !file_says(LOG, "line 0\n") && !file_says(LOG, "line 0\nli")) CHECK(false, "it was changed; %s", story());
+    ka_log_close(log);
+    fault_exempt = false;
+}
 
 /* -- a server and its visitors, who send their requests in pieces and never wait for one another -- */
 
@@ -4810,6 +5123,8 @@ static const struct { const char *name; void (*run)(void), (*before)(void), (*af
     { "server", faults_server, NULL, NULL, INT_MAX, INT_MAX },
     { "journal", faults_journal, journal_before, journal_remove, INT_MAX, INT_MAX },
     { "salvage", faults_salvage, salvage_before, journal_remove, INT_MAX, INT_MAX },
+    { "file_put", faults_file_put, NULL, put_remove, INT_MAX, INT_MAX },
+    { "log", faults_log, NULL, log_remove, INT_MAX, INT_MAX },
     { "server, journal", faults_grouped, NULL, journal_remove, 4, 4 },
     { "three workers", faults_workers, NULL, NULL, INT_MAX, INT_MAX },
     { "interrupt", faults_interrupt, NULL, NULL, INT_MAX, INT_MAX },
@@ -4886,13 +5201,6 @@ static void test_faults(void)
     ka__thread_join(&watch);
 }
 
-static bool opens(const char *path, const char *mode)
-{
-    FILE *f = fopen(path, mode);
-    if (f) fclose(f);
-    return f != NULL;
-}
-
 int main(int argc, char **argv)
 {
     static const struct { const char *name; void (*run)(void); } tests[] = {
@@ -4907,12 +5215,14 @@ int main(int argc, char **argv)
         { "keyring out of memory", test_keyring_out_of_memory }, { "keyring fork", test_keyring_fork }, { "protocol", test_protocol },
         { "journal", test_journal }, { "journal odd frames", test_journal_odd_frames }, { "journal torn", test_journal_torn }, { "journal long end", test_journal_long_end }, { "journal clock", test_journal_clock }, { "journal damaged", test_journal_damaged },
         { "journal strangers", test_journal_strangers }, { "journal ends", test_journal_ends }, { "journal rewrite", test_journal_rewrite },
+        { "file put", test_file_put }, { "log", test_log }, { "log torn", test_log_torn }, { "log limits", test_log_limits },
         { "dialogues", test_dialogues }, { "answer form", test_answer_form }, { "statuses", test_statuses }, { "early", test_early }, { "expect", test_expect }, { "order", test_order },
         { "full mailbox", test_full_mailbox }, { "fairness", test_fairness }, { "time-outs", test_time_outs }, { "busy parent", test_busy_parent }, { "never reads", test_never_reads },
         { "linger", test_linger }, { "drain", test_drain }, { "drain ends", test_drain_ends }, { "workers", test_workers },
         { "bare answer", test_bare_answer }, { "messages", test_messages }, { "frames", test_frames }, { "reframe", test_reframe },
         { "messages flood", test_messages_flood }, { "messages end", test_messages_end }, { "connect", test_connect },
         { "server out of memory", test_server_out_of_memory }, { "retries", test_retries }, { "client reads", test_client_reads },
+        { "client type", test_client_type },
         { "no suicide", test_no_suicide }, { "handshake", test_handshake }, { "kill", test_kill },
         { "offline, then online", test_offline_then_online }, { "client protocol", test_client_protocol },
         { "command lines", test_command_lines }, { "server options", test_server_options }, { "closed stderr", test_closed_stderr }, { "interrupt", test_interrupt },
