@@ -98,7 +98,7 @@ static void poly1305_add(poly1305 *p, const unsigned char *in, size_t n, bool pa
 {
     unsigned char number[17];
     uint32_t limb[5];
-    uint64_t sum[5], carry;
+    uint64_t sum[5];
     for (size_t size; n; in += size, n -= size) {
         size = n < 16 ? n : 16;
         memset(number, 0, sizeof number);
@@ -109,7 +109,7 @@ static void poly1305_add(poly1305 *p, const unsigned char *in, size_t n, bool pa
         memset(sum, 0, sizeof sum);
         for (int i = 0; i < 5; i++)
             for (int j = 0; j < 5; j++) sum[i] += (uint64_t)p->h[j] * (j <= i ? p->r[i - j] : 5 * p->r[5 + i - j]);
-        carry = 0;
+        uint64_t carry = 0;
         for (int i = 0; i < 5; i++, carry >>= 26) p->h[i] = (uint32_t)((carry += sum[i]) & LIMB);
         carry = p->h[0] + 5 * carry;
         p->h[0] = (uint32_t)(carry & LIMB);
@@ -234,7 +234,6 @@ static void channel_init(channel *c, const char token[TOKEN_TEXT], bool server)
 
 static void channel_terms(unsigned char nonce[NONCE_BYTES], unsigned char aad[4], uint64_t number, size_t frame)
 {
-    memset(nonce, 0, 4);
     store(nonce + 4, 8, number);
     for (int i = 0; i < 4; i++) aad[i] = (unsigned char)(frame >> (24 - 8 * i) & 255);
 }
@@ -242,7 +241,7 @@ static void channel_terms(unsigned char nonce[NONCE_BYTES], unsigned char aad[4]
 /* Writes the frame without its length, which ka_send writes, and returns its bytes: n + TAG_BYTES. */
 static size_t channel_seal(channel *c, char *out, ka_str text)
 {
-    unsigned char nonce[NONCE_BYTES], aad[4];
+    unsigned char nonce[NONCE_BYTES] = { 0 }, aad[4] = { 0 };
     channel_terms(nonce, aad, c->sealed++, text.n + TAG_BYTES);
     aead_seal((unsigned char *)out, c->seal_key, nonce, aad, sizeof aad, (const unsigned char *)text.p, text.n);
     return text.n + TAG_BYTES;
@@ -251,7 +250,7 @@ static size_t channel_seal(channel *c, char *out, ka_str text)
 /* The bytes of the text, frame.n - TAG_BYTES; or -1: forged, replayed, out of its order, or cut. Then end the connection. */
 static ptrdiff_t channel_open(channel *c, char *out, ka_str frame)
 {
-    unsigned char nonce[NONCE_BYTES], aad[4];
+    unsigned char nonce[NONCE_BYTES] = { 0 }, aad[4] = { 0 };
     channel_terms(nonce, aad, c->opened, frame.n);
     if (!aead_open((unsigned char *)out, c->open_key, nonce, aad, sizeof aad, (const unsigned char *)frame.p, frame.n)) return -1;
     c->opened++;
@@ -298,7 +297,7 @@ static int fail(int status, const char *format, ...)
 }
 
 /* A whole number from least to most, and nothing else. */
-static bool number(const char *text, long long least, long long most, long long *out)
+static bool whole_number(const char *text, long long least, long long most, long long *out)
 {
     char *end;
     if (*text < '0' || *text > '9' || strlen(text) > 18) return false;
@@ -318,7 +317,7 @@ static int parse(const option *known, size_t count, char ***argv)
         if (known[k].flag) *known[k].flag = true;
         else if (!*++*argv || !***argv) return fail(EXIT_USAGE, "%s needs a value", known[k].name);
         else if (known[k].text) *known[k].text = **argv;
-        else if (!number(**argv, known[k].least, known[k].most, known[k].number))
+        else if (!whole_number(**argv, known[k].least, known[k].most, known[k].number))
             return fail(EXIT_USAGE, "%s %s: a whole number from %lld to %lld is needed", known[k].name, **argv, known[k].least, known[k].most);
     }
     return -1;
@@ -569,7 +568,7 @@ static void forget(session *s)
     free(s);
 }
 
-static void end(session *s)
+static void dismiss(session *s)
 {
     ka_close(s->gate->server, s->conn);
     forget(s);
@@ -585,14 +584,14 @@ static session *find(const gate *g, uint64_t conn)
 static bool make_room(gate *g, size_t index)
 {
     if (index < g->room) return true;
-    session **more = realloc(g->sessions, (2 * index + 16) * sizeof *more);
+    session **more = realloc(g->sessions, (2 * index + 16) * sizeof(session *));
     if (!more) return false;
     g->sessions = more;
     while (g->room < 2 * index + 16) more[g->room++] = NULL;
     return true;
 }
 
-static void opened(gate *g, const ka_event *ev)
+static void on_opened(gate *g, const ka_event *ev)
 {
     session none = { .gate = g, .conn = ev->conn, .heard_ms = ev->now_ms };
     size_t i = ka_conn_index(g->server, ev->conn);
@@ -609,20 +608,20 @@ static void opened(gate *g, const ka_event *ev)
     g->count++;
 }
 
-static void message(session *s, const ka_event *ev)
+static void on_message(session *s, const ka_event *ev)
 {
     gate *g = s->gate;
     ka_str text = ev->body;
     s->heard_ms = ev->now_ms;
     if (s->encrypted) {      /* no answer to a frame that isn't the client's, or to plain text that somebody else may have sent */
         ptrdiff_t n = ev->error || ev->framing != KA_FRAMES ? -1 : channel_open(&s->channel, g->package, text);
-        if (n < 0) { end(s); return; }
+        if (n < 0) { dismiss(s); return; }
         text = (ka_str){ g->package, (size_t)n };
     }
     if (ev->error) {         /* what can't be cut into packages */
         inform(s, ev->error == 503 ? 500 : 400, ev->error == 503 ? "out of memory" : ev->error == 413 ? "the package is over 64 KiB long"
                : ev->error == 408 ? "the package was begun, and not ended in time" : "neither a JSON object nor a Python dict; send {\"url\": ...}");
-        end(s);
+        dismiss(s);
         return;
     }
 
@@ -641,7 +640,7 @@ static void message(session *s, const ka_event *ev)
         s->encrypted = true;
         ka_reframe(g->server, s->conn, KA_FRAMES);
     }
-    if (s->leaving) end(s);
+    if (s->leaving) dismiss(s);
 }
 
 static void end_silent(gate *g, int64_t now_ms)
@@ -650,12 +649,12 @@ static void end_silent(gate *g, int64_t now_ms)
         session *s = g->sessions[i];
         if (!s || now_ms - s->heard_ms < g->idle_s * 1000) continue;
         inform(s, 400, "silent for too long; connect again");
-        end(s);
+        dismiss(s);
     }
 }
 
 /* 0: go on; otherwise exit with this. */
-static int listening(const gate *g, const ka_event *ev)
+static int on_listening(const gate *g, const ka_event *ev)
 {
     switch (ev->error) {
     case KA_OK:     break;
@@ -677,9 +676,9 @@ static int serve(gate *g)
     int64_t looked_ms = ka_now_ms();
     for (ka_event ev; (r = ka_wait(g->server, &ev, g->idle_s && g->count ? 1000 : -1)) == KA_OK || r == KA_ETIME; ) {
         session *s = r == KA_OK ? find(g, ev.conn) : NULL;
-        if (r == KA_OK && ev.kind == KA_LISTENING && (status = listening(g, &ev)) != 0) ka_stop(g->server);
-        if (r == KA_OK && ev.kind == KA_OPENED) opened(g, &ev);
-        if (s && ev.kind == KA_MESSAGE) message(s, &ev);
+        if (r == KA_OK && ev.kind == KA_LISTENING && (status = on_listening(g, &ev)) != 0) ka_stop(g->server);
+        if (r == KA_OK && ev.kind == KA_OPENED) on_opened(g, &ev);
+        if (s && ev.kind == KA_MESSAGE) on_message(s, &ev);
         if (s && ev.kind == KA_CLOSED) forget(s);
         if (g->idle_s && ka_now_ms() - looked_ms >= 1000) end_silent(g, looked_ms = ka_now_ms());
     }
@@ -748,7 +747,8 @@ static int transmit(client *c, ka_json_out *w)
 static int await(client *c, int kind, ka_event *ev)
 {
     int r;
-    while ((r = ka_wait(c->server, ev, KA_ATTEMPT_MS)) == KA_OK && ev->kind != kind && ev->kind != KA_CLOSED) continue;
+    do r = ka_wait(c->server, ev, KA_ATTEMPT_MS);
+    while (r == KA_OK && ev->kind != kind && ev->kind != KA_CLOSED);
     if (r == KA_ETIME) return fail(EXIT_OFFLINE, "%s:%lld does not answer", c->ip, c->port);
     if (r < 0) return fail(EXIT_SYSTEM, "cannot wait for an answer: %s", ka_error_text(r));
     return ev->kind == kind ? EXIT_DONE : fail(EXIT_OFFLINE, "%s:%lld closed the connection", c->ip, c->port);
@@ -900,7 +900,9 @@ static void disconnect(client *c)
     ka_event ev;
     ka_json_out w = begin(c, "/disconnect", true);
     if (!c->token[0] || transmit(c, &w)) return;
-    while (ka_wait(c->server, &ev, 1000) == KA_OK && ev.kind != KA_CLOSED) continue;
+    int r;
+    do r = ka_wait(c->server, &ev, 1000);
+    while (r == KA_OK && ev.kind != KA_CLOSED);
 }
 
 static int client_main(char **argv)
@@ -917,7 +919,7 @@ static int client_main(char **argv)
     if (status >= 0) return status;
     if (!argv[0] || !argv[1]) return fputs(usage, stderr), EXIT_USAGE;
     c.ip = argv[0];
-    if (!number(argv[1], 1, 65535, &c.port)) return fail(EXIT_USAGE, "%s: a port from 1 to 65535 is needed", argv[1]);
+    if (!whole_number(argv[1], 1, 65535, &c.port)) return fail(EXIT_USAGE, "%s: a port from 1 to 65535 is needed", argv[1]);
     int r = ka_server_start(&c.server, 1);
     if (r < 0) return fail(EXIT_SYSTEM, "cannot start: %s", ka_error_text(r));
     status = converse(&c, argv + 2);
