@@ -3,7 +3,7 @@ FILENAME ~ /uncovered$/ {
     if (match($0, / +# /)) reasons[substr($0, 1, RSTART - 1)] = substr($0, RSTART + RLENGTH)
     next
 }
-/^ *-: *0:Source:/ { ours = /Source:keyauth.h$/ }
+/^ *-: *0:Source:/ { ours = /Source:(\.\/)?keyauth\.h$/ }
 ours && match($0, /^ *[^:]+: *[0-9]+:/) {
     split(substr($0, 1, RLENGTH), field, ":")
     count = field[1]; line = field[2] + 0; text = substr($0, RLENGTH + 1)
