@@ -585,7 +585,7 @@ typedef struct {
     int         port;
     int         attempt_ms;          /* an attempt takes this at most; 0 means KA_ATTEMPT_MS */
     int64_t     give_up_ms;          /* a request's attempts take this in all; 0 means no end */
-    const char *type;                /* Content-Type; NULL means application/x-www-form-urlencoded; borrowed */
+    const char *type;                /* Content-Type, which must fit the head; NULL means application/x-www-form-urlencoded; borrowed */
     void      (*on_miss)(void *arg, int misses, int delay_ms, int error);   /* called before each wait */
     void       *arg;
     /* the client's own */
@@ -599,7 +599,7 @@ typedef struct {
    connection, or lost or silent before its answer was whole) waits 100 ms, 105, 110, ... and tries again.
      answer     a view of the answer's body, good until the next call
      returns    the answer's status, 200 to 599; or KA_EOFFLINE (give_up_ms is over), KA_EPROTO (an
-                answer that is not HTTP, or too large), KA_EINVAL (ip, port, n), KA_EPERM, KA_EOS, KA_ELIMIT */
+                answer that is not HTTP, or too large), KA_EINVAL (ip, port, n, type), KA_EPERM, KA_EOS, KA_ELIMIT */
 KADEF int ka_client_post(ka_client *c, const char *body, size_t n, ka_str *answer);
 
 /* Close the connection, if there is one, and wipe the last answer; there is nothing else to free. */

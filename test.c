@@ -2089,6 +2089,11 @@ static void test_log(void)
     CHECK((rename)(LOG, LOG ".1") == 0 && log_line(log, "line 4") == KA_OK && file_says(LOG, "line 4\n"), "moved away: a new one");
     CHECK(file_says(LOG ".1", "line 1\nline 2\n\nline 3\n") && log_line(log, "line 5") == KA_OK && file_says(LOG, "line 4\nline 5\n"), "and on it goes there");
     CHECK(remove(LOG) == 0, "removed");
+    if (opens(LOG, "rb")) {      /* Windows says no more than that access is denied; Wine opens it, with the same number */
+        skip("a log that is removed", "Wine keeps its name until it is closed");
+        ka_log_close(log);
+        if (!CHECK(log_open(&log, &cut) == KA_OK, "opened again")) return;
+    }
     CHECK(log_line(log, "line 6") == KA_OK && file_says(LOG, "line 6\n"), "removed: a new one");
     CHECK(ka__file_cut(log->file, 0) == KA_OK && log_line(log, "line 7") == KA_OK && file_says(LOG, "line 7\n"), "copied and cut");
     CHECK(log_line(log, "line 8") == KA_OK && ka__file_cut(log->file, 10) == KA_OK && log_line(log, "line 9") == KA_OK && file_says(LOG, "line 7\nline 9\n"), "cut within a line");
