@@ -2,7 +2,7 @@
    URLs with it. To add a URL, write its function and a line in `routes`.
      cc -O2 -pthread -I. -o examples/gate examples/gate.c
      examples/gate server &
-     examples/gate client 127.0.0.1 7000 /ping       prints {"code":200,"message":"pong"} */
+     examples/gate client 127.0.0.1 7000 /ping       prints {"code": 200, "message": "pong"} */
 
 #define KA_MAX_BODY 65536      /* bytes of a package, and of an answer */
 #define KEYAUTH_IMPLEMENTATION
@@ -275,8 +275,8 @@ static const char usage[] =
     "  --idle SECONDS     close a client that is silent for so long; 600 unless told, 0: never\n"
     "\n"
     "client: asks for a token, calls URL with it, and prints the answer. Without a URL, reads lines from stdin: each is\n"
-    "URL FIELD=VALUE..., or a JSON object, or a Python dict, that has a \"url\". A VALUE that reads as JSON or as a Python\n"
-    "literal is that (7, true, [1], \"7\"), any other one is a string.\n"
+    "URL FIELD=VALUE..., cut at its spaces, or a JSON object or Python dict with a \"url\". A VALUE that reads as JSON, or as\n"
+    "a Python literal, is that (7, true, [1], \"7\"); any other one is a string.\n"
     "  --encrypt          encrypt all that follows the token\n"
     "  --hostname NAME    say that this is one's name; $HOSTNAME or $COMPUTERNAME unless told\n"
     "\n"
@@ -474,11 +474,13 @@ static int url_echo(session *s, const ka_json *package, ka_json_out *answer)
     ka_json rest = *package, name, value;
     bool whole = true;
     ka_json_open(answer, "echo", KA_OBJECT);
-    while (whole && ka_json_next(&rest, &name, &value)) {
+    while (ka_json_next(&rest, &name, &value)) {
         if (ka_json_is(&name, "url") || ka_json_is(&name, "token")) continue;
         ptrdiff_t n = ka_json_string(text, KA_MAX_BODY, &name);
-        whole = n >= 0 && !memchr(text, 0, (size_t)n);
-        if (!whole) break;
+        if (n < 0 || memchr(text, 0, (size_t)n)) {      /* a name with a NUL in it, of which ka_json_put_value can't be told */
+            whole = false;
+            continue;
+        }
         text[n] = 0;
         ka_json_put_value(answer, text, &value);
     }
@@ -580,31 +582,31 @@ static session *find(const gate *g, uint64_t conn)
     return i < g->room && g->sessions[i] && g->sessions[i]->conn == conn ? g->sessions[i] : NULL;
 }
 
-/* Room in the table for an index. */
-static bool make_room(gate *g, size_t index)
+/* A place for a new one at its index; NULL: out of memory. */
+static session **place(gate *g, size_t index)
 {
-    if (index < g->room) return true;
-    session **more = realloc(g->sessions, (2 * index + 16) * sizeof(session *));
-    if (!more) return false;
+    size_t room = 2 * index + 16;
+    if (index < g->room) return &g->sessions[index];
+    session **more = realloc(g->sessions, room * sizeof(session *));
+    if (!more) return NULL;
     g->sessions = more;
-    while (g->room < 2 * index + 16) more[g->room++] = NULL;
-    return true;
+    while (g->room < room) more[g->room++] = NULL;
+    return &more[index];
 }
 
 static void on_opened(gate *g, const ka_event *ev)
 {
-    session none = { .gate = g, .conn = ev->conn, .heard_ms = ev->now_ms };
-    size_t i = ka_conn_index(g->server, ev->conn);
+    session new = { .gate = g, .conn = ev->conn, .heard_ms = ev->now_ms };
     bool full = !g->many && g->count > 0;
-    session *s = !full && make_room(g, i) ? malloc(sizeof *s) : NULL;
-    if (!s) {
-        inform(&none, full ? 503 : 500, full ? "another client is connected, and one is served at a time; try later" : "out of memory");
+    session **at = full ? NULL : place(g, ka_conn_index(g->server, ev->conn));
+    if (at) *at = malloc(sizeof new);
+    if (!at || !*at) {
+        inform(&new, full ? 503 : 500, full ? "another client is connected, and one is served at a time; try later" : "out of memory");
         ka_close(g->server, ev->conn);
         return;
     }
-    memcpy(none.ip, ev->body.p, ev->body.n);
-    *s = none;
-    g->sessions[i] = s;
+    memcpy(new.ip, ev->body.p, ev->body.n);
+    **at = new;
     g->count++;
 }
 
@@ -814,33 +816,20 @@ static int call_object(client *c, const ka_json *object)
     return call_and_print(c, &w);
 }
 
-/* Cut a line at its spaces, but not within "quotes"; false if it has too many words, or none. */
-static bool split(char *line, char **words, size_t room)
+static int call_line(client *c, char *line)
 {
+    char *words[64];
     size_t count = 0;
-    for (;;) {
-        bool quoted = false;
-        line += strspn(line, " \t");
-        if (!*line) break;
-        if (count + 1 == room) return false;
+    ka_json object;
+    if (ka_json_read(&object, str(line)) == KA_OK && object.kind == KA_OBJECT) return call_object(c, &object);
+    while (*(line += strspn(line, " \t")) && count < 63) {
         words[count++] = line;
-        for (; *line && (quoted || !strchr(" \t", *line)); line++) {
-            if (quoted && *line == '\\' && line[1]) line++;
-            else if (*line == '"') quoted = !quoted;
-        }
+        line += strcspn(line, " \t");
         if (*line) *line++ = 0;
     }
     words[count] = NULL;
-    return count > 0;
-}
-
-static int call_line(client *c, char *line)
-{
-    char *words[256];
-    ka_json object;
-    if (ka_json_read(&object, str(line)) == KA_OK && object.kind == KA_OBJECT) return call_object(c, &object);
-    if (split(line, words, sizeof words / sizeof *words) && words[0][0] == '/') return call_words(c, words);
-    return fail(EXIT_USAGE, "not sent: a line is URL FIELD=VALUE..., or {\"url\": ...}");
+    return count && !*line && *words[0] == '/' ? call_words(c, words)
+                                               : fail(EXIT_USAGE, "not sent: a line is /URL FIELD=VALUE..., or {\"url\": ...}");
 }
 
 /* Lines of stdin; the status is that of the last one that failed. */
