@@ -431,8 +431,9 @@ static int url_connect(session *s, const ka_json *package, ka_json_out *answer)
     if (r < 0) {
         s->keyed = false;
         ka_wipe(token, sizeof token);
-        fail(0, "cannot make a token or write it to %s: %s", g->token_file, ka_error_text(r));
-        return say(answer, 500, "the server cannot make or keep a token: %s", ka_error_text(r));
+        const char *why = r == KA_ENOSPC ? "no space" : ka_error_text(r);
+        fail(0, "cannot make a token or write it to %s: %s", g->token_file, why);
+        return say(answer, 500, "the server cannot make or keep a token: %s", why);
     }
     g->token_kept = true;
     g->token_conn = s->conn;
