@@ -6112,6 +6112,8 @@ int ka_client_kill_server(ka_client *c, int64_t *pid)
 #endif /* KEYAUTH_IMPLEMENTATION */
 
 /* VERSION HISTORY
+     1.3.0   framings beside HTTP: ka_listen_as, ka_connect, ka_send, ka_close, ka_reframe; JSON, UUIDs, times in UTC;
+             ka_log_open; ka_file_put; ka_reply takes a Content-Type and status 0; ka_listen returns the listener's number
      1.2.0   keys that survive a crash: ka_journal_open; ka_at_batch_end. Found by faults and fuzzers: wrong error codes of a
              kill, a listener and WSAStartup, 100 Continue behind a last answer, pools of random bytes under qemu-user
      1.1.0   measured and made faster (bench/); on Linux workers have descriptor tables of their own; KA_MAILBOX is

@@ -431,8 +431,9 @@ static int url_connect(session *s, const ka_json *package, ka_json_out *answer)
     if (r < 0) {
         s->keyed = false;
         ka_wipe(token, sizeof token);
-        fail(0, "cannot make a token or write it to %s: %s", g->token_file, ka_error_text(r));
-        return say(answer, 500, "the server cannot make or keep a token: %s", ka_error_text(r));
+        const char *why = r == KA_ENOSPC ? "no space" : ka_error_text(r);
+        fail(0, "cannot make a token or write it to %s: %s", g->token_file, why);
+        return say(answer, 500, "the server cannot make or keep a token: %s", why);
     }
     g->token_kept = true;
     g->token_conn = s->conn;
@@ -582,8 +583,8 @@ static session *find(const gate *g, uint64_t conn)
     return i < g->room && g->sessions[i] && g->sessions[i]->conn == conn ? g->sessions[i] : NULL;
 }
 
-/* A place for a new one at its index; NULL: out of memory. */
-static session **place(gate *g, size_t index)
+/* Where a new one goes; NULL: out of memory. */
+static session **seat(gate *g, size_t index)
 {
     size_t room = 2 * index + 16;
     if (index < g->room) return &g->sessions[index];
@@ -598,7 +599,7 @@ static void on_opened(gate *g, const ka_event *ev)
 {
     session new = { .gate = g, .conn = ev->conn, .heard_ms = ev->now_ms };
     bool full = !g->many && g->count > 0;
-    session **at = full ? NULL : place(g, ka_conn_index(g->server, ev->conn));
+    session **at = full ? NULL : seat(g, ka_conn_index(g->server, ev->conn));
     if (at) *at = malloc(sizeof new);
     if (!at || !*at) {
         inform(&new, full ? 503 : 500, full ? "another client is connected, and one is served at a time; try later" : "out of memory");
