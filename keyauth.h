@@ -1564,9 +1564,8 @@ int ka_file_put(const char *path, const void *p, size_t n)
     char fresh[KA__PATH];
     ka__file f;
     size_t length = strlen(path);
-    if (length > KA__PATH_MAX) return KA_EINVAL;
     if (length == 0 || ka__is_slash(path[length - 1])) return KA_EINVAL;
-    snprintf(fresh, sizeof fresh, "%s.new", path);
+    if (snprintf(fresh, sizeof fresh, "%s.new", path) > KA__PATH_MAX + 4) return KA_EINVAL;
     int r = ka__file_make(&f, fresh);
     if (r < 0) return r;
     r = ka__file_write(f, p, n, 0);
