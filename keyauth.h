@@ -1327,14 +1327,14 @@ static int64_t ka__file_size(ka__file f)
 
 static ptrdiff_t ka__file_read_some(ka__file f, void *p, size_t n, int64_t at)
 {
-    OVERLAPPED o = { .Offset = (DWORD)at, .OffsetHigh = (DWORD)(at >> 32) };
+    OVERLAPPED o = { .Offset = (DWORD)at, .OffsetHigh = (DWORD)((uint64_t)at >> 32) };
     DWORD got = 0;
     return ReadFile(f, p, (DWORD)n, &got, &o) || GetLastError() == ERROR_HANDLE_EOF ? (ptrdiff_t)got : ka__file_error();
 }
 
 static ptrdiff_t ka__file_write_some(ka__file f, const void *p, size_t n, int64_t at)
 {
-    OVERLAPPED o = { .Offset = (DWORD)at, .OffsetHigh = (DWORD)(at >> 32) };
+    OVERLAPPED o = { .Offset = (DWORD)at, .OffsetHigh = (DWORD)((uint64_t)at >> 32) };
     DWORD put = 0;
     return WriteFile(f, p, (DWORD)n, &put, &o) && put > 0 ? (ptrdiff_t)put : ka__file_error();
 }
