@@ -4481,7 +4481,7 @@ static void test_codes_words(void)
         { MESSAGES, "my shopping list", 1, "ends within a line that is none of codes", "another file" },
         { MESSAGES, "my shopping\n{\"time\": \"2026", 0, "cut off its last 14 bytes", "a torn line" },
         { MESSAGES, "{\"ti", 0, "cut off its last 4 bytes", "a very torn line" },
-        { ".", NULL, 1, "is no file", "a folder" },
+        { ".", NULL, 1, "choose another --log", "a folder" },
         { ".test-no/log", NULL, 1, "its folder is not there", "no folder" },
     };
     static const struct { const char *argv[6]; int status; const char *says; } words[] = {
@@ -4968,7 +4968,7 @@ static void talker_event(talker *t, const ka_event *ev)
         else ka_send(t->s, ev->conn, ask, sizeof ask - 1);
         break;
     case KA_MESSAGE:
-        if (ev->error && ev->error != 503) CHECK(false, "message %d; %s", ev->error, story());
+        if (ev->error && ev->error != 503 && ev->error != 400) CHECK(false, "message %d; %s", ev->error, story());      /* 400: cut off */
         if (ev->error) break;
         if (ev->framing == KA_JSON && !ka_is(ev->body, ask)) CHECK(false, "\"%.*s\"; %s", (int)ev->body.n, ev->body.p, story());
         if (ev->framing == KA_FRAMES && !ka_is(ev->body, frame)) CHECK(false, "\"%.*s\"; %s", (int)ev->body.n, ev->body.p, story());
