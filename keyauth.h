@@ -3954,6 +3954,11 @@ static void ka__answer(ka__worker *w, ka__conn *c, const ka__record *r)
         ka__out_put(w, c, payload, r->n);
         c->seq_out = c->seq_in;
         c->last = true;
+        c->expects = false;            /* 100 Continue would be taken for more of the body */
+        if (r->n == 0) {               /* nothing leaves, after which it would be closed */
+            ka__out_flush(w);
+            ka__conn_settle(w, c);
+        }
         return;
     }
     if (w->draining && final && !c->in) c->last = true;
