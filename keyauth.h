@@ -3615,7 +3615,8 @@ _Static_assert(KA_MAX_LISTENERS <= 16, "a listener's number has 4 bits");
 
 /* What a connection is timed for; each kind has one FIFO list, because within a kind those who came first
    are due first. KA__KNOCK: it is being connected. KA__GONE: it is closed, and the parent is to be told as soon as
-   there is room. KA__UNTIMED: the parent takes its own time to answer; or it is not HTTP, and idle. */
+   there is room; or it is reframed, and what is kept of it is to be cut then. KA__UNTIMED: the parent takes its own
+   time to answer; or it is not HTTP, and idle. */
 enum { KA__IDLE, KA__REQUEST, KA__STALL, KA__LINGER, KA__KNOCK, KA__GONE, KA__TIMED, KA__UNTIMED = KA__TIMED };
 static const int ka__time_limit[KA__TIMED] = { KA_IDLE_MS, KA_REQUEST_MS, KA_STALL_MS, KA_LINGER_MS, KA_ATTEMPT_MS, 0 };
 
@@ -3647,6 +3648,7 @@ typedef struct {
     uint8_t    timed, framing, listener;
     bool       open;
     bool       knocks;               /* is being connected */
+    bool       reframed;             /* what is kept is to be cut anew */
     bool       told;                 /* not KA_HTTP: the parent knows that it ends */
     bool       last;                 /* no further request will be read from it */
     bool       linger;               /* read on for a while after the last answer, then close */
@@ -3852,7 +3854,8 @@ static void ka__conn_settle(ka__worker *w, ka__conn *c)
     } else if (c->framing == KA_HTTP && w->draining && answered && !c->in && ka__sock_waiting(c->sock) == 0) {
         ka__conn_close(w, c);
     } else {
-        if (c->in) ka__time(w, c, KA__REQUEST);
+        if (c->reframed) ka__time(w, c, KA__GONE);
+        else if (c->in) ka__time(w, c, KA__REQUEST);
         else if (answered && c->framing == KA_HTTP) ka__time(w, c, KA__IDLE);
         else ka__untime(w, c);
         ka__conn_watch(w, c, KA__IN);
@@ -4043,8 +4046,11 @@ static void ka__on_reframe(ka__worker *w, const ka__record *r)
     ka__conn *c = ka__conn_find(w, r->conn);
     if (!c || c->framing == KA_HTTP) return;
     ka__out_flush(w);                  /* which was put in the old framing */
+    if (!c->open) return;
     c->framing = r->flags;
     memset(&c->object, 0, sizeof c->object);
+    c->reframed = c->in != NULL;
+    ka__conn_settle(w, c);
 }
 
 /* ---- reading ---- */
@@ -4210,9 +4216,27 @@ static void ka__keep_unread(ka__worker *w, ka__conn *c)
     if (n && !kept) ka__reject(w, c, 503, false);
 }
 
-static void ka__conn_read(ka__worker *w, ka__conn *c)
+/* Deliver what is whole of what was kept and, behind it in the scratch, the bytes that have arrived. */
+static void ka__cut(ka__worker *w, ka__conn *c, uint32_t arrived)
 {
     bool http = c->framing == KA_HTTP, took = false;
+    if (c->in_n) memcpy(w->in, c->in, c->in_n);
+    w->in_at = 0;
+    w->in_n = c->in_n + arrived;
+    c->reframed = false;
+    while (!c->last && (http ? ka__request(w, c) : ka__message(w, c))) took = true;
+    if (took) ka__untime(w, c);        /* what follows a whole one is timed anew */
+    ka__keep_unread(w, c);
+}
+
+static void ka__conn_read(ka__worker *w, ka__conn *c)
+{
+    bool http = c->framing == KA_HTTP;
+    if (c->reframed && !c->last) {     /* first: what is read next may be the end */
+        ka__cut(w, c, 0);
+        ka__conn_settle(w, c);
+        return;
+    }
     ptrdiff_t got = ka__sock_recv(c->sock, w->in + c->in_n, http ? KA__READ_BYTES : KA__MESSAGES_BYTES);
     bool lingering = c->timed == KA__LINGER;
     if (got == KA_EAGAIN || (got > 0 && lingering)) return;
@@ -4225,12 +4249,7 @@ static void ka__conn_read(ka__worker *w, ka__conn *c)
         c->last = true;
         c->linger = c->expects = false;
     } else {
-        if (c->in_n) memcpy(w->in, c->in, c->in_n);
-        w->in_at = 0;
-        w->in_n = c->in_n + (uint32_t)got;
-        while (!c->last && (http ? ka__request(w, c) : ka__message(w, c))) took = true;
-        if (took) ka__untime(w, c);    /* what follows a whole one is timed anew */
-        ka__keep_unread(w, c);
+        ka__cut(w, c, (uint32_t)got);
     }
     ka__conn_settle(w, c);
 }
@@ -4512,7 +4531,10 @@ static void ka__expire(ka__worker *w)
                 ka__conn_read(w, c);
                 if (!c->open || c->timed != kind || c->due_ms > w->now_ms) continue;
             }
-            if (kind == KA__GONE) ka__gone(w, c);
+            if (kind == KA__GONE && c->open) {
+                ka__untime(w, c);
+                ka__conn_read(w, c);   /* cuts, first */
+            } else if (kind == KA__GONE) ka__gone(w, c);
             else if (kind == KA__KNOCK) ka__knock_failed(w, c, KA_ETIME);
             else if (kind != KA__REQUEST) ka__conn_close(w, c);
             if (kind != KA__REQUEST) continue;
