@@ -197,6 +197,7 @@ typedef struct {
     int      framings_n, framing_at;
     bool     opened, told, hung_up;       /* events said so; hung_up: what the parent sends from now on is dropped */
     size_t   heard;                       /* of to_server, before the server stopped to listen */
+    size_t   skipped;                     /* of to_server, while white space was skipped between objects */
     bytes    said;                        /* what the parent sent */
 } peer;
 
@@ -250,8 +251,8 @@ static int sim_close(int fd)
     if (s->kind == SIM_CONN) {
         sim_known(fd, s->peer);
         s->peer->closed = true;
-        s->peer->lost = s->peer->received < s->peer->to_server.n;
-        s->peer->cut_off = !s->peer->fin;
+        s->peer->lost = s->peer->received < s->peer->to_server.n && s->peer->knock == CONNECTED;
+        s->peer->cut_off = !s->peer->fin && s->peer->knock == CONNECTED;
         s->peer->closed_ms = clock_ms;
     }
     if (s->kind == SIM_FILE) file_unlock(s->inode, fd);
@@ -2099,6 +2100,7 @@ static void worker_check(ka__worker *w)
         CHECK(s->peer->conn == ka__conn_number(w, c), "a connection changed its number");
         CHECK((s->peer->port == 0) == (c->framing == KA_HTTP) && c->framing <= KA_FRAMES, "port %d has framing %d", s->peer->port, c->framing);
         if (c->framing != KA_HTTP) message_conn_check(c);
+        if (c->framing == KA_JSON && !c->last && !c->knocks) s->peer->skipped = s->peer->heard - c->in_n;
         CHECK(c->in_n <= KA_MAX_HEAD + KA_MAX_BODY + 1 && (c->in_n > 0) == (c->in != NULL), "%d bytes of a request kept", (int)c->in_n);
         CHECK(c->out_n - c->out_at <= KA_MAX_UNSENT && (c->out_n > 0) == (c->out != NULL) && c->out_at <= c->out_n, "%d bytes unsent", (int)(c->out_n - c->out_at));
         CHECK(waiting <= KA_MAX_PIPELINED + KA__SCRATCH / 16, "%d requests wait", (int)waiting);
@@ -2239,6 +2241,8 @@ static void answer(const question *q)
 
 enum { EITHER = 1 };
 
+static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+
 /* The next message in the bytes that a peer sent and the server heard, read in one piece.
      returns    KA_OK: *body; KA_EAGAIN; 400 or 413; or EITHER of them, as the pieces may have been */
 static int next_message(const peer *p, int framing, ka_str *body, size_t *end)
@@ -2247,6 +2251,7 @@ static int next_message(const peer *p, int framing, ka_str *body, size_t *end)
     size_t from = p->at, all = p->heard, depth = 0;
     char quote = 0;
     if (framing == KA_FRAMES) {
+        while (from < p->skipped && is_space(text[from])) from++;      /* as it was no frame yet */
         if (all - from < 4) return KA_EAGAIN;
         uint64_t n = 0;
         for (int i = 0; i < 4; i++) n = n * 256 + (unsigned char)text[from + (size_t)i];
@@ -2256,7 +2261,7 @@ static int next_message(const peer *p, int framing, ka_str *body, size_t *end)
         *end = from + 4 + (size_t)n;
         return KA_OK;
     }
-    while (from < all && (text[from] == ' ' || text[from] == '\t' || text[from] == '\r' || text[from] == '\n')) from++;
+    while (from < all && is_space(text[from])) from++;
     if (from == all) return KA_EAGAIN;
     if (text[from] != '{') return 400;
     for (size_t i = from; i < all; i++) {
@@ -2348,7 +2353,7 @@ static void opened_event(const ka_event *ev)
             CHECK(&peers[i] == p || peers[i].port == 0 || !peers[i].opened || peers[i].told || ka_conn_index(at.server, peers[i].conn) != ka_conn_index(at.server, p->conn), "two have the same index");
         CHECK(ka_conn_index(at.server, p->conn) < 64 * 2, "an index of %d", (int)ka_conn_index(at.server, p->conn));
         return;
-    case KA_ETIME:    CHECK(at.slept && p->knock == KNOCKING, "out of time"); return;
+    case KA_ETIME:    CHECK(at.slept && p->knock != REFUSED_AT_ONCE, "out of time"); return;
     case KA_ESTOPPED: CHECK(at.stopping && ev->listener == -1, "stopped"); return;
     case KA_ENOMEM:   CHECK(blocks_failed, "no memory"); return;
     case KA_ELIMIT:   CHECK(at.limited || watch_failed, "a limit"); return;
@@ -2727,7 +2732,7 @@ static void happen_message(input *in)
         if (p) p->fin = true;
         break;
     case 8:
-        if (!p || p->fin) break;
+        if (!p || p->fin || p->closed) break;
         if (p->knock) p->knock = REFUSED;
         else p->reset = true;
         break;
@@ -2768,7 +2773,7 @@ static void happen_message(input *in)
             break;
         case 1:                        /* who was knocked at opens */
             for (int i = 0; i < peers_n; i++)
-                if (peers[i].knock == KNOCKING && peers[i].accepted && n-- == 0) peers[i].knock = CONNECTED;
+                if (peers[i].knock == KNOCKING && peers[i].accepted && !peers[i].closed && n-- == 0) peers[i].knock = CONNECTED;
             break;
         case 2:
             at.policy = (unsigned)n;
@@ -2838,7 +2843,7 @@ static void serve(const char *text, size_t size, bool messages)
         if (how == 0) {      /* they go */
             for (int i = 0; i < peers_n; i++) {
                 peers[i].fin = true;
-                if (peers[i].knock == KNOCKING) peers[i].knock = CONNECTED;
+                if (peers[i].knock == KNOCKING && !peers[i].closed) peers[i].knock = CONNECTED;
             }
             settle();
             CHECK(connections() == 0, "%d connections are left", (int)connections());
