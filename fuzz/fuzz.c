@@ -2344,6 +2344,7 @@ static void opened_event(const ka_event *ev)
     CHECK(p && !p->opened, "opened twice, or nobody asked for it: %d", (int)ev->seq);
     p->opened = true;
     if (ev->error) p->told = p->hung_up = true;
+    if (ev->error) p->lost = false;      /* nobody was to read what it had sent already */
     CHECK(ev->listener == (p->port >= OUT ? -1 : p->port) && ev->seq == (p->port >= OUT ? (uint32_t)p->port * 7 : 0), "listener %d, tag %d", ev->listener, (int)ev->seq);
     switch (ev->error) {
     case KA_OK:
@@ -2480,6 +2481,7 @@ static void settle(void)
         char body[KA_MAX_BODY];
         size_t n, end;
         if (p->closed || !p->known || p->over || p->bare || failed() || p->window == 0) continue;
+        if (at.stopping) CHECK(!p->opened || p->told, "stopping, and the parent doesn't know");
         if (at.stopping) continue;           /* an answer may have said that it is the last one */
         if (p->port != 0) {
             if (p->knock == CONNECTED) delivered_check(p);
