@@ -447,8 +447,8 @@ KADEF int ka_wait(ka_server *s, ka_event *ev, int timeout_ms);
      returns    KA_OK, or KA_EINVAL (no request, status, or a malformed field), KA_ENOSPC (over KA_MAILBOX / 4 bytes) */
 KADEF int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fields, const void *body, size_t n);
 
-/* Send bytes on a connection that isn't HTTP; in KA_FRAMES their length goes ahead. If it has gone they are dropped; if
-   its peer leaves more than KA_MAX_UNSENT unread it is closed.
+/* Send bytes on a connection that isn't HTTP: what belongs around them, as a frame's length, is for you to write. If it has
+   gone they are dropped; if its peer leaves more than KA_MAX_UNSENT unread it is closed.
      p, n       copied
      returns    KA_OK, or KA_EINVAL (no such worker), KA_ENOSPC (over KA_MAILBOX / 4 bytes) */
 KADEF int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n);
@@ -456,8 +456,9 @@ KADEF int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n);
 /* Read no more from a connection that isn't HTTP, and close it when what was sent has left. KA_CLOSED follows, always. */
 KADEF void ka_close(ka_server *s, uint64_t conn);
 
-/* Cut what has not been cut into messages yet by another framing, and send in it. For where both sides know the moment:
-   messages of the old framing may be under way; ev->framing tells. KA_OK, or KA_EINVAL (KA_HTTP; no such worker). */
+/* Cut what comes from now on by another framing. For a moment that both sides know: call this before you send what tells
+   the peer to go over. Messages of the old framing may be under way, as ev->framing tells; a connection of which
+   something unfinished has arrived by then is closed. KA_OK, or KA_EINVAL (KA_HTTP; no such worker). */
 KADEF int ka_reframe(ka_server *s, uint64_t conn, int framing);
 
 /* A number that no other open connection has, from 0 up, as small as can be: an index for an array of yours. */
@@ -3958,6 +3959,11 @@ static void ka__answer(ka__worker *w, ka__conn *c, const ka__record *r)
         ka__out_put(w, c, payload, r->n);
         c->seq_out = c->seq_in;
         c->last = true;
+        c->expects = false;            /* 100 Continue would be taken for more of the body */
+        if (r->n == 0) {               /* nothing leaves, after which it would be closed */
+            ka__out_flush(w);
+            ka__conn_settle(w, c);
+        }
         return;
     }
     if (w->draining && final && !c->in) c->last = true;
@@ -4015,10 +4021,7 @@ static void ka__on_reply(ka__worker *w, const ka__record *r)
 static void ka__on_send(ka__worker *w, ka__record *r)
 {
     ka__conn *c = ka__conn_find(w, r->conn);
-    unsigned char length[4];
     if (!c || c->framing == KA_HTTP || (c->last && c->seq_in == c->seq_out)) return;      /* gone, or closed by the parent */
-    ka__put_be32(length, r->n);
-    if (c->framing == KA_FRAMES) ka__out_put(w, c, (const char *)length, sizeof length);
     ka__out_put(w, c, ka__payload(r), r->n);
 }
 
@@ -4041,7 +4044,11 @@ static void ka__on_reframe(ka__worker *w, const ka__record *r)
 {
     ka__conn *c = ka__conn_find(w, r->conn);
     if (!c || c->framing == KA_HTTP) return;
-    ka__out_flush(w);                  /* which was put in the old framing */
+    if (c->in) {                       /* begun in the old framing: what would that be in the new one? */
+        ka__out_flush(w);
+        if (c->open) ka__conn_close(w, c);
+        return;
+    }
     c->framing = r->flags;
     memset(&c->object, 0, sizeof c->object);
 }

@@ -182,13 +182,26 @@ typedef struct {
     bool     cut_off;                     /* closed while it might still send: so it may, if it was refused */
     int64_t  refused_ms, closed_ms;
     bool     slow;                        /* its window was ever limited */
-    /* what target_server expects of it */
+    int      port;                        /* the listener's that it connects to; the server connects to it: its own */
+    int      knock;                       /* its answer to that */
+    /* what the server's targets expect of it */
     uint64_t conn;
     bool     known, over, refused;        /* known: conn is its number; over: no request may follow */
     size_t   at;                          /* to_server's next request */
     uint32_t seq, answers_cap;
     struct answer *answers;
+    bool     bare;                        /* an answer without a head was given: it may be the last one */
+    /* and where it doesn't speak HTTP */
+    int      framing;                     /* that the parent sends in; and all that it asked for, up to the last event's */
+    char     framings[64];
+    int      framings_n, framing_at;
+    bool     opened, told, hung_up;       /* events said so; hung_up: what the parent sends from now on is dropped */
+    size_t   heard;                       /* of to_server, before the server stopped to listen */
+    size_t   skipped;                     /* of to_server, while white space was skipped between objects */
+    bytes    said;                        /* what the parent sent */
 } peer;
+
+enum { CONNECTED, KNOCKING, REFUSED, REFUSED_AT_ONCE, OUT = 1000 };      /* OUT: ports of peers that the server connects to */
 
 enum { SIM_FREE, SIM_OTHER, SIM_EPOLL, SIM_LISTENER, SIM_CONN, SIM_FILE, SIM_FOLDER };
 enum { SIM_FDS = 64, PEERS = 40, FIRST_FD = 3 };
@@ -196,17 +209,20 @@ typedef struct { int kind, epoll; uint32_t events; uint64_t data; peer *peer; in
 
 static sim_fd   fds[SIM_FDS];
 static peer     peers[PEERS];
-static int      peers_n, peers_accepted, fd_limit;
+static int      peers_n, fd_limit;
 static int64_t  clock_ms, wall_ahead_ms;
 static uint64_t random_at, moved;      /* moved: how often anything was */
 static int      epoll_ready;           /* what the last epoll_wait told */
 static void    *threads[2];
 static int      threads_n;
 static bool     in_worker;
+static long     watch_fails_in = -1;   /* epoll_ctl has no memory */
+static bool     watch_failed;
 
 static void sim_settle(void);          /* the program waits for its new threads */
 static void sim_join(void *thread);    /* for one to end */
 static void sim_sleep(void);           /* or for the other side of a mailbox */
+static void sim_known(int fd, peer *p);      /* learn the connection's number */
 
 static sim_fd *sim_at(int fd, int kind)
 {
@@ -233,9 +249,10 @@ static int sim_close(int fd)
     CHECK(fd >= FIRST_FD && fd < FIRST_FD + SIM_FDS && fds[fd - FIRST_FD].kind != SIM_FREE, "close(%d)", fd);
     sim_fd *s = &fds[fd - FIRST_FD];
     if (s->kind == SIM_CONN) {
+        sim_known(fd, s->peer);
         s->peer->closed = true;
-        s->peer->lost = s->peer->received < s->peer->to_server.n;
-        s->peer->cut_off = !s->peer->fin;
+        s->peer->lost = s->peer->received < s->peer->to_server.n && s->peer->knock == CONNECTED;
+        s->peer->cut_off = !s->peer->fin && s->peer->knock == CONNECTED;
         s->peer->closed_ms = clock_ms;
     }
     if (s->kind == SIM_FILE) file_unlock(s->inode, fd);
@@ -244,16 +261,23 @@ static int sim_close(int fd)
     return 0;
 }
 
+/* Who came first of those that wait at this port. */
+static peer *sim_waits(int port)
+{
+    for (int i = 0; i < peers_n; i++)
+        if (peers[i].port == port && !peers[i].accepted) return &peers[i];
+    return NULL;
+}
+
 static int sim_accept(int fd)
 {
-    sim_at(fd, SIM_LISTENER);
-    if (peers_accepted == peers_n) {
+    peer *p = sim_waits(sim_at(fd, SIM_LISTENER)->inode);
+    if (!p) {
         errno = EAGAIN;
         return -1;
     }
     int new = sim_open(SIM_CONN);
     if (new < 0) return -1;
-    peer *p = &peers[peers_accepted++];
     fds[new - FIRST_FD].peer = p;
     p->accepted = true;
     moved++;
@@ -264,12 +288,13 @@ static ssize_t sim_recv(int fd, void *out, size_t n)
 {
     peer *p = sim_at(fd, SIM_CONN)->peer;
     size_t part = p->to_server.n - p->received;
-    CHECK(n > 0, "a receive of no bytes");
+    CHECK(n > 0 && p->knock == CONNECTED, "a receive of %d bytes, %d", (int)n, p->knock);
     if (part > 0) {
         if (part > n) part = n;
         if (part > p->cut) part = p->cut;
         memcpy(out, p->to_server.p + p->received, part);
         p->received += part;
+        if (!p->ended) p->heard = p->received;
         moved++;
         return (ssize_t)part;
     }
@@ -286,7 +311,7 @@ static ssize_t sim_recv(int fd, void *out, size_t n)
 static ssize_t sim_send(int fd, const void *in, size_t n)
 {
     peer *p = sim_at(fd, SIM_CONN)->peer;
-    CHECK(n > 0 && !p->ended, "a send of %d bytes, after shutdown: %d", (int)n, p->ended);
+    CHECK(n > 0 && !p->ended && p->knock == CONNECTED, "a send of %d bytes, after shutdown: %d, %d", (int)n, p->ended, p->knock);
     if (p->reset) {
         errno = EPIPE;
         return -1;
@@ -318,9 +343,11 @@ static int sim_waiting(int fd, int *n)
 /* As epoll(7) tells it of a TCP socket. */
 static uint32_t sim_events(const sim_fd *s)
 {
-    if (s->kind == SIM_LISTENER) return peers_accepted < peers_n ? EPOLLIN : 0;
+    if (s->kind == SIM_LISTENER) return sim_waits(s->inode) ? EPOLLIN : 0;
     const peer *p = s->peer;
     uint32_t events = 0;
+    if (p->knock == KNOCKING) return 0;
+    if (p->knock == REFUSED) return EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP;
     if (p->received < p->to_server.n || p->fin || p->reset) events |= EPOLLIN;
     if (p->window > 0 || p->reset) events |= EPOLLOUT;
     if (p->reset) events |= EPOLLERR | EPOLLHUP;
@@ -339,8 +366,13 @@ static int sim_epoll_ctl(int epoll, int op, int fd, const struct epoll_event *ev
         uint64_t bit = (uint64_t)1 << (epoll - FIRST_FD);
         if (op == EPOLL_CTL_DEL) s->data &= ~bit;
         else s->data |= bit;
-        CHECK(ev->data.u64 == 0 || op == EPOLL_CTL_DEL, "the first listener's token is 0");
+        CHECK((int)ev->data.u64 == s->inode || op == EPOLL_CTL_DEL, "a listener's token is its number");
         return 0;
+    }
+    if (op != EPOLL_CTL_DEL && watch_fails_in >= 0 && watch_fails_in-- == 0) {
+        watch_failed = true;
+        errno = ENOMEM;
+        return -1;
     }
     CHECK((op == EPOLL_CTL_ADD) == (s->epoll < 0) && (s->epoll < 0 || s->epoll == epoll), "epoll_ctl %d of %d, watched by %d", op, fd, s->epoll);
     s->epoll = op == EPOLL_CTL_DEL ? -1 : epoll;
@@ -361,7 +393,7 @@ static int sim_epoll_wait(int epoll, struct epoll_event *ev, int max)
         if (s->kind == SIM_LISTENER && (s->data >> (epoll - FIRST_FD) & 1)) events = sim_events(s);
         if (!events) continue;
         ev[n].events = events;
-        ev[n++].data.u64 = s->kind == SIM_LISTENER ? 0 : s->data;
+        ev[n++].data.u64 = s->kind == SIM_LISTENER ? (uint64_t)s->inode : s->data;
     }
     epoll_ready = n;
     return n;
@@ -384,21 +416,49 @@ static int sim_name(int fd, struct sockaddr *a, socklen_t *n, int port)
     return 0;
 }
 
-static int sim_option(int fd, int level, int name, const void *v, const socklen_t *n)
+static int sim_peer_name(int fd, struct sockaddr *a, socklen_t *n)
 {
-    (void)fd, (void)level, (void)name, (void)v, (void)n;
+    if (!sim_at(fd, SIM_CONN)->peer->reset) return sim_name(fd, a, n, 2);
+    errno = ENOTCONN;
+    return -1;
+}
+
+static int sim_set_option(int fd, int level, int name, const void *v)
+{
+    (void)fd, (void)level, (void)name, (void)v;
     return 0;
 }
 
-static int sim_connect(int fd)
+static int sim_option(int fd, int name, void *v)
 {
-    if (peers_accepted == peers_n) {
+    CHECK(name == SO_ERROR, "%d", name);
+    memcpy(v, &(int){ sim_at(fd, SIM_CONN)->peer->knock == REFUSED ? ECONNREFUSED : 0 }, sizeof(int));
+    return 0;
+}
+
+static int sim_bind(int fd, const struct sockaddr *a)
+{
+    struct sockaddr_in in;
+    memcpy(&in, a, sizeof in);
+    sim_at(fd, SIM_LISTENER)->inode = ntohs(in.sin_port);
+    return 0;
+}
+
+static int sim_connect(int fd, const struct sockaddr *a)
+{
+    struct sockaddr_in in;
+    memcpy(&in, a, sizeof in);
+    int port = ntohs(in.sin_port);
+    peer *p = sim_waits(port >= OUT ? port : 0);
+    if (p) p->accepted = true;
+    if (!p || p->knock == REFUSED_AT_ONCE) {
         errno = ECONNREFUSED;
         return -1;
     }
     sim_at(fd, SIM_LISTENER)->kind = SIM_CONN;      /* a new socket is a listener until it turns out to be none */
-    fds[fd - FIRST_FD].peer = &peers[peers_accepted++];
-    return 0;
+    fds[fd - FIRST_FD].peer = p;
+    errno = EINPROGRESS;
+    return p->knock == CONNECTED ? 0 : -1;
 }
 
 static int64_t wall_ms(void) { return 1700000000000 + clock_ms + wall_ahead_ms; }
@@ -445,19 +505,20 @@ static void sim_begin(void)
 {
     memset(fds, 0, sizeof fds);
     memset(peers, 0, sizeof peers);
-    peers_n = peers_accepted = threads_n = 0;
+    peers_n = threads_n = 0;
     fd_limit = SIM_FDS;
     clock_ms = 1000000;
     wall_ahead_ms = 0;
     random_at = moved = 0;
     blocks_live = 0;
-    blocks_fail_in = -1;
-    blocks_failed = in_worker = false;
+    blocks_fail_in = watch_fails_in = -1;
+    blocks_failed = watch_failed = in_worker = false;
 }
 
-static peer *sim_peer(void)
+static peer *sim_peer(int port)
 {
     peer *p = &peers[peers_n++];
+    p->port = port;
     p->cut = p->window = SIZE_MAX;
     return p;
 }
@@ -469,6 +530,7 @@ static void sim_end(void)
     for (int i = 0; i < peers_n; i++) {
         release(&peers[i].to_server);
         release(&peers[i].from_server);
+        release(&peers[i].said);
         free(peers[i].answers);
     }
 }
@@ -751,10 +813,10 @@ static void files_begin(void)
 UNGUIDED_END
 
 #define accept4(fd, a, size, flags)         sim_accept(fd)
-#define bind(fd, a, size)                   sim_option(fd, 0, 0, a, NULL)
+#define bind(fd, a, size)                   sim_bind(fd, a)
 #define clock_gettime(clock, t)             sim_clock(clock, t)
 #define close(fd)                           sim_close(fd)
-#define connect(fd, a, size)                sim_connect(fd)
+#define connect(fd, a, size)                sim_connect(fd, a)
 #define epoll_create1(flags)                sim_open(SIM_EPOLL)
 #define epoll_ctl(epoll, op, fd, ev)        sim_epoll_ctl(epoll, op, fd, ev)
 #define epoll_wait(epoll, ev, max, ms)      ((void)(ms), sim_epoll_wait(epoll, ev, max))
@@ -764,13 +826,13 @@ UNGUIDED_END
 #define fstat(fd, s)                        sim_fstat(fd, s)
 #define fsync(fd)                           sim_fsync(fd)
 #define ftruncate(fd, size)                 sim_ftruncate(fd, size)
-#define getpeername(fd, a, size)            sim_name(fd, a, size, 2)
+#define getpeername(fd, a, size)            sim_peer_name(fd, a, size)
 #define getrandom(p, n, flags)              sim_random(p, n)
 #define getsockname(fd, a, size)            sim_name(fd, a, size, 1)
-#define getsockopt(fd, level, name, v, n)   sim_option(fd, level, name, v, n)
+#define getsockopt(fd, level, name, v, n)   ((void)(level), (void)(n), sim_option(fd, name, v))
 #define ioctl(fd, what, n)                  sim_waiting(fd, n)
 #define link(path, name)                    sim_link(path, name)
-#define listen(fd, backlog)                 sim_option(fd, 0, 0, NULL, NULL)
+#define listen(fd, backlog)                 sim_set_option(fd, 0, 0, NULL)
 #define lstat(path, s)                      sim_lstat(path, s)
 #define nanosleep(t, left)                  sim_nanosleep(t)
 #define open(...)                           sim_open_path(__VA_ARGS__)
@@ -780,7 +842,7 @@ UNGUIDED_END
 #define recv(fd, p, n, flags)               sim_recv(fd, p, n)
 #define rename(from, to)                    sim_rename(from, to)
 #define send(fd, p, n, flags)               sim_send(fd, p, n)
-#define setsockopt(fd, level, name, v, n)   sim_option(fd, level, name, v, NULL)
+#define setsockopt(fd, level, name, v, n)   sim_set_option(fd, level, name, v)
 #define shutdown(fd, how)                   sim_shutdown(fd)
 #define socket(family, type, protocol)      sim_open(SIM_LISTENER)
 #define thrd_create(id, run, arg)           ((void)(run), sim_thread(id, arg))
@@ -1329,7 +1391,7 @@ static reading read_answer(const char *p, size_t n, size_t cut, bool end)
     ka_client c = { .ip = "127.0.0.1", .port = 9, .give_up_ms = 50 };
     ka_str answer = { NULL, 0 };
     sim_begin();
-    peer *s = sim_peer();
+    peer *s = sim_peer(0);
     s->cut = cut;
     s->fin = end;
     append(&s->to_server, p, n);
@@ -1943,7 +2005,15 @@ static struct {
     bool       defer, stopping, stopped, slept, freeing;      /* slept: the clock was advanced */
     unsigned   big;                   /* the next answers have so many bytes */
     bytes      last;                  /* what was sent last */
+    /* target_messages */
+    bool       limited;               /* there were few descriptors */
+    unsigned   late;                  /* so many turns pass without the parent */
+    unsigned   policy;                /* what it does with an event */
+    unsigned   says;                  /* sends so far */
+    peer      *ending;                /* whose last event is being handled */
 } at;
+
+static bool failed(void) { return blocks_failed || watch_failed; }
 
 static void worker_check(ka__worker *w);
 
@@ -1983,26 +2053,59 @@ static void sim_sleep(void)
     for (int i = 0; i < at.server->workers_n; i++) worker_round(at.server->workers[i]);
 }
 
+static void sim_known(int fd, peer *p)
+{
+    for (int i = 0; at.server && !p->known && i < at.server->workers_n; i++) {
+        const ka__worker *w = at.server->workers[i];
+        for (uint32_t place = 0; place < w->conns_n; place++) {
+            if (!w->conns[place].open || w->conns[place].sock != fd) continue;
+            p->known = true;
+            p->conn = ka__conn_number(w, &w->conns[place]);
+        }
+    }
+}
+
+/* What must be true of a connection that isn't HTTP. */
+static void message_conn_check(const ka__conn *c)
+{
+    uint32_t waiting = c->seq_in - c->seq_out;
+    CHECK(c->timed != KA__IDLE && c->timed != KA__GONE && c->knocks == (c->timed == KA__KNOCK), "timed %d", c->timed);
+    if (c->knocks) {
+        CHECK(c->watched == KA__OUT && !c->in && !c->out && !c->last && !c->told && waiting == 0, "connecting, but watched %d", c->watched);
+        return;
+    }
+    CHECK(c->in_n <= KA_MAX_BODY + (c->framing == KA_FRAMES ? 3 : 0) || c->last, "%d bytes of a message kept", (int)c->in_n);
+    CHECK(c->framing != KA_JSON || c->last || c->object.at <= c->in_n, "%d of %d bytes read", (int)c->object.at, (int)c->in_n);
+    CHECK(waiting <= 1 && (waiting == 0 || c->last) && (!c->told || c->last), "%d wait, last %d, told %d", (int)waiting, c->last, c->told);
+    CHECK(c->timed != KA__UNTIMED || (c->last ? waiting > 0 : !c->in), "waits for ever");
+    CHECK(c->last || c->watched != 0, "nobody reads it");
+    CHECK(!c->early && !c->expects && c->body_n == 0, "what only HTTP has");
+}
+
 /* What must be true of a worker at any time. */
 static void worker_check(ka__worker *w)
 {
-    size_t open = 0, timed = 0, unused = 0;
+    size_t open = 0, gone = 0, timed = 0, unused = 0;
     for (uint32_t place = 0; place < w->conns_n; place++) {
         ka__conn *c = &w->conns[place];
+        if (!c->open && c->timed == KA__GONE) {
+            CHECK(c->framing != KA_HTTP && !c->told && !c->in && !c->out && !c->early, "gone, but told %d", c->told);
+            gone++;
+        }
         if (!c->open) continue;
         open++;
         uint32_t waiting = c->seq_in - c->seq_out;
         sim_fd *s = sim_at((int)c->sock, SIM_CONN);
-        if (!s->peer->known) {
-            s->peer->known = true;
-            s->peer->conn = ka__conn_number(w, c);
-        }
+        sim_known((int)c->sock, s->peer);
         CHECK(s->peer->conn == ka__conn_number(w, c), "a connection changed its number");
+        CHECK((s->peer->port == 0) == (c->framing == KA_HTTP) && c->framing <= KA_FRAMES, "port %d has framing %d", s->peer->port, c->framing);
+        if (c->framing != KA_HTTP) message_conn_check(c);
+        if (c->framing == KA_JSON && !c->last && !c->knocks) s->peer->skipped = s->peer->heard - c->in_n;
         CHECK(c->in_n <= KA_MAX_HEAD + KA_MAX_BODY + 1 && (c->in_n > 0) == (c->in != NULL), "%d bytes of a request kept", (int)c->in_n);
         CHECK(c->out_n - c->out_at <= KA_MAX_UNSENT && (c->out_n > 0) == (c->out != NULL) && c->out_at <= c->out_n, "%d bytes unsent", (int)(c->out_n - c->out_at));
         CHECK(waiting <= KA_MAX_PIPELINED + KA__SCRATCH / 16, "%d requests wait", (int)waiting);
-        CHECK(c->timed != KA__UNTIMED || waiting > 0, "waits for ever");
-        CHECK(c->out ? c->timed == KA__STALL && c->watched == KA__OUT : c->watched != KA__OUT, "unsent, but timed %d, watched %d", c->timed, c->watched);
+        CHECK(c->framing != KA_HTTP || (c->timed < KA__KNOCK ? 1 : c->timed == KA__UNTIMED && waiting > 0), "waits for ever, or timed %d", c->timed);
+        CHECK(c->knocks || (c->out ? c->timed == KA__STALL && c->watched == KA__OUT : c->watched != KA__OUT), "unsent, but timed %d, watched %d", c->timed, c->watched);
         CHECK(!c->in || c->out || c->last || c->timed == KA__REQUEST || waiting >= KA_MAX_PIPELINED, "an unfinished request, but timed %d", c->timed);
         CHECK(c->watched == KA__UNWATCHED ? s->epoll < 0 : s->epoll >= 0, "watched %d, by %d", c->watched, s->epoll);
         if (s->epoll >= 0) CHECK((s->events & (EPOLLIN | EPOLLOUT)) == (c->watched == KA__IN ? EPOLLIN : c->watched == KA__OUT ? EPOLLOUT : 0u), "watched %d, events %x", c->watched, s->events);
@@ -2012,17 +2115,18 @@ static void worker_check(ka__worker *w)
         uint32_t before = KA__NIL;
         for (uint32_t place = w->list[kind].head; place != KA__NIL; before = place, place = w->conns[place].next) {
             ka__conn *c = &w->conns[place];
-            CHECK(c->open && c->timed == kind && c->prev == before, "list %d at %d", kind, (int)place);
+            CHECK((c->open ? kind != KA__GONE : kind == KA__GONE) && c->timed == kind && c->prev == before, "list %d at %d", kind, (int)place);
             CHECK(before == KA__NIL || w->conns[before].due_ms <= c->due_ms, "list %d is not in the order of time", kind);
-            CHECK(++timed <= open, "list %d has a ring", kind);
+            CHECK(++timed <= open + gone, "list %d has a ring", kind);
         }
         CHECK(w->list[kind].tail == before, "the tail of list %d", kind);
     }
     for (uint32_t place = w->free_head; place != KA__NIL; place = w->conns[place].next) {
-        CHECK(!w->conns[place].open, "a free place that is open");
+        CHECK(!w->conns[place].open && w->conns[place].timed != KA__GONE, "a free place that is not");
         CHECK(++unused <= w->conns_n, "the free list has a ring");
     }
-    CHECK(open + unused == w->conns_n && open == w->connections, "%d open, %d free, %d places, %d counted", (int)open, (int)unused, (int)w->conns_n, (int)w->connections);
+    CHECK(open + gone + unused == w->conns_n && open + gone == w->connections, "%d open, %d gone, %d free, %d places, %d counted", (int)open, (int)gone, (int)unused, (int)w->conns_n, (int)w->connections);
+    CHECK(w->finished <= w->conns_n, "%d of %d places were told", (int)w->finished, (int)w->conns_n);
     CHECK(w->up.write - w->up.tail <= w->up.size && w->down.write - w->down.tail <= w->down.size, "a mailbox overflows");
     CHECK(w->out_conn == KA__NIL, "rendered, but not sent");
 }
@@ -2122,13 +2226,214 @@ static void answer(const question *q)
         if (n == q->n) n++;
         for (size_t i = 0; !large_body[0] && i < sizeof large_body; i++) large_body[sizeof large_body - 1 - i] = (char)('a' + i % 23);
     }
-    int r = ka_reply(at.server, &q->ev, q->status, at.big & 1 ? "X-A: b\r\nX-B:\r\n" : NULL, body, n);
+    int status = a->given ? a->status : at.big % 16 == 15 ? 0 : q->status;
+    int r = ka_reply(at.server, &q->ev, status, status && at.big & 1 ? "X-A: b\r\nContent-Type: a/b\r\nX-B:\r\n" : NULL, body, n);
     if (n > KA_MAILBOX / 4 - 20 && r == KA_ENOSPC) {
         n = 0;
-        r = ka_reply(at.server, &q->ev, q->status, NULL, NULL, 0);
+        r = ka_reply(at.server, &q->ev, status, NULL, NULL, 0);
     }
     CHECK(r == KA_OK, "ka_reply: %d", r);
-    if (!a->given) *a = (struct answer){ q->status, true, a->bodiless, a->closes, n, hash(body, n) };
+    if (!a->given) *a = (struct answer){ status, true, a->bodiless, a->closes, n, hash(body, n) };
+    if (status == 0) p->bare = true;
+}
+
+/* ---- and its other framings ---- */
+
+enum { EITHER = 1 };
+
+static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+
+/* The next message in the bytes that a peer sent and the server heard, read in one piece.
+     returns    KA_OK: *body; KA_EAGAIN; 400 or 413; or EITHER of them, as the pieces may have been */
+static int next_message(const peer *p, int framing, ka_str *body, size_t *end)
+{
+    const char *text = p->to_server.p;
+    size_t from = p->at, all = p->heard, depth = 0;
+    char quote = 0;
+    if (framing == KA_FRAMES) {
+        while (from < p->skipped && is_space(text[from])) from++;      /* as it was no frame yet */
+        if (all - from < 4) return KA_EAGAIN;
+        uint64_t n = 0;
+        for (int i = 0; i < 4; i++) n = n * 256 + (unsigned char)text[from + (size_t)i];
+        if (n > KA_MAX_BODY) return 413;
+        if (all - from < n + 4) return KA_EAGAIN;
+        *body = (ka_str){ text + from + 4, (size_t)n };
+        *end = from + 4 + (size_t)n;
+        return KA_OK;
+    }
+    while (from < all && is_space(text[from])) from++;
+    if (from == all) return KA_EAGAIN;
+    if (text[from] != '{') return 400;
+    for (size_t i = from; i < all; i++) {
+        if (quote && text[i] == '\\') i++;
+        else if (quote && (unsigned char)text[i] < 32) return i - from > KA_MAX_BODY ? EITHER : 400;
+        else if (quote) quote = text[i] == quote ? 0 : quote;
+        else if (text[i] == '"' || text[i] == '\'') quote = text[i];
+        else if (text[i] == '{') depth++;
+        else if (text[i] == '}' && --depth == 0) {
+            *body = (ka_str){ text + from, i + 1 - from };
+            *end = i + 1;
+            return body->n > KA_MAX_BODY ? 413 : KA_OK;
+        }
+    }
+    return all - from > KA_MAX_BODY ? 413 : KA_EAGAIN;
+}
+
+/* Is there anything behind the last message, but white space between objects? */
+static bool begun(const peer *p)
+{
+    size_t from = p->at;
+    while (from < p->heard && (p->framing == KA_JSON || from < p->skipped) && is_space(p->to_server.p[from])) from++;
+    return from < p->heard;
+}
+
+/* All that is whole was delivered. */
+static void delivered_check(const peer *p)
+{
+    ka_str body;
+    size_t end;
+    if (p->refused || p->told || p->hung_up) return;
+    CHECK(p->opened, "connected, and the parent doesn't know");
+    CHECK(p->received == p->to_server.n, "%d bytes were never read", (int)(p->to_server.n - p->received));
+    int r = next_message(p, p->framing, &body, &end);
+    CHECK(r == KA_EAGAIN, "a message was not delivered: %d", r);
+}
+
+static void say(peer *p, const char *text, size_t n)
+{
+    int r = ka_send(at.server, p->conn, text, n);
+    CHECK(r == (n > KA_MAILBOX / 4 ? KA_ENOSPC : KA_OK), "ka_send: %d", r);
+    if (p->hung_up || r < 0) return;
+    append(&p->said, text, n);
+}
+
+static void say_bytes(peer *p, size_t n)
+{
+    static char text[KA_MAILBOX / 4 + 1];
+    for (size_t i = 0; i < sizeof text && !text[0]; i++) text[sizeof text - 1 - i] = (char)('a' + i % 23);
+    at.says++;
+    say(p, text + sizeof text - n - at.says % (sizeof text + 1 - n) % 23, n);
+}
+
+static void hang_up(peer *p)
+{
+    ka_close(at.server, p->conn);
+    p->hung_up = true;
+}
+
+static void reframe(peer *p, int framing)
+{
+    if (p->framings_n == sizeof p->framings) return;
+    CHECK(ka_reframe(at.server, p->conn, framing) == KA_OK, "ka_reframe");
+    p->framings[p->framings_n++] = (char)framing;
+    p->framing = framing;
+}
+
+static void connect_to(int framing, int knock)
+{
+    if (peers_n == PEERS) return;
+    int port = OUT + peers_n;
+    peer *p = sim_peer(port);
+    p->knock = knock;
+    p->framings[p->framings_n++] = (char)(p->framing = framing);
+    int r = ka_connect(at.server, framing, "127.0.0.1", port, (uint32_t)port * 7);
+    CHECK(r == (at.stopping ? KA_ESTOPPED : KA_OK), "ka_connect: %d", r);
+    if (r < 0) *p = (peer){ 0 };
+    if (r < 0) peers_n--;
+}
+
+static void opened_event(const ka_event *ev)
+{
+    peer *p = ev->error ? NULL : peer_of(ev->conn);
+    for (int i = 0; i < peers_n && ev->error; i++)
+        if (peers[i].port >= OUT && (uint32_t)peers[i].port * 7 == ev->seq) p = &peers[i];
+    CHECK(p && !p->opened, "opened twice, or nobody asked for it: %d", (int)ev->seq);
+    p->opened = true;
+    if (ev->error) p->told = p->hung_up = true;
+    if (ev->error) p->lost = false;      /* nobody was to read what it had sent already */
+    CHECK(ev->listener == (p->port >= OUT ? -1 : p->port) && ev->seq == (p->port >= OUT ? (uint32_t)p->port * 7 : 0), "listener %d, tag %d", ev->listener, (int)ev->seq);
+    switch (ev->error) {
+    case KA_OK:
+        CHECK(p->knock == CONNECTED && !at.stopped, "open, but it is not");
+        CHECK((ka_is(ev->body, "0.0.0.0") && ev->port == 2) || (ev->body.n == 0 && ev->port == 0 && p->reset), "from %.*s:%d", (int)ev->body.n, ev->body.p, ev->port);
+        for (int i = 0; i < peers_n; i++)
+            CHECK(&peers[i] == p || peers[i].port == 0 || !peers[i].opened || peers[i].told || ka_conn_index(at.server, peers[i].conn) != ka_conn_index(at.server, p->conn), "two have the same index");
+        CHECK(ka_conn_index(at.server, p->conn) < 64 * 2, "an index of %d", (int)ka_conn_index(at.server, p->conn));
+        return;
+    case KA_ETIME:    CHECK(at.slept && p->knock != REFUSED_AT_ONCE, "out of time"); return;
+    case KA_ESTOPPED: CHECK(at.stopping && ev->listener == -1, "stopped"); return;
+    case KA_ENOMEM:   CHECK(blocks_failed, "no memory"); return;
+    case KA_ELIMIT:   CHECK(at.limited || watch_failed, "a limit"); return;
+    default:          CHECK(ev->error < 0 && (p->knock >= REFUSED || p->reset || watch_failed), "%d, but nobody refused it", ev->error);
+    }
+}
+
+/* Is this the message that was sent? */
+static void message_check(const ka_event *ev, peer *p)
+{
+    ka_str body = { NULL, 0 };
+    size_t end = 0;
+    CHECK(!p->refused, "a message after the last one");
+    while (p->framings[p->framing_at] != ev->framing) CHECK(++p->framing_at < p->framings_n, "framing %d", ev->framing);
+    int r = next_message(p, ev->framing, &body, &end);
+    if (ev->error) p->refused = true;
+    if (ev->error) p->refused_ms = clock_ms;
+    if (ev->error == 408) CHECK(r == KA_EAGAIN && at.slept && p->at < p->heard, "408, but %d", r);
+    else if (ev->error == 503) CHECK(r == KA_EAGAIN && blocks_failed, "503, but %d", r);
+    else if (ev->error == 400 && r == KA_EAGAIN) CHECK(p->fin && begun(p), "400, and nothing unfinished at the end");
+    else if (ev->error) CHECK(r == ev->error || (r == EITHER && (ev->error == 400 || ev->error == 413)), "%d, but %d", ev->error, r);
+    else CHECK(r == KA_OK && same_str(body, ev->body), "a message of %d bytes, read at once: %d of %d", (int)ev->body.n, r, (int)body.n);
+    p->at = end;
+}
+
+static void message_event(const ka_event *ev)
+{
+    ka_str body;
+    size_t end;
+    peer *p;
+    if (ev->kind == KA_OPENED) opened_event(ev);
+    if (ev->kind == KA_LISTENING || (ev->kind == KA_OPENED && ev->error)) return;
+    p = peer_of(ev->conn);
+    CHECK(p->port != 0 && p->opened && !p->told, "event %d: %d, %d, %d", ev->kind, p->port, p->opened, p->told);
+    if (ev->kind == KA_MESSAGE) message_check(ev, p);
+    if (ev->kind == KA_CLOSED) {
+        bool why = p->hung_up || p->refused || p->reset || at.stopping || failed() || (p->slow && p->said.n > 0);
+        why = why || (p->framings_n > 1 && begun(p));      /* reframed, and something unfinished was there */
+        CHECK(why || !begun(p), "closed, and an unfinished message was not told of");
+        CHECK(why || (p->fin && p->received == p->to_server.n), "closed, why?");
+        CHECK(why || p->framing_at + 1 < p->framings_n || next_message(p, p->framing, &body, &end) == KA_EAGAIN, "closed, and a message was not delivered");
+        p->told = true;
+    }
+    if (p->told || ev->error) at.ending = p;
+    if (at.policy & 1 && ev->kind == KA_MESSAGE) say_bytes(p, ev->body.n);
+    if (at.policy & 2 && at.ending) say_bytes(p, 5);
+    if (at.policy & 4 && ev->kind == KA_MESSAGE) hang_up(p);
+    if (at.policy & 8 && ev->kind == KA_MESSAGE) reframe(p, KA_JSON + KA_FRAMES - p->framing);
+    if (at.policy & 16 && ev->kind == KA_OPENED) say_bytes(p, 7);
+    if (at.policy & 32 && ev->kind == KA_OPENED) reframe(p, KA_JSON + KA_FRAMES - p->framing);
+    if (at.policy & 64 && ev->kind == KA_OPENED && at.policy & 128) hang_up(p);
+    if (at.policy & 128 && ev->kind == KA_MESSAGE) say_bytes(p, 400);
+    if (at.policy & 64 && ev->kind == KA_CLOSED) connect_to(p->framing, CONNECTED);
+}
+
+static int wait_for(ka_event *ev)
+{
+    if (at.ending) at.ending->hung_up = true;
+    at.ending = NULL;
+    return ka_wait(at.server, ev, 0);
+}
+
+/* In the end: was all told once, and all sent? */
+static void said_check(const peer *p)
+{
+    bool excused = p->reset || p->slow || failed() || at.freeing || at.slept;
+    size_t n = p->from_server.n;
+    CHECK(at.freeing || (p->port < OUT && !p->accepted) || (p->opened && p->told), "opened %d, closed %d", p->opened, p->told);
+    CHECK((p->accepted || p->port >= OUT || !p->opened) && (p->opened || !p->told), "opened, and never accepted");
+    CHECK(n <= p->said.n && (n == 0 || memcmp(p->from_server.p, p->said.p, n) == 0), "%d bytes sent, %d others received", (int)p->said.n, (int)n);
+    CHECK(excused || n == p->said.n, "%d bytes sent, %d received", (int)p->said.n, (int)n);
+    CHECK(excused || !p->lost, "closed with bytes unread");
+    CHECK(excused || !p->refused || !p->cut_off || p->closed_ms - p->refused_ms >= KA_LINGER_MS, "refused, and closed at once");
 }
 
 /* Handle all events that there are. */
@@ -2137,10 +2442,13 @@ static void parent_round(void)
     ka_event ev;
     int r;
     if (at.stopped) return;
-    while ((r = ka_wait(at.server, &ev, 0)) == KA_OK) {
+    while ((r = wait_for(&ev)) == KA_OK) {
         question q = { .ev = ev };
         moved++;
-        if (ev.kind != KA_REQUEST) continue;
+        if (ev.kind != KA_REQUEST) {
+            message_event(&ev);
+            continue;
+        }
         event_check(&ev);
         q.status = ka_auth_answer(&at.keys, &ev, q.text, &q.n);
         CHECK(q.n <= KA_MAX_ANSWER && q.status >= 200 && q.status <= 599, "%d with %d bytes", q.status, (int)q.n);
@@ -2155,12 +2463,14 @@ static void parent_round(void)
 static void turn(void)
 {
     for (int i = 0; i < at.server->workers_n; i++) worker_round(at.server->workers[i]);
-    parent_round();
+    if (at.late > 0) at.late--;
+    else parent_round();
 }
 
 /* Until nothing moves any more; which must come. */
 static void settle(void)
 {
+    at.late = 0;
     for (int rounds = 0, still = 0; still < 2; rounds++) {
         uint64_t before = moved;
         turn();
@@ -2179,8 +2489,13 @@ static void settle(void)
         ka_http h;
         char body[KA_MAX_BODY];
         size_t n, end;
-        if (p->closed || !p->known || p->over || blocks_failed || p->window == 0) continue;
+        if (p->closed || !p->known || p->over || p->bare || failed() || p->window == 0) continue;
+        if (at.stopping) CHECK(!p->opened || p->told, "stopping, and the parent doesn't know");
         if (at.stopping) continue;           /* an answer may have said that it is the last one */
+        if (p->port != 0) {
+            if (p->knock == CONNECTED) delivered_check(p);
+            continue;
+        }
         bool full = false;                   /* the parent owes it answers: then it may not be read */
         for (uint32_t k = 0; k < p->seq; k++) full = full || !p->answers[k].given;
         CHECK(full || p->received == p->to_server.n, "%d bytes were never read", (int)(p->to_server.n - p->received));
@@ -2202,9 +2517,17 @@ static void answers_check(const peer *p)
     const char *text = p->from_server.p;
     size_t n = p->from_server.n;
     uint32_t seq = 0;
-    bool excused = p->reset || p->slow || blocks_failed || at.freeing || at.slept;
+    bool excused = p->reset || p->slow || failed() || at.freeing || at.slept;
     while (n > 0) {
         ka_http h;
+        if (seq < p->seq && p->answers[seq].given && p->answers[seq].status == 0 && memcmp(text, go_on, n < 12 ? n : 12)) {
+            const struct answer *a = &p->answers[seq];
+            CHECK(n <= a->n && (n < a->n || hash(text, n) == a->body), "a bare answer of %d bytes, want %d", (int)n, (int)a->n);
+            excused = excused || n == a->n;
+            n = 0;
+            seq = p->seq;
+            break;
+        }
         ptrdiff_t head = ka_http_response(&h, text, n);
         if (head == KA_EAGAIN) break;
         CHECK(head > 0, "an answer is malformed: %.*s", (int)n, text);
@@ -2231,6 +2554,7 @@ static void answers_check(const peer *p)
         n -= size;
         CHECK(h.keep_alive || n == 0, "%d bytes after the last answer", (int)n);
     }
+    if (seq < p->seq && p->answers[seq].given && p->answers[seq].status == 0 && p->answers[seq].n == 0) seq = p->seq;
     CHECK(excused || n == 0, "an answer is cut after %d bytes", (int)n);
     CHECK(excused || seq == p->seq, "%d requests, %d answers", (int)p->seq, (int)seq);
     CHECK(excused || !p->lost, "closed with bytes unread");
@@ -2246,7 +2570,7 @@ static size_t connections(void)
 
 static void send_bytes(peer *p, const char *text, size_t n)
 {
-    if (p->fin || p->reset || p->to_server.n + n > (p->cut < 40 ? p->cut * 1000 : 40000)) return;
+    if (p->fin || p->reset || p->closed || p->to_server.n + n > (p->cut < 40 ? p->cut * 1000 : 40000)) return;
     append(&p->to_server, text, n);
 }
 
@@ -2280,7 +2604,7 @@ static void happen(input *in)
     switch (op & 15) {
     case 0:
         if (peers_n == PEERS) return;
-        p = sim_peer();
+        p = sim_peer(0);
         if (who) p->cut = who * who * who;
         break;
     case 1:
@@ -2332,7 +2656,8 @@ static void happen(input *in)
         at.slept = true;
         break;
     case 11:
-        blocks_fail_in = (long)next_byte(in) % 32;
+        n = next_byte(in);
+        *(n & 32 ? &watch_fails_in : &blocks_fail_in) = (long)n % 32;
         break;
     case 12:
         n = next_byte(in);
@@ -2352,9 +2677,140 @@ static void happen(input *in)
     if (!(op & 128)) turn();
 }
 
+/* Something happens where messages are sent. */
+static void happen_message(input *in)
+{
+    static const char *const canned[] = {
+        "{}", "{\"a\": {\"b\": \"}{\"}}", "{'a': '\\'}', \"b\": '\"'}", "  \r\n\t{}{} {", "}", "{\"a\": \"\\", "\"}", "{\"", "\n", "[]",
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n", " ", "{{{{{{{{", "}}}}}}}}", "{'\\\n'}", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask_key=x",
+    };
+    static const unsigned lengths[] = { 0, 1, 2, 4, 47, 296, KA_MAX_BODY - 1, KA_MAX_BODY, KA_MAX_BODY + 1, 513, 0x7b7d7b7d, 0xffffffff };
+    static const int sleeps[] = { 1, 99, 200, 999, 1000, 3000, 6000, KA_ATTEMPT_MS };
+    char frame[4 + 2 * KA_MAX_BODY];
+    unsigned op = next_byte(in), who = op >> 4 & 3;
+    peer *p = peers_n > (int)who ? &peers[peers_n - 1 - (int)who] : NULL;
+    bool has = p && p->opened && p->port != 0 && p->known && !at.stopped;      /* the parent has its number */
+    size_t n, k;
+    switch (op & 15) {
+    case 0:
+        if (peers_n == PEERS) return;
+        p = sim_peer((int)next_byte(in) % 3);
+        p->framings[p->framings_n++] = (char)(p->framing = p->port);
+        if (who) p->cut = who * who * who;
+        break;
+    case 1:
+        n = next_byte(in);
+        if (n > in->n) n = in->n;
+        at.last.n = 0;
+        append(&at.last, in->p, n);
+        if (p) send_bytes(p, in->p, n);
+        in->p += n;
+        in->n -= n;
+        break;
+    case 2:
+        n = next_byte(in);
+        at.last.n = 0;
+        if (n < 64) append_text(&at.last, canned[n % (sizeof canned / sizeof *canned)]);
+        else if (n < 192) {            /* a frame, or the half of one */
+            k = lengths[n / 2 % (sizeof lengths / sizeof *lengths)];
+            for (int i = 0; i < 4; i++) frame[i] = (char)(k >> (24 - 8 * i));
+            memset(frame + 4, 'f', sizeof frame - 4);
+            append(&at.last, frame, k < sizeof frame - 4 ? 4 + k / (1 + n % 2) : 4 + n % 2);
+        } else {                       /* an object of so many bytes */
+            k = lengths[n % 10];
+            memset(frame, 'o', sizeof frame);
+            memcpy(frame, "{\"", 2);
+            if (k > 4) memcpy(frame + k - 2, "\"}", 2);
+            append(&at.last, frame, k);
+        }
+        if (p) send_bytes(p, at.last.p, at.last.n);
+        break;
+    case 3:
+        for (n = next_byte(in) * (who == 3 ? 30u : 1u); p && n > 0; n--) send_bytes(p, at.last.p, at.last.n);
+        break;
+    case 4:
+        n = next_byte(in);
+        if (has) say_bytes(p, n < 200 ? n : n < 255 ? (n - 199) * 1180 : KA_MAILBOX / 4 + 1);
+        break;
+    case 5:
+        if (has) hang_up(p);
+        break;
+    case 6:
+        n = next_byte(in);
+        if (has) reframe(p, n & 1 ? KA_FRAMES : KA_JSON);
+        break;
+    case 7:
+        if (p) p->fin = true;
+        break;
+    case 8:
+        if (!p || p->fin || p->closed) break;
+        if (p->knock) p->knock = REFUSED;
+        else p->reset = true;
+        break;
+    case 9:
+        n = next_byte(in);
+        if (!p) break;
+        p->slow = true;
+        if (n == 255) p->window = SIZE_MAX;
+        else p->window = p->window == SIZE_MAX ? n * 16 : p->window + n * 16;
+        break;
+    case 10:
+        clock_ms += sleeps[next_byte(in) % 8];
+        at.slept = true;
+        break;
+    case 11:
+        n = next_byte(in);
+        *(n & 32 ? &watch_fails_in : &blocks_fail_in) = (long)n % 32;
+        break;
+    case 12:
+        n = next_byte(in);
+        fd_limit = n == 255 ? SIM_FDS : 8 + (int)n % 16;
+        at.limited = true;
+        break;
+    case 13:
+        n = next_byte(in);
+        if (!at.stopped) connect_to(n & 1 ? KA_FRAMES : KA_JSON, (int)(n >> 1 & 3));
+        break;
+    case 14:
+        if (at.stopping) break;
+        ka_stop(at.server);
+        at.stopping = true;
+        break;
+    default:
+        n = next_byte(in);
+        switch (who) {
+        case 0:
+            settle();
+            break;
+        case 1:                        /* who was knocked at opens */
+            for (int i = 0; i < peers_n; i++)
+                if (peers[i].knock == KNOCKING && peers[i].accepted && !peers[i].closed && n-- == 0) peers[i].knock = CONNECTED;
+            break;
+        case 2:
+            at.policy = (unsigned)n;
+            break;
+        default:
+            if (n < 64) {
+                at.late = (unsigned)n;
+                at.slept = at.slept || n > 8;
+            } else if (p && p->known && !at.stopped) {      /* to whom never was */
+                uint64_t never = p->conn ^ 0x80000000, nobody = p->conn | (uint64_t)255 << 56, nowhere = p->conn | (uint64_t)0xfff << 40;
+                CHECK(ka_send(at.server, never, "x", 1) == KA_OK && ka_send(at.server, nobody, "x", 1) == KA_EINVAL && ka_reframe(at.server, nowhere, KA_JSON) == KA_OK, "to nobody");
+                ka_close(at.server, n & 1 ? never : nowhere);
+                ka_close(at.server, nobody);
+                if (p->port == 0) {      /* and to who speaks HTTP */
+                    CHECK(ka_send(at.server, p->conn, "x", 1) == KA_OK && ka_reframe(at.server, p->conn, KA_JSON) == KA_OK, "to HTTP");
+                    ka_close(at.server, p->conn);
+                }
+            }
+        }
+    }
+    if (!(op & 128)) turn();
+}
+
 UNGUIDED_BEGIN
 
-static void target_server(const char *text, size_t size)
+static void serve(const char *text, size_t size, bool messages)
 {
     input in = { text, size };
     unsigned setup = next_byte(&in);
@@ -2370,18 +2826,20 @@ static void target_server(const char *text, size_t size)
             atomic_store(&box[k]->tail, box[k]->write);
         }
     }
-    if (ka_listen(at.server, "127.0.0.1", 0) < 0) abort();
+    for (int framing = KA_HTTP; framing <= (messages ? KA_FRAMES : KA_HTTP); framing++)
+        CHECK(ka_listen_as(at.server, framing, "127.0.0.1", framing) == framing, "ka_listen_as");
     for (int i = 0; i < 3; i++)
         for (int k = 0; k < at.server->workers_n; k++) {
             worker_round(at.server->workers[k]);
-            if (ka_wait(at.server, &ev, 0) == KA_OK) CHECK(ev.kind == KA_LISTENING && ev.error == 0 && ev.port == 1, "%d with %d", ev.kind, ev.error);
+            while (ka_wait(at.server, &ev, 0) == KA_OK) CHECK(ev.kind == KA_LISTENING && ev.error == 0 && ev.port == 1, "%d with %d", ev.kind, ev.error);
         }
-    sim_peer();
-    while (in.n > 0) happen(&in);
+    peer *first = sim_peer(messages ? 1 + (int)(setup >> 3 & 1) : 0);
+    first->framings[first->framings_n++] = (char)(first->framing = first->port);
+    while (in.n > 0) (messages ? happen_message : happen)(&in);
 
-    blocks_fail_in = -1;
+    blocks_fail_in = watch_fails_in = -1;
     fd_limit = SIM_FDS;
-    at.big = 0;
+    at.big = at.policy = 0;
     int how = setup >> 1 & 3;
     if (how != 3) {
         turn();
@@ -2394,7 +2852,10 @@ static void target_server(const char *text, size_t size)
         clock_ms += KA__ACCEPT_AGAIN_MS;
         settle();
         if (how == 0) {      /* they go */
-            for (int i = 0; i < peers_n; i++) peers[i].fin = true;
+            for (int i = 0; i < peers_n; i++) {
+                peers[i].fin = true;
+                if (peers[i].knock == KNOCKING && !peers[i].closed) peers[i].knock = CONNECTED;
+            }
             settle();
             CHECK(connections() == 0, "%d connections are left", (int)connections());
         }
@@ -2405,7 +2866,9 @@ static void target_server(const char *text, size_t size)
             clock_ms += 1000;
             settle();
         }
-        CHECK(connections() == 0, "%d connections wait for ever", (int)connections());
+        size_t stay = 0;     /* idle, and not HTTP */
+        for (int i = 0; i < peers_n; i++) stay += peers[i].opened && !peers[i].told;
+        CHECK(connections() == stay, "%d connections wait for ever", (int)connections());
     }
     if (how != 3) {
         int64_t from = clock_ms;
@@ -2424,10 +2887,13 @@ static void target_server(const char *text, size_t size)
     ka_server_free(at.server);
     at.server = NULL;
     ka_keyring_free(&at.keys);
-    for (int i = 0; i < peers_n; i++) answers_check(&peers[i]);
+    for (int i = 0; i < peers_n; i++) (peers[i].port ? said_check : answers_check)(&peers[i]);
     release(&at.last);
     sim_end();
 }
+
+static void target_server(const char *text, size_t size) { serve(text, size, false); }
+static void target_messages(const char *text, size_t size) { serve(text, size, true); }
 
 /* ---- the targets, and who calls them ---- */
 
@@ -2439,6 +2905,7 @@ static const struct { const char *name; void (*run)(const char *p, size_t n); } 
     { "response", target_response },
     { "chunked",  target_chunked },
     { "server",   target_server },
+    { "messages", target_messages },
     { "journal",  target_journal },
 };
 static void (*target)(const char *, size_t);
