@@ -1277,6 +1277,9 @@ static ptrdiff_t ka__sock_send(ka__sock s, const char *p, size_t n)
 
 /* ---- files: one that a single process reads, appends to, and replaces by another ---- */
 
+enum { KA__KEEP, KA__FRESH, KA__APPEND };      /* how to open one: as it is; as a new one; to write at KA__END too */
+enum { KA__END = -1 };
+
 enum { KA__PATH = 4096, KA__PATH_MAX = 4000 };      /* room for a path; the longest, to which ".new" and such are added */
 
 #if defined(_WIN32)
@@ -1306,9 +1309,9 @@ static bool ka__is_slash(char c) { return c == '/' || c == '\\'; }
 static int ka__folder_make(const char *path) { return CreateDirectoryA(path, NULL) ? KA_OK : ka__file_error(); }
 
 /* Nobody else may write to it while it is open; renaming is for us. */
-static int ka__file_open(ka__file *f, const char *path, bool fresh)
+static int ka__file_open(ka__file *f, const char *path, int how)
 {
-    *f = CreateFileA(path, GENERIC_READ | GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_DELETE, NULL, fresh ? CREATE_ALWAYS : OPEN_ALWAYS,
+    *f = CreateFileA(path, GENERIC_READ | GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_DELETE, NULL, how == KA__FRESH ? CREATE_ALWAYS : OPEN_ALWAYS,
                      FILE_ATTRIBUTE_NORMAL, NULL);
     if (*f == KA__NO_FILE) return ka__file_error();
     if (GetFileType(*f) == FILE_TYPE_DISK) return KA_OK;
@@ -1324,14 +1327,14 @@ static int64_t ka__file_size(ka__file f)
 
 static ptrdiff_t ka__file_read_some(ka__file f, void *p, size_t n, int64_t at)
 {
-    OVERLAPPED o = { .Offset = (DWORD)at, .OffsetHigh = (DWORD)(at >> 32) };
+    OVERLAPPED o = { .Offset = (DWORD)at, .OffsetHigh = (DWORD)((uint64_t)at >> 32) };
     DWORD got = 0;
     return ReadFile(f, p, (DWORD)n, &got, &o) || GetLastError() == ERROR_HANDLE_EOF ? (ptrdiff_t)got : ka__file_error();
 }
 
 static ptrdiff_t ka__file_write_some(ka__file f, const void *p, size_t n, int64_t at)
 {
-    OVERLAPPED o = { .Offset = (DWORD)at, .OffsetHigh = (DWORD)(at >> 32) };
+    OVERLAPPED o = { .Offset = (DWORD)at, .OffsetHigh = (DWORD)((uint64_t)at >> 32) };
     DWORD put = 0;
     return WriteFile(f, p, (DWORD)n, &put, &o) && put > 0 ? (ptrdiff_t)put : ka__file_error();
 }
@@ -1353,7 +1356,7 @@ static int ka__file_replace(ka__file *f, ka__file by, const char *from, const ch
     int r = ka__file_rename(from, to);
     if (r == KA_OK) return *f = by, KA_OK;
     DWORD code = GetLastError();
-    if (ka__file_open(f, to, false) < 0) *f = KA__NO_FILE;
+    if (ka__file_open(f, to, KA__KEEP) < 0) *f = KA__NO_FILE;
     SetLastError(code);
     return r;
 }
@@ -1420,15 +1423,15 @@ static int ka__file_there(ka__file f, const char *path)
     return ka__same_inode(&mine, &there) ? KA_OK : KA_ENOTFOUND;
 }
 
-static int ka__file_open(ka__file *f, const char *path, bool fresh)
+static int ka__file_open(ka__file *f, const char *path, int how)
 {
     signal(SIGXFSZ, SIG_IGN);      /* at the limit of `ulimit -f` a write shall fail, no more */
-    if (fresh) unlink(path);
-    *f = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (fresh ? O_EXCL : 0), 0600);
+    if (how == KA__FRESH) unlink(path);
+    *f = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (how == KA__FRESH ? O_EXCL : how == KA__APPEND ? O_APPEND : 0), 0600);
     if (*f < 0) return ka__file_error();
     int r = ka__file_claim(*f, path), code = errno;
     if (r < 0) ka__file_close(*f);
-    if (r < 0 && fresh) unlink(path);
+    if (r < 0 && how == KA__FRESH) unlink(path);
     errno = code;
     return r;
 }
@@ -1447,7 +1450,7 @@ static ptrdiff_t ka__file_read_some(ka__file f, void *p, size_t n, int64_t at)
 
 static ptrdiff_t ka__file_write_some(ka__file f, const void *p, size_t n, int64_t at)
 {
-    ssize_t put = pwrite(f, p, n, (off_t)at);
+    ssize_t put = at == KA__END ? write(f, p, n) : pwrite(f, p, n, (off_t)at);
     return put > 0 ? put : put < 0 && errno == EINTR ? KA_EAGAIN : ka__file_error();
 }
 
@@ -1513,7 +1516,7 @@ static ptrdiff_t ka__file_read(ka__file f, void *p, size_t n, int64_t at)
 static int ka__file_write(ka__file f, const void *p, size_t n, int64_t at)
 {
     for (size_t done = 0; done < n; ) {
-        ptrdiff_t put = ka__file_write_some(f, (const char *)p + done, n - done, at + (int64_t)done);
+        ptrdiff_t put = ka__file_write_some(f, (const char *)p + done, n - done, at == KA__END ? at : at + (int64_t)done);
         if (put < 0 && put != KA_EAGAIN) return (int)put;
         if (put > 0) done += (size_t)put;
     }
@@ -1547,10 +1550,10 @@ static int ka__folders_make(const char *path)
 
 static int ka__file_make(ka__file *f, const char *path)
 {
-    int r = ka__file_open(f, path, true);
+    int r = ka__file_open(f, path, KA__FRESH);
     if (r != KA_ENOTFOUND) return r;
     int made = ka__folders_make(path), code = ka__os_code();
-    r = ka__file_open(f, path, true);
+    r = ka__file_open(f, path, KA__FRESH);
     if (r != KA_ENOTFOUND || made == KA_OK) return r;
     ka__os_code_set(code);
     return made;
@@ -1561,8 +1564,8 @@ int ka_file_put(const char *path, const void *p, size_t n)
     char fresh[KA__PATH];
     ka__file f;
     size_t length = strlen(path);
-    if (length == 0 || length > KA__PATH_MAX || ka__is_slash(path[length - 1])) return KA_EINVAL;
-    snprintf(fresh, sizeof fresh, "%s.new", path);
+    if (length == 0 || ka__is_slash(path[length - 1])) return KA_EINVAL;
+    if (snprintf(fresh, sizeof fresh, "%s.new", path) > KA__PATH_MAX + 4) return KA_EINVAL;
     int r = ka__file_make(&f, fresh);
     if (r < 0) return r;
     r = ka__file_write(f, p, n, 0);
@@ -3913,6 +3916,7 @@ static ka_str ka__status(int status, char room[24])
     case 503: return KA__STR("HTTP/1.1 503 Service Unavailable\r\n");
     case 504: return KA__STR("HTTP/1.1 504 Gateway Timeout\r\n");
     case 505: return KA__STR("HTTP/1.1 505 HTTP Version Not Supported\r\n");
+    case 507: return KA__STR("HTTP/1.1 507 Insufficient Storage\r\n");
     default:  return (ka_str){ room, (size_t)snprintf(room, 24, "HTTP/1.1 %d \r\n", status) };
     }
 }
@@ -4207,7 +4211,7 @@ static void ka__keep_unread(ka__worker *w, ka__conn *c)
 
 static void ka__conn_read(ka__worker *w, ka__conn *c)
 {
-    bool http = c->framing == KA_HTTP, took = false;
+    bool http = c->framing == KA_HTTP;
     ptrdiff_t got = ka__sock_recv(c->sock, w->in + c->in_n, http ? KA__READ_BYTES : KA__MESSAGES_BYTES);
     bool lingering = c->timed == KA__LINGER;
     if (got == KA_EAGAIN || (got > 0 && lingering)) return;
@@ -4216,13 +4220,15 @@ static void ka__conn_read(ka__worker *w, ka__conn *c)
         return;
     }
     if (got == 0) {                    /* half-closed: what was asked is still answered */
-        if (!http) ka__finish(w, c);
+        if (!http && c->in) ka__reject(w, c, 400, false);
+        else if (!http) ka__finish(w, c);
         c->last = true;
         c->linger = c->expects = false;
     } else {
         if (c->in_n) memcpy(w->in, c->in, c->in_n);
         w->in_at = 0;
         w->in_n = c->in_n + (uint32_t)got;
+        bool took = false;
         while (!c->last && (http ? ka__request(w, c) : ka__message(w, c))) took = true;
         if (took) ka__untime(w, c);    /* what follows a whole one is timed anew */
         ka__keep_unread(w, c);
@@ -4528,7 +4534,6 @@ static void ka__drained(ka__worker *w)
         ka__conn *c = &w->conns[w->finished];
         if (!c->open || c->framing == KA_HTTP || c->last) continue;
         ka__finish(w, c);
-        c->linger = true;
         ka__conn_settle(w, c);
     }
     if (w->now_ms >= w->drain_until_ms)
@@ -5432,7 +5437,7 @@ static int ka__journal_rewrite(ka_keyring *k, int64_t now_ms)
     int64_t size = 0;
     size_t keys = 0;
     ka__file fresh;
-    int r = ka__file_open(&fresh, j->path_new, true);
+    int r = ka__file_open(&fresh, j->path_new, KA__FRESH);
     if (r < 0) return r;
     ka__frame_begin(f);
     r = ka__frame_write(f, fresh, &size);
@@ -5629,7 +5634,7 @@ int ka_journal_open(ka_keyring *k, const char *path, bool salvage, ka_journal_re
     k->epoch_ms = ka_now_ms() - wall_ms % 1000;      /* so that a second ends when one of the wall clock does */
     j->epoch_s = wall_ms / 1000;
     ka__frame_begin(&j->pending);
-    r = ka__file_open(&j->file, path, false);
+    r = ka__file_open(&j->file, path, KA__KEEP);
     if (r < 0) j->file = KA__NO_FILE;
     else r = ka__journal_recover(k, salvage, report);
     report->os_error = ka__file_code(r);
@@ -5817,7 +5822,7 @@ static int ka__log_reopen(ka_log *log, int64_t *cut)
 {
     ka__file_close(log->file);      /* first: on Windows one that was removed is in the way until then */
     log->named = false;
-    int r = ka__file_open(&log->file, log->path, false);
+    int r = ka__file_open(&log->file, log->path, KA__APPEND);
     if (r < 0) {
         log->file = KA__NO_FILE;
         return r;
@@ -5896,7 +5901,7 @@ static int ka__log_ready(ka_log *log)
 
 static int ka__log_append(ka_log *log)
 {
-    int r = ka__file_write(log->file, log->pending, log->n, log->size);
+    int r = ka__file_write(log->file, log->pending, log->n, KA__END);      /* not log->size: it may have been cut by now */
     if (r == KA_OK) r = ka__file_sync(log->file);
     if (r == KA_OK) {
         log->size += (int64_t)log->n;
