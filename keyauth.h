@@ -4018,10 +4018,17 @@ static void ka__on_reply(ka__worker *w, const ka__record *r)
     }
 }
 
+/* The connection of that number, if it is open, and not HTTP. */
+static ka__conn *ka__talker_find(ka__worker *w, uint64_t number)
+{
+    ka__conn *c = ka__conn_find(w, number);
+    return c && c->framing != KA_HTTP && !c->knocks ? c : NULL;
+}
+
 static void ka__on_send(ka__worker *w, ka__record *r)
 {
-    ka__conn *c = ka__conn_find(w, r->conn);
-    if (!c || c->framing == KA_HTTP || (c->last && c->seq_in == c->seq_out)) return;      /* gone, or closed by the parent */
+    ka__conn *c = ka__talker_find(w, r->conn);
+    if (!c || (c->last && c->seq_in == c->seq_out)) return;      /* gone, or closed by the parent */
     ka__out_put(w, c, ka__payload(r), r->n);
 }
 
@@ -4029,8 +4036,8 @@ static void ka__on_send(ka__worker *w, ka__record *r)
    reset the connection under that. */
 static void ka__on_close(ka__worker *w, const ka__record *r)
 {
-    ka__conn *c = ka__conn_find(w, r->conn);
-    if (!c || c->framing == KA_HTTP) return;
+    ka__conn *c = ka__talker_find(w, r->conn);
+    if (!c) return;
     if (!c->last) c->last = c->linger = true;
     ka__free_wiped(c->in, c->in_n);
     c->in = NULL;
@@ -4042,8 +4049,8 @@ static void ka__on_close(ka__worker *w, const ka__record *r)
 
 static void ka__on_reframe(ka__worker *w, const ka__record *r)
 {
-    ka__conn *c = ka__conn_find(w, r->conn);
-    if (!c || c->framing == KA_HTTP) return;
+    ka__conn *c = ka__talker_find(w, r->conn);
+    if (!c) return;
     if (c->in) {                       /* begun in the old framing: what would that be in the new one? */
         ka__out_flush(w);
         if (c->open) ka__conn_close(w, c);
@@ -4276,7 +4283,7 @@ static void ka__conn_opened(ka__worker *w, ka__conn *c, uint32_t tag, int flags)
 static void ka__knock_failed(ka__worker *w, ka__conn *c, int error)
 {
     c->knock.error = error;
-    c->knock.os_error = ka__os_code();
+    c->knock.os_error = error == KA_ETIME || error == KA_ESTOPPED ? 0 : ka__os_code();
     ka__conn_close(w, c);
 }
 
@@ -4448,9 +4455,9 @@ static void ka__on_connect(ka__worker *w, ka__record *r)
 {
     ka__sock sock = -1;
     ka__conn *c = ka__conn_place(w);
-    if (!c) {                          /* no place to remember it by: this one record fits, as ka__on_listen's does */
+    if (!c) {                          /* no place to remember it by: told at once. Of a thousand at once, some may not be */
         ka__record *up = ka__box_put(&w->up, KA_OPENED, 0);
-        KA_ASSERT(up && "KA__UP_RESERVE");
+        if (!up) return;
         up->seq = r->seq;
         up->flags = KA__OUTGOING;
         up->status = (uint16_t)-KA_ENOMEM;

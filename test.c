@@ -2282,6 +2282,7 @@ static void talk(fixture *f, const ka_event *ev)
     char text[KA_MAX_BODY + 64];
     const char *form = ev->kind == KA_OPENED ? "hello %.*s;" : ev->kind == KA_CLOSED ? "%.*sbye;" : ev->error ? "%.*s%d;" : "%.*s;";
     int n = snprintf(text, sizeof text, form, (int)ev->body.n, ev->body.n ? ev->body.p : "", ev->error);
+    if (ka_is(ev->body, "{\"frames\": 1}")) ka_reframe(f->s, ev->conn, KA_FRAMES);
     bool known = ka_send(f->s, ev->conn, text, (size_t)n) == KA_OK;
     if (ev->kind != KA_MESSAGE) CHECK(known, "a known connection");
     if (ev->kind == KA_OPENED) {
@@ -2290,7 +2291,6 @@ static void talk(fixture *f, const ka_event *ev)
     }
     if (ev->kind == KA_CLOSED) atomic_fetch_add(&f->closed, 1);
     if (ka_is(ev->body, "{\"close\": 1}")) ka_close(f->s, ev->conn);
-    if (ka_is(ev->body, "{\"frames\": 1}")) ka_reframe(f->s, ev->conn, KA_FRAMES);
     if (ka_is(ev->body, "{\"late\": 1}")) ka_sleep_ms(300);
 }
 
@@ -2965,10 +2965,10 @@ static void test_frames(void)
 {
     static wire w;
     static const struct { const char *in; size_t in_n; const char *want; size_t want_n; const char *why; } rows[] = {
-        { "\0\0\0\0", 4, "\0\0\0\1;", 5, "an empty one" },
-        { "\0\0\0\3abc\0\0\0\1{", 12, "\0\0\0\4abc;\0\0\0\2{;", 14, "two" },
-        { "\0\0\5\335x", 5, "\0\0\0\004413;", 8, "longer than KA_MAX_BODY" },
-        { "\377\377\377\377", 4, "\0\0\0\004413;", 8, "as long as can be" },
+        { "\0\0\0\0", 4, ";", 1, "an empty one" },
+        { "\0\0\0\3abc\0\0\0\1{", 12, "abc;{;", 6, "two" },
+        { "\0\0\5\335x", 5, "413;", 4, "longer than KA_MAX_BODY" },
+        { "\377\377\377\377", 4, "413;", 4, "as long as can be" },
     };
     fixture f;
     if (!fixture_start(&f, FRAMES, 1)) return;
@@ -2977,7 +2977,7 @@ static void test_frames(void)
             if (!wire_open(&w, atomic_load(&f.port))) continue;
             for (size_t at = 0; at < rows[row].in_n; at += piece)
                 if (!wire_send(&w, rows[row].in + at, rows[row].in_n - at < piece ? rows[row].in_n - at : piece)) break;
-            CHECK(wire_ends(&w, 4 + HELLO + rows[row].want_n, rows[row].want, rows[row].want_n), "%s, %d at a time", rows[row].why, (int)piece);
+            CHECK(wire_ends(&w, HELLO + rows[row].want_n, rows[row].want, rows[row].want_n), "%s, %d at a time", rows[row].why, (int)piece);
             wire_close(&w);
         }
     all_closed(&f, 20);
@@ -2992,9 +2992,14 @@ static void test_reframe(void)
     wire_text(&w, "{\"frames\": 1}");
     CHECK(wire_ends(&w, HELLO + 14, "{\"frames\": 1};", 14), "the answer comes in the old framing");
     wire_send(&w, "\0\0\0\2ab", 6);
-    CHECK(wire_ends(&w, HELLO + 21, "\0\0\0\3ab;", 7), "what follows in the new one");
+    CHECK(wire_ends(&w, HELLO + 17, "ab;", 3), "what follows in the new one");
     wire_close(&w);
     all_closed(&f, 1);
+    if (!wire_open(&w, atomic_load(&f.port))) return;
+    wire_text(&w, "{\"frames\": 1}{\"a");
+    CHECK(wire_ends(&w, HELLO, ";", 1) && wire_more(&w) <= 0, "something unfinished behind it: closed");
+    wire_close(&w);
+    all_closed(&f, 2);
     CHECK(ka_reframe(f.s, 0, KA_HTTP) == KA_EINVAL && ka_reframe(f.s, 0, KA_FRAMES + 1) == KA_EINVAL &&
           ka_reframe(f.s, (uint64_t)9 << 56, KA_JSON) == KA_EINVAL, "no such framing, no such worker");
     CHECK(ka_send(f.s, (uint64_t)9 << 56, "", 0) == KA_EINVAL && ka_send(f.s, 0, w.buf, KA_MAILBOX / 4 + 1) == KA_ENOSPC, "no such worker, too much");
@@ -4732,13 +4737,13 @@ static void run_packages(int port, bool merged, size_t piece)
 
 /* Of a connection each; nothing follows but the close. */
 static const struct { const char *in, *want, *then, *why; } last_packages[] = {
-    { "x", "400 neither a JSON object nor a Python dict", NULL, "a word" },
-    { " 7 ", "400 neither a JSON object nor a Python dict", NULL, "a number" },
-    { "[{\"url\": \"/ping\"}]", "400 neither a JSON object nor a Python dict", NULL, "a list" },
-    { "\"url\"", "400 neither a JSON object nor a Python dict", NULL, "a string" },
-    { "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "400 neither a JSON object nor a Python dict", NULL, "HTTP" },
-    { "{\"url\": \"/ping\"}}", "400 token is missing", "400 neither a JSON object nor a Python dict", "a brace too much" },
-    { "{\"url\": \"/ping\"},{}", "400 token is missing", "400 neither a JSON object nor a Python dict", "a comma between" },
+    { "x", "400 no whole JSON object or Python dict", NULL, "a word" },
+    { " 7 ", "400 no whole JSON object or Python dict", NULL, "a number" },
+    { "[{\"url\": \"/ping\"}]", "400 no whole JSON object or Python dict", NULL, "a list" },
+    { "\"url\"", "400 no whole JSON object or Python dict", NULL, "a string" },
+    { "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "400 no whole JSON object or Python dict", NULL, "HTTP" },
+    { "{\"url\": \"/ping\"}}", "400 token is missing", "400 no whole JSON object or Python dict", "a brace too much" },
+    { "{\"url\": \"/ping\"},{}", "400 token is missing", "400 no whole JSON object or Python dict", "a comma between" },
 };
 
 static void test_gate(void)
@@ -5716,7 +5721,7 @@ static void talker_stop(talker *t)
 
 static void talker_event(talker *t, const ka_event *ev)
 {
-    static const char ask[] = "{\"frames\": 1}", frame[] = "a frame";
+    static const char ask[] = "{\"frames\": 1}", frame[] = "\0\0\0\7a frame";
     bool calls = ev->conn == t->caller;
     switch (ev->kind) {
     case KA_LISTENING:
@@ -5735,11 +5740,11 @@ static void talker_event(talker *t, const ka_event *ev)
         if (ev->error && ev->error != 503 && ev->error != 400) CHECK(false, "message %d; %s", ev->error, story());      /* 400: cut off */
         if (ev->error) break;
         if (ev->framing == KA_JSON && !ka_is(ev->body, ask)) CHECK(false, "\"%.*s\"; %s", (int)ev->body.n, ev->body.p, story());
-        if (ev->framing == KA_FRAMES && !ka_is(ev->body, frame)) CHECK(false, "\"%.*s\"; %s", (int)ev->body.n, ev->body.p, story());
+        if (ev->framing == KA_FRAMES && !ka_is(ev->body, frame + 4)) CHECK(false, "\"%.*s\"; %s", (int)ev->body.n, ev->body.p, story());
         if (ev->framing == KA_FRAMES && calls) ka_close(t->s, ev->conn);
-        else if (!calls) ka_send(t->s, ev->conn, ev->body.p, ev->body.n);
         if (ev->framing == KA_JSON) ka_reframe(t->s, ev->conn, KA_FRAMES);
-        if (ev->framing == KA_JSON && calls) ka_send(t->s, ev->conn, frame, sizeof frame - 1);
+        if (ev->framing == KA_JSON) ka_send(t->s, ev->conn, calls ? frame : ask, calls ? sizeof frame - 1 : sizeof ask - 1);
+        else if (!calls) ka_send(t->s, ev->conn, frame, sizeof frame - 1);
         break;
     default: /* KA_CLOSED */
         if (calls) talker_stop(t);

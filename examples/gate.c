@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_BYTES = 32, NONCE_BYTES = 12, TAG_BYTES = 16, HASH_BYTES = 32, TOKEN_TEXT = 64 };
+enum { LENGTH_BYTES = 4, KEY_BYTES = 32, NONCE_BYTES = 12, TAG_BYTES = 16, HASH_BYTES = 32, TOKEN_TEXT = 64 };
 enum { MAX_TEXT = KA_MAX_BODY - TAG_BYTES };       /* bytes of a JSON text: a frame has its tag too, a line its end */
 enum { MAX_HOSTNAME = 255 };
 
@@ -232,27 +232,27 @@ static void channel_init(channel *c, const char token[TOKEN_TEXT], bool server)
     c->sealed = c->opened = 0;
 }
 
-static void channel_terms(unsigned char nonce[NONCE_BYTES], unsigned char aad[4], uint64_t number, size_t frame)
+static void channel_terms(unsigned char nonce[NONCE_BYTES], unsigned char length[LENGTH_BYTES], uint64_t number, size_t frame)
 {
     store(nonce + 4, 8, number);
-    for (int i = 0; i < 4; i++) aad[i] = (unsigned char)(frame >> (24 - 8 * i) & 255);
+    for (int i = 0; i < LENGTH_BYTES; i++) length[i] = (unsigned char)(frame >> (24 - 8 * i) & 255);
 }
 
-/* Writes the frame without its length, which ka_send writes, and returns its bytes: n + TAG_BYTES. */
+/* Writes the frame, and returns its bytes: LENGTH_BYTES + text.n + TAG_BYTES. */
 static size_t channel_seal(channel *c, char *out, ka_str text)
 {
-    unsigned char nonce[NONCE_BYTES] = { 0 }, aad[4] = { 0 };
-    channel_terms(nonce, aad, c->sealed++, text.n + TAG_BYTES);
-    aead_seal((unsigned char *)out, c->seal_key, nonce, aad, sizeof aad, (const unsigned char *)text.p, text.n);
-    return text.n + TAG_BYTES;
+    unsigned char nonce[NONCE_BYTES] = { 0 }, *length = (unsigned char *)out;
+    channel_terms(nonce, length, c->sealed++, text.n + TAG_BYTES);
+    aead_seal(length + LENGTH_BYTES, c->seal_key, nonce, length, LENGTH_BYTES, (const unsigned char *)text.p, text.n);
+    return LENGTH_BYTES + text.n + TAG_BYTES;
 }
 
-/* The bytes of the text, frame.n - TAG_BYTES; or -1: forged, replayed, out of its order, or cut. Then end the connection. */
+/* Of a frame without its length. The bytes of the text, frame.n - TAG_BYTES; or -1: forged, replayed, out of its order, or cut. Then end the connection. */
 static ptrdiff_t channel_open(channel *c, char *out, ka_str frame)
 {
-    unsigned char nonce[NONCE_BYTES] = { 0 }, aad[4] = { 0 };
-    channel_terms(nonce, aad, c->opened, frame.n);
-    if (!aead_open((unsigned char *)out, c->open_key, nonce, aad, sizeof aad, (const unsigned char *)frame.p, frame.n)) return -1;
+    unsigned char nonce[NONCE_BYTES] = { 0 }, length[LENGTH_BYTES] = { 0 };
+    channel_terms(nonce, length, c->opened, frame.n);
+    if (!aead_open((unsigned char *)out, c->open_key, nonce, length, LENGTH_BYTES, (const unsigned char *)frame.p, frame.n)) return -1;
     c->opened++;
     return (ptrdiff_t)frame.n - TAG_BYTES;
 }
@@ -312,6 +312,7 @@ static int parse(const option *known, size_t count, char ***argv)
 {
     for (; **argv && ***argv == '-'; ++*argv) {
         size_t k = 0;
+        if (strcmp(**argv, "--help") == 0) return fputs(usage, stdout), EXIT_DONE;
         while (k < count && strcmp(**argv, known[k].name) != 0) k++;
         if (k == count) return fail(EXIT_USAGE, "%s: no such option here; gate --help lists them", **argv);
         if (known[k].flag) *known[k].flag = true;
@@ -348,7 +349,7 @@ struct gate {
     size_t      room, count;
     uint64_t    token_conn;                  /* whose token the file has, */
     bool        token_kept;                  /* if it has one */
-    char        package[KA_MAX_BODY], answer[KA_MAX_BODY], sealed[KA_MAX_BODY], name[KA_MAX_BODY + 1];
+    char        package[KA_MAX_BODY], answer[KA_MAX_BODY], sealed[LENGTH_BYTES + KA_MAX_BODY], name[KA_MAX_BODY + 1];
 };
 
 /* Write the message of an answer. Returns the code, for the route to return. */
@@ -623,7 +624,7 @@ static void on_message(session *s, const ka_event *ev)
     }
     if (ev->error) {         /* what can't be cut into packages */
         inform(s, ev->error == 503 ? 500 : 400, ev->error == 503 ? "out of memory" : ev->error == 413 ? "the package is over 64 KiB long"
-               : ev->error == 408 ? "the package was begun, and not ended in time" : "neither a JSON object nor a Python dict; send {\"url\": ...}");
+               : ev->error == 408 ? "the package was begun, and not ended in time" : "no whole JSON object or Python dict; send {\"url\": ...}");
         dismiss(s);
         return;
     }
@@ -635,14 +636,12 @@ static void on_message(session *s, const ka_event *ev)
     int code = dispatch(s, text, &w);
     for (int i = 2, c = code; i >= 0; i--, c /= 10) digits[i] = (char)('0' + c % 10);
     ka_json_close(&w);
+    if (s->keyed && !s->encrypted) ka_reframe(g->server, s->conn, KA_FRAMES);      /* the client's, after this answer */
     if (w.error) inform(s, 400, "the answer to this would be too long or too deep");
     else send_answer(s, w.n);
     if (s->encrypted) ka_wipe(g->package, text.n);
     ka_wipe(g->answer, w.n);
-    if (s->keyed && !s->encrypted) {         /* the client waits for this answer, and then sends frames */
-        s->encrypted = true;
-        ka_reframe(g->server, s->conn, KA_FRAMES);
-    }
+    s->encrypted = s->keyed;
     if (s->leaving) dismiss(s);
 }
 
@@ -725,7 +724,7 @@ typedef struct {
     uint64_t    conn;
     channel     channel;
     char        token[TOKEN_TEXT];
-    char        package[KA_MAX_BODY], sealed[KA_MAX_BODY], answer[KA_MAX_BODY], line[4 * KA_MAX_BODY];
+    char        package[KA_MAX_BODY], sealed[LENGTH_BYTES + KA_MAX_BODY], answer[KA_MAX_BODY], line[4 * KA_MAX_BODY];
 } client;
 
 /* Begin a package; transmit ends it. url may be NULL. */
