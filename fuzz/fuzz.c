@@ -2490,7 +2490,7 @@ static void settle(void)
         char body[KA_MAX_BODY];
         size_t n, end;
         if (p->closed || !p->known || p->over || p->bare || failed() || p->window == 0) continue;
-        if (at.stopping) CHECK(!p->opened || p->told, "stopping, and the parent doesn't know");
+        if (at.stopping) CHECK(!p->opened || p->told || p->hung_up || p->refused, "stopping, and the parent doesn't know");
         if (at.stopping) continue;           /* an answer may have said that it is the last one */
         if (p->port != 0) {
             if (p->knock == CONNECTED) delivered_check(p);
