@@ -2426,7 +2426,7 @@ static int wait_for(ka_event *ev)
 /* In the end: was all told once, and all sent? */
 static void said_check(const peer *p)
 {
-    bool excused = p->reset || p->slow || failed() || at.freeing || at.slept;
+    bool excused = p->reset || p->slow || failed() || at.freeing || at.slept || (p->framings_n > 1 && begun(p));
     size_t n = p->from_server.n;
     CHECK(at.freeing || (p->port < OUT && !p->accepted) || (p->opened && p->told), "opened %d, closed %d", p->opened, p->told);
     CHECK((p->accepted || p->port >= OUT || !p->opened) && (p->opened || !p->told), "opened, and never accepted");
