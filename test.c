@@ -2318,7 +2318,7 @@ static void fixture_run(void *arg)
             char code[8];
             snprintf(code, sizeof code, "%.*s", (int)ev.target.n - 1, ev.target.p + 1);
             int status = atoi(code);
-            ka_reply(f->s, &ev, status, status == 299 ? "content-TYPE: a/b\r\n" : NULL, "x", status != 204 && status != 304);
+            ka_reply(f->s, &ev, status, status == 299 ? "content-TYPE: a/b\r\n" : NULL, "x", status != 204 && status != 304 && !ka_is(ev.target, "/00"));
         } else {
             if (f->mode == LATE || (f->mode == SLOW && turn++ % 16 == 0)) ka_sleep_ms(1);
             echo(f->s, &ev);
@@ -2893,6 +2893,10 @@ static void test_bare_answer(void)
     wire_text(&w, "GET /0 HTTP/1.1\r\nHost: a\r\n\r\nGET /200 HTTP/1.1\r\nHost: a\r\n\r\nGET");
     while (wire_more(&w) > 0) {}
     CHECK(w.n == 1 && w.buf[0] == 'x', "nothing but the body: %.*s", (int)w.n, w.buf);
+    wire_close(&w);
+    wire_open(&w, atomic_load(&f.port));
+    wire_text(&w, "GET /00 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(wire_more(&w) == 0, "no body: the close alone");
     wire_close(&w);
     fixture_stop(&f);
 }
