@@ -441,7 +441,7 @@ static int fault_send(SOCKET s, const char *p, int n, int flags)
     return fails ? -1 : r;
 }
 #else
-static const char *write_cuts;      /* a file to cut to nothing before the next write */
+static _Thread_local const char *write_cuts;      /* a file to cut to nothing before the next write */
 
 static ssize_t fault_write(int fd, const void *p, size_t n)
 {
