@@ -4594,6 +4594,7 @@ static void ka__sockets(ka__worker *w)
         ka__conn *c = &w->conns[token - KA_MAX_LISTENERS];
         if ((c->watched != KA__IN && !c->knocks) || ka__box_room(&w->up, KA__UP_RESERVE)) ka__conn_event(w, c);
     }
+    ka__expire(w);                     /* who was reset is told of before the newcomer that takes its turn */
     for (uint32_t i = 0; i < n; i++)
         if (tokens[i] < KA_MAX_LISTENERS) ka__accept(w, &w->listeners[tokens[i]], KA__ACCEPTS, 0);
     if (w->accept_paused && (w->place_freed || w->now_ms >= w->accept_again_ms)) ka__accept_resume(w);
@@ -4612,7 +4613,6 @@ static void ka__worker_run(void *arg)
     w->now_ms = ka_now_ms();
     while (!w->quit) {
         ka__commands(w);
-        if (!w->quit) ka__expire(w);
         if (w->draining) ka__drained(w);
         ka__publish_up(w);
         if (!w->quit) ka__sockets(w);

@@ -2027,7 +2027,6 @@ static void worker_round(ka__worker *w)
 {
     in_worker = true;
     ka__commands(w);
-    if (!w->quit) ka__expire(w);
     if (w->draining) ka__drained(w);
     ka__publish_up(w);
     if (!w->quit) ka__sockets(w);
