@@ -376,7 +376,7 @@ typedef struct ka_server ka_server;
 enum {
     KA_HTTP,                 /* requests, each with its answer: KA_REQUEST and ka_reply. The others: KA_MESSAGE and ka_send */
     KA_JSON,                 /* JSON objects or Python dicts back to back, white space between them or none */
-    KA_FRAMES                /* a length in 4 bytes, the highest first, and so many bytes */
+    KA_FRAMES                /* a length in 4 bytes, the highest first, and so many bytes; white space between them or none */
 };
 
 /* ka_event.kind. What ka_send says after one that ends a connection, and before the next ka_wait, still leaves. */
@@ -458,7 +458,8 @@ KADEF void ka_close(ka_server *s, uint64_t conn);
 
 /* Cut what comes from now on by another framing. For a moment that both sides know: call this before you send what tells
    the peer to go over. Messages of the old framing may be under way, as ev->framing tells; a connection of which
-   something unfinished has arrived by then is closed. KA_OK, or KA_EINVAL (KA_HTTP; no such worker). */
+   something unfinished has arrived by then is closed, and what you send after that lost. KA_OK, or KA_EINVAL (KA_HTTP;
+   no such worker). */
 KADEF int ka_reframe(ka_server *s, uint64_t conn, int framing);
 
 /* A number that no other open connection has, from 0 up, as small as can be: an index for an array of yours. */
@@ -3590,6 +3591,7 @@ enum { KA__SCRATCH = KA__READ_BYTES + KA_MAX_HEAD + KA_MAX_BODY };
    full of requests makes records of more than 3 times its size; the rest is for records of other kinds.
    The shortest message, {}, makes a record of 48 as well: hence fewer bytes are received at once. */
 enum { KA__UP_RESERVE = 4 * KA__SCRATCH, KA__MESSAGES_BYTES = KA__READ_BYTES / 8 };
+_Static_assert(KA_MAX_BODY < 0x09000000, "white space must not be the first byte of a frame's length");
 _Static_assert(KA_MAILBOX >= 2 * KA__UP_RESERVE, "KA_MAILBOX is too small for KA_MAX_HEAD and KA_MAX_BODY");
 
 /* Records. Down, to the worker: */
@@ -4180,10 +4182,11 @@ static ptrdiff_t ka__message_find(ka__conn *c, const char *p, size_t n, size_t *
     return n < 4 || n - 4 < length ? KA_EAGAIN : (ptrdiff_t)length;
 }
 
-/* As ka__request, for the other framings. */
+/* As ka__request, for the other framings. White space is passed over in frames too, since what follows an object may come
+   after ka_reframe. */
 static bool ka__message(ka__worker *w, ka__conn *c)
 {
-    while (c->framing == KA_JSON && w->in_at < w->in_n && w->in[w->in_at] && strchr(" \t\r\n", w->in[w->in_at])) w->in_at++;
+    while (w->in_at < w->in_n && w->in[w->in_at] && strchr(" \t\r\n", w->in[w->in_at])) w->in_at++;
     char *p = w->in + w->in_at;
     size_t n = w->in_n - w->in_at, start;
     ptrdiff_t length = n ? ka__message_find(c, p, n, &start) : KA_EAGAIN;

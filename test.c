@@ -2995,8 +2995,10 @@ static void test_reframe(void)
     if (!fixture_start(&f, TALK, 1) || !wire_open(&w, atomic_load(&f.port))) return;
     wire_text(&w, "{\"frames\": 1}");
     CHECK(wire_ends(&w, HELLO + 14, "{\"frames\": 1};", 14), "the answer comes in the old framing");
-    wire_send(&w, "\0\0\0\2ab", 6);
-    CHECK(wire_ends(&w, HELLO + 17, "ab;", 3), "what follows in the new one");
+    wire_send(&w, "\n", 1);      /* behind the object, in a segment of its own */
+    ka_sleep_ms(20);
+    wire_send(&w, " \r\0\0\0\2ab\0\0\0\2\n ", 14);
+    CHECK(wire_ends(&w, HELLO + 20, "ab;\n ;", 6), "what follows in the new one, behind white space; a frame's own stays");
     wire_close(&w);
     all_closed(&f, 1);
     if (!wire_open(&w, atomic_load(&f.port))) return;
@@ -3004,14 +3006,17 @@ static void test_reframe(void)
     CHECK(wire_ends(&w, HELLO, ";", 1) && wire_more(&w) <= 0, "something unfinished behind it: closed");
     wire_close(&w);
     all_closed(&f, 2);
-    CHECK(ka_reframe(f.s, 0, KA_HTTP) == KA_EINVAL && ka_reframe(f.s, 0, KA_FRAMES + 1) == KA_EINVAL &&
-          ka_reframe(f.s, (uint64_t)9 << 56, KA_JSON) == KA_EINVAL, "no such framing, no such worker");
-    CHECK(ka_send(f.s, (uint64_t)9 << 56, "", 0) == KA_EINVAL && ka_send(f.s, 0, w.buf, KA_MAILBOX / 4 + 1) == KA_ENOSPC, "no such worker, too much");
-    ka_close(f.s, (uint64_t)9 << 56);
-    ka_close(f.s, (uint64_t)1 << 32);      /* a connection that never was */
-    ka_reframe(f.s, (uint64_t)1 << 32, KA_JSON);
-    ka_send(f.s, (uint64_t)1 << 32, "x", 1);
     fixture_stop(&f);
+    ka_server *s;
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
+    CHECK(ka_reframe(s, 0, KA_HTTP) == KA_EINVAL && ka_reframe(s, 0, KA_FRAMES + 1) == KA_EINVAL &&
+          ka_reframe(s, (uint64_t)9 << 56, KA_JSON) == KA_EINVAL, "no such framing, no such worker");
+    CHECK(ka_send(s, (uint64_t)9 << 56, "", 0) == KA_EINVAL && ka_send(s, 0, w.buf, KA_MAILBOX / 4 + 1) == KA_ENOSPC, "no such worker, too much");
+    ka_close(s, (uint64_t)9 << 56);
+    ka_close(s, (uint64_t)1 << 32);      /* a connection that never was */
+    ka_reframe(s, (uint64_t)1 << 32, KA_JSON);
+    ka_send(s, (uint64_t)1 << 32, "x", 1);
+    ka_server_free(s);
 }
 
 /* A parent that sleeps while many short messages come, and connections go: all of it is told in the end. */

@@ -197,7 +197,6 @@ typedef struct {
     int      framings_n, framing_at;
     bool     opened, told, hung_up;       /* events said so; hung_up: what the parent sends from now on is dropped */
     size_t   heard;                       /* of to_server, before the server stopped to listen */
-    size_t   skipped;                     /* of to_server, while white space was skipped between objects */
     bytes    said;                        /* what the parent sent */
 } peer;
 
@@ -2099,7 +2098,6 @@ static void worker_check(ka__worker *w)
         CHECK(s->peer->conn == ka__conn_number(w, c), "a connection changed its number");
         CHECK((s->peer->port == 0) == (c->framing == KA_HTTP) && c->framing <= KA_FRAMES, "port %d has framing %d", s->peer->port, c->framing);
         if (c->framing != KA_HTTP) message_conn_check(c);
-        if (c->framing == KA_JSON && !c->last && !c->knocks) s->peer->skipped = s->peer->heard - c->in_n;
         CHECK(c->in_n <= KA_MAX_HEAD + KA_MAX_BODY + 1 && (c->in_n > 0) == (c->in != NULL), "%d bytes of a request kept", (int)c->in_n);
         CHECK(c->out_n - c->out_at <= KA_MAX_UNSENT && (c->out_n > 0) == (c->out != NULL) && c->out_at <= c->out_n, "%d bytes unsent", (int)(c->out_n - c->out_at));
         CHECK(waiting <= KA_MAX_PIPELINED + KA__SCRATCH / 16, "%d requests wait", (int)waiting);
@@ -2250,7 +2248,7 @@ static int next_message(const peer *p, int framing, ka_str *body, size_t *end)
     size_t from = p->at, all = p->heard, depth = 0;
     char quote = 0;
     if (framing == KA_FRAMES) {
-        while (from < p->skipped && is_space(text[from])) from++;      /* as it was no frame yet */
+        while (from < all && is_space(text[from])) from++;
         if (all - from < 4) return KA_EAGAIN;
         uint64_t n = 0;
         for (int i = 0; i < 4; i++) n = n * 256 + (unsigned char)text[from + (size_t)i];
@@ -2282,7 +2280,7 @@ static int next_message(const peer *p, int framing, ka_str *body, size_t *end)
 static bool begun(const peer *p)
 {
     size_t from = p->at;
-    while (from < p->heard && (p->framing == KA_JSON || from < p->skipped) && is_space(p->to_server.p[from])) from++;
+    while (from < p->heard && is_space(p->to_server.p[from])) from++;
     return from < p->heard;
 }
 
