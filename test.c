@@ -1276,7 +1276,7 @@ static void test_json_members(void)
         ka_json v, name, value;
         (void)ka_json_read(&v, (ka_str){ in, n });
         ka_json rest = v;
-        for (int nameless = 0; ka_json_next(&rest, &name, &value); nameless++) {
+        while (ka_json_next(&rest, &name, &value)) {
             at += (size_t)snprintf(got + at, sizeof got - at, "%.*s:%d:%.*s;", (int)name.raw.n, name.raw.n ? name.raw.p : "", value.kind, (int)value.raw.n, value.raw.p);
             CHECK(name.kind == (v.kind == KA_OBJECT ? KA_STRING : 0) && name.python == v.python && value.python == v.python,
                   "%s", walk[i].in);
