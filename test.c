@@ -4955,10 +4955,20 @@ static void reader_run(void *arg)
 }
 #endif
 
+/* Without opening it: on Windows a file that is open can't be removed. */
+static bool token_there(void)
+{
+#ifdef _WIN32
+    return GetFileAttributesA(TOKEN_FILE) != INVALID_FILE_ATTRIBUTES;
+#else
+    return opens(TOKEN_FILE, "rb");
+#endif
+}
+
 static bool await_no_token(void)
 {
     for (int64_t until = ka_now_ms() + PATIENCE_MS; ka_now_ms() < until; ka_sleep_ms(2))
-        if (!opens(TOKEN_FILE, "rb")) return true;
+        if (!token_there()) return true;
     return false;
 }
 

@@ -408,7 +408,7 @@ static void void_token(session *s)
     if (!g->token_kept || g->token_conn != s->conn) return;
     int r = ka_file_remove(g->token_file);
     if (r < 0) fail(0, "cannot remove %s: %s; its token is void all the same", g->token_file, ka_error_text(r));
-    g->token_kept = false;
+    g->token_kept = r < 0;                   /* then at exit */
 }
 
 /* ---- routes: each returns 200, 400 or 500, having written a message and what else it has to say ---- */
@@ -686,6 +686,7 @@ static int serve(gate *g)
     }
     for (size_t i = 0; i < g->room; i++)
         if (g->sessions[i]) forget(g->sessions[i]);
+    if (g->token_kept) ka_file_remove(g->token_file);
     free(g->sessions);
     return status;
 }
