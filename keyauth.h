@@ -427,7 +427,7 @@ KADEF int ka_listen(ka_server *s, const char *ip, int port);
 KADEF int ka_listen_as(ka_server *s, int framing, const char *ip, int port);
 
 /* Tell a worker to connect to ip:port. The outcome, with this tag as ev->seq, comes as a KA_OPENED event, after
-   KA_ATTEMPT_MS at the latest.
+   KA_ATTEMPT_MS at the latest. Only if memory is out while a thousand are asked for at once, some have no event.
      framing    KA_JSON, KA_FRAMES
      returns    KA_OK, or KA_EINVAL, KA_ESTOPPED */
 KADEF int ka_connect(ka_server *s, int framing, const char *ip, int port, uint32_t tag);
