@@ -4425,6 +4425,7 @@ static void test_codes_killed(void)
     process server, client;
     int ports[2], told;
     char port[2][8];
+    size_t stood, n;
     (void)remove(MESSAGES);
     for (int round = 0; round < 3; round++) {
         if (!example_start(&server, ports, 2, codes_argv)) return;
@@ -4432,7 +4433,8 @@ static void test_codes_killed(void)
         int before = texts_in(MESSAGES);
         for (int i = 0; i < 2; i++) snprintf(port[i], sizeof port[i], "%d", ports[i]);
         START(&client, PROGRAM("examples/codes"), "client", "--give-up", "1", "--uuid-port", port[0], "--text-port", port[1], "127.0.0.1", "1000000");
-        ka_sleep_ms(300);
+        messages(MESSAGES, &stood);
+        for (int64_t until = ka_now_ms() + PATIENCE_MS; messages(MESSAGES, &n) && n < stood + 4000 && ka_now_ms() < until; ) ka_sleep_ms(20);
         process_kill(&server);
         int status = process_wait(&client, PATIENCE_MS);
         told = -1;
