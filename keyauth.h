@@ -71,7 +71,7 @@
 #ifndef KEYAUTH_H
 #define KEYAUTH_H
 
-#define KA_VERSION "1.3.0"
+#define KA_VERSION "1.4.0"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -203,6 +203,9 @@ KADEF bool ka_is(ka_str s, const char *text);
    QueryPerformanceCounter). */
 KADEF int64_t ka_now_ms(void);
 
+/* The same clock in microseconds. */
+KADEF int64_t ka_now_us(void);
+
 /* Sleep for ms milliseconds; a signal ends it early. */
 KADEF void ka_sleep_ms(int ms);
 
@@ -224,6 +227,45 @@ KADEF int ka_file_remove(const char *path);
 
 /* Is this descriptor, 0 to 2, a terminal? */
 KADEF bool ka_is_terminal(int fd);
+
+/* Raise this process's descriptor limit as far as it goes without rights (setrlimit(2)). Before ka_server_start: its
+   workers take the limit that they find.
+     *each      each worker of a server has as many of its own (Linux; see ka_server_start); else they share them
+     returns    the limit, INT_MAX where there is none; or KA_EOS */
+KADEF int ka_descriptors_raise(bool *each);
+
+typedef struct {
+    int64_t cpu_us;          /* time on processors, user's and system's, of all threads since the process began */
+    size_t  memory;          /* bytes of it that are in memory now, without the kernel's (its sockets...) */
+} ka_usage;
+
+/* What this process uses (getrusage(2) and /proc/self/statm; proc_pid_rusage; GetProcessTimes and GetProcessMemoryInfo).
+     returns    KA_OK, or KA_EOS, KA_ELIMIT: then all is 0 */
+KADEF int ka_process_usage(ka_usage *out);
+
+/* A child process: another run of this program. */
+typedef struct {
+    int64_t  pid;            /* 0: none */
+    intptr_t process, out;   /* its own: a handle, and the end of a pipe */
+    size_t   n;              /* bytes of text */
+    char     text[256];
+} ka_child;
+
+/* Start this program again (its image is found as by ka_restart), with its standard output in a pipe to us, its standard
+   input empty, and the standard error that we have. On Linux it is killed when the thread that called this ends.
+     args       what follows the program's name, up to a NULL; each printable ASCII without a double quote or backslash
+     returns    KA_OK, or KA_EINVAL, KA_ELIMIT, KA_ENOMEM, KA_EPERM, KA_EOS; then c->pid is 0 */
+KADEF int ka_child_start(ka_child *c, const char *const *args);
+
+/* The next line of its output, without its end, and a NUL; a longer one than fits loses its rest.
+     returns    KA_OK; KA_ETIME: none in timeout_ms; KA_ENOTFOUND: it writes no more, as it has ended; KA_EOS */
+KADEF int ka_child_line(ka_child *c, char *line, size_t cap, int timeout_ms);
+
+/* End a child, wait for it, and free what c holds. Nothing is done for a child that there is none of.
+     kill       SIGKILL; else SIGTERM (Windows has no such thing: TerminateProcess, both)
+     returns    its exit status, 128 + the signal if it died of one (Windows: what it exited with, or 137 as told to here);
+                KA_ETIME: it did not end in timeout_ms, and c is as it was; KA_ENOTFOUND: none; KA_EOS */
+KADEF int ka_child_end(ka_child *c, bool kill, int timeout_ms);
 
 /* Restart: replace this process by a fresh run of its own program, `program arg`. The image is found
    through the system, never through argv[0] or PATH. POSIX: exec, so this returns only if it failed.
@@ -376,7 +418,8 @@ typedef struct ka_server ka_server;
 enum {
     KA_HTTP,                 /* requests, each with its answer: KA_REQUEST and ka_reply. The others: KA_MESSAGE and ka_send */
     KA_JSON,                 /* JSON objects or Python dicts back to back, white space between them or none */
-    KA_FRAMES                /* a length in 4 bytes, the highest first, and so many bytes; white space between them or none */
+    KA_FRAMES,               /* a length in 4 bytes, the highest first, and so many bytes; white space between them or none */
+    KA_LINES                 /* up to a line feed, which is no part of it, and neither is a carriage return right before it */
 };
 
 /* ka_event.kind. What ka_send says after one that ends a connection, and before the next ka_wait, still leaves. */
@@ -385,13 +428,16 @@ enum {
     KA_REQUEST,              /* KA_HTTP: answer it by ka_reply */
     KA_OPENED,               /* other framings: a connection is open; or what came of ka_connect: with an error, its only event */
     KA_MESSAGE,              /* one message; with an error the last one, and then the connection is closed */
-    KA_CLOSED                /* its last event: it has gone, or its peer sends no more */
+    KA_CLOSED,               /* its last event: it has gone, or its peer sends no more */
+    KA_TIMER                 /* a time of ka_timer has come */
 };
 
 typedef struct {
     int      kind;
     int      error;          /* KA_REQUEST, KA_MESSAGE: 0, or the HTTP status that fits what was refused (400, 408, 413...).
-                                KA_LISTENING, KA_OPENED: 0, or KA_E...: nothing listens there, or is open */
+                                KA_LISTENING, KA_OPENED: 0, or KA_E...: nothing listens there, or is open.
+                                KA_CLOSED: 0: its peer has ended it, or ka_stop; KA_EOFFLINE: it was lost (reset, or closed
+                                for what its peer did not read, or did not end after ka_close) */
     int      os_error;       /* KA_LISTENING, KA_OPENED: errno or WSAGetLastError() behind that error */
     int      port;           /* KA_LISTENING: the port, also where 0 was asked for. KA_OPENED: the peer's */
     int      listener;       /* KA_LISTENING, KA_REQUEST, KA_OPENED: what ka_listen returned; -1: ka_connect's */
@@ -400,6 +446,7 @@ typedef struct {
     uint64_t conn;           /* the connection: its worker, place and generation */
     uint32_t seq;            /* KA_REQUEST: the request's number on its connection. KA_OPENED: ka_connect's tag */
     uint8_t  flags;          /* for ka_reply */
+    uint64_t tag;            /* KA_TIMER: ka_timer's */
     ka_str   method, target, body;   /* KA_REQUEST without an error; KA_MESSAGE: its bytes are the body;
                                 KA_OPENED: the body is the peer's IP. Borrowed until the next ka_wait */
 } ka_event;
@@ -407,6 +454,7 @@ typedef struct {
 typedef struct {
     size_t requests;         /* delivered by ka_wait, refused ones too */
     size_t connections;      /* open now */
+    size_t buffered;         /* bytes that are kept for them: of messages not all here yet, and not all sent */
 } ka_stats;
 
 /* Start the server: its worker threads run, and know no address yet. On Linux from 5.9 on, unless in a sandbox, each
@@ -428,9 +476,15 @@ KADEF int ka_listen_as(ka_server *s, int framing, const char *ip, int port);
 
 /* Tell a worker to connect to ip:port. The outcome, with this tag as ev->seq, comes as a KA_OPENED event, after
    KA_ATTEMPT_MS at the latest. Only if memory is out while a thousand are asked for at once, some have no event.
-     framing    KA_JSON, KA_FRAMES
+     framing    KA_JSON, KA_FRAMES, KA_LINES
+     from       NULL, or the address of this machine to connect from: each has some 28,000 ports for the same ip:port
      returns    KA_OK, or KA_EINVAL, KA_ESTOPPED */
-KADEF int ka_connect(ka_server *s, int framing, const char *ip, int port, uint32_t tag);
+KADEF int ka_connect(ka_server *s, int framing, const char *from, const char *ip, int port, uint32_t tag);
+
+/* Have ka_wait give a KA_TIMER event with this tag when ka_now_ms() has come to at_ms, or as soon after that as it is
+   called; those of the same time in any order. None is called off: who doesn't need one any more ignores it.
+     returns    KA_OK, or KA_ENOMEM: it won't come */
+KADEF int ka_timer(ka_server *s, int64_t at_ms, uint64_t tag);
 
 /* Wait for the next event, having sent what was replied so far.
      timeout_ms 0 returns at once, -1 waits for ever
@@ -1211,15 +1265,21 @@ static int ka__sock_listen(ka__sock s, const char *ip, int port, int *bound)
     return KA_OK;
 }
 
-/* KA_OK: connected; KA_EAGAIN: under way, wait for KA__OUT and ask ka__sock_connected. */
-static int ka__sock_connect(const char *ip, int port, ka__sock *out)
+/* KA_OK: connected; KA_EAGAIN: under way, wait for KA__OUT and ask ka__sock_connected. From an address, or NULL. Linux
+   chooses its port when it knows the peer, so that one port serves for each peer (ip(7)). */
+static int ka__sock_connect(const char *from, const char *ip, int port, ka__sock *out)
 {
-    struct sockaddr_in a;
-    if (!ka__address(ip, port, &a)) return KA_EINVAL;
+    struct sockaddr_in a, mine;
+    if (!ka__address(ip, port, &a) || (from && !ka__address(from, 0, &mine))) return KA_EINVAL;
     int r = ka__sock_new(out);
     if (r < 0) return r;
     ka__sock_no_delay(*out);
     ka__sock_fail_fast(*out);
+#if defined(IP_BIND_ADDRESS_NO_PORT)
+    int on = 1;
+    if (from) setsockopt(KA__FD(*out), IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+#endif
+    if (from && bind(KA__FD(*out), (struct sockaddr *)&mine, sizeof mine) != 0) return ka__sock_fail(*out);
     if (connect(KA__FD(*out), (struct sockaddr *)&a, sizeof a) == 0) return KA_OK;
     return ka__sock_error() == KA_EAGAIN ? KA_EAGAIN : ka__sock_fail(*out);
 }
@@ -3598,7 +3658,7 @@ _Static_assert(KA_MAILBOX >= 2 * KA__UP_RESERVE, "KA_MAILBOX is too small for KA
 enum {
     KA__LISTEN = 1,    /* payload: ip, NUL; a: port; seq: the listener's number; flags: its framing; conn: a socket, or none: status, b */
     KA__ADOPT,         /* watch a listener that another worker has opened; conn: the socket; seq, flags: as above */
-    KA__CONNECT,       /* payload: ip, NUL; a: port; seq: the tag; flags: framing */
+    KA__CONNECT,       /* payload: ip, NUL, and at b, if not 0, the address to connect from, NUL; a: port; seq: the tag; flags: framing */
     KA__REPLY,         /* conn, seq, flags, status; payload: a bytes of fields, n of body */
     KA__SEND,          /* conn; payload: n bytes */
     KA__CLOSE,         /* conn: the parent has nothing more to say to it */
@@ -3646,7 +3706,7 @@ typedef struct {
     uint32_t   body_n;               /* bytes of a chunked body decoded so far */
     union {
         ka_chunked chunked;          /* KA_HTTP */
-        ka__object object;           /* KA_JSON */
+        ka__object object;           /* KA_JSON; KA_LINES: its `at` */
         struct { uint32_t tag; int error, os_error; } knock;      /* while it is being connected */
     };
     int8_t     watched;
@@ -3654,6 +3714,7 @@ typedef struct {
     bool       open;
     bool       knocks;               /* is being connected */
     bool       told;                 /* not KA_HTTP: the parent knows that it ends */
+    bool       ended;                /* not KA_HTTP: its peer sends no more */
     bool       last;                 /* no further request will be read from it */
     bool       linger;               /* read on for a while after the last answer, then close */
     bool       expects;              /* waits for 100 Continue */
@@ -4172,32 +4233,56 @@ static ptrdiff_t ka__object_end(ka__object *o, const char *p, size_t n)
     return n > KA_MAX_BODY ? KA_ENOSPC : KA_EAGAIN;
 }
 
-/* The next message among the n bytes at p, n > 0: *start is its offset. Returns its length, KA_EAGAIN, KA_ESYNTAX, KA_ENOSPC. */
-static ptrdiff_t ka__message_find(ka__conn *c, const char *p, size_t n, size_t *start)
+/* The three framings. Each finds the first message among the n bytes at p, n > 0.
+     returns    the bytes that it takes, with *message among them; KA_EAGAIN, KA_ESYNTAX, KA_ENOSPC */
+static ptrdiff_t ka__object_find(ka__object *o, const char *p, size_t n, ka_str *message)
 {
-    if (c->framing == KA_JSON) return *start = 0, ka__object_end(&c->object, p, n);
-    size_t length = n < 4 ? 0 : (size_t)ka__get_be32((const unsigned char *)p);
-    *start = 4;
+    ptrdiff_t length = ka__object_end(o, p, n);
+    if (length >= 0) *message = (ka_str){ p, (size_t)length };
+    return length;
+}
+
+static ptrdiff_t ka__frame_find(const char *p, size_t n, ka_str *message)
+{
+    if (n < 4) return KA_EAGAIN;
+    size_t length = (size_t)ka__get_be32((const unsigned char *)p);
     if (length > KA_MAX_BODY) return KA_ENOSPC;
-    return n < 4 || n - 4 < length ? KA_EAGAIN : (ptrdiff_t)length;
+    if (n - 4 < length) return KA_EAGAIN;
+    *message = (ka_str){ p + 4, length };
+    return (ptrdiff_t)(4 + length);
+}
+
+/* *at: so many bytes were searched before. */
+static ptrdiff_t ka__line_find(uint32_t *at, const char *p, size_t n, ka_str *message)
+{
+    const char *end = memchr(p + *at, '\n', n - *at);
+    *at = (uint32_t)n;
+    if (!end) return n > KA_MAX_BODY + 1 ? KA_ENOSPC : KA_EAGAIN;
+    size_t length = (size_t)(end - p);
+    *message = (ka_str){ p, length > 0 && end[-1] == '\r' ? length - 1 : length };
+    return (ptrdiff_t)(length + 1);
 }
 
 /* As ka__request, for the other framings. White space is passed over in frames too, since what follows an object may come
    after ka_reframe. */
 static bool ka__message(ka__worker *w, ka__conn *c)
 {
-    while (w->in_at < w->in_n && w->in[w->in_at] && strchr(" \t\r\n", w->in[w->in_at])) w->in_at++;
-    char *p = w->in + w->in_at;
-    size_t n = w->in_n - w->in_at, start;
-    ptrdiff_t length = n ? ka__message_find(c, p, n, &start) : KA_EAGAIN;
-    if (length == KA_EAGAIN) return false;
-    if (length < 0 || length > KA_MAX_BODY) {
-        ka__reject(w, c, length == KA_ESYNTAX ? 400 : 413, false);
+    if (c->framing != KA_LINES)
+        while (w->in_at < w->in_n && w->in[w->in_at] && strchr(" \t\r\n", w->in[w->in_at])) w->in_at++;
+    const char *p = w->in + w->in_at;
+    size_t n = w->in_n - w->in_at;
+    ka_str message = { NULL, 0 };
+    if (n == 0) return false;
+    ptrdiff_t taken = c->framing == KA_JSON ? ka__object_find(&c->object, p, n, &message) :
+                      c->framing == KA_FRAMES ? ka__frame_find(p, n, &message) : ka__line_find(&c->object.at, p, n, &message);
+    if (taken == KA_EAGAIN) return false;
+    if (taken < 0 || message.n > KA_MAX_BODY) {
+        ka__reject(w, c, taken == KA_ESYNTAX ? 400 : 413, false);
         return true;
     }
-    ka__tell(w, c, KA_MESSAGE, (ka_str){ p + start, (size_t)length });
+    ka__tell(w, c, KA_MESSAGE, message);
     memset(&c->object, 0, sizeof c->object);
-    w->in_at += (uint32_t)(start + (size_t)length);
+    w->in_at += (uint32_t)taken;
     return true;
 }
 
@@ -4231,6 +4316,7 @@ static void ka__conn_read(ka__worker *w, ka__conn *c)
     bool http = c->framing == KA_HTTP;
     ptrdiff_t got = ka__sock_recv(c->sock, w->in + c->in_n, http ? KA__READ_BYTES : KA__MESSAGES_BYTES);
     bool lingering = c->timed == KA__LINGER;
+    c->ended = got == 0;
     if (got == KA_EAGAIN || (got > 0 && lingering)) return;
     if (got < 0 || lingering) {
         ka__conn_close(w, c);
@@ -4308,6 +4394,7 @@ static void ka__knock_heard(ka__worker *w, ka__conn *c)
 static void ka__gone(ka__worker *w, ka__conn *c)
 {
     ka__record *r = ka__tell(w, c, c->knocks ? KA_OPENED : KA_CLOSED, (ka_str){ NULL, 0 });
+    r->status = (uint16_t)(c->ended ? 0 : -KA_EOFFLINE);
     if (c->knocks) {
         r->seq = c->knock.tag;
         r->flags = KA__OUTGOING;
@@ -4466,7 +4553,7 @@ static void ka__on_connect(ka__worker *w, ka__record *r)
         up->status = (uint16_t)-KA_ENOMEM;
         return;
     }
-    int error = ka__sock_connect(ka__payload(r), (int)r->a, &sock);
+    int error = ka__sock_connect(r->b ? ka__payload(r) + r->b : NULL, ka__payload(r), (int)r->a, &sock);
     bool failed = error && error != KA_EAGAIN;
     ka__conn_open(w, c, failed ? -1 : sock, r->flags);
     c->knocks = true;
@@ -4684,6 +4771,8 @@ static int ka__worker_start(ka__worker **out, uint32_t number, uint32_t workers,
    The parent's side. Its loop is ka_wait: hand out what the workers sent; when there is nothing more,
    publish the answers that were given meanwhile, and sleep. */
 
+typedef struct { int64_t at_ms; uint64_t tag; } ka__timer;
+
 struct ka_server {
     ka__sleeper  sleeper;
     _Atomic(int) stop;
@@ -4694,6 +4783,8 @@ struct ka_server {
     ka__sock     listeners[KA_MAX_LISTENERS];      /* -1: none */
     ka__record  *current;      /* the record behind the last event, in the up box of `from` */
     ka__worker  *from;
+    ka__timer   *timers;       /* a binary heap, the first one due in front */
+    size_t       timers_n, timers_room;
     void       (*at_batch_end)(void *arg);
     void        *at_batch_end_arg;
     _Atomic(size_t) requests;
@@ -4751,7 +4842,7 @@ int ka_listen_as(ka_server *s, int framing, const char *ip, int port)
 {
     struct sockaddr_in a;
     size_t n = strlen(ip) + 1;
-    if (framing < KA_HTTP || framing > KA_FRAMES || !ka__address(ip, port, &a)) return KA_EINVAL;
+    if (framing < KA_HTTP || framing > KA_LINES || !ka__address(ip, port, &a)) return KA_EINVAL;
     if (s->listeners_n == KA_MAX_LISTENERS) return KA_ELIMIT;
     if (atomic_load(&s->stop)) return KA_ESTOPPED;
     ka__sock *sock = &s->listeners[s->listeners_n];
@@ -4769,18 +4860,55 @@ int ka_listen_as(ka_server *s, int framing, const char *ip, int port)
     return (int)r->seq;
 }
 
-int ka_connect(ka_server *s, int framing, const char *ip, int port, uint32_t tag)
+int ka_connect(ka_server *s, int framing, const char *from, const char *ip, int port, uint32_t tag)
 {
     struct sockaddr_in a;
-    size_t n = strlen(ip) + 1;
-    if (framing <= KA_HTTP || framing > KA_FRAMES || port == 0 || !ka__address(ip, port, &a)) return KA_EINVAL;
+    size_t n = strlen(ip) + 1, from_n = from ? strlen(from) + 1 : 0;
+    if (framing <= KA_HTTP || framing > KA_LINES || port == 0 || !ka__address(ip, port, &a)) return KA_EINVAL;
+    if (from && !ka__address(from, 0, &a)) return KA_EINVAL;
     if (atomic_load(&s->stop)) return KA_ESTOPPED;
-    ka__record *r = ka__down(s->workers[s->connects++ % (uint32_t)s->workers_n], KA__CONNECT, n);
+    ka__record *r = ka__down(s->workers[s->connects++ % (uint32_t)s->workers_n], KA__CONNECT, n + from_n);
     memcpy(ka__payload(r), ip, n);
+    if (from) memcpy(ka__payload(r) + n, from, from_n);
+    r->b = (uint32_t)(from ? n : 0);
     r->a = (uint32_t)port;
     r->seq = tag;
     r->flags = (uint8_t)framing;
     return KA_OK;
+}
+
+int ka_timer(ka_server *s, int64_t at_ms, uint64_t tag)
+{
+    if (s->timers_n == s->timers_room) {
+        size_t room = s->timers_room ? s->timers_room * 2 : 64;
+        ka__timer *more = ka__resize(s->timers, room, sizeof *more);
+        if (!more) return KA_ENOMEM;
+        s->timers = more;
+        s->timers_room = room;
+    }
+    size_t at = s->timers_n++;
+    for (size_t up; at > 0 && s->timers[up = (at - 1) / 2].at_ms > at_ms; at = up) s->timers[at] = s->timers[up];
+    s->timers[at] = (ka__timer){ at_ms, tag };
+    return KA_OK;
+}
+
+/* Take the first timer off the heap. */
+static ka__timer ka__timer_take(ka_server *s)
+{
+    ka__timer first = s->timers[0], last = s->timers[--s->timers_n];
+    size_t at = 0;
+    for (size_t down; (down = 2 * at + 1) < s->timers_n; at = down) {
+        if (down + 1 < s->timers_n && s->timers[down + 1].at_ms < s->timers[down].at_ms) down++;
+        if (s->timers[down].at_ms >= last.at_ms) break;
+        s->timers[at] = s->timers[down];
+    }
+    s->timers[at] = last;
+    if (s->timers_n == 0) {            /* there may have been a million */
+        ka__free(s->timers);
+        s->timers = NULL;
+        s->timers_room = 0;
+    }
+    return first;
 }
 
 static void ka__listener_drop(ka_server *s, uint32_t i)
@@ -4847,6 +4975,7 @@ static bool ka__event_of(ka_server *s, ka__worker *w, ka__record *r, ka_event *e
         ev->body = (ka_str){ ka__payload(r), r->n };
         return true;
     case KA_CLOSED:
+        ev->error = -(int)r->status;
         return true;
     case KA_LISTENING:
         ka__on_listening(s, r, ev);
@@ -4863,9 +4992,15 @@ static bool ka__event_of(ka_server *s, ka__worker *w, ka__record *r, ka_event *e
     }
 }
 
-/* The next event out of any up box, without waiting. */
+/* The next event, a timer's or out of any up box, without waiting. Timers have half of a batch at most, so that they can't
+   keep all else waiting. */
 static bool ka__event_next(ka_server *s, ka_event *ev)
 {
+    if (s->timers_n > 0 && s->timers[0].at_ms <= s->now_ms && s->batch < KA_BATCH / 2) {
+        *ev = (ka_event){ .kind = KA_TIMER, .now_ms = s->now_ms, .tag = ka__timer_take(s).tag };
+        s->batch++;
+        return true;
+    }
     for (int empty = 0; empty < s->workers_n && s->batch < KA_BATCH; ) {
         ka__worker *w = s->workers[s->turn];
         ka__record *r = ka__box_next(&w->up);
@@ -4906,10 +5041,13 @@ static void ka__batch_end(ka_server *s)
     s->now_ms = ka_now_ms();
 }
 
-/* Sleep, unless something has come in the meantime. */
-static void ka__parent_sleep(ka_server *s, int ms)
+/* Sleep until then, or the first timer's time, or for ever (-1), unless something has come in the meantime. */
+static void ka__parent_sleep(ka_server *s, int64_t until)
 {
     uint32_t none;
+    if (s->timers_n > 0 && (until < 0 || s->timers[0].at_ms < until)) until = s->timers[0].at_ms;
+    int64_t left = until - s->now_ms;
+    int ms = until < 0 ? -1 : left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
     atomic_store(&s->sleeper.asleep, 1);
     bool idle = atomic_load(&s->stop) == (int)s->stop_sent;
     for (int i = 0; i < s->workers_n; i++) idle = idle && ka__box_empty(&s->workers[i]->up);
@@ -4937,13 +5075,9 @@ int ka_wait(ka_server *s, ka_event *ev, int timeout_ms)
         ka__batch_end(s);
         if (more) continue;
         if (s->ended == s->workers_n) return KA_ESTOPPED;
-        if (timeout_ms < 0) {
-            ka__parent_sleep(s, -1);
-            continue;
-        }
-        if (until < 0) until = s->now_ms + timeout_ms;
-        else if (s->now_ms >= until) return KA_ETIME;
-        ka__parent_sleep(s, (int)(until - s->now_ms));
+        if (timeout_ms >= 0 && until < 0) until = s->now_ms + timeout_ms;
+        else if (timeout_ms >= 0 && s->now_ms >= until) return KA_ETIME;
+        ka__parent_sleep(s, until);
         s->now_ms = ka_now_ms();
     }
 }
@@ -5011,7 +5145,7 @@ void ka_close(ka_server *s, uint64_t conn)
 
 int ka_reframe(ka_server *s, uint64_t conn, int framing)
 {
-    ka__record *r = framing > KA_HTTP && framing <= KA_FRAMES ? ka__down_to(s, conn, KA__REFRAME, 0) : NULL;
+    ka__record *r = framing > KA_HTTP && framing <= KA_LINES ? ka__down_to(s, conn, KA__REFRAME, 0) : NULL;
     if (!r) return KA_EINVAL;
     r->flags = (uint8_t)framing;
     return KA_OK;
@@ -5062,6 +5196,7 @@ void ka_server_free(ka_server *s)
     for (int i = 0; i < s->workers_n; i++) ka__thread_join(&s->workers[i]->thread);
     for (uint32_t i = 0; i < s->listeners_n; i++) ka__listener_drop(s, i);
     for (int i = 0; i < s->workers_n; i++) ka__worker_free(s->workers[i]);
+    ka__free(s->timers);
     ka__poller_free(&s->sleeper.poller);
     ka__free(s);
 }
@@ -5993,7 +6128,7 @@ static int ka__client_connect(ka_client *c, int64_t until)
 {
     ka__sock s;
     if (c->open) return KA_OK;
-    int r = ka__sock_connect(c->ip, c->port, &s);
+    int r = ka__sock_connect(NULL, c->ip, c->port, &s);
     if (r == KA_EADDR || r == KA_EINUSE) r = KA_EOFFLINE;      /* no port is free here: that passes */
     if (r < 0 && r != KA_EAGAIN) return ka__client_failed(c, r);
     c->sock = s;

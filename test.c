@@ -3121,11 +3121,11 @@ static void test_connect(void)
     ka__sock listener, fill[FILL];
     int deaf = deaf_port(&listener, fill, FILL);
     if (!fixture_start(&f, TALK, 1) || !CHECK(ka_server_start(&s, 2) == KA_OK, "starts")) return;
-    CHECK(ka_connect(s, KA_HTTP, "127.0.0.1", 1, 0) == KA_EINVAL && ka_connect(s, KA_FRAMES + 1, "127.0.0.1", 1, 0) == KA_EINVAL &&
-          ka_connect(s, KA_JSON, "localhost", 1, 0) == KA_EINVAL && ka_connect(s, KA_JSON, "127.0.0.1", 0, 0) == KA_EINVAL, "no such address or framing");
+    CHECK(ka_connect(s, KA_HTTP, NULL, "127.0.0.1", 1, 0) == KA_EINVAL && ka_connect(s, KA_FRAMES + 1, NULL, "127.0.0.1", 1, 0) == KA_EINVAL &&
+          ka_connect(s, KA_JSON, NULL, "localhost", 1, 0) == KA_EINVAL && ka_connect(s, KA_JSON, NULL, "127.0.0.1", 0, 0) == KA_EINVAL, "no such address or framing");
     CHECK(ka_listen_as(s, KA_FRAMES + 1, "127.0.0.1", 0) == KA_EINVAL, "nor is it listened for");
 
-    CHECK(ka_connect(s, KA_JSON, "127.0.0.1", atomic_load(&f.port), 7) == KA_OK && next_event(s, &ev, KA_OPENED), "connected");
+    CHECK(ka_connect(s, KA_JSON, NULL, "127.0.0.1", atomic_load(&f.port), 7) == KA_OK && next_event(s, &ev, KA_OPENED), "connected");
     uint64_t conn = ev.conn;
     CHECK(ev.error == 0 && ev.seq == 7 && ev.listener == -1 && ev.port == atomic_load(&f.port) && ka_is(ev.body, "127.0.0.1"), "to where it was told");
     CHECK(ka_conn_index(s, conn) < 128, "a small number: %d", (int)ka_conn_index(s, conn));
@@ -3134,16 +3134,16 @@ static void test_connect(void)
     CHECK(next_event(s, &ev, KA_CLOSED) && ev.conn == conn, "and is closed");
     all_closed(&f, 1);
 
-    ka_connect(s, KA_FRAMES, "127.0.0.1", free_port(), 8);
+    ka_connect(s, KA_FRAMES, NULL, "127.0.0.1", free_port(), 8);
     CHECK(next_event(s, &ev, KA_OPENED) && ev.error == KA_EOFFLINE && ev.os_error && ev.seq == 8 && ev.listener == -1, "nobody there: %d", ev.error);
     int64_t before = ka_now_ms();
-    ka_connect(s, KA_FRAMES, "127.0.0.1", deaf, 9);
+    ka_connect(s, KA_FRAMES, NULL, "127.0.0.1", deaf, 9);
     CHECK(next_event(s, &ev, KA_OPENED) && ev.error == KA_ETIME && ka_now_ms() - before >= KA_ATTEMPT_MS, "no answer: %d", ev.error);
-    ka_connect(s, KA_FRAMES, "127.0.0.1", deaf, 10);
+    ka_connect(s, KA_FRAMES, NULL, "127.0.0.1", deaf, 10);
     ka_wait(s, &ev, 50);
     ka_stop(s);
     CHECK(next_event(s, &ev, KA_OPENED) && ev.error == KA_ESTOPPED && ev.seq == 10, "stopped meanwhile: %d", ev.error);
-    CHECK(ka_connect(s, KA_JSON, "127.0.0.1", 1, 0) == KA_ESTOPPED && ka_wait(s, &ev, PATIENCE_MS) == KA_ESTOPPED, "no more after that");
+    CHECK(ka_connect(s, KA_JSON, NULL, "127.0.0.1", 1, 0) == KA_ESTOPPED && ka_wait(s, &ev, PATIENCE_MS) == KA_ESTOPPED, "no more after that");
     ka_server_free(s);
     for (int i = 0; i < FILL; i++) ka__sock_close(fill[i]);
     ka__sock_close(listener);
@@ -5760,7 +5760,7 @@ static void talker_event(talker *t, const ka_event *ev)
     switch (ev->kind) {
     case KA_LISTENING:
         ALLOWED(ev->error, "KA_LISTENING", KA_EOS, KA_EINUSE, KA_EADDR, KA_EPERM, KA_ELIMIT);
-        if (ev->error || ka_connect(t->s, KA_JSON, "127.0.0.1", ev->port, 7) != KA_OK) talker_stop(t);
+        if (ev->error || ka_connect(t->s, KA_JSON, NULL, "127.0.0.1", ev->port, 7) != KA_OK) talker_stop(t);
         break;
     case KA_OPENED:
         if (ev->listener >= 0) break;

@@ -860,7 +860,7 @@ static int converse(client *c, char **words)
 {
     ka_event ev;
     ka_json answer, field;
-    if (ka_connect(c->server, KA_JSON, c->ip, (int)c->port, 0) < 0)
+    if (ka_connect(c->server, KA_JSON, NULL, c->ip, (int)c->port, 0) < 0)
         return fail(EXIT_USAGE, "%s: a numeric IPv4 address is needed, such as 127.0.0.1", c->ip);
     int status = await(c, KA_OPENED, &ev);
     if (status) return status;

@@ -2333,7 +2333,7 @@ static void connect_to(int framing, int knock)
     peer *p = sim_peer(port);
     p->knock = knock;
     p->framings[p->framings_n++] = (char)(p->framing = framing);
-    int r = ka_connect(at.server, framing, "127.0.0.1", port, (uint32_t)port * 7);
+    int r = ka_connect(at.server, framing, NULL, "127.0.0.1", port, (uint32_t)port * 7);
     CHECK(r == (at.stopping ? KA_ESTOPPED : KA_OK), "ka_connect: %d", r);
     if (r < 0) *p = (peer){ 0 };
     if (r < 0) peers_n--;
