@@ -706,7 +706,7 @@ static void test_sockets(void)
     ka__sock s, none;
     int port;
     if (!CHECK(ka__sock_new(&s) == KA_OK && ka__sock_listen(s, "127.0.0", 0, &port) == KA_EINVAL, "no address to listen on")) return;
-    CHECK(ka__sock_connect("127.0.0", 1, &none) == KA_EINVAL && ka__sock_connect("127.0.0.1", 65536, &none) == KA_EINVAL, "nor to connect to");
+    CHECK(ka__sock_connect(NULL, "127.0.0", 1, &none) == KA_EINVAL && ka__sock_connect(NULL, "127.0.0.1", 65536, &none) == KA_EINVAL, "nor to connect to");
     bool own = ka__address("127.0.0.1", 0, &a) && bind(KA__FD(s), (struct sockaddr *)&a, sizeof a) == 0 &&
                getsockname(KA__FD(s), (struct sockaddr *)&a, &n) == 0;
     int r = own && connect(KA__FD(s), (struct sockaddr *)&a, sizeof a) != 0 ? ka__sock_error() : KA_OK;
@@ -2365,7 +2365,7 @@ static bool wire_wait(ka__sock s, int want)
 static int wire_try(wire *w, const char *ip, int port)
 {
     w->n = 0;
-    int r = ka__sock_connect(ip, port, &w->sock);
+    int r = ka__sock_connect(NULL, ip, port, &w->sock);
     if (r != KA_EAGAIN) return r;
     r = wire_wait(w->sock, KA__OUT) ? ka__sock_connected(w->sock) : KA_ETIME;
     if (r < 0) ka__sock_close(w->sock);
@@ -2862,7 +2862,7 @@ static void test_drain(void)
     int r = KA_OK;                     /* the listener is closed once both workers have let go of it */
     for (int64_t until = ka_now_ms() + PATIENCE_MS; r == KA_OK && ka_now_ms() < until; ) {
         ka__sock s;
-        r = ka__sock_connect("127.0.0.1", atomic_load(&f.port), &s);
+        r = ka__sock_connect(NULL, "127.0.0.1", atomic_load(&f.port), &s);
         if (r != KA_OK && r != KA_EAGAIN) break;
         if (r == KA_EAGAIN) r = wire_wait(s, KA__OUT) ? ka__sock_connected(s) : KA_ETIME;
         ka__sock_close(s);
@@ -3108,7 +3108,7 @@ static int deaf_port(ka__sock *listener, ka__sock *fill, int n)
     ka__address("127.0.0.1", 0, &a);
     if (ka__sock_new(listener) < 0 || bind(KA__FD(*listener), (struct sockaddr *)&a, sizeof a) != 0 || listen(KA__FD(*listener), 1) != 0 ||
         getsockname(KA__FD(*listener), (struct sockaddr *)&a, &size) != 0) return 0;
-    for (int i = 0; i < n; i++) ka__sock_connect("127.0.0.1", ntohs(a.sin_port), &fill[i]);
+    for (int i = 0; i < n; i++) ka__sock_connect(NULL, "127.0.0.1", ntohs(a.sin_port), &fill[i]);
     return ntohs(a.sin_port);
 }
 
@@ -5625,7 +5625,7 @@ static const struct { const char *text; int answers; bool leaves, at_once; } vis
 static bool visitor_step(visitor *v, int port)
 {
     if (v->ended || v->got == v->want) return true;
-    int r = v->open ? KA_OK : ka__sock_connect("127.0.0.1", port, &v->w.sock);
+    int r = v->open ? KA_OK : ka__sock_connect(NULL, "127.0.0.1", port, &v->w.sock);
     if (r < 0 && r != KA_EAGAIN) return v->ended = true;
     v->open = true;
     size_t left = strlen(v->text) - v->sent;
