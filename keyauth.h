@@ -196,6 +196,9 @@ typedef struct { const char *p; size_t n; } ka_str;
 /* Is s this text, to the letter? */
 KADEF bool ka_is(ka_str s, const char *text);
 
+/* Is s UTF-8 (RFC 3629): none of it overlong, a surrogate or beyond U+10FFFF? */
+KADEF bool ka_is_utf8(ka_str s);
+
 /* ------------------------------------------------------------------------------------------------
    1 platform. All of these may be called from any thread. */
 
@@ -3125,6 +3128,14 @@ static int32_t ka__utf8_take(ka__cursor *c)
     if (point < least[more] || point > 0x10FFFF || ka__surrogate(point)) return KA_ESYNTAX;
     c->p += more + 1;
     return point;
+}
+
+bool ka_is_utf8(ka_str s)
+{
+    ka__cursor c = { s.p, s.p + s.n };
+    while (c.p < c.end)
+        if (ka__utf8_take(&c) < 0) return false;
+    return true;
 }
 
 /* The bytes of one, 1 to 4. */
