@@ -3016,7 +3016,7 @@ static void test_reframe(void)
     fixture_stop(&f);
     ka_server *s;
     if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
-    CHECK(ka_reframe(s, 0, KA_HTTP) == KA_EINVAL && ka_reframe(s, 0, KA_FRAMES + 1) == KA_EINVAL &&
+    CHECK(ka_reframe(s, 0, KA_HTTP) == KA_EINVAL && ka_reframe(s, 0, KA_LINES + 1) == KA_EINVAL &&
           ka_reframe(s, (uint64_t)9 << 56, KA_JSON) == KA_EINVAL, "no such framing, no such worker");
     CHECK(ka_send(s, (uint64_t)9 << 56, "", 0) == KA_EINVAL && ka_send(s, 0, w.buf, KA_MAILBOX / 4 + 1) == KA_ENOSPC, "no such worker, too much");
     ka_close(s, (uint64_t)9 << 56);
@@ -3121,9 +3121,9 @@ static void test_connect(void)
     ka__sock listener, fill[FILL];
     int deaf = deaf_port(&listener, fill, FILL);
     if (!fixture_start(&f, TALK, 1) || !CHECK(ka_server_start(&s, 2) == KA_OK, "starts")) return;
-    CHECK(ka_connect(s, KA_HTTP, NULL, "127.0.0.1", 1, 0) == KA_EINVAL && ka_connect(s, KA_FRAMES + 1, NULL, "127.0.0.1", 1, 0) == KA_EINVAL &&
+    CHECK(ka_connect(s, KA_HTTP, NULL, "127.0.0.1", 1, 0) == KA_EINVAL && ka_connect(s, KA_LINES + 1, NULL, "127.0.0.1", 1, 0) == KA_EINVAL &&
           ka_connect(s, KA_JSON, NULL, "localhost", 1, 0) == KA_EINVAL && ka_connect(s, KA_JSON, NULL, "127.0.0.1", 0, 0) == KA_EINVAL, "no such address or framing");
-    CHECK(ka_listen_as(s, KA_FRAMES + 1, "127.0.0.1", 0) == KA_EINVAL, "nor is it listened for");
+    CHECK(ka_listen_as(s, KA_LINES + 1, "127.0.0.1", 0) == KA_EINVAL, "nor is it listened for");
 
     CHECK(ka_connect(s, KA_JSON, NULL, "127.0.0.1", atomic_load(&f.port), 7) == KA_OK && next_event(s, &ev, KA_OPENED), "connected");
     uint64_t conn = ev.conn;
