@@ -3713,7 +3713,7 @@ enum { KA__IDLE, KA__REQUEST, KA__STALL, KA__LINGER, KA__KNOCK, KA__GONE, KA__TI
 static const int ka__time_limit[KA__TIMED] = { KA_IDLE_MS, KA_REQUEST_MS, KA_STALL_MS, KA_LINGER_MS, KA_ATTEMPT_MS, 0 };
 
 #define KA__NIL UINT32_MAX
-enum { KA__FEW_CONNS = 1024, KA__MAX_CONNS = 1 << 24 };      /* of one worker: a connection's number is worker: 8 | place: 24 | generation: 32 */
+enum { KA__FEW_CONNS = 256, KA__MAX_CONNS = 1 << 24 };      /* of one worker: a connection's number is worker: 8 | place: 24 | generation: 32 */
 
 /* How far an object was read. */
 typedef struct { uint32_t at, depth; char quote; bool escaped; } ka__object;

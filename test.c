@@ -3100,6 +3100,64 @@ static bool next_event(ka_server *s, ka_event *ev, int kind)
     return CHECK(r == KA_OK && ev->kind == kind, "event %d comes: %d, kind %d", kind, r, r == KA_OK ? ev->kind : 0);
 }
 
+/* What one peer of `sends` gets: some lines, cut off where it was closed. */
+static bool sends_arrive(ka__sock sock, int who, int rounds)
+{
+    static wire w;
+    char line[64];
+    size_t at = 0;
+    w = (wire){ .sock = sock };
+    while (wire_more(&w) > 0) {}
+    for (int round = 0; round < rounds; round++, at += strlen(line)) {
+        snprintf(line, sizeof line, "%d %d%.*s\n", who, round, round, "..............................");
+        if (strncmp(w.buf + at, line, strlen(line)) != 0) return false;
+    }
+    return at == w.n;
+}
+
+/* What is said to and fro to more connections than are gathered, and more than the mailbox holds, arrives in its order, and
+   nothing after a close. Then nothing is kept, and a crowd's memory is given back. */
+static void test_sends(void)
+{
+    enum { PEERS = KA__SENDERS + 8, ROUNDS = 30, CUT = 11 };
+    static ka__sock peer[PEERS];
+    static uint64_t conn[PEERS];
+    ka_server *s;
+    ka_event ev;
+    ka_stats stats;
+    char line[64];
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_listen_as(s, KA_LINES, "127.0.0.1", 0) == 0 && next_event(s, &ev, KA_LISTENING), "starts")) return;
+    int port = ev.port;
+    for (int i = 0; i < PEERS; i++) {
+        wire w;
+        if (!wire_open(&w, port)) return;
+        peer[i] = w.sock;
+        if (!next_event(s, &ev, KA_OPENED)) return;
+        conn[i] = ev.conn;
+    }
+    ka_server_stats(s, &stats);
+    CHECK(stats.connections == PEERS && stats.buffered == 0, "idle ones keep nothing: %d bytes", (int)stats.buffered);
+    for (int round = 0; round < ROUNDS; round++)
+        for (int i = 0; i < PEERS; i++) {
+            int n = snprintf(line, sizeof line, "%d %d%.*s\n", i, round, round, "..............................");
+            if (i % CUT == 3 && round == ROUNDS / 2) ka_close(s, conn[i]);
+            ka_send(s, conn[i], line, (size_t)n);
+        }
+    for (int i = 0; i < PEERS; i++)
+        if (i % CUT != 3) ka_close(s, conn[i]);
+    ka_wait(s, &ev, 0);
+    for (int i = 0; i < PEERS; i++) {
+        CHECK(sends_arrive(peer[i], i, i % CUT == 3 ? ROUNDS / 2 : ROUNDS), "peer %d got all in order", i);
+        ka__sock_close(peer[i]);
+    }
+    for (int i = 0; i < PEERS; i++)
+        if (!next_event(s, &ev, KA_CLOSED)) return;
+    ka_wait(s, &ev, 100);
+    ka_server_stats(s, &stats);
+    CHECK(stats.connections == 0 && stats.buffered == 0, "nothing is kept: %d connections, %d bytes", (int)stats.connections, (int)stats.buffered);
+    ka_server_free(s);
+}
+
 /* A port where nobody answers: those who connect wait for a place in the backlog. */
 static int deaf_port(ka__sock *listener, ka__sock *fill, int n)
 {
@@ -6035,7 +6093,7 @@ int main(int argc, char **argv)
         { "full mailbox", test_full_mailbox }, { "fairness", test_fairness }, { "time-outs", test_time_outs }, { "busy parent", test_busy_parent }, { "never reads", test_never_reads },
         { "linger", test_linger }, { "drain", test_drain }, { "drain ends", test_drain_ends }, { "workers", test_workers },
         { "bare answer", test_bare_answer }, { "messages", test_messages }, { "frames", test_frames }, { "reframe", test_reframe },
-        { "messages flood", test_messages_flood }, { "messages end", test_messages_end }, { "connect", test_connect },
+        { "messages flood", test_messages_flood }, { "messages end", test_messages_end }, { "sends", test_sends }, { "connect", test_connect },
         { "server out of memory", test_server_out_of_memory }, { "retries", test_retries }, { "client reads", test_client_reads },
         { "client type", test_client_type },
         { "no suicide", test_no_suicide }, { "handshake", test_handshake }, { "kill", test_kill },
