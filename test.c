@@ -40,6 +40,7 @@ static void test_free(void *p);
 #  include <windows.h>
 #  include <bcrypt.h>
 #  include <iphlpapi.h>
+#  include <psapi.h>
 #define FAULT_CALLS(X)                                                                            \
     X(malloc,                ERROR_NOT_ENOUGH_MEMORY)                                             \
     X(WSAStartup,            WSASYSNOTREADY)                                                      \
@@ -75,7 +76,12 @@ static void test_free(void *p);
     X(MoveFileExA,           ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION)                        \
     X(DeleteFileA,           ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION)                        \
     X(CreateDirectoryA,      ERROR_ACCESS_DENIED, ERROR_DISK_FULL)                                \
-    X(GetFileInformationByHandle, ERROR_INVALID_FUNCTION)
+    X(GetFileInformationByHandle, ERROR_INVALID_FUNCTION)                                         \
+    X(CreatePipe,            ERROR_TOO_MANY_OPEN_FILES)                                           \
+    X(PeekNamedPipe,         ERROR_NOT_ENOUGH_MEMORY)                                             \
+    X(GetExitCodeProcess,    ERROR_ACCESS_DENIED)                                                 \
+    X(GetProcessTimes,       ERROR_NOT_ENOUGH_MEMORY)                                             \
+    X(K32GetProcessMemoryInfo, ERROR_NOT_ENOUGH_MEMORY)
 #else
 #  include <arpa/inet.h>
 #  include <assert.h>
@@ -111,6 +117,7 @@ static void test_free(void *p);
 #    include <libproc.h>
 #    include <mach-o/dyld.h>
 #    include <sys/event.h>
+#    include <sys/sysctl.h>
 #  endif
 #define FAULT_CALLS(X)                                                                            \
     X(malloc,            ENOMEM)                                                                  \
@@ -180,7 +187,17 @@ static void test_free(void *p);
     X(pidfd_send_signal, EPERM, ENOSYS)                                                           \
     X(proc_pidinfo,      ESRCH)                                                                   \
     X(proc_listpids,     ENOMEM)                                                                  \
-    X(kill,              EPERM)
+    X(proc_pid_rusage,   ENOMEM)                                                                  \
+    X(sysctlbyname,      ENOMEM)                                                                  \
+    X(kill,              EPERM)                                                                   \
+    X(pipe,              EMFILE, ENFILE)                                                          \
+    X(pipe2,             EMFILE, ENFILE)                                                          \
+    X(dup2,              EMFILE, EBUSY, EINTR)                                                    \
+    X(fork,              EAGAIN, ENOMEM)                                                          \
+    X(waitpid,           EINTR)                                                                   \
+    X(getrlimit,         EINVAL)                                                                  \
+    X(setrlimit,         EPERM)                                                                   \
+    X(getrusage,         EINVAL)
 #endif
 #include <stdbool.h>
 
@@ -235,8 +252,14 @@ static int fault_send(SOCKET s, const char *p, int n, int flags);
 #define DeleteFileA(...)           FAIL(DeleteFileA, FALSE, __VA_ARGS__)
 #define CreateDirectoryA(...)      FAIL(CreateDirectoryA, FALSE, __VA_ARGS__)
 #define GetFileInformationByHandle(...) FAIL(GetFileInformationByHandle, FALSE, __VA_ARGS__)
+#define CreatePipe(...)            FAIL(CreatePipe, FALSE, __VA_ARGS__)
+#define PeekNamedPipe(...)         FAIL(PeekNamedPipe, FALSE, __VA_ARGS__)
+#define GetExitCodeProcess(...)    FAIL(GetExitCodeProcess, FALSE, __VA_ARGS__)
+#define GetProcessTimes(...)       FAIL(GetProcessTimes, FALSE, __VA_ARGS__)
+#define K32GetProcessMemoryInfo(...) FAIL(K32GetProcessMemoryInfo, FALSE, __VA_ARGS__)
 #else
 static ssize_t fault_write(int fd, const void *p, size_t n);
+static bool exec_stays;             /* ka_restart fails, so that this stays this program */
 #define socket(...)                FAIL(socket, fault_error(), __VA_ARGS__)
 #define accept4(...)               FAIL(accept4, fault_error(), __VA_ARGS__)
 #define accept(...)                FAIL(accept, fault_error(), __VA_ARGS__)
@@ -273,9 +296,16 @@ static ssize_t fault_write(int fd, const void *p, size_t n);
 #define opendir(...)               FAIL(opendir, NULL, __VA_ARGS__)
 #define readdir(...)               FAIL(readdir, NULL, __VA_ARGS__)
 #define sigaction(...)             FAIL(sigaction, fault_error(), __VA_ARGS__)
-#define execv(path, argv)          (fault(F_execv) || !*(path) ? fault_error() : ((void)(argv), fault_error()))      /* this stays this program */
+#define execv(path, argv)          (fault(F_execv) || exec_stays ? fault_error() : execv(path, argv))
 #define nanosleep(...)             FAIL(nanosleep, fault_error(), __VA_ARGS__)
 #define pthread_create(...)        FAIL(pthread_create, EAGAIN, __VA_ARGS__)
+#define kill(...)                  FAIL(kill, fault_error(), __VA_ARGS__)
+#define dup2(...)                  FAIL(dup2, fault_error(), __VA_ARGS__)
+#define fork()                     (fault(F_fork) ? fault_error() : fork())
+#define waitpid(...)               FAIL(waitpid, fault_error(), __VA_ARGS__)
+#define getrlimit(...)             FAIL(getrlimit, fault_error(), __VA_ARGS__)
+#define setrlimit(...)             FAIL(setrlimit, fault_error(), __VA_ARGS__)
+#define getrusage(...)             FAIL(getrusage, fault_error(), __VA_ARGS__)
 #endif
 #if defined(__linux__)
 static int fault_thread(void *t);
@@ -287,6 +317,7 @@ static long fault_syscall(long number, long a, long b, long c, long d, long e, l
 #define epoll_wait(...)            FAIL(epoll_wait, fault_error(), __VA_ARGS__)
 #define eventfd(...)               FAIL(eventfd, fault_error(), __VA_ARGS__)
 #define dup3(...)                  FAIL(dup3, fault_error(), __VA_ARGS__)
+#define pipe2(...)                 FAIL(pipe2, fault_error(), __VA_ARGS__)
 #define prctl(...)                 FAIL(prctl, fault_error(), __VA_ARGS__)
 #define getrandom(...)             FAIL(getrandom, fault_error(), __VA_ARGS__)
 #define fdatasync(...)             FAIL(fdatasync, fault_error(), __VA_ARGS__)
@@ -296,7 +327,9 @@ static long fault_syscall(long number, long a, long b, long c, long d, long e, l
 #define getentropy(...)            FAIL(getentropy, fault_error(), __VA_ARGS__)
 #define proc_pidinfo(...)          FAIL(proc_pidinfo, 0, __VA_ARGS__)
 #define proc_listpids(...)         FAIL(proc_listpids, 0, __VA_ARGS__)
-#define kill(...)                  FAIL(kill, fault_error(), __VA_ARGS__)
+#define proc_pid_rusage(...)       FAIL(proc_pid_rusage, fault_error(), __VA_ARGS__)
+#define sysctlbyname(...)          FAIL(sysctlbyname, fault_error(), __VA_ARGS__)
+#define pipe(...)                  FAIL(pipe, fault_error(), __VA_ARGS__)
 #endif
 #define KEYAUTH_IMPLEMENTATION
 #include "keyauth.h"
@@ -612,6 +645,8 @@ static void test_small_things(void)
     ka_sleep_ms(30);
     CHECK(ka_now_ms() - before >= 25, "ka_sleep_ms sleeps");
     ka_sleep_ms(0);
+    int64_t us = ka_now_us(), ms = ka_now_ms(), later = ka_now_us();
+    CHECK(us / 1000 <= ms && ms <= later / 1000, "one clock: %lld, %lld, %lld", (long long)us, (long long)ms, (long long)later);
     char long_arg[KA_MAX_ID + 2];
     memset(long_arg, 'x', sizeof long_arg);
     long_arg[KA_MAX_ID + 1] = 0;
@@ -2041,7 +2076,7 @@ static void test_file_put(void)
     struct stat s, folder;
     CHECK((stat)(PUT, &s) == 0 && (s.st_mode & 0777) == 0600 && (stat)(PUT "-folder/a", &folder) == 0 && (folder.st_mode & 0777) == 0700, "for nobody else");
     struct rlimit all, some;
-    getrlimit(RLIMIT_FSIZE, &all);
+    if (getrlimit(RLIMIT_FSIZE, &all) != 0) abort();
     some = all;
     some.rlim_cur = 100;
     setrlimit(RLIMIT_FSIZE, &some);
@@ -2185,7 +2220,7 @@ static void test_log_limits(void)
     CHECK(ka__file_size(log->file) == (int64_t)sizeof line + 8 && ka__file_cut(log->file, 7) == KA_OK, "is written whole");
 #ifndef _WIN32
     struct rlimit all, some;
-    getrlimit(RLIMIT_FSIZE, &all);
+    if (getrlimit(RLIMIT_FSIZE, &all) != 0) abort();
     some = all;
     some.rlim_cur = 100;
     setrlimit(RLIMIT_FSIZE, &some);
@@ -3611,6 +3646,240 @@ static void processes_end(void)
     for (process p = pool_n - 1; p >= 0; p--) process_end(&p);
 }
 
+/* ---- children: this program again, in one of the ways below ---- */
+
+#define CHILD(c, ...) ka_child_start(c, (const char *const[]){ "--child", __VA_ARGS__, NULL })
+
+static void repeat(char byte, int n)
+{
+    while (n-- > 0) putchar(byte);
+    puts("");
+}
+
+#if !defined(_WIN32)
+static volatile sig_atomic_t child_told;
+static void child_note(int number) { child_told = number; }
+
+/* Descriptors above 2 that a program started from here has. */
+static int descriptors_passed(void)
+{
+    int n = 0;
+    for (int fd = 3, flags; fd < 1024; fd++) n += (flags = fcntl(fd, F_GETFD)) != -1 && !(flags & FD_CLOEXEC);
+    return n;
+}
+
+/* It tells what it found; ends politely, with its last words; has a child of its own. */
+static int child_of_posix(const char *how)
+{
+    struct sigaction hup, term, broken;
+    sigset_t mask;
+    if (strcmp(how, "found") == 0) {
+        sigaction(SIGHUP, NULL, &hup);
+        sigaction(SIGTERM, NULL, &term);
+        sigaction(SIGPIPE, NULL, &broken);
+        pthread_sigmask(SIG_SETMASK, NULL, &mask);
+        printf("%d descriptors, HUP %s, TERM %s, PIPE %s, USR1 %s\n", descriptors_passed(), hup.sa_handler == SIG_IGN ? "ignored" : "not",
+               term.sa_handler == SIG_DFL ? "default" : "not", broken.sa_handler == SIG_DFL ? "default" : "not", sigismember(&mask, SIGUSR1) ? "blocked" : "free");
+        return 0;
+    }
+    if (strcmp(how, "polite") == 0) {
+        signal(SIGTERM, child_note);
+        for (puts("ready"); fflush(stdout) == 0 && !child_told; ) ka_sleep_ms(5);
+        ka_sleep_ms(50);      /* a second one would come in this time, and be told */
+        child_told = 0;
+        ka_sleep_ms(50);
+        printf("last words%s\n", child_told ? ", told twice" : "");
+        return 3;
+    }
+    ka_child c;
+    char line[8];
+    if (CHILD(&c, "wait") != KA_OK || ka_child_line(&c, line, sizeof line, PATIENCE_MS) != KA_OK) return 1;
+    puts(line);
+    for (fflush(stdout); ; ) ka_sleep_ms(1000);
+}
+#else
+static int child_of_posix(const char *how) { return how[0] ? 1 : 0; }
+#endif
+
+static int child_main(int argc, char **argv)
+{
+    const char *how = argv[2];
+    if (strcmp(how, "wait") == 0) {
+        for (puts("ready"); fflush(stdout) == 0; ) ka_sleep_ms(1000);
+    } else if (strcmp(how, "args") == 0) {
+        for (int i = 3; i < argc; i++) printf("[%s]", argv[i]);
+        printf("\n%d\n", getchar() == EOF);
+    } else if (strcmp(how, "lines") == 0) {
+        fputs("one\ntwo, in ", stdout);
+        fflush(stdout);
+        ka_sleep_ms(200);
+        fputs("pieces\n\n", stdout);
+        repeat('x', 3000);
+        repeat('y', 1023);
+        repeat('z', 1024);
+        fputs("cut off", stdout);
+        return 7;
+    } else {
+        return child_of_posix(how);
+    }
+    return 0;
+}
+
+/* The next line is this one. */
+static void child_says(int at, ka_child *c, const char *want)
+{
+    char line[2000] = "";
+    int r = ka_child_line(c, line, sizeof line, PATIENCE_MS);
+    check_at(at, r == KA_OK && strcmp(line, want) == 0, "wanted \"%.20s\": %s, \"%.20s\" of %d bytes", want, ka_error_text(r), line, (int)strlen(line));
+}
+#define SAYS(c, want) child_says(__LINE__, c, want)
+
+static void test_children(void)
+{
+    const char *many[32] = { "--child" };
+    char long_arg[KA_MAX_ID + 2], line[16], xs[1025];
+    ka_child c;
+    if (cannot_restart()) return;
+    memset(long_arg, 'x', sizeof long_arg);
+    long_arg[KA_MAX_ID + 1] = 0;
+    for (int i = 1; i < 31; i++) many[i] = "x";
+    CHECK(CHILD(&c, "\"") == KA_EINVAL && !c.pid && CHILD(&c, long_arg) == KA_EINVAL && !c.pid && ka_child_start(&c, many) == KA_EINVAL && !c.pid, "no arguments");
+    CHECK(ka_child_line(&c, line, sizeof line, -1) == KA_ENOTFOUND && ka_child_end(&c, true, -1) == KA_ENOTFOUND, "no child");
+
+    CHECK(CHILD(&c, "args", "a b", "", "c'd") == KA_OK && c.pid > 0, "starts");
+    SAYS(&c, "[a b][][c'd]");
+    SAYS(&c, "1");      /* no input */
+    CHECK(ka_child_line(&c, line, sizeof line, -1) == KA_ENOTFOUND && ka_child_line(&c, line, sizeof line, 0) == KA_ENOTFOUND, "it writes no more");
+    many[1] = "args";
+    many[30] = NULL;
+    int r = ka_child_end(&c, false, PATIENCE_MS);
+    CHECK((r == 0 || r == 128 + 15 || r == 137) && !c.pid, "ended by itself or by us: %d", r);
+    CHECK(ka_child_start(&c, many) == KA_OK, "30 arguments");
+    while (ka_child_line(&c, line, sizeof line, PATIENCE_MS) == KA_OK) {}
+    CHECK(strcmp(line, "1") == 0 && ka_child_end(&c, true, PATIENCE_MS) >= 0, "are no more than there can be");
+
+    if (!CHECK(CHILD(&c, "lines") == KA_OK, "starts")) return;
+    SAYS(&c, "one");
+    CHECK(ka_child_line(&c, line, sizeof line, 20) == KA_ETIME && ka_child_line(&c, line, sizeof line, 0) == KA_ETIME, "half a line is none");
+    SAYS(&c, "two, in pieces");
+    SAYS(&c, "");
+    CHECK(ka_child_line(&c, line, 4, PATIENCE_MS) == KA_OK && strcmp(line, "xxx") == 0, "of 3000, what fits: %s", line);
+    memset(xs, 'y', 1023);
+    xs[1023] = 0;
+    SAYS(&c, xs);
+    memset(xs, 'z', 1023);
+    SAYS(&c, xs);
+    SAYS(&c, "cut off");
+    CHECK(ka_child_line(&c, line, sizeof line, PATIENCE_MS) == KA_ENOTFOUND, "and no more");
+    ka_sleep_ms(100);      /* its end comes a little after that of its output */
+    r = ka_child_end(&c, true, PATIENCE_MS);
+    CHECK(r == 7 && !c.pid && ka_child_end(&c, true, PATIENCE_MS) == KA_ENOTFOUND, "its status: %d", r);
+
+    for (int by_force = 0; by_force < 2; by_force++) {
+        CHECK(CHILD(&c, "wait") == KA_OK && ka_child_line(&c, line, sizeof line, -1) == KA_OK, "starts and speaks");
+        r = ka_child_end(&c, by_force, -1);
+        CHECK(r == (by_force || !POLITE ? 137 : 143) && !c.pid, "ended: %d", r);
+    }
+}
+
+static void test_children_signals(void)
+{
+#if !defined(_WIN32)
+    char line[100], want[100];
+    ka_child c;
+    ka_server *s;
+    sigset_t usr1, before;
+    int ends[2], r;
+    if (cannot_restart() || pipe(ends) != 0) return;
+    snprintf(want, sizeof want, "%d descriptors, HUP ignored, TERM default, PIPE default, USR1 free", descriptors_passed());
+    sigemptyset(&usr1);
+    sigaddset(&usr1, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &usr1, &before);
+    signal(SIGHUP, SIG_IGN);
+    if (!CHECK(ka_server_start(&s, 2) == KA_OK && ka_stop_on_interrupt(s) == KA_OK && ka_listen(s, "127.0.0.1", 0) == 0, "a server here")) return;
+    CHECK(CHILD(&c, "found") == KA_OK, "starts");
+    SAYS(&c, want);
+    ka_child_end(&c, true, PATIENCE_MS);
+    ka_server_free(s);
+    signal(SIGHUP, SIG_DFL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+
+    CHECK(CHILD(&c, "polite") == KA_OK, "starts");
+    SAYS(&c, "ready");
+    CHECK(ka_child_end(&c, false, 0) == KA_ETIME && c.pid && ka_child_end(&c, false, 20) == KA_ETIME && c.pid, "it takes its time");
+    ka_sleep_ms(60);
+    CHECK(ka_child_end(&c, false, 0) == KA_ETIME, "and is told once");
+    SAYS(&c, "last words");
+    r = ka_child_end(&c, false, PATIENCE_MS);
+    CHECK(r == 3 && !c.pid, "ended: %d", r);
+    CHECK(CHILD(&c, "polite") == KA_OK, "starts");
+    SAYS(&c, "ready");
+    CHECK(ka_child_end(&c, false, 0) == KA_ETIME && ka_child_end(&c, true, PATIENCE_MS) == 137, "told, then killed");
+
+    signal(SIGCHLD, SIG_IGN);
+    CHECK(CHILD(&c, "wait") == KA_OK, "starts");
+    r = ka_child_end(&c, true, PATIENCE_MS);
+    CHECK(r == KA_EOS && !c.pid, "SIGCHLD is ignored: %d", r);
+    signal(SIGCHLD, SIG_DFL);
+
+    CHECK(CHILD(&c, "parent") == KA_OK, "starts");
+    close(ends[1]);
+    CHECK(ka_child_line(&c, line, sizeof line, PATIENCE_MS) == KA_OK && strcmp(line, "ready") == 0, "and its own child does");
+    struct pollfd p = { ends[0], POLLIN, 0 };
+    CHECK(poll(&p, 1, 0) == 0 && ka_child_end(&c, true, PATIENCE_MS) == 137, "both run, until one is killed");
+#if defined(__linux__)
+    CHECK(poll(&p, 1, PATIENCE_MS) == 1 && (p.revents & POLLHUP), "and with it the other");
+#endif
+    close(ends[0]);
+#else
+    skip("children signals", "Windows has none");
+#endif
+}
+
+static void test_usage(void)
+{
+    enum { BYTES = 10 << 20 };
+    ka_usage before, after;
+    CHECK(ka_process_usage(&before) == KA_OK && before.cpu_us >= 0 && before.memory > 100000, "this process uses something");
+    volatile char *p = malloc(BYTES);
+    if (!p) abort();
+    int64_t until = ka_now_us() + 200000;
+    for (int i = 0; i < BYTES; i += 512) p[i] = 1;
+    while (ka_now_us() < until) {}
+    CHECK(ka_process_usage(&after) == KA_OK, "and after some work");
+    int64_t cpu = after.cpu_us - before.cpu_us, more = (int64_t)after.memory - (int64_t)before.memory;
+    CHECK(cpu > 20000 && cpu < 60 * 1000000, "more time: %d us", (int)cpu);
+    CHECK(more > BYTES * 9 / 10 && more < 4 * BYTES, "more memory: %d bytes", (int)more);
+    free((void *)p);
+}
+
+static void test_descriptors_raise(void)
+{
+#if !defined(_WIN32)
+    struct rlimit before, now;
+    bool each;
+    ka_server *s;
+    if (getrlimit(RLIMIT_NOFILE, &before) != 0 || ka_server_start(&s, 1) != KA_OK) abort();
+    now = before;
+    now.rlim_cur = 200;
+    CHECK(setrlimit(RLIMIT_NOFILE, &now) == 0, "lowered");
+    int r = ka_descriptors_raise(&each), again = ka_descriptors_raise(&each);
+    CHECK(getrlimit(RLIMIT_NOFILE, &now) == 0, "the limit can be had");
+    CHECK(r == again && r > 200 && (now.rlim_cur > INT_MAX ? r == INT_MAX : r == (int)now.rlim_cur), "raised: %d, %d, %lld", r, again, (long long)now.rlim_cur);
+#if defined(__linux__)
+    CHECK(now.rlim_cur == now.rlim_max, "to the hard limit");
+#endif
+    ka_event ev;
+    ka_listen(s, "127.0.0.1", 0);
+    CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_OK && each == s->workers[0]->own_table, "for each worker: %d", each);
+    ka_server_free(s);
+    setrlimit(RLIMIT_NOFILE, &before);
+#else
+    bool each;
+    CHECK(ka_descriptors_raise(&each) == INT_MAX && !each, "Windows has no such limit");
+#endif
+}
+
 #ifdef __APPLE__
 #define SERVER_IP "127.0.0.1"      /* 127.0.0.2 would have to be added to lo0 */
 #else
@@ -4235,7 +4504,7 @@ static void test_journal_full(void)
     snprintf(ballast, sizeof ballast, "%s.ballast", file);
     (void)remove(file);
     if (folder) file_put(ballast, keys, 16384);
-    getrlimit(RLIMIT_FSIZE, &all);
+    if (getrlimit(RLIMIT_FSIZE, &all) != 0) abort();
     some = all;
     some.rlim_cur = 20000;
     if (!folder) setrlimit(RLIMIT_FSIZE, &some);
@@ -4525,7 +4794,7 @@ static void test_codes_full(void)
     memset(body, 'x', sizeof body);
     if (folder)
         for (int i = 0; i < 8; i++) file_put(ballast, body, sizeof body);
-    getrlimit(RLIMIT_FSIZE, &all);
+    if (getrlimit(RLIMIT_FSIZE, &all) != 0) abort();
     some = all;
     some.rlim_cur = 20000;
     if (!folder) setrlimit(RLIMIT_FSIZE, &some);
@@ -5491,8 +5760,10 @@ static void faults_small(void)
     ka_sleep_ms(1);
     if (ka_now_ms() < start) CHECK(false, "the clock runs back; %s", story());
 #if !defined(_WIN32)
+    exec_stays = true;
     if (ka_restart("a\"b") != KA_EINVAL && atomic_load(&fault_failed) == 0) CHECK(false, "a quote in the argument");
     int r = ka_restart("x");
+    exec_stays = false;
     if (r != KA_EOS) CHECK(false, "ka_restart: %d; %s", r, story());
 #endif
 }
@@ -5987,6 +6258,35 @@ static void faults_kill(void)
 }
 #endif
 
+/* -- a child, and what this process uses. The child's own calls, up to its exec, fail as well: it then ends with 127 -- */
+
+static void faults_children(void)
+{
+    ka_child c;
+    ka_usage u;
+    char line[16] = "";
+    bool each;
+    ALLOWED(ka_process_usage(&u), "ka_process_usage", KA_EOS, KA_ELIMIT, KA_EPERM, KA_ENOTFOUND, KA_ENOSPC);
+    ALLOWED(ka_descriptors_raise(&each), "ka_descriptors_raise", KA_EOS);
+    int r = CHILD(&c, "wait");
+    ALLOWED(r, "ka_child_start", KA_EOS, KA_ELIMIT, KA_EPERM);
+    if (r < 0 && c.pid) CHECK(false, "a child that there isn't; %s", story());
+    if (r == KA_OK) {
+        r = ka_child_line(&c, line, sizeof line, PATIENCE_MS);
+        ALLOWED(r, "ka_child_line", KA_EOS, KA_ELIMIT, KA_ENOTFOUND);
+        if (r == KA_OK && strcmp(line, "ready") != 0) CHECK(false, "it said \"%s\"; %s", line, story());
+        r = ka_child_end(&c, false, PATIENCE_MS);
+        ALLOWED(r, "ka_child_end", KA_EPERM, KA_EOS);
+        if (r >= 0 && r != 127 && r != (POLITE ? 143 : 137)) CHECK(false, "it ended with %d; %s", r, story());
+    }
+    fault_exempt = true;
+    if (c.pid && ka_child_end(&c, true, PATIENCE_MS) < 0) CHECK(false, "it can't be killed; %s", story());
+#if !defined(_WIN32)
+    if (waitpid(-1, NULL, WNOHANG) != -1) CHECK(false, "a child is left; %s", story());
+#endif
+    fault_exempt = false;
+}
+
 /* -- the walk -- */
 
 /* most: of each name only the first calls count. Looking for a server's process takes thousands, all alike. */
@@ -6004,6 +6304,7 @@ static const struct { const char *name; void (*run)(void), (*before)(void), (*af
     { "talk", faults_talk, NULL, NULL, INT_MAX, INT_MAX },
     { "abandoned", faults_abandon, NULL, NULL, INT_MAX, INT_MAX },
     { "client", faults_client, responder_start, responder_stop, INT_MAX, INT_MAX },
+    { "children", faults_children, NULL, NULL, 6, 12 },
 #if !defined(_WIN32)
     { "kill", faults_kill, NULL, NULL, 2, 4 },
 #endif
@@ -6066,6 +6367,7 @@ static void test_faults(void)
     if (ka__thread_start(&watch, fault_watch, NULL) != KA_OK) abort();
     for (size_t i = 0; i < COUNT(scenarios); i++) {
         if (only && !strstr(scenarios[i].name, only)) continue;
+        if (scenarios[i].run == faults_children && cannot_restart()) continue;
         if (scenarios[i].before) scenarios[i].before();
         for (int kind = 0; kind < (int)COUNT(fault_kinds); kind++) faults_walk(i, kind, wish && strcmp(wish, "all") == 0);
         if (scenarios[i].after) scenarios[i].after();
@@ -6100,6 +6402,7 @@ int main(int argc, char **argv)
         { "offline, then online", test_offline_then_online }, { "client protocol", test_client_protocol },
         { "command lines", test_command_lines }, { "server options", test_server_options }, { "closed stderr", test_closed_stderr }, { "interrupt", test_interrupt },
         { "backlog", test_interrupt_backlog },
+        { "children", test_children }, { "children signals", test_children_signals }, { "usage", test_usage }, { "raise", test_descriptors_raise },
         { "descriptor limit", test_descriptor_limit }, { "descriptors", test_descriptors }, { "journal killed", test_journal_killed },
         { "journal words", test_journal_words }, { "journal full", test_journal_full },
         { "codes", test_codes }, { "codes long", test_codes_long }, { "codes rotation", test_codes_rotation },
@@ -6109,6 +6412,7 @@ int main(int argc, char **argv)
         { "gate idle", test_gate_idle },
         { "faults", test_faults },
     };
+    if (argc > 2 && strcmp(argv[1], "--child") == 0) return child_main(argc, argv);
     if (!opens(PROGRAM("server"), "rb") || !opens(".test-writable", "wb") || ka__os_start() < 0) {
         fprintf(stderr, "test: run it in a folder with server and client in which it can write, by ./build.sh test\n");
         return 2;
