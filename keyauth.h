@@ -507,7 +507,7 @@ KADEF int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fie
 /* Send bytes on a connection that isn't HTTP: what belongs around them, as a frame's length, is for you to write. If it has
    gone they are dropped; if its peer leaves more than KA_MAX_UNSENT unread it is closed.
      p, n       copied
-     returns    KA_OK, or KA_EINVAL (no such worker), KA_ENOSPC (over KA_MAILBOX / 4 bytes) */
+     returns    KA_OK, or KA_EINVAL (no such worker) */
 KADEF int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n);
 
 /* Read no more from a connection that isn't HTTP, and close it when what was sent has left. KA_CLOSED follows, always. */
@@ -5206,11 +5206,16 @@ static ka__record *ka__down_to(ka_server *s, uint64_t conn, int kind, size_t pay
 
 int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n)
 {
-    if (n > KA_MAILBOX / 4) return KA_ENOSPC;
-    ka__record *r = ka__down_to(s, conn, KA__SEND, n);
-    if (!r) return KA_EINVAL;
-    r->n = (uint32_t)n;
-    if (n) memcpy(ka__payload(r), p, n);
+    const char *from = p;
+    do {
+        size_t part = n < KA_MAILBOX / 8 ? n : KA_MAILBOX / 8;
+        ka__record *r = ka__down_to(s, conn, KA__SEND, part);
+        if (!r) return KA_EINVAL;
+        r->n = (uint32_t)part;
+        if (part) memcpy(ka__payload(r), from, part);
+        from += part;
+        n -= part;
+    } while (n > 0);
     return KA_OK;
 }
 

@@ -16,7 +16,7 @@
 #define KEYAUTH_IMPLEMENTATION
 #define KA_MAX_HEAD 512                     /* no HTTP here */
 #define KA_MAX_BODY (8 + 2 * 65536)         /* "message " and an X in which each byte is escaped */
-#define KA_MAILBOX (1u << 21)
+#define KA_MAILBOX (1u << 19)
 #define KA_LINGER_MS 20000                  /* closing in order, even when a hundred thousand do */
 #include "keyauth.h"
 #include <stdarg.h>
