@@ -334,6 +334,17 @@ static void skip(const char *what, const char *why)
 /* What this runs under, as .ci/run says in the environment: "valgrind", "qemu-s390x"...; NULL: a processor. */
 static const char *emulator(void) { return getenv("TEST_EMULATOR"); }
 
+/* Wine 8 knows no Ctrl+Break, and Ctrl+C reaches all of a console or nobody; and it has taken a socket's error off it before
+   recv could tell. */
+static bool on_wine(void)
+{
+#if defined(_WIN32)
+    return GetProcAddress(GetModuleHandleA("ntdll"), "wine_get_version") != NULL;
+#else
+    return false;
+#endif
+}
+
 /* Is this what it can't do? Then that is a skip. */
 static bool emulator_lacks(const char *name, const char *why)
 {
@@ -3228,7 +3239,8 @@ static void test_closed(void)
             }
         }
         all_closed(&f, ++closed);
-        CHECK(atomic_load(&f.why) == rows[row].error, "%s: %d", rows[row].why, atomic_load(&f.why));
+        if (on_wine() && strchr(rows[row].does, 'r')) skip(rows[row].why, "Wine takes it for an end");
+        else CHECK(atomic_load(&f.why) == rows[row].error, "%s: %d", rows[row].why, atomic_load(&f.why));
         if (open) wire_close(&w);
     }
     memset(big, 'x', KA_MAX_BODY);
@@ -3895,8 +3907,6 @@ static HANDLE output_open(const char *name)
     return CreateFileA(name, GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, &inherit, CREATE_ALWAYS, 0, NULL);
 }
 
-/* Wine 8 knows no Ctrl+Break, and Ctrl+C reaches all of a console or nobody. */
-static bool on_wine(void) { return GetProcAddress(GetModuleHandleA("ntdll"), "wine_get_version") != NULL; }
 
 static bool process_spawn(process *p, const char *const *argv, int max_files)
 {
@@ -6222,7 +6232,7 @@ static void faults_interrupt(void) { faults_serve(1, true, false); }
 
 /* -- a server that connects to itself after a moment, and talks JSON, frames and then lines until the one who called closes -- */
 
-typedef struct { ka_server *s; uint64_t caller; bool stopped; } talker;
+typedef struct { ka_server *s; uint64_t caller; bool stopped, listens, whole; } talker;
 
 static void talker_stop(talker *t)
 {
@@ -6239,6 +6249,7 @@ static void talker_event(talker *t, const ka_event *ev)
     switch (ev->kind) {
     case KA_LISTENING:
         ALLOWED(ev->error, "KA_LISTENING", KA_EOS, KA_EINUSE, KA_EADDR, KA_EPERM, KA_ELIMIT);
+        t->listens = ev->error == 0;
         if (ev->error || !ALLOWED(r = ka_timer(t->s, ev->now_ms + 1, (uint64_t)ev->port), "ka_timer", KA_ENOMEM) || r < 0) talker_stop(t);
         break;
     case KA_TIMER:
@@ -6258,7 +6269,10 @@ static void talker_event(talker *t, const ka_event *ev)
         if (!ka_is(ev->body, bodies[ev->framing])) CHECK(false, "\"%.*s\"; %s", (int)ev->body.n, ev->body.p, story());
         next = ev->framing < KA_LINES ? ev->framing + 1 : KA_LINES;
         if (ev->framing < KA_LINES) ka_reframe(t->s, ev->conn, next);
-        else if (calls) ka_close(t->s, ev->conn);
+        else if (calls) {
+            t->whole = true;
+            ka_close(t->s, ev->conn);
+        }
         if (!calls) next = ev->framing;      /* what it was told goes back; then the caller begins in the next one */
         if (!calls || ev->framing < KA_LINES) ka_send(t->s, ev->conn, words[next].p, words[next].n);
         break;
@@ -6282,6 +6296,8 @@ static void faults_talk(void)
         if (!t.stopped) CHECK(false, "it has waited too long; %s", story());
         talker_stop(&t);
     }
+    if (t.listens && !t.whole && atomic_load(&fault_first) == F_setsockopt && atomic_load(&fault_kind) == 0)
+        CHECK(false, "it needs no option; %s", story());
     ka_server_free(t.s);
 }
 
