@@ -122,7 +122,7 @@ extern "C" {
 #endif
 #ifndef KA_MAILBOX
 #define KA_MAILBOX (KA_MAX_HEAD + KA_MAX_BODY <= 16384 ? 1u << 18 : 1u << 20)      /* bytes of a ring, two a worker: a
-                                     power of two, at least 2 times KA_MAX_HEAD + KA_MAX_BODY + 65536. An answer
+                                     power of two, at least 4 times KA_MAX_HEAD + KA_MAX_BODY + 32768. An answer
                                      has a quarter of it at most. Small ones stay in the cache */
 #endif
 #ifndef KA_MAX_ID
@@ -3998,9 +3998,10 @@ enum { KA__SCRATCH = KA__READ_BYTES + KA_MAX_HEAD + KA_MAX_BODY };
 enum { KA__SENDERS = 512, KA__SENDS_BYTES = KA_MAILBOX / 4 };      /* what is gathered, so that each connection is written to once */
 
 /* The shortest request has 16 bytes ("A / HTTP/1.0" CRLF CRLF) and makes a record of 48, so what is received at once
-   makes records of no more than 3 times its size, behind one for what had been kept; the rest is for records of other kinds.
-   The shortest message, an empty line, has one byte and makes a record of 32: hence fewer bytes are received at once. */
-enum { KA__UP_RESERVE = 4 * KA__READ_BYTES + KA_MAX_HEAD + KA_MAX_BODY, KA__MESSAGES_BYTES = KA__READ_BYTES / 8 };
+   makes records of no more than 3 times its size, behind one for what had been kept, and a filler as long as that; the rest
+   is for records of other kinds. The shortest message, an empty line, has one byte and makes a record of 32: hence fewer
+   bytes are received at once. */
+enum { KA__UP_RESERVE = 4 * KA__READ_BYTES + 2 * (KA_MAX_HEAD + KA_MAX_BODY), KA__MESSAGES_BYTES = KA__READ_BYTES / 8 };
 _Static_assert(KA_MAX_BODY < 0x09000000, "white space must not be the first byte of a frame's length");
 _Static_assert(KA_MAILBOX >= 2 * KA__UP_RESERVE, "KA_MAILBOX is too small for KA_MAX_HEAD and KA_MAX_BODY");
 
@@ -4653,7 +4654,7 @@ static ptrdiff_t ka__line_find(uint32_t *at, const char *p, size_t n, ka_str *me
 {
     const char *end = memchr(p + *at, '\n', n - *at);
     *at = (uint32_t)n;
-    if (!end) return n > KA_MAX_BODY + 1 ? KA_ENOSPC : KA_EAGAIN;
+    if (!end) return n > KA_MAX_BODY + (p[n - 1] == '\r') ? KA_ENOSPC : KA_EAGAIN;
     size_t length = (size_t)(end - p);
     *message = (ka_str){ p, length > 0 && end[-1] == '\r' ? length - 1 : length };
     return (ptrdiff_t)(length + 1);
@@ -5444,7 +5445,7 @@ static void ka__batch_end(ka_server *s)
 static void ka__parent_sleep(ka_server *s, int64_t until)
 {
     uint32_t none;
-    if (s->timers_n > 0 && (until < 0 || s->timers[0].at_ms < until)) until = s->timers[0].at_ms;
+    if (s->timers_n > 0 && (until < 0 || s->timers[0].at_ms < until)) until = s->timers[0].at_ms > 0 ? s->timers[0].at_ms : 0;
     int64_t left = until - s->now_ms;
     int ms = until < 0 ? -1 : left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
     atomic_store(&s->sleeper.asleep, 1);
