@@ -155,9 +155,9 @@ static void load_bar_end(load *l)
     l->bar_shown = false;
 }
 
-static void load_timer(load *l, int64_t at_ms, int kind, uint32_t client)
+static void load_timer(load *l, int64_t at_ms, int kind, uint32_t i)
 {
-    if (ka_timer(l->server, at_ms, (uint64_t)kind << 32 | client) == KA_OK) return;
+    if (ka_timer(l->server, at_ms, (uint64_t)kind << 32 | i) == KA_OK) return;
     load_bar_end(l);
     load_stop(l, fail(EXIT_FAILED, "out of memory; choose fewer --clients"));
 }
@@ -174,28 +174,28 @@ static uint64_t load_mix(uint64_t z)
 
 enum { LOAD_OF_START, LOAD_OF_DELAY, LOAD_OF_VANISHING, LOAD_OF_TEXT };      /* and, from here on, of the further texts */
 
-static uint64_t load_random(const load *l, uint32_t client, uint64_t what)
+static uint64_t load_random(const load *l, uint32_t i, uint64_t what)
 {
-    return load_mix(load_mix(l->seed + (client + 1) * 0x9e3779b97f4a7c15u) + (what + 1) * 0x9e3779b97f4a7c15u);
+    return load_mix(load_mix(l->seed + ((uint64_t)i + 1) * 0x9e3779b97f4a7c15u) + (what + 1) * 0x9e3779b97f4a7c15u);
 }
 
-static int64_t load_delay_us(const load *l, uint32_t client)
+static int64_t load_delay_us(const load *l, uint32_t i)
 {
     uint64_t range = (uint64_t)(l->o->delay_ms[1] - l->o->delay_ms[0]) * 1000;
-    return l->o->delay_ms[0] * 1000 + (int64_t)(load_random(l, client, LOAD_OF_DELAY) % (range + 1));
+    return l->o->delay_ms[0] * 1000 + (int64_t)(load_random(l, i, LOAD_OF_DELAY) % (range + 1));
 }
 
-static bool load_vanishes(const load *l, uint32_t client)
+static bool load_vanishes(const load *l, uint32_t i)
 {
-    return (int64_t)(load_random(l, client, LOAD_OF_VANISHING) % 100) < l->o->vanish_percent;
+    return (int64_t)(load_random(l, i, LOAD_OF_VANISHING) % 100) < l->o->vanish_percent;
 }
 
 /* A client's message X as it is in a line, 8 to some 60 characters: its client, its number, and what may be hard to pass on. */
-static size_t load_text(const load *l, char out[LOAD_TEXT], uint32_t client, uint32_t number)
+static size_t load_text(const load *l, char out[LOAD_TEXT], uint32_t i, uint32_t number)
 {
     static const char *const odd[] = { " ", "\\n", "\\r", "\\\\", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9d\x84\x9e", "  " };
-    uint64_t r = load_random(l, client, LOAD_OF_TEXT + (uint64_t)number);
-    size_t n = (size_t)snprintf(out, LOAD_TEXT, "%u.%u ", (unsigned)client, (unsigned)number);
+    uint64_t r = load_random(l, i, LOAD_OF_TEXT + (uint64_t)number);
+    size_t n = (size_t)snprintf(out, LOAD_TEXT, "%u.%u ", (unsigned)i, (unsigned)number);
     for (uint64_t left = 4 + r % 39; left > 0; left--) {
         r = load_mix(r + 0x9e3779b97f4a7c15u);
         if (r % 8) out[n++] = (char)('a' + (r >> 8) % 26);
@@ -275,34 +275,34 @@ static bool load_number(ka_str *text, char end, uint32_t *out)
 }
 
 /* Whose message this is, and which; false if nobody sent it, or not so. */
-static bool load_known(const load *l, ka_str x, uint32_t *client, uint32_t *number)
+static bool load_known(const load *l, ka_str x, uint32_t *from, uint32_t *number)
 {
     char text[LOAD_TEXT];
     ka_str rest = x;
-    if (!load_number(&rest, '.', client) || !load_number(&rest, ' ', number)) return false;
-    if (*client >= l->clients_n || *number >= l->clients[*client].sent) return false;
-    size_t n = load_text(l, text, *client, *number);
+    if (!load_number(&rest, '.', from) || !load_number(&rest, ' ', number)) return false;
+    if (*from >= l->clients_n || *number >= l->clients[*from].sent) return false;
+    size_t n = load_text(l, text, *from, *number);
     return n == x.n && memcmp(text, x.p, n) == 0;
 }
 
 /* A client's message of that number, if it is under way; LOAD_NOBODY: a free place. */
-static load_message *load_find(load *l, uint32_t client, uint32_t number)
+static load_message *load_find(load *l, uint32_t i, uint32_t number)
 {
-    load_message *m = &l->messages[(size_t)client * l->ahead];
+    load_message *m = &l->messages[(size_t)i * l->ahead];
     for (uint32_t k = 0; k < l->ahead; k++)
         if (m[k].number == number) return &m[k];
     return NULL;
 }
 
 /* A line that should not have come. Written anew as JSON, so that it can't play with the terminal. */
-static void load_strange(load *l, uint32_t client, ka_str line)
+static void load_strange(load *l, uint32_t i, ka_str line)
 {
     char text[1024];
     ka_json_out w = { .p = text, .cap = sizeof text };
     if (++l->strange > LOAD_TOLD) return;
     ka_json_put(&w, NULL, line);
     load_bar_end(l);
-    fail(0, "client %u got a line that it should not get: %.*s", (unsigned)client, w.error ? 0 : (int)w.n, text);
+    fail(0, "client %u got a line that it should not get: %.*s", (unsigned)i, w.error ? 0 : (int)w.n, text);
 }
 
 /* ---- load: what a client owes ---- */
@@ -636,6 +636,12 @@ static bool load_read_stats(load *l, ka_str line)
 
 static void load_on_stats(load *l, ka_str line)
 {
+    uint32_t from, number;
+    ka_str x = line;
+    if (load_word(&x, "message ") && load_known(l, x, &from, &number)) {      /* before it had asked, it was one to forward to */
+        load_say(l, l->stats_conn, "ok ", x.p, x.n);
+        return;
+    }
     if (!load_read_stats(l, line)) {
         load_bar_end(l);
         load_stop(l, fail(EXIT_FAILED, "%s:%d does not tell its stats as relay server does", l->ip, l->port));
@@ -833,7 +839,8 @@ static bool load_checks(const load *l)
 
 /* ---- load: its histogram as a picture, in the style of bench/ ---- */
 
-enum { SVG_W = 820, SVG_H = 400, SVG_X0 = 80, SVG_X1 = 796, SVG_Y0 = 150, SVG_Y1 = 336, SVG_GROUPS = 8 /* bars for each power of 2 */ };
+enum { SVG_W = 820, SVG_H = 400, SVG_X0 = 80, SVG_X1 = 796, SVG_Y0 = 150, SVG_Y1 = 336, SVG_GROUPS = 8 /* bars for each power of 2 */,
+       SVG_BARS = 40 * SVG_GROUPS };
 
 static void svg_text(FILE *f, double x, double y, int size, const char *colour, const char *anchor, const char *format, ...)
 {
@@ -847,27 +854,38 @@ static void svg_text(FILE *f, double x, double y, int size, const char *colour, 
 
 static const char svg_ink[] = "#1f2328", svg_faint[] = "#59636e", svg_blue[] = "#0969da", svg_line[] = "#d1d9e0";
 
-/* Where a time is on the axis, in powers of 2; straight lines between those. */
+/* Where a time is on the axis: its logarithm to the base 2. */
 static double svg_scale(double us)
 {
     double power = 0;
     for (; us >= 2; us /= 2) power++;
-    return us < 1 ? 0 : power + us - 1;
+    for (double bit = 0.5; bit > 1e-6 && us >= 1; bit /= 2) {
+        us *= us;
+        if (us >= 2) power += bit, us /= 2;
+    }
+    return power;
 }
 
-typedef struct { double first, last, top; uint64_t bars[40 * SVG_GROUPS]; } svg_axes;      /* powers of 2; messages of the highest bar */
+/* Where a bar begins. */
+static double svg_bar(size_t i)
+{
+    return svg_scale((double)((uint64_t)1 << i / SVG_GROUPS) * (1 + (double)(i % SVG_GROUPS) / SVG_GROUPS));
+}
+
+typedef struct { double first, last, top, bars[SVG_BARS]; } svg_axes;      /* bars: messages, over the bar's width; top: the highest */
 
 static svg_axes svg_measure(const load *l)
 {
-    svg_axes a = { 40, 0, 1, { 0 } };
+    svg_axes a = { .first = 40, .top = 1 };
     for (size_t i = 0; i < LOAD_BUCKETS; i++) {
-        double at = svg_scale((double)load_bucket_us(i));
-        size_t bar = (size_t)(at * SVG_GROUPS);
-        if (l->histogram[i] == 0 || bar >= 40 * SVG_GROUPS) continue;
-        a.bars[bar] += l->histogram[i];
-        if ((double)a.bars[bar] > a.top) a.top = (double)a.bars[bar];
-        if (at < a.first) a.first = (double)(int)at;
-        if (at + 1 > a.last) a.last = (double)((int)at + 1);
+        uint64_t us = (uint64_t)load_bucket_us(i), power = 0;
+        while (us >> power > 1) power++;
+        size_t bar = (size_t)(power * SVG_GROUPS + ((us * SVG_GROUPS >> power) & (SVG_GROUPS - 1)));
+        if (l->histogram[i] == 0 || bar >= SVG_BARS) continue;
+        a.bars[bar] += (double)l->histogram[i] / (svg_bar(bar + 1) - svg_bar(bar)) / SVG_GROUPS;
+        if (a.bars[bar] > a.top) a.top = a.bars[bar];
+        if ((double)power < a.first) a.first = (double)power;
+        if ((double)power + 1 > a.last) a.last = (double)power + 1;
     }
     return a;
 }
@@ -896,12 +914,13 @@ static void svg_grid(FILE *f, const svg_axes *a, uint64_t all)
         }
 }
 
+/* Each in a row of its own, the last on top: so no line goes through another one's words. */
 static void svg_percentiles(FILE *f, const load *l, const svg_axes *a)
 {
     for (int k = 0; k < LOAD_PARTS; k++) {
         int64_t us = load_percentile(l, load_parts[k].part);
-        double at = svg_x(a, svg_scale((double)us)), y = SVG_Y0 - 56 + 15 * k;
-        bool right = at < (SVG_X0 + SVG_X1) / 2;
+        double at = svg_x(a, svg_scale((double)us)), y = SVG_Y0 - 11 - 15 * k;
+        bool right = at < SVG_X0 + 40;
         fprintf(f, "<path d=\"M%.1f %.1fV%d\" stroke=\"%s\" stroke-dasharray=\"3 3\"/>\n", at, y - 9, SVG_Y1, svg_ink);
         svg_text(f, at + (right ? 5 : -5), y, 12, svg_ink, right ? "start" : "end", "%s  %.3f ms", load_parts[k].name, (double)us / 1000);
     }
@@ -919,9 +938,9 @@ static bool load_svg(const load *l, const char *path)
     svg_text(f, 24, 54, 12, svg_faint, "start", "share of the messages over the time from message X to ok X, less the time that clients held it; at most %u open at once", l->peak);
     svg_text(f, (SVG_X0 + SVG_X1) / 2.0, SVG_H - 14, 12, svg_faint, "middle", "time in the relay");
     svg_grid(f, &a, l->oks ? l->oks : 1);
-    for (size_t i = 0; i < 40 * SVG_GROUPS; i++) {
-        double x = svg_x(&a, (double)i / SVG_GROUPS), next = svg_x(&a, (double)(i + 1) / SVG_GROUPS), height = (double)a.bars[i] / a.top * (SVG_Y1 - SVG_Y0);
-        if (a.bars[i]) fprintf(f, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\"/>\n", x + 0.5, SVG_Y1 - height, next - x - 1, height, svg_blue);
+    for (size_t i = 0; i < SVG_BARS; i++) {
+        double x = svg_x(&a, svg_bar(i)), next = svg_x(&a, svg_bar(i + 1)), height = a.bars[i] / a.top * (SVG_Y1 - SVG_Y0);
+        if (a.bars[i] > 0) fprintf(f, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\"/>\n", x + 0.5, SVG_Y1 - height, next - x - 1, height, svg_blue);
     }
     svg_percentiles(f, l, &a);
     fputs("</svg>\n", f);
@@ -961,9 +980,9 @@ static int load_seed(load *l)
 {
     uint32_t fresh;
     l->seed = (uint64_t)l->o->seed;
-    if (l->seed) return -1;
+    if (l->o->seed >= 0) return -1;
     if (ka_random(&fresh, sizeof fresh) < 0) return fail(EXIT_FAILED, "%s", ka_error_text(KA_ERANDOM));
-    l->seed = fresh % 1000000000 + 1;
+    l->seed = fresh % 1000000000;
     return -1;
 }
 
@@ -975,6 +994,7 @@ static int load_prepare(load *l)
     if (o->server && (sscanf(o->server, "%15[0-9.]:%5d%c", l->ip, &l->port, &end) != 2 || l->port < 1 || l->port > 65535))
         return fail(EXIT_USAGE, "--server %s: an address and a port are needed, such as 127.0.0.1:8000", o->server);
     if (o->server && o->kill_at_ms) return fail(EXIT_USAGE, "--kill-at is for a server of its own, not for --server");
+    if (!o->server) l->port = (int)o->port;
     l->clients_n = (uint32_t)o->clients;
     l->messages_each = (uint32_t)o->messages;
     l->ahead = (uint32_t)(o->ahead < o->messages ? o->ahead : o->messages);
