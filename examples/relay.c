@@ -152,7 +152,7 @@ static void line_send(ka_server *s, uint64_t conn, const char *word, ka_str x)
 #define NOBODY UINT32_MAX                   /* as an item's holder */
 
 enum { SENT, HELD, ALIKE, TWINS, LISTS };   /* lists of items: of a sender, of a holder, of a group, of a group and a holder */
-enum { MAX_WAITING = 1024 };                /* messages of one connection that wait */
+enum { MAX_WAITING = 1024, CROWD = 1000 };  /* messages of one connection that wait; connections whose memory is worth giving back */
 enum { SHORT_TEXT = 48 };                   /* up to here a text is within its group */
 
 typedef struct {
@@ -456,6 +456,7 @@ static bool peer_add(relay *r, uint64_t conn)
 /* When nobody is there, nothing waits, and all memory goes back. */
 static void give_back(relay *r)
 {
+    bool crowd = r->peers_room > CROWD;
     free(r->peers);
     free(r->active);
     free(r->items);
@@ -469,6 +470,7 @@ static void give_back(relay *r)
     r->by_text = r->by_holder = (table){ .n = 0 };
     r->peers_n = r->peers_room = r->active_room = r->items_room = r->groups_room = r->items_free = r->groups_free = 0;
     r->items_n = r->groups_n = 1;      /* 0 is none */
+    if (crowd) ka_memory_trim();
 }
 
 /* It is no longer active. What it sent goes with it, what it held goes to others. */
