@@ -3599,9 +3599,6 @@ static void repeat(char byte, int n)
 }
 
 #if !defined(_WIN32)
-static volatile sig_atomic_t child_told;
-static void child_note(int number) { child_told = number; }
-
 /* Descriptors above 2 that a program started from here has. */
 static int descriptors_passed(void)
 {
@@ -3625,12 +3622,15 @@ static int child_of_posix(const char *how)
         return 0;
     }
     if (strcmp(how, "polite") == 0) {
-        signal(SIGTERM, child_note);
-        for (puts("ready"); fflush(stdout) == 0 && !child_told; ) ka_sleep_ms(5);
-        ka_sleep_ms(50);      /* a second one would come in this time, and be told */
-        child_told = 0;
-        ka_sleep_ms(50);
-        printf("last words%s\n", child_told ? ", told twice" : "");
+        int number;
+        sigemptyset(&mask);
+        sigaddset(&mask, SIGTERM);
+        pthread_sigmask(SIG_BLOCK, &mask, NULL);
+        puts("ready");
+        if (fflush(stdout) != 0 || sigwait(&mask, &number) != 0) return 1;
+        ka_sleep_ms(200);      /* time for a second one */
+        sigpending(&mask);
+        printf("last words%s\n", sigismember(&mask, SIGTERM) ? ", told twice" : "");
         return 3;
     }
     ka_child c;
