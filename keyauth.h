@@ -122,7 +122,7 @@ extern "C" {
 #endif
 #ifndef KA_MAILBOX
 #define KA_MAILBOX (KA_MAX_HEAD + KA_MAX_BODY <= 16384 ? 1u << 18 : 1u << 20)      /* bytes of a ring, two a worker: a
-                                     power of two, at least 8 times KA_MAX_HEAD + KA_MAX_BODY + 16384. An answer
+                                     power of two, at least 2 times KA_MAX_HEAD + KA_MAX_BODY + 65536. An answer
                                      has a quarter of it at most. Small ones stay in the cache */
 #endif
 #ifndef KA_MAX_ID
@@ -516,7 +516,7 @@ KADEF int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fie
 /* Send bytes on a connection that isn't HTTP: what belongs around them, as a frame's length, is for you to write. If it has
    gone they are dropped; if its peer leaves more than KA_MAX_UNSENT unread it is closed.
      p, n       copied
-     returns    KA_OK, or KA_EINVAL (no such worker), KA_ENOSPC (over KA_MAILBOX / 4 bytes) */
+     returns    KA_OK, or KA_EINVAL (no such worker) */
 KADEF int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n);
 
 /* Read no more from a connection that isn't HTTP, and close it when what was sent has left. KA_CLOSED follows, always. */
@@ -3956,12 +3956,27 @@ static ka__record *ka__box_next(ka__box *b)
     }
 }
 
-/* Consumer: done with it. The ring keeps no copy: it may have been a key. */
-static void ka__box_take(ka__box *b, ka__record *r)
+/* Consumer: on to the one behind it; it stays there until ka__box_release. */
+static void ka__box_pass(ka__box *b, const ka__record *r) { b->read += r->size; }
+
+/* Consumer: the bytes of those that were passed. */
+static size_t ka__box_passed(const ka__box *b) { return b->read - atomic_load_explicit(&b->tail, memory_order_relaxed); }
+
+/* Consumer: done with all that was passed. The ring keeps no copy: there may have been keys. */
+static void ka__box_release(ka__box *b)
 {
-    b->read += r->size;
-    ka_wipe(r + 1, r->size - sizeof *r);
+    size_t n = ka__box_passed(b), at = (b->read - n) & (b->size - 1);
+    size_t to_end = b->size - at < n ? b->size - at : n;
+    ka_wipe(b->mem + at, to_end);
+    ka_wipe(b->mem, n - to_end);
     atomic_store_explicit(&b->tail, b->read, memory_order_release);
+}
+
+/* Consumer: done with the next one. */
+static void ka__box_take(ka__box *b, const ka__record *r)
+{
+    ka__box_pass(b, r);
+    ka__box_release(b);
 }
 
 /* Consumer, between saying that it will sleep and sleeping. */
@@ -3980,13 +3995,15 @@ static bool ka__box_empty(ka__box *b) { return atomic_load(&b->head) == b->read;
 
 enum { KA__READ_BYTES = 16384, KA__WRITE_BYTES = 65536, KA__ACCEPTS = 64, KA__ACCEPT_AGAIN_MS = 100, KA__YOUNG_MS = 100 };
 enum { KA__SCRATCH = KA__READ_BYTES + KA_MAX_HEAD + KA_MAX_BODY };
+enum { KA__SENDERS = 512, KA__SENDS_BYTES = KA_MAILBOX / 4 };      /* what is gathered, so that each connection is written to once */
 
-/* The shortest request has 16 bytes ("A / HTTP/1.0" CRLF CRLF) and makes a record of 48, so no scratch
-   full of requests makes records of more than 3 times its size; the rest is for records of other kinds.
-   The shortest message, {}, makes a record of 48 as well: hence fewer bytes are received at once. */
-enum { KA__UP_RESERVE = 4 * KA__SCRATCH, KA__MESSAGES_BYTES = KA__READ_BYTES / 8 };
+/* The shortest request has 16 bytes ("A / HTTP/1.0" CRLF CRLF) and makes a record of 48, so what is received at once
+   makes records of no more than 3 times its size, behind one for what had been kept, and a filler as long as that; the rest
+   is for records of other kinds. The shortest message, an empty line, has one byte and makes a record of 32: hence fewer
+   bytes are received at once. */
+enum { KA__UP_RESERVE = 4 * KA__READ_BYTES + 2 * (KA_MAX_HEAD + KA_MAX_BODY), KA__MESSAGES_BYTES = KA__READ_BYTES / 8 };
 _Static_assert(KA_MAX_BODY < 0x09000000, "white space must not be the first byte of a frame's length");
-_Static_assert(KA_MAILBOX >= 2 * KA__UP_RESERVE, "KA_MAILBOX is too small for KA_MAX_HEAD and KA_MAX_BODY");
+_Static_assert(KA_MAILBOX >= KA__UP_RESERVE + 4 * KA__READ_BYTES, "KA_MAILBOX is too small for KA_MAX_HEAD and KA_MAX_BODY");
 
 /* Records. Down, to the worker: */
 enum {
@@ -3994,7 +4011,7 @@ enum {
     KA__ADOPT,         /* watch a listener that another worker has opened; conn: the socket; seq, flags: as above */
     KA__CONNECT,       /* payload: ip, NUL, and at b, if not 0, the address to connect from, NUL; a: port; seq: the tag; flags: framing */
     KA__REPLY,         /* conn, seq, flags, status; payload: a bytes of fields, n of body */
-    KA__SEND,          /* conn; payload: n bytes */
+    KA__SEND,          /* conn; payload: n bytes; a: the next one of its chain */
     KA__CLOSE,         /* conn: the parent has nothing more to say to it */
     KA__REFRAME,       /* conn; flags: framing */
     KA__DRAIN,         /* stop accepting, finish */
@@ -4020,7 +4037,7 @@ enum { KA__IDLE, KA__REQUEST, KA__STALL, KA__LINGER, KA__KNOCK, KA__GONE, KA__TI
 static const int ka__time_limit[KA__TIMED] = { KA_IDLE_MS, KA_REQUEST_MS, KA_STALL_MS, KA_LINGER_MS, KA_ATTEMPT_MS, 0 };
 
 #define KA__NIL UINT32_MAX
-enum { KA__MAX_CONNS = 1 << 24 };      /* of one worker: a connection's number is worker: 8 | place: 24 | generation: 32 */
+enum { KA__FEW_CONNS = 256, KA__MAX_CONNS = 1 << 24 };      /* of one worker: a connection's number is worker: 8 | place: 24 | generation: 32 */
 
 /* How far an object was read. */
 typedef struct { uint32_t at, depth; char quote; bool escaped; } ka__object;
@@ -4038,6 +4055,7 @@ typedef struct {
     uint32_t   in_n, out_n, out_at;
     uint32_t   seq_in, seq_out;      /* requests delivered, answers rendered */
     uint32_t   body_n;               /* bytes of a chunked body decoded so far */
+    uint32_t   sends, sends_last;    /* the chain of its records KA__SEND: their offsets in the down box, and 1; 0: none */
     union {
         ka_chunked chunked;          /* KA_HTTP */
         ka__object object;           /* KA_JSON; KA_LINES: its `at` */
@@ -4061,14 +4079,15 @@ typedef struct {
     ka__box       up, down;
     ka__sleeper   sleeper;
     ka__sleeper  *parent;
-    _Atomic(size_t) connections;
+    _Atomic(size_t) connections, buffered;      /* buffered: bytes of in, out and early of them all */
     _Atomic(int)  settled;           /* 1: it shares no descriptors any more, or will for ever; KA_E...: it has ended */
     uint32_t      number, workers;   /* which it is, of how many */
     ka__thread    thread;
 
     /* the worker's own from here on */
     ka__conn     *conns;
-    uint32_t      conns_n, free_head;
+    uint32_t      conns_n, conns_room, free_head;      /* places in use or used before, room for so many, the free ones among the used */
+    uint32_t      generations;
     struct { uint32_t head, tail; } list[KA__TIMED];
     ka__listener  listeners[KA_MAX_LISTENERS];
     bool          draining, quit, accept_paused, place_freed;
@@ -4078,6 +4097,7 @@ typedef struct {
     int64_t       common_of;         /* a second of now_ms: */
     char          common[160];       /* the fields that its answers have */
     size_t        common_n;
+    uint32_t      senders[KA__SENDERS], senders_n;      /* places with a chain of records KA__SEND */
     uint32_t      out_conn, out_n;   /* who the bytes in out are for, and how many they are */
     uint32_t      in_at, in_n;       /* the bytes in `in` that are still to be read */
     char          in[KA__SCRATCH], out[KA__WRITE_BYTES];
@@ -4132,29 +4152,50 @@ static void ka__time(ka__worker *w, ka__conn *c, uint8_t kind)
 /* A free place, or NULL: out of memory, or of numbers. */
 static ka__conn *ka__conn_place(ka__worker *w)
 {
-    if (w->free_head == KA__NIL) {
-        uint32_t n = w->conns_n ? w->conns_n * 2 : 64;
+    if (w->free_head != KA__NIL) return &w->conns[w->free_head];
+    if (w->conns_n == w->conns_room) {
+        uint32_t n = w->conns_room ? w->conns_room * 2 : 64;
         if (n > KA__MAX_CONNS) return NULL;
-        ka__conn *more = ka__resize(w->conns, n, sizeof *more);
+        ka__conn *more = ka__resize(w->conns, n, sizeof *more);      /* what isn't touched yet takes no memory */
         if (!more) return NULL;
-        memset(more + w->conns_n, 0, (n - w->conns_n) * sizeof *more);
-        for (uint32_t i = w->conns_n; i < n; i++) more[i].next = i + 1 < n ? i + 1 : KA__NIL;
-        w->free_head = w->conns_n;
         w->conns = more;
-        w->conns_n = n;
+        w->conns_room = n;
     }
-    return &w->conns[w->free_head];
+    return &w->conns[w->conns_n];
 }
 
-static void ka__early_free(ka__early *e) { ka__free_wiped(e, offsetof(ka__early, r) + e->r.size); }
+/* After a crowd has gone: give its memory back. Not while anybody looks at a connection. */
+static void ka__conns_shrink(ka__worker *w)
+{
+    if (w->conns_room <= KA__FEW_CONNS || atomic_load_explicit(&w->connections, memory_order_relaxed) > 0) return;
+    ka__free(w->conns);
+    w->conns = NULL;
+    w->conns_n = w->conns_room = w->finished = 0;
+    w->free_head = KA__NIL;
+}
+
+static void ka__early_free(ka__worker *w, ka__early *e)
+{
+    ka__count(&w->buffered, -(int)e->r.size);
+    ka__free_wiped(e, offsetof(ka__early, r) + e->r.size);
+}
+
+/* Drop what is kept of a connection's unfinished message, or of its unsent answers. */
+static void ka__drop(ka__worker *w, char **kept, uint32_t *n)
+{
+    ka__count(&w->buffered, -(int)*n);
+    ka__free_wiped(*kept, *n);
+    *kept = NULL;
+    *n = 0;
+}
 
 static void ka__conn_open(ka__worker *w, ka__conn *c, ka__sock sock, int framing)
 {
-    uint32_t generation = c->generation;
-    w->free_head = c->next;
+    if (ka__place(w, c) == w->conns_n) w->conns_n++;
+    else w->free_head = c->next;
     memset(c, 0, sizeof *c);
     c->sock = sock;
-    c->generation = generation;
+    c->generation = w->generations++;
     c->watched = KA__UNWATCHED;
     c->timed = KA__UNTIMED;
     c->framing = (uint8_t)framing;
@@ -4165,7 +4206,6 @@ static void ka__conn_open(ka__worker *w, ka__conn *c, ka__sock sock, int framing
 
 static void ka__conn_free(ka__worker *w, ka__conn *c)
 {
-    c->generation++;
     c->next = w->free_head;
     w->free_head = ka__place(w, c);
     w->place_freed = true;
@@ -4181,14 +4221,13 @@ static void ka__conn_close(ka__worker *w, ka__conn *c)
     ka__untime(w, c);
     if (c->watched != KA__UNWATCHED) ka__poller_set(&w->sleeper.poller, c->sock, ka__token(w, c), c->watched, KA__UNWATCHED);
     if (c->sock != -1) ka__sock_close(c->sock);
-    ka__free_wiped(c->in, c->in_n);
-    ka__free_wiped(c->out, c->out_n);
+    ka__drop(w, &c->in, &c->in_n);
+    ka__drop(w, &c->out, &c->out_n);
     for (ka__early *e = c->early, *next; e; e = next) {
         next = e->next;
-        ka__early_free(e);
+        ka__early_free(w, e);
     }
     c->early = NULL;
-    c->in = c->out = NULL;
     c->open = false;
     if (c->framing == KA_HTTP || c->told) ka__conn_free(w, c);
     else ka__time(w, c, KA__GONE);
@@ -4204,7 +4243,7 @@ static void ka__conn_watch(ka__worker *w, ka__conn *c, int8_t want)
 /* ---- writing ---- */
 
 /* Keep bytes that the socket did not take. */
-static int ka__keep_unsent(ka__conn *c, const char *p, size_t n)
+static int ka__keep_unsent(ka__worker *w, ka__conn *c, const char *p, size_t n)
 {
     size_t left = c->out_n - c->out_at;
     if (left + n > KA_MAX_UNSENT) return KA_ELIMIT;
@@ -4212,10 +4251,11 @@ static int ka__keep_unsent(ka__conn *c, const char *p, size_t n)
     if (!more) return KA_ENOMEM;
     if (left) memcpy(more, c->out + c->out_at, left);
     memcpy(more + left, p, n);
-    ka__free_wiped(c->out, c->out_n);
+    ka__drop(w, &c->out, &c->out_n);
     c->out = more;
     c->out_n = (uint32_t)(left + n);
     c->out_at = 0;
+    ka__count(&w->buffered, (int)c->out_n);
     return KA_OK;
 }
 
@@ -4224,7 +4264,7 @@ static void ka__send(ka__worker *w, ka__conn *c, const char *p, size_t n)
 {
     ptrdiff_t sent = c->out ? 0 : ka__sock_send(c->sock, p, n);
     if (sent == KA_EAGAIN) sent = 0;
-    if (sent < 0 || ((size_t)sent < n && ka__keep_unsent(c, p + sent, n - (size_t)sent) < 0)) ka__conn_close(w, c);
+    if (sent < 0 || ((size_t)sent < n && ka__keep_unsent(w, c, p + sent, n - (size_t)sent) < 0)) ka__conn_close(w, c);
 }
 
 /* After anything happened to a connection: what it waits for now, and how long that may take. */
@@ -4385,6 +4425,7 @@ static void ka__early_put(ka__worker *w, ka__conn *c, const ka__record *r)
     memcpy(&e->r, r, r->size);
     e->next = c->early;
     c->early = e;
+    ka__count(&w->buffered, (int)r->size);
 }
 
 /* Take the early answer whose turn it is, or NULL. */
@@ -4411,7 +4452,7 @@ static void ka__on_reply(ka__worker *w, const ka__record *r)
     ka__answer(w, c, r);
     while (c->open && (e = ka__early_take(c)) != NULL) {
         ka__answer(w, c, &e->r);
-        ka__early_free(e);
+        ka__early_free(w, e);
     }
 }
 
@@ -4422,11 +4463,35 @@ static ka__conn *ka__talker_find(ka__worker *w, uint64_t number)
     return c && c->framing != KA_HTTP && !c->knocks ? c : NULL;
 }
 
-static void ka__on_send(ka__worker *w, ka__record *r)
+/* Chain it to those of its connection. The chains leave before anything else is done, see ka__commands. */
+static void ka__on_send(ka__worker *w, const ka__record *r)
 {
+    uint32_t at = (uint32_t)((const char *)r - w->down.mem) + 1;
     ka__conn *c = ka__talker_find(w, r->conn);
     if (!c || (c->last && c->seq_in == c->seq_out)) return;      /* gone, or closed by the parent */
-    ka__out_put(w, c, ka__payload(r), r->n);
+    if (c->sends) ((ka__record *)(void *)(w->down.mem + c->sends_last - 1))->a = at;
+    else {
+        c->sends = at;
+        w->senders[w->senders_n++] = ka__place(w, c);
+    }
+    c->sends_last = at;
+}
+
+/* Write what is chained, all that is for one connection in one piece: a relay's messages of a batch go to and fro. */
+static void ka__sends_leave(ka__worker *w)
+{
+    if (w->senders_n == 0) return;
+    for (uint32_t i = 0; i < w->senders_n; i++) {
+        ka__conn *c = &w->conns[w->senders[i]];
+        for (uint32_t at = c->sends, next; at; at = next) {
+            ka__record *r = (ka__record *)(void *)(w->down.mem + at - 1);
+            next = r->a;
+            ka__out_put(w, c, ka__payload(r), r->n);
+        }
+        c->sends = 0;
+    }
+    w->senders_n = 0;
+    ka__box_release(&w->down);
 }
 
 /* Close it, if it is still there, behind what was sent; and read on for a while, or bytes that are on their way would
@@ -4436,9 +4501,7 @@ static void ka__on_close(ka__worker *w, const ka__record *r)
     ka__conn *c = ka__talker_find(w, r->conn);
     if (!c) return;
     if (!c->last) c->last = c->linger = true;
-    ka__free_wiped(c->in, c->in_n);
-    c->in = NULL;
-    c->in_n = 0;
+    ka__drop(w, &c->in, &c->in_n);
     c->seq_out = c->seq_in;
     ka__out_flush(w);
     ka__conn_settle(w, c);
@@ -4591,7 +4654,7 @@ static ptrdiff_t ka__line_find(uint32_t *at, const char *p, size_t n, ka_str *me
 {
     const char *end = memchr(p + *at, '\n', n - *at);
     *at = (uint32_t)n;
-    if (!end) return n > KA_MAX_BODY + 1 ? KA_ENOSPC : KA_EAGAIN;
+    if (!end) return n > KA_MAX_BODY + (p[n - 1] == '\r') ? KA_ENOSPC : KA_EAGAIN;
     size_t length = (size_t)(end - p);
     *message = (ka_str){ p, length > 0 && end[-1] == '\r' ? length - 1 : length };
     return (ptrdiff_t)(length + 1);
@@ -4638,9 +4701,10 @@ static void ka__keep_unread(ka__worker *w, ka__conn *c)
     }
     char *kept = n ? ka__resize(NULL, n, 1) : NULL;
     if (kept) memcpy(kept, w->in + w->in_at, n);
-    ka__free_wiped(c->in, c->in_n);
+    ka__drop(w, &c->in, &c->in_n);
     c->in = kept;
     c->in_n = kept ? n : 0;
+    ka__count(&w->buffered, (int)c->in_n);
     ka_wipe(w->in, w->in_n);
     if (n && !kept) ka__reject(w, c, 503, false);
 }
@@ -4683,9 +4747,8 @@ static void ka__conn_write(ka__worker *w, ka__conn *c)
     }
     c->out_at += (uint32_t)sent;
     if (c->out_at == c->out_n) {
-        ka__free_wiped(c->out, c->out_n);
-        c->out = NULL;
-        c->out_n = c->out_at = 0;
+        ka__drop(w, &c->out, &c->out_n);
+        c->out_at = 0;
     }
     ka__untime(w, c);                  /* it takes something: the stall's time begins anew */
     ka__conn_settle(w, c);
@@ -4920,7 +4983,8 @@ static void ka__on_drain(ka__worker *w)
 
 static void ka__commands(ka__worker *w)
 {
-    for (ka__record *r; (r = ka__box_next(&w->down)) != NULL; ka__box_take(&w->down, r)) {
+    for (ka__record *r; (r = ka__box_next(&w->down)) != NULL; ) {
+        if (r->kind != KA__SEND || w->senders_n == KA__SENDERS || ka__box_passed(&w->down) > KA__SENDS_BYTES) ka__sends_leave(w);
         switch (r->kind) {
         case KA__LISTEN: ka__on_listen(w, r); break;
         case KA__ADOPT:  ka__on_adopt(w, r); break;
@@ -4935,7 +4999,10 @@ static void ka__commands(ka__worker *w)
             if (w->accept_paused) ka__accept_resume(w);
             for (int i = 0; i < KA_MAX_LISTENERS; i++) ka__accept(w, &w->listeners[i], 1 + KA__ACCEPTS, r->a);
         }
+        ka__box_pass(&w->down, r);
+        if (w->senders_n == 0) ka__box_release(&w->down);
     }
+    ka__sends_leave(w);
     ka__out_flush(w);
 }
 
@@ -4955,9 +5022,7 @@ static void ka__expire(ka__worker *w)
             else if (kind == KA__KNOCK) ka__knock_failed(w, c, KA_ETIME);
             else if (kind != KA__REQUEST) ka__conn_close(w, c);
             if (kind != KA__REQUEST) continue;
-            ka__free_wiped(c->in, c->in_n);
-            c->in = NULL;
-            c->in_n = 0;
+            ka__drop(w, &c->in, &c->in_n);
             ka__reject(w, c, 408, false);
             ka__conn_settle(w, c);
         }
@@ -5022,6 +5087,7 @@ static void ka__sockets(ka__worker *w)
     for (uint32_t i = 0; i < n; i++)
         if (tokens[i] < KA_MAX_LISTENERS) ka__accept(w, &w->listeners[tokens[i]], KA__ACCEPTS, 0);
     if (w->accept_paused && (w->place_freed || w->now_ms >= w->accept_again_ms)) ka__accept_resume(w);
+    ka__conns_shrink(w);
     ka__publish_up(w);
     if (!ka__box_room(&w->up, KA__UP_RESERVE)) ka_sleep_ms(1);
 }
@@ -5379,7 +5445,7 @@ static void ka__batch_end(ka_server *s)
 static void ka__parent_sleep(ka_server *s, int64_t until)
 {
     uint32_t none;
-    if (s->timers_n > 0 && (until < 0 || s->timers[0].at_ms < until)) until = s->timers[0].at_ms;
+    if (s->timers_n > 0 && (until < 0 || s->timers[0].at_ms < until)) until = s->timers[0].at_ms > 0 ? s->timers[0].at_ms : 0;
     int64_t left = until - s->now_ms;
     int ms = until < 0 ? -1 : left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
     atomic_store(&s->sleeper.asleep, 1);
@@ -5464,11 +5530,16 @@ static ka__record *ka__down_to(ka_server *s, uint64_t conn, int kind, size_t pay
 
 int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n)
 {
-    if (n > KA_MAILBOX / 4) return KA_ENOSPC;
-    ka__record *r = ka__down_to(s, conn, KA__SEND, n);
-    if (!r) return KA_EINVAL;
-    r->n = (uint32_t)n;
-    if (n) memcpy(ka__payload(r), p, n);
+    const char *from = p;
+    do {
+        size_t part = n < KA_MAILBOX / 8 ? n : KA_MAILBOX / 8;
+        ka__record *r = ka__down_to(s, conn, KA__SEND, part);
+        if (!r) return KA_EINVAL;
+        r->n = (uint32_t)part;
+        if (part) memcpy(ka__payload(r), from, part);
+        from += part;
+        n -= part;
+    } while (n > 0);
     return KA_OK;
 }
 
@@ -5513,9 +5584,11 @@ int ka_stop_on_interrupt(ka_server *s)
 void ka_server_stats(const ka_server *s, ka_stats *out)
 {
     out->requests = atomic_load_explicit(&s->requests, memory_order_relaxed);
-    out->connections = 0;
-    for (int i = 0; i < s->workers_n; i++)
+    out->connections = out->buffered = 0;
+    for (int i = 0; i < s->workers_n; i++) {
         out->connections += atomic_load_explicit(&s->workers[i]->connections, memory_order_relaxed);
+        out->buffered += atomic_load_explicit(&s->workers[i]->buffered, memory_order_relaxed);
+    }
 }
 
 void ka_server_free(ka_server *s)
