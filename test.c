@@ -761,6 +761,29 @@ static void test_sockets(void)
     ka__sock_close(s);
 }
 
+static void test_sockets_from(void)
+{
+#if defined(__APPLE__)
+    const char *from = "127.0.0.1";      /* 127.0.0.77 would have to be added to lo0 */
+#else
+    const char *from = "127.0.0.77";
+#endif
+    ka__sock listener, s, peer;
+    int port;
+    char ip[16];
+    if (ka__sock_new(&listener) < 0 || ka__sock_listen(listener, "127.0.0.1", 0, &port) < 0) abort();
+    int r = ka__sock_connect(from, "127.0.0.1", port, &s);
+    if (r == KA_EAGAIN) r = ka__sock_wait(s, KA__OUT, 5000);
+    CHECK(r == KA_OK && ka__sock_connected(s) == KA_OK, "connected: %s", ka_error_text(r));
+    CHECK(ka__sock_wait(listener, KA__IN, 5000) == KA_OK && ka__sock_accept(listener, &peer) == KA_OK, "accepted");
+    CHECK(ka__sock_peer(peer, ip) > 0 && strcmp(ip, from) == 0, "from %s", ip);
+    ka__sock_close(peer);
+    CHECK(ka__sock_connect("localhost", "127.0.0.1", port, &peer) == KA_EINVAL, "from no address");
+    CHECK(ka__sock_connect("192.0.2.1", "127.0.0.1", port, &peer) == KA_EADDR, "from one that isn't ours");
+    ka__sock_close(s);
+    ka__sock_close(listener);
+}
+
 /* ---- text ---- */
 
 static void test_forms(void)
@@ -4086,9 +4109,6 @@ static void repeat(char byte, int n)
 }
 
 #if !defined(_WIN32)
-static volatile sig_atomic_t child_told;
-static void child_note(int number) { child_told = number; }
-
 /* Descriptors above 2 that a program started from here has. */
 static int descriptors_passed(void)
 {
@@ -4112,12 +4132,15 @@ static int child_of_posix(const char *how)
         return 0;
     }
     if (strcmp(how, "polite") == 0) {
-        signal(SIGTERM, child_note);
-        for (puts("ready"); fflush(stdout) == 0 && !child_told; ) ka_sleep_ms(5);
-        ka_sleep_ms(50);      /* a second one would come in this time, and be told */
-        child_told = 0;
-        ka_sleep_ms(50);
-        printf("last words%s\n", child_told ? ", told twice" : "");
+        int number;
+        sigemptyset(&mask);
+        sigaddset(&mask, SIGTERM);
+        pthread_sigmask(SIG_BLOCK, &mask, NULL);
+        puts("ready");
+        if (fflush(stdout) != 0 || sigwait(&mask, &number) != 0) return 1;
+        ka_sleep_ms(200);      /* time for a second one */
+        sigpending(&mask);
+        printf("last words%s\n", sigismember(&mask, SIGTERM) ? ", told twice" : "");
         return 3;
     }
     ka_child c;
@@ -6821,7 +6844,7 @@ int main(int argc, char **argv)
     static const struct { const char *name; void (*run)(void); } tests[] = {
         { "base64", test_base64 }, { "sha256", test_sha256 }, { "printable", test_printable },
         { "small things", test_small_things }, { "hex, uuids", test_hex_and_uuids }, { "times", test_times },
-        { "sockets", test_sockets }, { "forms", test_forms },
+        { "sockets", test_sockets }, { "sockets from", test_sockets_from }, { "forms", test_forms },
         { "requests", test_requests }, { "long heads", test_long_heads }, { "responses", test_responses }, { "chunked", test_chunked },
         { "json", test_json }, { "json depth", test_json_depth }, { "json members", test_json_members },
         { "json strings", test_json_strings }, { "utf8", test_utf8 },
