@@ -65,7 +65,8 @@ typedef struct {
     bool        stats, no_reforward;
     int64_t     delay_ms[2], timeout_ms, give_up_ms;     /* least, most */
     /* load */
-    long long   clients, window_ms, seed, messages, ahead, vanish_percent, kill_at_ms;
+    long long   clients, seed, messages, ahead, vanish_percent;
+    int64_t     window_ms, kill_at_ms;
     const char *server, *svg;
     bool        abrupt;
 } options;
@@ -820,7 +821,7 @@ static int client_x(client *c)
     unsigned char random[8];
     char digits[2 * sizeof random];
     ka_str x = { c->o->x, c->o->x ? strlen(c->o->x) : 0 };
-    if (x.n > MAX_X || !ka_is_utf8(x)) return fail(EXIT_USAGE, "X: up to %d bytes of UTF-8 are needed", MAX_X);
+    if (x.p && (x.n > MAX_X || !ka_is_utf8(x))) return fail(EXIT_USAGE, "X: up to %d bytes of UTF-8 are needed", MAX_X);
     if (!x.p) {
         if (ka_random(random, sizeof random) < 0) return fail(EXIT_FAILED, "%s", ka_error_text(KA_ERANDOM));
         ka_hex_encode(digits, random, sizeof random);
@@ -1867,15 +1868,12 @@ typedef struct {
     bool        *flag;                      /* one of these: what it sets */
     const char **text;
     long long   *number, least, most;
-    int64_t     *range;
-    long long   *ms;
-    int64_t     *time;
+    int64_t     *ms, *range;                /* a time; a least and a most one */
 } option;
 
 /* -1: go on; otherwise exit with this. */
 static int take_value(const option *k, const char *value)
 {
-    int64_t ms = 0;
     if (k->text) *k->text = value;
     else if (k->number) {
         if (!number(value, k->least, k->most, k->number))
@@ -1883,10 +1881,8 @@ static int take_value(const option *k, const char *value)
     } else if (k->range) {
         if (!seconds_range(value, k->range)) return fail(EXIT_USAGE, "%s %s: seconds are needed, such as 0.25 or 0..10", k->name, value);
     } else {
-        const char *end = seconds(value, &ms);
+        const char *end = seconds(value, k->ms);
         if (!end || *end) return fail(EXIT_USAGE, "%s %s: seconds are needed, such as 30 or 0.25", k->name, value);
-        if (k->ms) *k->ms = ms;
-        else *k->time = ms;
     }
     return -1;
 }
@@ -1901,8 +1897,8 @@ static int parse(options *o, int who, char **argv)
         { "--stats", SERVER, .flag = &o->stats },
         { "--no-reforward", SERVER | LOAD, .flag = &o->no_reforward },
         { "--delay", CLIENT | LOAD, .range = o->delay_ms },
-        { "--timeout", CLIENT | LOAD, .time = &o->timeout_ms },
-        { "--give-up", CLIENT, .time = &o->give_up_ms },
+        { "--timeout", CLIENT | LOAD, .ms = &o->timeout_ms },
+        { "--give-up", CLIENT, .ms = &o->give_up_ms },
         { "--clients", LOAD, .number = &o->clients, .least = 1, .most = 10000000 },
         { "--window", LOAD, .ms = &o->window_ms },
         { "--server", LOAD, .text = &o->server },
