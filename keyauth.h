@@ -122,7 +122,7 @@ extern "C" {
 #endif
 #ifndef KA_MAILBOX
 #define KA_MAILBOX (KA_MAX_HEAD + KA_MAX_BODY <= 16384 ? 1u << 18 : 1u << 20)      /* bytes of a ring, two a worker: a
-                                     power of two, at least 4 times KA_MAX_HEAD + KA_MAX_BODY + 32768. An answer
+                                     power of two, at least 2 times KA_MAX_HEAD + KA_MAX_BODY + 65536. An answer
                                      has a quarter of it at most. Small ones stay in the cache */
 #endif
 #ifndef KA_MAX_ID
@@ -4003,7 +4003,7 @@ enum { KA__SENDERS = 512, KA__SENDS_BYTES = KA_MAILBOX / 4 };      /* what is ga
    bytes are received at once. */
 enum { KA__UP_RESERVE = 4 * KA__READ_BYTES + 2 * (KA_MAX_HEAD + KA_MAX_BODY), KA__MESSAGES_BYTES = KA__READ_BYTES / 8 };
 _Static_assert(KA_MAX_BODY < 0x09000000, "white space must not be the first byte of a frame's length");
-_Static_assert(KA_MAILBOX >= 2 * KA__UP_RESERVE, "KA_MAILBOX is too small for KA_MAX_HEAD and KA_MAX_BODY");
+_Static_assert(KA_MAILBOX >= KA__UP_RESERVE + 4 * KA__READ_BYTES, "KA_MAILBOX is too small for KA_MAX_HEAD and KA_MAX_BODY");
 
 /* Records. Down, to the worker: */
 enum {

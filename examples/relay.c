@@ -631,9 +631,10 @@ static int run_server(const options *o)
 {
     static relay r;
     int status;
+    bool each;
     r.o = o;
     give_back(&r);
-    ka_descriptors_raise(NULL);
+    ka_descriptors_raise(&each);
     int e = ka_random(r.key, sizeof r.key);
     if (e == KA_OK) e = ka_server_start(&r.server, (int)o->workers);
     if (e < 0) return fail(EXIT_FAILED, "cannot start: %s", ka_error_text(e));
