@@ -6106,7 +6106,7 @@ static void test_gate_idle(void)
 /* A run of it, to its end: its exit status. */
 static int load_run(process *p, int max_files, const char *const *more)
 {
-    const char *argv[16] = { PROGRAM("examples/relay"), "load", "--clients", "200", "--window", "0.5", "--delay", "0..0.2" };
+    const char *argv[16] = { PROGRAM("examples/relay"), "load", "--clients", "200", "--window", "0.3", "--delay", "0..0.1" };
     for (int i = 0; i < 7 && more[i]; i++) argv[8 + i] = more[i];
     return process_start(p, max_files, argv) ? process_wait(p, 2 * PATIENCE_MS) : -1;
 }
@@ -6154,8 +6154,8 @@ static void test_relay_load(void)
         { { "--svg", CHART }, " of 200 messages; 0 vanished\n", 200, 200 },
         { { "--messages", "20", "--ahead", "4" }, " of 4000 messages", 4000, 4000 },
         { { "--vanish", "10", "--workers", "2" }, " vanished; ", 1, 60 },
-        { { "--vanish", "20", "--no-reforward", "--timeout", "0.4" }, " time-outs, ", 1, INT_MAX },
-        { { "--kill-at", "0.25", "--messages", "2" }, " lost, ", 1, 400 },
+        { { "--vanish", "20", "--no-reforward", "--timeout", "0.3" }, " time-outs, ", 1, INT_MAX },
+        { { "--kill-at", "0.15", "--messages", "2" }, " lost, ", 1, 400 },
         { { "--abrupt", "--messages", "4" }, " of them anew\n", 1, INT_MAX },
     };
     static const struct { const char *argv[5]; int status; const char *says; } words[] = {
