@@ -6519,6 +6519,116 @@ static void test_relay_words(void)
     }
 }
 
+/* ---- relay load ---- */
+
+#define CHART ".test-relay.svg"
+
+/* A run of it, to its end: its exit status. */
+static int load_run(process *p, int max_files, const char *const *more)
+{
+    const char *argv[16] = { PROGRAM("examples/relay"), "load", "--clients", "200", "--window", "0.3", "--delay", "0..0.1" };
+    for (int i = 0; i < 7 && more[i]; i++) argv[8 + i] = more[i];
+    return process_start(p, max_files, argv) ? process_wait(p, 2 * PATIENCE_MS) : -1;
+}
+
+/* The number in front of these words in what it said; -1: it did not say that. */
+static int load_told(const process *p, const char *words)
+{
+    const char *said = output(p, "out"), *at = strstr(said, words);
+    while (at && at > said && at[-1] >= '0' && at[-1] <= '9') at--;
+    return at && *at >= '0' && *at <= '9' ? atoi(at) : -1;
+}
+
+/* A relay that has no manners: to `message X` it says something that nobody sent, and says ok to X twice. */
+static void load_misled(void)
+{
+    static const char stats[] = "stats {\"active\": 0, \"outstanding\": 0, \"buffered\": 0, \"memory\": 0, \"peak\": 0, \"cpu_us\": 0, \"messages\": 0, "
+        "\"forwards\": 0, \"reforwards\": 0, \"oks\": 0, \"ignored\": 0, \"errors\": 0, \"lost\": 0, \"opened\": 0}\n";
+    ka_server *s;
+    ka_event ev;
+    process p;
+    char place[32], line[1024];
+    int status = -1;
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_listen_as(s, KA_LINES, "127.0.0.1", 0) == 0 && ka_wait(s, &ev, PATIENCE_MS) == KA_OK, "a relay")) return;
+    snprintf(place, sizeof place, "127.0.0.1:%d", ev.port);
+    START(&p, PROGRAM("examples/relay"), "load", "--clients", "10", "--window", "0", "--messages", "2", "--delay", "0", "--server", place);
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; status < 0 && ka_now_ms() < until; ) {
+        if (ka_wait(s, &ev, 10) != KA_OK) status = process_wait(&p, 0);
+        else if (ev.kind == KA_MESSAGE && ka_is(ev.body, "stats")) ka_send(s, ev.conn, stats, sizeof stats - 1);
+        else if (ev.kind == KA_MESSAGE && ev.body.n > 8) {
+            int n = snprintf(line, sizeof line, "message 0.0 junk\nok %.*s\nok %.*s\n", (int)ev.body.n - 8, ev.body.p + 8, (int)ev.body.n - 8, ev.body.p + 8);
+            ka_send(s, ev.conn, line, (size_t)n);
+        }
+    }
+    CHECK(status == 1 && strstr(output(&p, "out"), "FAILED       lines that should not have come: 30\n") &&
+          strstr(output(&p, "err"), "\"0.0 junk\""), "status %d: %s%s", status, output(&p, "out"), output(&p, "err"));
+    CHECK(strstr(output(&p, "out"), "ok           every message got its ok: 10 of 10 clients done, 20 of 20 messages"), "%s", output(&p, "out"));
+    process_end(&p);
+    ka_server_free(s);
+}
+
+/* Small loads with servers of their own: each ends with 0, which it only does if all that it checks has held. */
+static void test_relay_load(void)
+{
+    static const struct { const char *argv[8]; const char *words; int least, most; } runs[] = {
+        { { "--svg", CHART }, " of 200 messages; 0 vanished\n", 200, 200 },
+        { { "--messages", "20", "--ahead", "4" }, " of 4000 messages", 4000, 4000 },
+        { { "--vanish", "10", "--workers", "2" }, " vanished; ", 1, 60 },
+        { { "--vanish", "20", "--no-reforward", "--timeout", "0.3" }, " time-outs, ", 1, INT_MAX },
+        { { "--kill-at", "0.15", "--messages", "2" }, " lost, ", 1, 400 },
+        { { "--abrupt", "--messages", "4" }, " of them anew\n", 1, INT_MAX },
+    };
+    static const struct { const char *argv[5]; int status; const char *says; } words[] = {
+        { { "--server", "127.0.0.1" }, 2, "an address and a port are needed" },
+        { { "--server", "127.0.0.1:8000", "--kill-at", "1" }, 2, "--kill-at is for a server of its own" },
+        { { "--svg", ".test-no/chart.svg" }, 1, "cannot write --svg .test-no/chart.svg" },
+    };
+    process p, server;
+    char place[32];
+    int port;
+    for (size_t i = 0; i < COUNT(runs); i++) {
+        int status = load_run(&p, 0, runs[i].argv), told = load_told(&p, runs[i].words);
+        CHECK(status == 0 && told >= runs[i].least && told <= runs[i].most, "%s: status %d, %d%s: %s%s", runs[i].argv[0], status, told, runs[i].words,
+              output(&p, "out"), output(&p, "err"));
+        CHECK(!strstr(output(&p, "out"), "FAILED"), "%s: %s", runs[i].argv[0], output(&p, "out"));
+        process_end(&p);
+    }
+    static char chart[65536];
+    size_t n = file_get(CHART, (unsigned char *)chart, sizeof chart - 1);
+    CHECK(n > 0 && strncmp(chart, "<svg ", 5) == 0 && strstr(chart, ">p99.9 ") && strcmp(chart + n - 7, "</svg>\n") == 0, "a chart of %d bytes", (int)n);
+    (void)remove(CHART);
+    for (size_t i = 0; i < COUNT(words); i++) {
+        int status = load_run(&p, 0, words[i].argv);
+        CHECK(status == words[i].status && strstr(output(&p, "err"), words[i].says), "%s: status %d: %s", words[i].says, status, output(&p, "err"));
+        process_end(&p);
+    }
+    const char *const argv[] = { PROGRAM("examples/relay"), "server", "--port", "0", NULL };
+    if (example_start(&server, &port, 1, argv)) {
+        snprintf(place, sizeof place, "127.0.0.1:%d", port);
+        int status = load_run(&p, 0, (const char *const[]){ "--server", place, NULL });
+        CHECK(status == 0 && load_told(&p, " of 200 messages") == 200 && !strstr(output(&p, "out"), "the server ended"), "another server: status %d: %s%s",
+              status, output(&p, "out"), output(&p, "err"));
+        process_end(&p);
+    }
+    process_end(&server);
+    int status = load_run(&p, 0, (const char *const[]){ "--server", place, NULL });
+    CHECK(status == 3 && strstr(output(&p, "err"), "no relay server at 127.0.0.1:"), "a dead port: status %d: %s", status, output(&p, "err"));
+    process_end(&p);
+    load_misled();
+#ifndef _WIN32
+    status = load_run(&p, 64, (const char *const[]){ NULL });
+    CHECK(status == 1 && strstr(output(&p, "err"), "more than the descriptor limit of 64 allows"), "64 descriptors: status %d: %s", status, output(&p, "err"));
+    process_end(&p);
+#endif
+    if (!POLITE) return;
+    START(&p, PROGRAM("examples/relay"), "load", "--clients", "200", "--window", "0", "--delay", "60");
+    await_output(&p, "out", "relay load: ");
+    ka_sleep_ms(100);
+    CHECK(process_interrupt(&p) && process_wait(&p, PATIENCE_MS) == 1 && strstr(output(&p, "out"), "FAILED       every message got its ok: 0 of 200 clients"),
+          "interrupted: %s%s", output(&p, "out"), output(&p, "err"));
+    process_end(&p);
+}
+
 /* ---- faults: scenarios in which every call fails once. Each ends, with what is documented, and leaves nothing behind ---- */
 
 /* What the walk is at: printed where a check fails, or the scenario never ends. */
@@ -7274,6 +7384,7 @@ int main(int argc, char **argv)
         { "gate idle", test_gate_idle },
         { "relay", test_relay }, { "relay long", test_relay_long }, { "relay reforward", test_relay_reforward }, { "relay fairness", test_relay_fairness },
         { "relay client", test_relay_client }, { "relay refused", test_relay_refused }, { "relay words", test_relay_words },
+        { "relay load", test_relay_load },
         { "faults", test_faults },
     };
     if (argc > 2 && strcmp(argv[1], "--child") == 0) return child_main(argc, argv);

@@ -851,7 +851,7 @@ static int run_client(const options *o)
 enum {
     LOAD_SPARE = 100,               /* descriptors of a worker that are for no client */
     LOAD_PORTS = 12000,             /* clients of one source address: from 14,000 on Linux is slow to find a free port */
-    LOAD_START_MS = 10000, LOAD_OFFLINE_MS = 3000, LOAD_ZERO_MS = 10000, LOAD_LIMIT_MS = 60000,
+    LOAD_START_MS = 10000, LOAD_OFFLINE_MS = 1000, LOAD_ZERO_MS = 10000, LOAD_LIMIT_MS = 60000,
     LOAD_TOLD = 5,                  /* strange lines that are shown; the others are counted */
     LOAD_TEXT = 256,                /* bytes of an X here, at most */
     LOAD_LINEAR = 64, LOAD_BUCKETS = LOAD_LINEAR / 2 * 40
