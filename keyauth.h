@@ -3469,7 +3469,7 @@ static int32_t ka__utf8_take(ka__cursor *c)
 
 bool ka_is_utf8(ka_str s)
 {
-    ka__cursor c = { s.p, s.p + s.n };
+    ka__cursor c = { s.p, s.n ? s.p + s.n : s.p };
     while (c.p < c.end)
         if (ka__utf8_take(&c) < 0) return false;
     return true;

@@ -53,7 +53,8 @@ static const char usage[] =
     "  --server IP:PORT use this one instead                   --port PORT      of the server of their own; chosen unless told\n"
     "  --vanish PERCENT clients that vanish while they owe an ok; 0 unless told\n"
     "  --kill-at S      kill the server then, and start it again\n"
-    "  --abrupt         end clients without closing in order   --no-reforward   have the server called so\n"
+    "  --abrupt         clients close at their ok, whatever    --no-reforward   have the server called so\n"
+    "                   they owe; unless told they stay for it\n"
     "  --svg FILE       draw the times from message to ok there\n"
     "\n"
     "Exit status: 0 server: stopped by Ctrl+C or SIGTERM; client: its X came back as ok; load: all held; 1 could not run, or\n"
@@ -1179,6 +1180,13 @@ static void load_leave(load *l, uint32_t i, uint8_t then)
     c->then = then;
 }
 
+/* A client with all its oks closes when it has given those that it owes, too; at once if --abrupt. */
+static void load_leave_if_done(load *l, uint32_t i)
+{
+    const load_client *c = &l->clients[i];
+    if (c->state == LOAD_OPEN && c->acknowledged == l->messages_each && (c->owed == LOAD_NOBODY || l->o->abrupt)) load_leave(l, i, LOAD_DONE);
+}
+
 static void load_send(load *l, uint32_t i, load_message *m)
 {
     load_client *c = &l->clients[i];
@@ -1215,6 +1223,7 @@ static void load_on_opened(load *l, uint32_t i)
             load_send_next(l, i, &m[k]);
         }
     }
+    load_leave_if_done(l, i);           /* its connection was lost while it owed */
 }
 
 /* `message X`. One that has its ok already, or that another client holds too, is answered at once: it was sent twice. */
@@ -1254,7 +1263,7 @@ static void load_on_ok(load *l, uint32_t i, ka_str x)
     m->number = LOAD_NOBODY;
     c->acknowledged++;
     if (c->sent < l->messages_each) load_send_next(l, i, m);
-    else if (c->acknowledged == l->messages_each) load_leave(l, i, LOAD_DONE);
+    else load_leave_if_done(l, i);
 }
 
 static void load_on_line(load *l, uint32_t i, ka_str line)
@@ -1390,10 +1399,11 @@ static void load_begin(load *l)
     load_timer(l, l->begun_ms + l->o->window_ms + 10 * l->timeout_ms + LOAD_LIMIT_MS, LOAD_LIMIT, 0);
 }
 
-/* Memory that may be left at the end: what there was at the start, a tenth of what came on top of that, and 8 MB. */
+/* Memory that may be left at the end: what there was at the start, a tenth of what came on top of that, 4 MB, and the mailboxes
+   of the server's workers, of which nothing is in memory before they are used. */
 static int64_t load_memory_allowed(const load *l)
 {
-    return l->first[LOAD_MEMORY] + (l->top[LOAD_MEMORY] - l->first[LOAD_MEMORY]) / 10 + 8000000;
+    return l->first[LOAD_MEMORY] + (l->top[LOAD_MEMORY] - l->first[LOAD_MEMORY]) / 10 + 4000000 + l->workers * (int64_t)(2 * KA_MAILBOX + 300000);
 }
 
 static bool load_zero(const load *l)
@@ -1478,6 +1488,7 @@ static void load_on_timer(load *l, const ka_event *ev)
     case LOAD_OWED:
         l->clients[i].owed_timer = false;
         load_pay(l, i, ka_now_us());
+        load_leave_if_done(l, i);
         break;
     case LOAD_TIMEOUT:  load_on_timeout(l, i); break;
     case LOAD_ASK:      load_ask_again(l, ev->now_ms); break;
