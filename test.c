@@ -768,7 +768,7 @@ static void test_sockets_from(void)
 #else
     const char *from = "127.0.0.77";
 #endif
-    ka__sock listener, s, peer;
+    ka__sock listener, s, peer = -1;
     int port;
     char ip[16];
     if (ka__sock_new(&listener) < 0 || ka__sock_listen(listener, "127.0.0.1", 0, &port) < 0) abort();
@@ -7230,6 +7230,21 @@ static void faults_kill(void)
 
 /* -- a child, and what this process uses. The child's own calls, up to its exec, fail as well: it then ends with 127 -- */
 
+/* Lower the descriptor limit, or set it back. */
+static void descriptors_lower(bool lower)
+{
+#if !defined(_WIN32)
+    static struct rlimit before;
+    fault_exempt = true;
+    if (lower && getrlimit(RLIMIT_NOFILE, &before) != 0) abort();
+    struct rlimit now = { lower ? 200 : before.rlim_cur, before.rlim_max };
+    if (setrlimit(RLIMIT_NOFILE, &now) != 0) abort();
+    fault_exempt = false;
+#else
+    (void)lower;
+#endif
+}
+
 static void faults_children(void)
 {
     ka_child c;
@@ -7237,7 +7252,9 @@ static void faults_children(void)
     char line[16] = "";
     bool each;
     ALLOWED(ka_process_usage(&u), "ka_process_usage", KA_EOS, KA_ELIMIT, KA_EPERM, KA_ENOTFOUND, KA_ENOSPC);
+    descriptors_lower(true);
     ALLOWED(ka_descriptors_raise(&each), "ka_descriptors_raise", KA_EOS);
+    descriptors_lower(false);
     int r = CHILD(&c, "wait");
     ALLOWED(r, "ka_child_start", KA_EOS, KA_ELIMIT, KA_EPERM);
     if (r < 0 && c.pid) CHECK(false, "a child that there isn't; %s", story());
