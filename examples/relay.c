@@ -1429,10 +1429,7 @@ static void load_on_stats(load *l, ka_str line)
 {
     uint32_t from, number;
     ka_str x = line;
-    if (load_word(&x, "message ") && load_known(l, x, &from, &number)) {      /* before it had asked, it was one to forward to */
-        load_say(l, l->stats_conn, "ok ", x.p, x.n);
-        return;
-    }
+    if (load_word(&x, "message ") && load_known(l, x, &from, &number)) return;      /* until it had asked it was one to forward to */
     if (!load_read_stats(l, line)) {
         load_bar_end(l);
         load_stop(l, fail(EXIT_FAILED, "%s:%d does not tell its stats as relay server does", l->ip, l->port));
