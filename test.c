@@ -40,6 +40,7 @@ static void test_free(void *p);
 #  include <windows.h>
 #  include <bcrypt.h>
 #  include <iphlpapi.h>
+#  include <psapi.h>
 #define FAULT_CALLS(X)                                                                            \
     X(malloc,                ERROR_NOT_ENOUGH_MEMORY)                                             \
     X(WSAStartup,            WSASYSNOTREADY)                                                      \
@@ -75,7 +76,12 @@ static void test_free(void *p);
     X(MoveFileExA,           ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION)                        \
     X(DeleteFileA,           ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION)                        \
     X(CreateDirectoryA,      ERROR_ACCESS_DENIED, ERROR_DISK_FULL)                                \
-    X(GetFileInformationByHandle, ERROR_INVALID_FUNCTION)
+    X(GetFileInformationByHandle, ERROR_INVALID_FUNCTION)                                         \
+    X(CreatePipe,            ERROR_TOO_MANY_OPEN_FILES)                                           \
+    X(PeekNamedPipe,         ERROR_NOT_ENOUGH_MEMORY)                                             \
+    X(GetExitCodeProcess,    ERROR_ACCESS_DENIED)                                                 \
+    X(GetProcessTimes,       ERROR_NOT_ENOUGH_MEMORY)                                             \
+    X(K32GetProcessMemoryInfo, ERROR_NOT_ENOUGH_MEMORY)
 #else
 #  include <arpa/inet.h>
 #  include <assert.h>
@@ -111,6 +117,7 @@ static void test_free(void *p);
 #    include <libproc.h>
 #    include <mach-o/dyld.h>
 #    include <sys/event.h>
+#    include <sys/sysctl.h>
 #  endif
 #define FAULT_CALLS(X)                                                                            \
     X(malloc,            ENOMEM)                                                                  \
@@ -180,7 +187,17 @@ static void test_free(void *p);
     X(pidfd_send_signal, EPERM, ENOSYS)                                                           \
     X(proc_pidinfo,      ESRCH)                                                                   \
     X(proc_listpids,     ENOMEM)                                                                  \
-    X(kill,              EPERM)
+    X(proc_pid_rusage,   ENOMEM)                                                                  \
+    X(sysctlbyname,      ENOMEM)                                                                  \
+    X(kill,              EPERM)                                                                   \
+    X(pipe,              EMFILE, ENFILE)                                                          \
+    X(pipe2,             EMFILE, ENFILE)                                                          \
+    X(dup2,              EMFILE, EBUSY, EINTR)                                                    \
+    X(fork,              EAGAIN, ENOMEM)                                                          \
+    X(waitpid,           EINTR)                                                                   \
+    X(getrlimit,         EINVAL)                                                                  \
+    X(setrlimit,         EPERM)                                                                   \
+    X(getrusage,         EINVAL)
 #endif
 #include <stdbool.h>
 
@@ -235,8 +252,14 @@ static int fault_send(SOCKET s, const char *p, int n, int flags);
 #define DeleteFileA(...)           FAIL(DeleteFileA, FALSE, __VA_ARGS__)
 #define CreateDirectoryA(...)      FAIL(CreateDirectoryA, FALSE, __VA_ARGS__)
 #define GetFileInformationByHandle(...) FAIL(GetFileInformationByHandle, FALSE, __VA_ARGS__)
+#define CreatePipe(...)            FAIL(CreatePipe, FALSE, __VA_ARGS__)
+#define PeekNamedPipe(...)         FAIL(PeekNamedPipe, FALSE, __VA_ARGS__)
+#define GetExitCodeProcess(...)    FAIL(GetExitCodeProcess, FALSE, __VA_ARGS__)
+#define GetProcessTimes(...)       FAIL(GetProcessTimes, FALSE, __VA_ARGS__)
+#define K32GetProcessMemoryInfo(...) FAIL(K32GetProcessMemoryInfo, FALSE, __VA_ARGS__)
 #else
 static ssize_t fault_write(int fd, const void *p, size_t n);
+static bool exec_stays;             /* ka_restart fails, so that this stays this program */
 #define socket(...)                FAIL(socket, fault_error(), __VA_ARGS__)
 #define accept4(...)               FAIL(accept4, fault_error(), __VA_ARGS__)
 #define accept(...)                FAIL(accept, fault_error(), __VA_ARGS__)
@@ -273,9 +296,16 @@ static ssize_t fault_write(int fd, const void *p, size_t n);
 #define opendir(...)               FAIL(opendir, NULL, __VA_ARGS__)
 #define readdir(...)               FAIL(readdir, NULL, __VA_ARGS__)
 #define sigaction(...)             FAIL(sigaction, fault_error(), __VA_ARGS__)
-#define execv(path, argv)          (fault(F_execv) || !*(path) ? fault_error() : ((void)(argv), fault_error()))      /* this stays this program */
+#define execv(path, argv)          (fault(F_execv) || exec_stays ? fault_error() : execv(path, argv))
 #define nanosleep(...)             FAIL(nanosleep, fault_error(), __VA_ARGS__)
 #define pthread_create(...)        FAIL(pthread_create, EAGAIN, __VA_ARGS__)
+#define kill(...)                  FAIL(kill, fault_error(), __VA_ARGS__)
+#define dup2(...)                  FAIL(dup2, fault_error(), __VA_ARGS__)
+#define fork()                     (fault(F_fork) ? fault_error() : fork())
+#define waitpid(...)               FAIL(waitpid, fault_error(), __VA_ARGS__)
+#define getrlimit(...)             FAIL(getrlimit, fault_error(), __VA_ARGS__)
+#define setrlimit(...)             FAIL(setrlimit, fault_error(), __VA_ARGS__)
+#define getrusage(...)             FAIL(getrusage, fault_error(), __VA_ARGS__)
 #endif
 #if defined(__linux__)
 static int fault_thread(void *t);
@@ -287,6 +317,7 @@ static long fault_syscall(long number, long a, long b, long c, long d, long e, l
 #define epoll_wait(...)            FAIL(epoll_wait, fault_error(), __VA_ARGS__)
 #define eventfd(...)               FAIL(eventfd, fault_error(), __VA_ARGS__)
 #define dup3(...)                  FAIL(dup3, fault_error(), __VA_ARGS__)
+#define pipe2(...)                 FAIL(pipe2, fault_error(), __VA_ARGS__)
 #define prctl(...)                 FAIL(prctl, fault_error(), __VA_ARGS__)
 #define getrandom(...)             FAIL(getrandom, fault_error(), __VA_ARGS__)
 #define fdatasync(...)             FAIL(fdatasync, fault_error(), __VA_ARGS__)
@@ -296,7 +327,9 @@ static long fault_syscall(long number, long a, long b, long c, long d, long e, l
 #define getentropy(...)            FAIL(getentropy, fault_error(), __VA_ARGS__)
 #define proc_pidinfo(...)          FAIL(proc_pidinfo, 0, __VA_ARGS__)
 #define proc_listpids(...)         FAIL(proc_listpids, 0, __VA_ARGS__)
-#define kill(...)                  FAIL(kill, fault_error(), __VA_ARGS__)
+#define proc_pid_rusage(...)       FAIL(proc_pid_rusage, fault_error(), __VA_ARGS__)
+#define sysctlbyname(...)          FAIL(sysctlbyname, fault_error(), __VA_ARGS__)
+#define pipe(...)                  FAIL(pipe, fault_error(), __VA_ARGS__)
 #endif
 #define KEYAUTH_IMPLEMENTATION
 #include "keyauth.h"
@@ -623,6 +656,8 @@ static void test_small_things(void)
     ka_sleep_ms(30);
     CHECK(ka_now_ms() - before >= 25, "ka_sleep_ms sleeps");
     ka_sleep_ms(0);
+    int64_t us = ka_now_us(), ms = ka_now_ms(), later = ka_now_us();
+    CHECK(us / 1000 <= ms && ms <= later / 1000, "one clock: %lld, %lld, %lld", (long long)us, (long long)ms, (long long)later);
     char long_arg[KA_MAX_ID + 2];
     memset(long_arg, 'x', sizeof long_arg);
     long_arg[KA_MAX_ID + 1] = 0;
@@ -724,6 +759,29 @@ static void test_sockets(void)
     if (r == KA_EAGAIN) r = ka__sock_wait(s, KA__OUT, 5000);
     CHECK(own && r == KA_OK && ka__sock_connected(s) == KA_EOFFLINE, "connected to itself: %d", r);
     ka__sock_close(s);
+}
+
+static void test_sockets_from(void)
+{
+#if defined(__APPLE__)
+    const char *from = "127.0.0.1";      /* 127.0.0.77 would have to be added to lo0 */
+#else
+    const char *from = "127.0.0.77";
+#endif
+    ka__sock listener, s, peer;
+    int port;
+    char ip[16];
+    if (ka__sock_new(&listener) < 0 || ka__sock_listen(listener, "127.0.0.1", 0, &port) < 0) abort();
+    int r = ka__sock_connect(from, "127.0.0.1", port, &s);
+    if (r == KA_EAGAIN) r = ka__sock_wait(s, KA__OUT, 5000);
+    CHECK(r == KA_OK && ka__sock_connected(s) == KA_OK, "connected: %s", ka_error_text(r));
+    CHECK(ka__sock_wait(listener, KA__IN, 5000) == KA_OK && ka__sock_accept(listener, &peer) == KA_OK, "accepted");
+    CHECK(ka__sock_peer(peer, ip) > 0 && strcmp(ip, from) == 0, "from %s", ip);
+    ka__sock_close(peer);
+    CHECK(ka__sock_connect("localhost", "127.0.0.1", port, &peer) == KA_EINVAL, "from no address");
+    CHECK(ka__sock_connect("192.0.2.1", "127.0.0.1", port, &peer) == KA_EADDR, "from one that isn't ours");
+    ka__sock_close(s);
+    ka__sock_close(listener);
 }
 
 /* ---- text ---- */
@@ -2100,7 +2158,7 @@ static void test_file_put(void)
     struct stat s, folder;
     CHECK((stat)(PUT, &s) == 0 && (s.st_mode & 0777) == 0600 && (stat)(PUT "-folder/a", &folder) == 0 && (folder.st_mode & 0777) == 0700, "for nobody else");
     struct rlimit all, some;
-    getrlimit(RLIMIT_FSIZE, &all);
+    if (getrlimit(RLIMIT_FSIZE, &all) != 0) abort();
     some = all;
     some.rlim_cur = 100;
     setrlimit(RLIMIT_FSIZE, &some);
@@ -2244,7 +2302,7 @@ static void test_log_limits(void)
     CHECK(ka__file_size(log->file) == (int64_t)sizeof line + 8 && ka__file_cut(log->file, 7) == KA_OK, "is written whole");
 #ifndef _WIN32
     struct rlimit all, some;
-    getrlimit(RLIMIT_FSIZE, &all);
+    if (getrlimit(RLIMIT_FSIZE, &all) != 0) abort();
     some = all;
     some.rlim_cur = 100;
     setrlimit(RLIMIT_FSIZE, &some);
@@ -3295,7 +3353,7 @@ static void test_reframe(void)
     if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
     CHECK(ka_reframe(s, 0, KA_HTTP) == KA_EINVAL && ka_reframe(s, 0, KA_LINES + 1) == KA_EINVAL &&
           ka_reframe(s, (uint64_t)9 << 56, KA_JSON) == KA_EINVAL, "no such framing, no such worker");
-    CHECK(ka_send(s, (uint64_t)9 << 56, "", 0) == KA_EINVAL && ka_send(s, 0, w.buf, KA_MAILBOX / 4 + 1) == KA_ENOSPC, "no such worker, too much");
+    CHECK(ka_send(s, (uint64_t)9 << 56, "", 0) == KA_EINVAL, "no such worker");
     ka_close(s, (uint64_t)9 << 56);
     ka_close(s, (uint64_t)1 << 32);      /* a connection that never was */
     ka_reframe(s, (uint64_t)1 << 32, KA_JSON);
@@ -4042,6 +4100,240 @@ static void processes_end(void)
     for (process p = pool_n - 1; p >= 0; p--) process_end(&p);
 }
 
+/* ---- children: this program again, in one of the ways below ---- */
+
+#define CHILD(c, ...) ka_child_start(c, (const char *const[]){ "--child", __VA_ARGS__, NULL })
+
+static void repeat(char byte, int n)
+{
+    while (n-- > 0) putchar(byte);
+    puts("");
+}
+
+#if !defined(_WIN32)
+/* Descriptors above 2 that a program started from here has. */
+static int descriptors_passed(void)
+{
+    int n = 0;
+    for (int fd = 3, flags; fd < 1024; fd++) n += (flags = fcntl(fd, F_GETFD)) != -1 && !(flags & FD_CLOEXEC);
+    return n;
+}
+
+/* It tells what it found; ends politely, with its last words; has a child of its own. */
+static int child_of_posix(const char *how)
+{
+    struct sigaction hup, term, broken;
+    sigset_t mask;
+    if (strcmp(how, "found") == 0) {
+        sigaction(SIGHUP, NULL, &hup);
+        sigaction(SIGTERM, NULL, &term);
+        sigaction(SIGPIPE, NULL, &broken);
+        pthread_sigmask(SIG_SETMASK, NULL, &mask);
+        printf("%d descriptors, HUP %s, TERM %s, PIPE %s, USR1 %s\n", descriptors_passed(), hup.sa_handler == SIG_IGN ? "ignored" : "not",
+               term.sa_handler == SIG_DFL ? "default" : "not", broken.sa_handler == SIG_DFL ? "default" : "not", sigismember(&mask, SIGUSR1) ? "blocked" : "free");
+        return 0;
+    }
+    if (strcmp(how, "polite") == 0) {
+        int number;
+        sigemptyset(&mask);
+        sigaddset(&mask, SIGTERM);
+        pthread_sigmask(SIG_BLOCK, &mask, NULL);
+        puts("ready");
+        if (fflush(stdout) != 0 || sigwait(&mask, &number) != 0) return 1;
+        ka_sleep_ms(200);      /* time for a second one */
+        sigpending(&mask);
+        printf("last words%s\n", sigismember(&mask, SIGTERM) ? ", told twice" : "");
+        return 3;
+    }
+    ka_child c;
+    char line[8];
+    if (CHILD(&c, "wait") != KA_OK || ka_child_line(&c, line, sizeof line, PATIENCE_MS) != KA_OK) return 1;
+    puts(line);
+    for (fflush(stdout); ; ) ka_sleep_ms(1000);
+}
+#else
+static int child_of_posix(const char *how) { return how[0] ? 1 : 0; }
+#endif
+
+static int child_main(int argc, char **argv)
+{
+    const char *how = argv[2];
+    if (strcmp(how, "wait") == 0) {
+        for (puts("ready"); fflush(stdout) == 0; ) ka_sleep_ms(1000);
+    } else if (strcmp(how, "args") == 0) {
+        for (int i = 3; i < argc; i++) printf("[%s]", argv[i]);
+        printf("\n%d\n", getchar() == EOF);
+    } else if (strcmp(how, "lines") == 0) {
+        fputs("one\ntwo, in ", stdout);
+        fflush(stdout);
+        ka_sleep_ms(200);
+        fputs("pieces\n\n", stdout);
+        repeat('x', 3000);
+        repeat('y', 1023);
+        repeat('z', 1024);
+        fputs("cut off", stdout);
+        return 7;
+    } else {
+        return child_of_posix(how);
+    }
+    return 0;
+}
+
+/* The next line is this one. */
+static void child_says(int at, ka_child *c, const char *want)
+{
+    char line[2000] = "";
+    int r = ka_child_line(c, line, sizeof line, PATIENCE_MS);
+    check_at(at, r == KA_OK && strcmp(line, want) == 0, "wanted \"%.20s\": %s, \"%.20s\" of %d bytes", want, ka_error_text(r), line, (int)strlen(line));
+}
+#define SAYS(c, want) child_says(__LINE__, c, want)
+
+static void test_children(void)
+{
+    const char *many[32] = { "--child" };
+    char long_arg[KA_MAX_ID + 2], line[16], xs[1025];
+    ka_child c;
+    if (cannot_restart()) return;
+    memset(long_arg, 'x', sizeof long_arg);
+    long_arg[KA_MAX_ID + 1] = 0;
+    for (int i = 1; i < 31; i++) many[i] = "x";
+    CHECK(CHILD(&c, "\"") == KA_EINVAL && !c.pid && CHILD(&c, long_arg) == KA_EINVAL && !c.pid && ka_child_start(&c, many) == KA_EINVAL && !c.pid, "no arguments");
+    CHECK(ka_child_line(&c, line, sizeof line, -1) == KA_ENOTFOUND && ka_child_end(&c, true, -1) == KA_ENOTFOUND, "no child");
+
+    CHECK(CHILD(&c, "args", "a b", "", "c'd") == KA_OK && c.pid > 0, "starts");
+    SAYS(&c, "[a b][][c'd]");
+    SAYS(&c, "1");      /* no input */
+    CHECK(ka_child_line(&c, line, sizeof line, -1) == KA_ENOTFOUND && ka_child_line(&c, line, sizeof line, 0) == KA_ENOTFOUND, "it writes no more");
+    many[1] = "args";
+    many[30] = NULL;
+    int r = ka_child_end(&c, false, PATIENCE_MS);
+    CHECK((r == 0 || r == 128 + 15 || r == 137) && !c.pid, "ended by itself or by us: %d", r);
+    CHECK(ka_child_start(&c, many) == KA_OK, "30 arguments");
+    while (ka_child_line(&c, line, sizeof line, PATIENCE_MS) == KA_OK) {}
+    CHECK(strcmp(line, "1") == 0 && ka_child_end(&c, true, PATIENCE_MS) >= 0, "are no more than there can be");
+
+    if (!CHECK(CHILD(&c, "lines") == KA_OK, "starts")) return;
+    SAYS(&c, "one");
+    CHECK(ka_child_line(&c, line, sizeof line, 20) == KA_ETIME && ka_child_line(&c, line, sizeof line, 0) == KA_ETIME, "half a line is none");
+    SAYS(&c, "two, in pieces");
+    SAYS(&c, "");
+    CHECK(ka_child_line(&c, line, 4, PATIENCE_MS) == KA_OK && strcmp(line, "xxx") == 0, "of 3000, what fits: %s", line);
+    memset(xs, 'y', 1023);
+    xs[1023] = 0;
+    SAYS(&c, xs);
+    memset(xs, 'z', 1023);
+    SAYS(&c, xs);
+    SAYS(&c, "cut off");
+    CHECK(ka_child_line(&c, line, sizeof line, PATIENCE_MS) == KA_ENOTFOUND, "and no more");
+    ka_sleep_ms(100);      /* its end comes a little after that of its output */
+    r = ka_child_end(&c, true, PATIENCE_MS);
+    CHECK(r == 7 && !c.pid && ka_child_end(&c, true, PATIENCE_MS) == KA_ENOTFOUND, "its status: %d", r);
+
+    for (int by_force = 0; by_force < 2; by_force++) {
+        CHECK(CHILD(&c, "wait") == KA_OK && ka_child_line(&c, line, sizeof line, -1) == KA_OK, "starts and speaks");
+        r = ka_child_end(&c, by_force, -1);
+        CHECK(r == (by_force || !POLITE ? 137 : 143) && !c.pid, "ended: %d", r);
+    }
+}
+
+static void test_children_signals(void)
+{
+#if !defined(_WIN32)
+    char line[100], want[100];
+    ka_child c;
+    ka_server *s;
+    sigset_t usr1, before;
+    int ends[2], r;
+    if (cannot_restart() || pipe(ends) != 0) return;
+    snprintf(want, sizeof want, "%d descriptors, HUP ignored, TERM default, PIPE default, USR1 free", descriptors_passed());
+    sigemptyset(&usr1);
+    sigaddset(&usr1, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &usr1, &before);
+    signal(SIGHUP, SIG_IGN);
+    if (!CHECK(ka_server_start(&s, 2) == KA_OK && ka_stop_on_interrupt(s) == KA_OK && ka_listen(s, "127.0.0.1", 0) == 0, "a server here")) return;
+    CHECK(CHILD(&c, "found") == KA_OK, "starts");
+    SAYS(&c, want);
+    ka_child_end(&c, true, PATIENCE_MS);
+    ka_server_free(s);
+    signal(SIGHUP, SIG_DFL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+
+    CHECK(CHILD(&c, "polite") == KA_OK, "starts");
+    SAYS(&c, "ready");
+    CHECK(ka_child_end(&c, false, 0) == KA_ETIME && c.pid && ka_child_end(&c, false, 20) == KA_ETIME && c.pid, "it takes its time");
+    ka_sleep_ms(60);
+    CHECK(ka_child_end(&c, false, 0) == KA_ETIME, "and is told once");
+    SAYS(&c, "last words");
+    r = ka_child_end(&c, false, PATIENCE_MS);
+    CHECK(r == 3 && !c.pid, "ended: %d", r);
+    CHECK(CHILD(&c, "polite") == KA_OK, "starts");
+    SAYS(&c, "ready");
+    CHECK(ka_child_end(&c, false, 0) == KA_ETIME && ka_child_end(&c, true, PATIENCE_MS) == 137, "told, then killed");
+
+    signal(SIGCHLD, SIG_IGN);
+    CHECK(CHILD(&c, "wait") == KA_OK, "starts");
+    r = ka_child_end(&c, true, PATIENCE_MS);
+    CHECK(r == KA_EOS && !c.pid, "SIGCHLD is ignored: %d", r);
+    signal(SIGCHLD, SIG_DFL);
+
+    CHECK(CHILD(&c, "parent") == KA_OK, "starts");
+    close(ends[1]);
+    CHECK(ka_child_line(&c, line, sizeof line, PATIENCE_MS) == KA_OK && strcmp(line, "ready") == 0, "and its own child does");
+    struct pollfd p = { ends[0], POLLIN, 0 };
+    CHECK(poll(&p, 1, 0) == 0 && ka_child_end(&c, true, PATIENCE_MS) == 137, "both run, until one is killed");
+#if defined(__linux__)
+    CHECK(poll(&p, 1, PATIENCE_MS) == 1 && (p.revents & POLLHUP), "and with it the other");
+#endif
+    close(ends[0]);
+#else
+    skip("children signals", "Windows has none");
+#endif
+}
+
+static void test_usage(void)
+{
+    enum { BYTES = 10 << 20 };
+    ka_usage before, after;
+    CHECK(ka_process_usage(&before) == KA_OK && before.cpu_us >= 0 && before.memory > 100000, "this process uses something");
+    volatile char *p = malloc(BYTES);
+    if (!p) abort();
+    int64_t until = ka_now_us() + 200000;
+    for (int i = 0; i < BYTES; i += 512) p[i] = 1;
+    while (ka_now_us() < until) {}
+    CHECK(ka_process_usage(&after) == KA_OK, "and after some work");
+    int64_t cpu = after.cpu_us - before.cpu_us, more = (int64_t)after.memory - (int64_t)before.memory;
+    CHECK(cpu > 20000 && cpu < 60 * 1000000, "more time: %d us", (int)cpu);
+    CHECK(more > BYTES * 9 / 10 && more < 4 * BYTES, "more memory: %d bytes", (int)more);
+    free((void *)p);
+}
+
+static void test_descriptors_raise(void)
+{
+#if !defined(_WIN32)
+    struct rlimit before, now;
+    bool each;
+    ka_server *s;
+    if (getrlimit(RLIMIT_NOFILE, &before) != 0 || ka_server_start(&s, 1) != KA_OK) abort();
+    now = before;
+    now.rlim_cur = 200;
+    CHECK(setrlimit(RLIMIT_NOFILE, &now) == 0, "lowered");
+    int r = ka_descriptors_raise(&each), again = ka_descriptors_raise(&each);
+    CHECK(getrlimit(RLIMIT_NOFILE, &now) == 0, "the limit can be had");
+    CHECK(r == again && r > 200 && (now.rlim_cur > INT_MAX ? r == INT_MAX : r == (int)now.rlim_cur), "raised: %d, %d, %lld", r, again, (long long)now.rlim_cur);
+#if defined(__linux__)
+    CHECK(now.rlim_cur == now.rlim_max, "to the hard limit");
+#endif
+    ka_event ev;
+    ka_listen(s, "127.0.0.1", 0);
+    CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_OK && each == s->workers[0]->own_table, "for each worker: %d", each);
+    ka_server_free(s);
+    setrlimit(RLIMIT_NOFILE, &before);
+#else
+    bool each;
+    CHECK(ka_descriptors_raise(&each) == INT_MAX && !each, "Windows has no such limit");
+#endif
+}
+
 #ifdef __APPLE__
 #define SERVER_IP "127.0.0.1"      /* 127.0.0.2 would have to be added to lo0 */
 #else
@@ -4666,7 +4958,7 @@ static void test_journal_full(void)
     snprintf(ballast, sizeof ballast, "%s.ballast", file);
     (void)remove(file);
     if (folder) file_put(ballast, keys, 16384);
-    getrlimit(RLIMIT_FSIZE, &all);
+    if (getrlimit(RLIMIT_FSIZE, &all) != 0) abort();
     some = all;
     some.rlim_cur = 20000;
     if (!folder) setrlimit(RLIMIT_FSIZE, &some);
@@ -4956,7 +5248,7 @@ static void test_codes_full(void)
     memset(body, 'x', sizeof body);
     if (folder)
         for (int i = 0; i < 8; i++) file_put(ballast, body, sizeof body);
-    getrlimit(RLIMIT_FSIZE, &all);
+    if (getrlimit(RLIMIT_FSIZE, &all) != 0) abort();
     some = all;
     some.rlim_cur = 20000;
     if (!folder) setrlimit(RLIMIT_FSIZE, &some);
@@ -5832,6 +6124,513 @@ static void test_gate_idle(void)
     gate_end(&server);
 }
 
+/* ---- relay ---- */
+
+static bool relay_start(process *p, int *port, const char *option)
+{
+    const char *argv[] = { PROGRAM("examples/relay"), "server", "--workers", "2", "--port", "0", option, NULL };
+    return example_start(p, port, 1, argv);
+}
+
+/* A sanitizer's verdict is its status, too. */
+static void relay_end(process *p)
+{
+    if (POLITE && pool[*p].running) {
+        int status = process_interrupt(p) ? process_wait(p, PATIENCE_MS) : -1;
+        CHECK(status == 0, "stops when asked: status %d, %s", status, output(p, "err"));
+    }
+    process_end(p);
+}
+
+/* The next line, without its end; NULL: the connection ends before it does. */
+static const char *relay_line(wire *w)
+{
+    static char line[4096];
+    char *end;
+    while (!(end = memchr(w->buf, '\n', w->n)))
+        if (wire_more(w) <= 0) return NULL;
+    size_t n = (size_t)(end - w->buf);
+    snprintf(line, sizeof line, "%.*s", (int)n, w->buf);
+    w->n -= n + 1;
+    memmove(w->buf, end + 1, w->n);
+    return line;
+}
+
+static void relay_says(wire *w, const char *want, const char *why)
+{
+    const char *line = relay_line(w);
+    CHECK(line && strcmp(line, want) == 0, "%s: wanted \"%s\", got \"%s\"", why, want, line ? line : "(the end)");
+}
+
+/* Wait until a member of the server's stats is so much. */
+static bool relay_stat(int port, const char *name, int64_t want, const char *why)
+{
+    wire *w = malloc(sizeof *w);
+    ka_json all, value = { .kind = 0 };
+    char number[24] = "", got[24] = "none";
+    snprintf(number, sizeof number, "%lld", (long long)want);
+    if (!w || !wire_open(w, port)) return false;
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; strcmp(number, got) != 0 && ka_now_ms() < until; ka_sleep_ms(2)) {
+        const char *line = wire_text(w, "stats\n") ? relay_line(w) : NULL;
+        while (line && strncmp(line, "message ", 8) == 0) line = relay_line(w);      /* until it asked it was an active one */
+        if (!line || strncmp(line, "stats ", 6) != 0 || ka_json_read(&all, (ka_str){ line + 6, strlen(line + 6) }) < 0 || ka_json_find(&all, name, &value) < 0) break;
+        snprintf(got, sizeof got, "%.*s", (int)value.raw.n, value.raw.p);
+    }
+    wire_close(w);
+    free(w);
+    return CHECK(strcmp(number, got) == 0, "%s: %s is %s, not %s", why, name, got, number);
+}
+
+/* Scripts of up to three connections, on a server of their own: A>sends, A<gets this line, A~gets it after others, A/ is open, A. closes,
+   A! is closed by the server; =name number waits for what stats tell. One that is alone gets what it sends. */
+static const struct { const char *steps[14], *why; } relay_scripts[] = {
+    { { "A/", "A>message hi", "A<message hi", "A>ok hi", "A<ok hi", "=outstanding 0", "=active 1", "A.", "=active 0" }, "alone" },
+    { { "A/", "A>message ", "A<message ", "A>ok ", "A<ok " }, "an empty X" },
+    { { "A/", "A>message  a b ", "A<message  a b ", "A>ok  a b ", "A<ok  a b " }, "spaces are X's" },
+    { { "A/", "A>message a\\n\\r\\\\\xc3\xa9", "A<message a\\n\\r\\\\\xc3\xa9", "A>ok a\\n\\r\\\\\xc3\xa9", "A<ok a\\n\\r\\\\\xc3\xa9" }, "each escape, and UTF-8" },
+    { { "A/", "A>message hi\r", "A<message hi", "A>ok hi\r", "A<ok hi" }, "CRLF" },
+    { { "A/", "A>message x", "A<message x", "A>message x", "A<message x", "=outstanding 2", "A>ok x", "A<ok x", "A<ok x", "=oks 1", "A>ok x", "=ignored 1" }, "an X twice: an ok for each" },
+    { { "A/", "A>message x", "A<message x", "B/", "=active 2", "B>message x", "=outstanding 2", "A>ok x", "A~ok x", "B~ok x", "=outstanding 0" }, "two with the same X" },
+    { { "A/", "A>message x", "A<message x", "B/", "=active 2", "B>ok x", "=ignored 1", "=outstanding 1", "A>ok x", "A<ok x" }, "a stranger's ok" },
+    { { "A/", "A>ok x", "=ignored 1", "A>message x", "A<message x", "A>ok y", "=ignored 2", "A>ok x", "A<ok x" }, "an ok that nobody waits for" },
+    { { "A/", "A>message x", "A<message x", "A>message y", "A<message y", "A>ok y", "A<ok y", "A>ok x", "A<ok x" }, "in another order" },
+    { { "A/", "A>stats", "=active 0", "A>message x", "A~error this connection asked for stats; use another one", "B/", "B>message y", "B<message y", "=active 1" }, "who asks for stats is no active one" },
+    { { "A/", "A>message x", "A<message x", "B/", "=active 2", "A>stats", "=outstanding 0", "=active 1", "B>message y", "B<message y" }, "nor is what it sent" },
+    { { "A/", "A>message x", "A<message x", "A.", "=outstanding 0", "=active 0", "B/", "B>message x", "B<message x", "B>ok x", "B<ok x" }, "what was sent goes with its sender" },
+    { { "A/", "A>nonsense", "A<error no such word; send message X, ok X or stats", "A>message hi", "A<message hi" }, "an unknown word, and on" },
+    { { "A/", "A>", "A<error no such word; send message X, ok X or stats", "A>Message x", "A<error no such word; send message X, ok X or stats", "A>stats x", "A<error no such word; send message X, ok X or stats", "=errors 3" }, "no words" },
+    { { "A/", "A>message", "A<error a space and an X belong behind that word", "A>ok", "A<error a space and an X belong behind that word" }, "no space" },
+    { { "A/", "A>message \xff", "A<error the line is not UTF-8; send text", "A>ok \xc0\x80", "A<error the line is not UTF-8; send text" }, "not UTF-8" },
+    { { "A/", "A>message \\q", "A<error a backslash is there without n, r or a backslash behind it; write it twice",
+        "A>ok \\", "A<error a backslash is there without n, r or a backslash behind it; write it twice", "=outstanding 0" }, "no escapes" },
+    { { "A/", "A>message a\rb", "A<error a raw carriage return is in the line; write it as \\r", "A>message a\r\r", "A<error a raw carriage return is in the line; write it as \\r" }, "a raw carriage return" },
+};
+
+static bool relay_step(wire *w, int port, const char *step, const char *why)
+{
+    char name[16];
+    long long value;
+    if (*step == '=') return sscanf(step, "=%15s %lld", name, &value) == 2 && relay_stat(port, name, value, why);
+    const char *text = step + 2, *line;
+    switch (step[1]) {
+    case '/': return wire_open(w, port);
+    case '.': wire_close(w); return true;
+    case '>': return wire_text(w, text) && wire_text(w, "\n");
+    case '<': relay_says(w, text, why); return true;
+    default:
+        do line = relay_line(w);
+        while (line && strcmp(line, text) != 0);
+        return CHECK(line, "%s: \"%s\" does not come", why, text);
+    }
+}
+
+static void test_relay(void)
+{
+    static wire w[3];
+    for (size_t i = 0; i < COUNT(relay_scripts); i++) {
+        process server;
+        int port;
+        bool open[3] = { false };
+        if (!relay_start(&server, &port, NULL)) return;
+        for (const char *const *step = relay_scripts[i].steps; *step; step++) {
+            int who = **step == '=' ? 0 : **step - 'A';
+            if (!CHECK(relay_step(&w[who], port, *step, relay_scripts[i].why), "%s: %s", relay_scripts[i].why, *step)) break;
+            if (**step != '=') open[who] = (*step)[1] != '.';
+        }
+        for (int k = 0; k < 3; k++)
+            if (open[k]) wire_close(&w[k]);
+        relay_stat(port, "outstanding", 0, "all have gone");
+        relay_stat(port, "active", 0, "all have gone");
+        relay_stat(port, "buffered", 0, "all have gone");
+        relay_end(&server);
+    }
+}
+
+/* What comes is these n bytes. */
+static bool relay_gets(wire *w, const char *want, size_t n)
+{
+    for (size_t at = 0; at < n; ) {
+        if (w->n == 0 && wire_more(w) <= 0) return false;
+        size_t part = w->n < n - at ? w->n : n - at;
+        if (memcmp(w->buf, want + at, part) != 0) return false;
+        at += part;
+        w->n -= part;
+        memmove(w->buf, w->buf + part, w->n);
+    }
+    return true;
+}
+
+static void test_relay_long(void)
+{
+    enum { LONGEST = 65536 };
+    static char line[8 + 2 * LONGEST + 16];
+    static wire w;
+    static const struct { const char *unit; size_t count, more; const char *want, *why; } rows[] = {
+        { "a", LONGEST, 0, NULL, "the longest X" }, { "\\n", LONGEST, 0, NULL, "the longest X of escapes" }, { "\xf0\x9f\x98\x80", LONGEST / 4, 0, NULL, "the longest X of emoji" },
+        { "a", LONGEST, 1, "error X is longer than 65536 bytes; send less\n", "a byte more" }, { "\\\\", LONGEST - 1, 2, "error X is longer than 65536 bytes; send less\n", "a byte more with escapes" },
+        { "\\n", LONGEST, 1, "error the line is too long; X has up to 65536 bytes\n", "a longer line" },
+    };
+    process server;
+    int port;
+    if (!relay_start(&server, &port, NULL) || !wire_open(&w, port)) return;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        size_t n = 8, size = strlen(rows[i].unit);
+        memcpy(line, "message ", 8);
+        for (size_t k = 0; k < rows[i].count; k++, n += size) memcpy(line + n, rows[i].unit, size);
+        for (size_t k = 0; k < rows[i].more; k++) line[n++] = 'b';
+        line[n++] = '\n';
+        bool sent = wire_send(&w, line, n);
+        if (rows[i].want) CHECK(sent && relay_gets(&w, rows[i].want, strlen(rows[i].want)), "%s", rows[i].why);
+        else {
+            CHECK(sent && relay_gets(&w, line, n), "%s comes back", rows[i].why);
+            memcpy(line + 5, "ok ", 3);
+            CHECK(wire_send(&w, line + 5, n - 5) && relay_gets(&w, line + 5, n - 5), "%s: its ok", rows[i].why);
+        }
+    }
+    CHECK(w.n == 0 && wire_more(&w) == 0, "after the last one, the close");
+    wire_close(&w);
+    static const char pieces[] = "message a\\nb\r\nok a\\nb\nmessage unfinished";
+    if (!wire_open(&w, port)) return;
+    for (size_t i = 0; i + 1 < sizeof pieces; i++, ka_sleep_ms(1)) wire_send(&w, pieces + i, 1);
+    relay_says(&w, "message a\\nb", "in pieces");
+    relay_says(&w, "ok a\\nb", "in pieces");
+    ka__sock_end(w.sock);
+    CHECK(w.n == 0 && wire_more(&w) == 0, "to half a line nothing is said");
+    wire_close(&w);
+    if (!wire_open(&w, port)) return;      /* more than one may have waiting */
+    for (int i = 0; i <= 1024; i++) {
+        int n = snprintf(line, sizeof line, "message %d\n", i);
+        wire_send(&w, line, (size_t)n);
+        snprintf(line, sizeof line, "message %d", i);
+        relay_says(&w, i < 1024 ? line : "error 1024 messages of yours wait for an ok; send more when some have come", "as many as can wait");
+    }
+    wire_text(&w, "ok 7\nmessage 1024\n");
+    relay_says(&w, "ok 7", "room again");
+    relay_says(&w, "message 1024", "room again");
+    wire_close(&w);
+    relay_stat(port, "outstanding", 0, "all have gone");
+    relay_end(&server);
+}
+
+/* One sends until the other has got some of it, and then that one goes. */
+static void relay_reforward(bool plain)
+{
+    enum { TEXTS = 30 };
+    static wire sender, holder;
+    process server;
+    int port, held = 0, number, got[TEXTS] = { 0 };
+    char line[64];
+    if (!relay_start(&server, &port, plain ? "--no-reforward" : NULL) || !wire_open(&sender, port) || !wire_open(&holder, port)) return;
+    relay_stat(port, "active", 2, "two");
+    for (int i = 0; i < TEXTS; i++) {
+        int n = snprintf(line, sizeof line, "message %d\n", i);
+        wire_send(&sender, line, (size_t)n);
+    }
+    relay_stat(port, "outstanding", TEXTS, "all wait");
+    wire_close(&holder);
+    relay_stat(port, "active", 1, "the other has gone");
+    wire_text(&sender, "nonsense\n");      /* its answer comes after all that is forwarded */
+    for (const char *text; (text = relay_line(&sender)) && sscanf(text, "message %d", &number) == 1; got[number]++) {}
+    for (int i = 0; i < TEXTS; i++) held += got[i] == 0;
+    for (int i = 0; i < TEXTS; i++) CHECK(got[i] == 1 || (plain && got[i] == 0), "message %d came %d times", i, got[i]);
+    CHECK(plain ? held > 0 : held == 0, "%d of %d did not come", held, TEXTS);
+    relay_stat(port, "outstanding", TEXTS, "all wait still");
+    for (int i = 0; i < TEXTS; i++) {      /* what nobody holds: somebody else's ok of the same text frees both */
+        if (!got[i]) {
+            int n = snprintf(line, sizeof line, "message %d\n", i);
+            wire_send(&sender, line, (size_t)n);
+            snprintf(line, sizeof line, "message %d", i);
+            relay_says(&sender, line, "sent again");
+        }
+        int n = snprintf(line, sizeof line, "ok %d\n", i);
+        wire_send(&sender, line, (size_t)n);
+        line[n - 1] = 0;
+        for (int k = got[i]; k < 2; k++) relay_says(&sender, line, "its ok");
+    }
+    relay_stat(port, "outstanding", 0, "none waits");
+    wire_close(&sender);
+    relay_end(&server);
+}
+
+static void test_relay_reforward(void)
+{
+    relay_reforward(false);
+    relay_reforward(true);
+}
+
+/* Take what a connection has got so far: count its messages, answer them, and count its oks. */
+static void relay_serve(wire *w, long long *messages, long long *oks)
+{
+    static char answers[65536];
+    size_t n = 0, at = 0;
+    ptrdiff_t got = ka__sock_recv(w->sock, w->buf + w->n, sizeof w->buf - w->n);
+    if (got <= 0) return;
+    w->n += (size_t)got;
+    for (char *end; (end = memchr(w->buf + at, '\n', w->n - at)) != NULL; at = (size_t)(end - w->buf) + 1) {
+        const char *line = w->buf + at;
+        if (strncmp(line, "ok ", 3) == 0) ++*oks;
+        if (strncmp(line, "message ", 8) != 0) continue;
+        ++*messages;
+        n += (size_t)snprintf(answers + n, sizeof answers - n, "ok %.*s\n", (int)(end - line) - 8, line + 8);
+    }
+    w->n -= at;
+    memmove(w->buf, w->buf + at, w->n);
+    wire_send(w, answers, n);
+}
+
+/* Whom the messages go to: Pearson's chi-square of 49 degrees of freedom is over 112 once in a million times. */
+static void test_relay_fairness(void)
+{
+    enum { WIRES = 50, MESSAGES_SENT = 20000, PORTION = 500 };
+    wire *w = calloc(WIRES, sizeof *w);
+    long long got[WIRES] = { 0 }, oks = 0;
+    double chi = 0, expected = (double)MESSAGES_SENT / WIRES;
+    process server;
+    int port, opened = 0;
+    if (!w || !relay_start(&server, &port, NULL)) return;
+    while (opened < WIRES && wire_open(&w[opened], port)) opened++;
+    relay_stat(port, "active", WIRES, "all are there");
+    for (int sent = 0; sent < MESSAGES_SENT; ) {
+        char line[32];
+        for (int i = 0; i < PORTION; i++) {
+            int n = snprintf(line, sizeof line, "message %d\n", sent++);
+            wire_send(&w[0], line, (size_t)n);
+        }
+        for (int64_t until = ka_now_ms() + PATIENCE_MS; oks < sent && ka_now_ms() < until; )
+            for (int i = 0; i < WIRES; i++) relay_serve(&w[i], &got[i], &oks);
+        if (!CHECK(oks == sent, "%lld oks of %d", oks, sent)) break;
+    }
+    for (int i = 0; i < WIRES; i++) chi += ((double)got[i] - expected) * ((double)got[i] - expected) / expected;
+    CHECK(chi < 112, "chi-square %.1f", chi);
+    while (opened > 0) wire_close(&w[--opened]);
+    free(w);
+    relay_stat(port, "active", 0, "all have gone");
+    relay_end(&server);
+}
+
+/* A client, with a server, or without, or with one that goes. */
+static void test_relay_client(void)
+{
+    process server, client, other;
+    int port;
+    char text[8];
+    if (!relay_start(&server, &port, "--stats")) return;
+    snprintf(text, sizeof text, "%d", port);
+    START(&client, PROGRAM("examples/relay"), "client", "--delay", "0.05..0.1", "127.0.0.1", text, "a\\b");
+    CHECK(process_wait(&client, PATIENCE_MS) == 0 && strstr(output(&client, "out"), "got ok \"a\\\\b\" after "), "alone: %s%s", output(&client, "out"), output(&client, "err"));
+    process_end(&client);
+    START(&client, PROGRAM("examples/relay"), "client", "--delay", "0.2", "127.0.0.1", text);
+    START(&other, PROGRAM("examples/relay"), "client", "--delay", "0.2", "127.0.0.1", text);
+    CHECK(process_wait(&client, PATIENCE_MS) == 0 && process_wait(&other, PATIENCE_MS) == 0, "two: %s%s", output(&client, "out"), output(&other, "out"));
+    process_end(&client);
+    process_end(&other);
+    relay_stat(port, "active", 0, "they have gone");
+    await_output(&server, "out", "0 active, 0 outstanding, 0 messages/s");
+
+    START(&client, PROGRAM("examples/relay"), "client", "--delay", "1", "127.0.0.1", text, "hi");
+    await_output(&client, "out", "received message \"hi\"");
+    process_kill(&server);
+    process_wait(&server, PATIENCE_MS);
+    process_end(&server);
+    await_output(&client, "err", "(miss 1)");
+    START(&server, PROGRAM("examples/relay"), "server", "--port", text);
+    CHECK(process_wait(&client, PATIENCE_MS) == 0 && strstr(output(&client, "out"), "got ok"), "killed, and there again: %s%s", output(&client, "out"), output(&client, "err"));
+    process_end(&client);
+    START(&other, PROGRAM("examples/relay"), "server", "--port", text);
+    CHECK(process_wait(&other, PATIENCE_MS) == 1 && strstr(output(&other, "err"), "choose another --port"), "a taken port: %s", output(&other, "err"));
+    process_end(&other);
+    relay_end(&server);
+    START(&client, PROGRAM("examples/relay"), "client", "--give-up", "0.5", "127.0.0.1", text);
+    CHECK(process_wait(&client, PATIENCE_MS) == 3 && strstr(output(&client, "err"), "gave up"), "offline: %s", output(&client, "err"));
+    process_end(&client);
+}
+
+/* A server of this test: it says nothing to the first connection, and this to the second one. */
+static void test_relay_refused(void)
+{
+    static const struct { const char *says; int status; const char *kind, *told, *why; } rows[] = {
+        { "ok hi\n", 0, "err", "no ok within 0.200 s; connecting again", "a time-out, and an ok" },
+        { "ok ho\nmessage \x1b[31m\nok hi\n", 0, "out", "received message \"\\u001b[31m\"", "what plays with a terminal" },
+        { "ok ho\nok hi\n", 0, "out", "got ok \"ho\", which was not sent", "another's ok" },
+        { "error no \x1b\n", 1, "err", ": \"no \\u001b\"", "an error" },
+        { "220 smtp\n", 1, "err", "does not speak as relay server does", "another protocol" },
+        { "message \\x\n", 1, "err", "does not speak as relay server does", "a bad X" },
+    };
+    static wire w[2];
+    ka__sock listener;
+    int port;
+    char text[8];
+    if (!CHECK(ka__sock_new(&listener) == KA_OK && ka__sock_listen(listener, "127.0.0.1", 0, &port) == KA_OK, "listens")) return;
+    snprintf(text, sizeof text, "%d", port);
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        process client;
+        int opened = 0;
+        START(&client, PROGRAM("examples/relay"), "client", "--delay", "60", "--timeout", "0.2", "127.0.0.1", text, "hi");
+        for (; opened < 2 && wire_wait(listener, KA__IN) && ka__sock_accept(listener, &w[opened].sock) == KA_OK; opened++) {
+            w[opened].n = 0;
+            relay_says(&w[opened], "message hi", rows[i].why);
+            if (opened == 1) wire_text(&w[1], rows[i].says);
+            else CHECK(wire_more(&w[0]) == 0, "%s: the first one is closed", rows[i].why);
+        }
+        if (opened == 2 && strncmp(rows[i].says, "ok ho\nmessage", 13) == 0) relay_says(&w[1], "ok \x1b[31m", "owed, and answered at the end");
+        if (opened == 2) while (wire_more(&w[1]) > 0) w[1].n = 0;
+        while (opened > 0) wire_close(&w[--opened]);
+        int status = process_wait(&client, PATIENCE_MS);
+        CHECK(status == rows[i].status && strstr(output(&client, rows[i].kind), rows[i].told), "%s: status %d, %s%s", rows[i].why, status, output(&client, "out"), output(&client, "err"));
+        process_end(&client);
+    }
+    ka__sock_close(listener);
+}
+
+static void test_relay_words(void)
+{
+    static const struct { const char *argv[6]; int status; const char *says; } words[] = {
+        { { NULL }, 2, "usage: relay server" },
+        { { "nonsense" }, 2, "usage: relay server" },
+        { { "--help" }, 0, "usage: relay server" },
+        { { "load", "--help" }, 0, "usage: relay server" },
+        { { "--version" }, 0, "relay " KA_VERSION },
+        { { "server", "--nonsense" }, 2, "no such option" },
+        { { "server", "x" }, 2, "no such option" },
+        { { "server", "--give-up", "1" }, 2, "no such option" },
+        { { "server", "--port" }, 2, "needs a value" },
+        { { "server", "--port", "65536" }, 2, "a whole number from 0 to 65535" },
+        { { "server", "--workers", "0" }, 2, "a whole number from 1 to 64" },
+        { { "server", "--ip", "localhost" }, 2, "a numeric IPv4 address is needed" },
+        { { "server", "--ip", "192.0.2.1" }, 1, "is not an address of this machine" },
+        { { "client" }, 2, "IP and PORT are needed" },
+        { { "client", "127.0.0.1" }, 2, "IP and PORT are needed" },
+        { { "client", "127.0.0.1", "0" }, 2, "a whole number from 1 to 65535" },
+        { { "client", "localhost", "1" }, 2, "a numeric IPv4 address is needed" },
+        { { "client", "127.0.0.1", "1", "x", "y" }, 2, "no such option" },
+        { { "client", "--delay", "2..1" }, 2, "seconds are needed" },
+        { { "client", "--delay", "1.." }, 2, "seconds are needed" },
+        { { "client", "--timeout", "0.1234" }, 2, "seconds are needed" },
+        { { "client", "--timeout", "-1" }, 2, "seconds are needed" },
+        { { "load", "--clients", "0" }, 2, "a whole number from 1 to 10000000" },
+        { { "load", "--vanish", "101" }, 2, "a whole number from 0 to 100" },
+    };
+    for (size_t i = 0; i < COUNT(words); i++) {
+        process p;
+        const char *argv[] = { PROGRAM("examples/relay"), words[i].argv[0], words[i].argv[1], words[i].argv[2], words[i].argv[3], words[i].argv[4], NULL };
+        if (!process_start(&p, 0, argv)) continue;
+        int status = process_wait(&p, PATIENCE_MS);
+        const char *said = output(&p, words[i].status ? "err" : "out");
+        CHECK(status == words[i].status && strstr(said, words[i].says), "relay %s %s: status %d, %s", argv[1] ? argv[1] : "", argv[1] && argv[2] ? argv[2] : "", status, said);
+        process_end(&p);
+    }
+}
+
+/* ---- relay load ---- */
+
+#define CHART ".test-relay.svg"
+
+/* A run of it, to its end: its exit status. */
+static int load_run(process *p, int max_files, const char *const *more)
+{
+    const char *argv[16] = { PROGRAM("examples/relay"), "load", "--clients", "200", "--window", "0.3", "--delay", "0..0.1" };
+    for (int i = 0; i < 7 && more[i]; i++) argv[8 + i] = more[i];
+    return process_start(p, max_files, argv) ? process_wait(p, 2 * PATIENCE_MS) : -1;
+}
+
+/* The number in front of these words in what it said; -1: it did not say that. */
+static int load_told(const process *p, const char *words)
+{
+    const char *said = output(p, "out"), *at = strstr(said, words);
+    while (at && at > said && at[-1] >= '0' && at[-1] <= '9') at--;
+    return at && *at >= '0' && *at <= '9' ? atoi(at) : -1;
+}
+
+/* A relay that has no manners: to `message X` it says something that nobody sent, and says ok to X twice. */
+static void load_misled(void)
+{
+    static const char stats[] = "stats {\"active\": 0, \"outstanding\": 0, \"buffered\": 0, \"memory\": 0, \"peak\": 0, \"cpu_us\": 0, \"messages\": 0, "
+        "\"forwards\": 0, \"reforwards\": 0, \"oks\": 0, \"ignored\": 0, \"errors\": 0, \"lost\": 0, \"opened\": 0}\n";
+    ka_server *s;
+    ka_event ev;
+    process p;
+    char place[32], line[1024];
+    int status = -1;
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_listen_as(s, KA_LINES, "127.0.0.1", 0) == 0 && ka_wait(s, &ev, PATIENCE_MS) == KA_OK, "a relay")) return;
+    snprintf(place, sizeof place, "127.0.0.1:%d", ev.port);
+    START(&p, PROGRAM("examples/relay"), "load", "--clients", "10", "--window", "0", "--messages", "2", "--delay", "0", "--server", place);
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; status < 0 && ka_now_ms() < until; ) {
+        if (ka_wait(s, &ev, 10) != KA_OK) status = process_wait(&p, 0);
+        else if (ev.kind == KA_MESSAGE && ka_is(ev.body, "stats")) ka_send(s, ev.conn, stats, sizeof stats - 1);
+        else if (ev.kind == KA_MESSAGE && ev.body.n > 8) {
+            int n = snprintf(line, sizeof line, "message 0.0 junk\nok %.*s\nok %.*s\n", (int)ev.body.n - 8, ev.body.p + 8, (int)ev.body.n - 8, ev.body.p + 8);
+            ka_send(s, ev.conn, line, (size_t)n);
+        }
+    }
+    CHECK(status == 1 && strstr(output(&p, "out"), "FAILED       lines that should not have come: 30\n") &&
+          strstr(output(&p, "err"), "\"0.0 junk\""), "status %d: %s%s", status, output(&p, "out"), output(&p, "err"));
+    CHECK(strstr(output(&p, "out"), "ok           every message got its ok: 10 of 10 clients done, 20 of 20 messages"), "%s", output(&p, "out"));
+    process_end(&p);
+    ka_server_free(s);
+}
+
+/* Small loads with servers of their own: each ends with 0, which it only does if all that it checks has held. */
+static void test_relay_load(void)
+{
+    static const struct { const char *argv[8]; const char *words; int least, most; } runs[] = {
+        { { "--svg", CHART }, " of 200 messages; 0 vanished\n", 200, 200 },
+        { { "--messages", "20", "--ahead", "4" }, " of 4000 messages", 4000, 4000 },
+        { { "--vanish", "10", "--workers", "2" }, " vanished; ", 1, 60 },
+        { { "--vanish", "20", "--no-reforward", "--timeout", "0.3" }, " time-outs, ", 1, INT_MAX },
+        { { "--kill-at", "0.15", "--messages", "2" }, " lost, ", 1, 400 },
+        { { "--abrupt", "--messages", "4" }, " of them anew\n", 1, INT_MAX },
+    };
+    static const struct { const char *argv[5]; int status; const char *says; } words[] = {
+        { { "--server", "127.0.0.1" }, 2, "an address and a port are needed" },
+        { { "--server", "127.0.0.1:8000", "--kill-at", "1" }, 2, "--kill-at is for a server of its own" },
+        { { "--svg", ".test-no/chart.svg" }, 1, "cannot write --svg .test-no/chart.svg" },
+    };
+    process p, server;
+    char place[32];
+    int port;
+    for (size_t i = 0; i < COUNT(runs); i++) {
+        int status = load_run(&p, 0, runs[i].argv), told = load_told(&p, runs[i].words);
+        CHECK(status == 0 && told >= runs[i].least && told <= runs[i].most, "%s: status %d, %d%s: %s%s", runs[i].argv[0], status, told, runs[i].words,
+              output(&p, "out"), output(&p, "err"));
+        CHECK(!strstr(output(&p, "out"), "FAILED"), "%s: %s", runs[i].argv[0], output(&p, "out"));
+        process_end(&p);
+    }
+    static char chart[65536];
+    size_t n = file_get(CHART, (unsigned char *)chart, sizeof chart - 1);
+    CHECK(n > 0 && strncmp(chart, "<svg ", 5) == 0 && strstr(chart, ">p99.9 ") && strcmp(chart + n - 7, "</svg>\n") == 0, "a chart of %d bytes", (int)n);
+    (void)remove(CHART);
+    for (size_t i = 0; i < COUNT(words); i++) {
+        int status = load_run(&p, 0, words[i].argv);
+        CHECK(status == words[i].status && strstr(output(&p, "err"), words[i].says), "%s: status %d: %s", words[i].says, status, output(&p, "err"));
+        process_end(&p);
+    }
+    const char *const argv[] = { PROGRAM("examples/relay"), "server", "--port", "0", NULL };
+    if (example_start(&server, &port, 1, argv)) {
+        snprintf(place, sizeof place, "127.0.0.1:%d", port);
+        int status = load_run(&p, 0, (const char *const[]){ "--server", place, NULL });
+        CHECK(status == 0 && load_told(&p, " of 200 messages") == 200 && !strstr(output(&p, "out"), "the server ended"), "another server: status %d: %s%s",
+              status, output(&p, "out"), output(&p, "err"));
+        process_end(&p);
+    }
+    process_end(&server);
+    int status = load_run(&p, 0, (const char *const[]){ "--server", place, NULL });
+    CHECK(status == 3 && strstr(output(&p, "err"), "no relay server at 127.0.0.1:"), "a dead port: status %d: %s", status, output(&p, "err"));
+    process_end(&p);
+    load_misled();
+#ifndef _WIN32
+    status = load_run(&p, 64, (const char *const[]){ NULL });
+    CHECK(status == 1 && strstr(output(&p, "err"), "more than the descriptor limit of 64 allows"), "64 descriptors: status %d: %s", status, output(&p, "err"));
+    process_end(&p);
+#endif
+    if (!POLITE) return;
+    START(&p, PROGRAM("examples/relay"), "load", "--clients", "200", "--window", "0", "--delay", "60");
+    await_output(&p, "out", "relay load: ");
+    ka_sleep_ms(100);
+    CHECK(process_interrupt(&p) && process_wait(&p, PATIENCE_MS) == 1 && strstr(output(&p, "out"), "FAILED       every message got its ok: 0 of 200 clients"),
+          "interrupted: %s%s", output(&p, "out"), output(&p, "err"));
+    process_end(&p);
+}
+
 /* ---- faults: scenarios in which every call fails once. Each ends, with what is documented, and leaves nothing behind ---- */
 
 /* What the walk is at: printed where a check fails, or the scenario never ends. */
@@ -5922,8 +6721,10 @@ static void faults_small(void)
     ka_sleep_ms(1);
     if (ka_now_ms() < start) CHECK(false, "the clock runs back; %s", story());
 #if !defined(_WIN32)
+    exec_stays = true;
     if (ka_restart("a\"b") != KA_EINVAL && atomic_load(&fault_failed) == 0) CHECK(false, "a quote in the argument");
     int r = ka_restart("x");
+    exec_stays = false;
     if (r != KA_EOS) CHECK(false, "ka_restart: %d; %s", r, story());
 #endif
 }
@@ -6429,6 +7230,35 @@ static void faults_kill(void)
 }
 #endif
 
+/* -- a child, and what this process uses. The child's own calls, up to its exec, fail as well: it then ends with 127 -- */
+
+static void faults_children(void)
+{
+    ka_child c;
+    ka_usage u;
+    char line[16] = "";
+    bool each;
+    ALLOWED(ka_process_usage(&u), "ka_process_usage", KA_EOS, KA_ELIMIT, KA_EPERM, KA_ENOTFOUND, KA_ENOSPC);
+    ALLOWED(ka_descriptors_raise(&each), "ka_descriptors_raise", KA_EOS);
+    int r = CHILD(&c, "wait");
+    ALLOWED(r, "ka_child_start", KA_EOS, KA_ELIMIT, KA_EPERM);
+    if (r < 0 && c.pid) CHECK(false, "a child that there isn't; %s", story());
+    if (r == KA_OK) {
+        r = ka_child_line(&c, line, sizeof line, PATIENCE_MS);
+        ALLOWED(r, "ka_child_line", KA_EOS, KA_ELIMIT, KA_ENOTFOUND);
+        if (r == KA_OK && strcmp(line, "ready") != 0) CHECK(false, "it said \"%s\"; %s", line, story());
+        r = ka_child_end(&c, false, PATIENCE_MS);
+        ALLOWED(r, "ka_child_end", KA_EPERM, KA_EOS);
+        if (r >= 0 && r != 127 && r != (POLITE ? 143 : 137)) CHECK(false, "it ended with %d; %s", r, story());
+    }
+    fault_exempt = true;
+    if (c.pid && ka_child_end(&c, true, PATIENCE_MS) < 0) CHECK(false, "it can't be killed; %s", story());
+#if !defined(_WIN32)
+    if (waitpid(-1, NULL, WNOHANG) != -1) CHECK(false, "a child is left; %s", story());
+#endif
+    fault_exempt = false;
+}
+
 /* -- the walk -- */
 
 /* most: of each name only the first calls count. Looking for a server's process takes thousands, all alike. */
@@ -6446,6 +7276,7 @@ static const struct { const char *name; void (*run)(void), (*before)(void), (*af
     { "talk", faults_talk, NULL, NULL, INT_MAX, INT_MAX },
     { "abandoned", faults_abandon, NULL, NULL, INT_MAX, INT_MAX },
     { "client", faults_client, responder_start, responder_stop, INT_MAX, INT_MAX },
+    { "children", faults_children, NULL, NULL, 6, 12 },
 #if !defined(_WIN32)
     { "kill", faults_kill, NULL, NULL, 2, 4 },
 #endif
@@ -6508,6 +7339,7 @@ static void test_faults(void)
     if (ka__thread_start(&watch, fault_watch, NULL) != KA_OK) abort();
     for (size_t i = 0; i < COUNT(scenarios); i++) {
         if (only && !strstr(scenarios[i].name, only)) continue;
+        if (scenarios[i].run == faults_children && cannot_restart()) continue;
         if (scenarios[i].before) scenarios[i].before();
         for (int kind = 0; kind < (int)COUNT(fault_kinds); kind++) faults_walk(i, kind, wish && strcmp(wish, "all") == 0);
         if (scenarios[i].after) scenarios[i].after();
@@ -6521,7 +7353,7 @@ int main(int argc, char **argv)
     static const struct { const char *name; void (*run)(void); } tests[] = {
         { "base64", test_base64 }, { "sha256", test_sha256 }, { "printable", test_printable },
         { "small things", test_small_things }, { "hex, uuids", test_hex_and_uuids }, { "times", test_times },
-        { "sockets", test_sockets }, { "forms", test_forms },
+        { "sockets", test_sockets }, { "sockets from", test_sockets_from }, { "forms", test_forms },
         { "requests", test_requests }, { "long heads", test_long_heads }, { "responses", test_responses }, { "chunked", test_chunked },
         { "json", test_json }, { "json depth", test_json_depth }, { "json members", test_json_members },
         { "json strings", test_json_strings }, { "utf8", test_utf8 },
@@ -6544,6 +7376,7 @@ int main(int argc, char **argv)
         { "offline, then online", test_offline_then_online }, { "client protocol", test_client_protocol },
         { "command lines", test_command_lines }, { "server options", test_server_options }, { "closed stderr", test_closed_stderr }, { "interrupt", test_interrupt },
         { "backlog", test_interrupt_backlog },
+        { "children", test_children }, { "children signals", test_children_signals }, { "usage", test_usage }, { "raise", test_descriptors_raise },
         { "descriptor limit", test_descriptor_limit }, { "descriptors", test_descriptors }, { "journal killed", test_journal_killed },
         { "journal words", test_journal_words }, { "journal full", test_journal_full },
         { "codes", test_codes }, { "codes long", test_codes_long }, { "codes rotation", test_codes_rotation },
@@ -6551,8 +7384,12 @@ int main(int argc, char **argv)
         { "gate", test_gate }, { "gate pieces", test_gate_pieces }, { "gate one", test_gate_one }, { "gate many", test_gate_many },
         { "gate token file", test_gate_token_file }, { "gate encrypted", test_gate_encrypted }, { "gate words", test_gate_words },
         { "gate idle", test_gate_idle },
+        { "relay", test_relay }, { "relay long", test_relay_long }, { "relay reforward", test_relay_reforward }, { "relay fairness", test_relay_fairness },
+        { "relay client", test_relay_client }, { "relay refused", test_relay_refused }, { "relay words", test_relay_words },
+        { "relay load", test_relay_load },
         { "faults", test_faults },
     };
+    if (argc > 2 && strcmp(argv[1], "--child") == 0) return child_main(argc, argv);
     if (!opens(PROGRAM("server"), "rb") || !opens(".test-writable", "wb") || ka__os_start() < 0) {
         fprintf(stderr, "test: run it in a folder with server and client in which it can write, by ./build.sh test\n");
         return 2;
