@@ -3633,6 +3633,7 @@ static void test_timers_wait(void)
 {
     ka_server *s;
     ka_event ev;
+    long before = atomic_load(&blocks_live);
     if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
     long blocks = atomic_load(&blocks_live);
     int64_t start = ka_now_ms();
@@ -3659,6 +3660,7 @@ static void test_timers_wait(void)
     CHECK(ka_wait(s, &ev, -1) == KA_ESTOPPED && ka_now_ms() - start < PATIENCE_MS, "none is waited for after the end");
     CHECK(atomic_load(&blocks_live) == blocks + 1, "the others are still there");
     ka_server_free(s);
+    CHECK(atomic_load(&blocks_live) == before, "until all is freed");
     if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
     blocks = atomic_load(&blocks_live);
     atomic_store(&allocations_left, 0);

@@ -2449,6 +2449,7 @@ static void message_check(const ka_event *ev, peer *p)
 static void closed_check(const ka_event *ev, const peer *p)
 {
     bool lost = p->reset || p->slow || failed() || p->hung_up || p->refused || (p->framings_n > 1 && begun(p));
+    if (ev->error && p->fin) CHECK(p->reset || p->slow || failed() || at.slept || p->framings_n > 1, "closed with %d, and it has ended", ev->error);
     if (ev->error == 0) CHECK(p->fin || at.stopping, "closed without an error, and it isn't at an end");
     else CHECK(ev->error == KA_EOFFLINE && lost, "closed with %d, and it wasn't lost", ev->error);
 }
