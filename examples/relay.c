@@ -1387,10 +1387,12 @@ static void load_begin(load *l)
     load_timer(l, l->begun_ms + l->o->window_ms + 10 * l->timeout_ms + LOAD_LIMIT_MS, LOAD_LIMIT, 0);
 }
 
-/* Memory that may be left at the end: what there was at the start, a tenth of what came on top of that, and 8 MB. */
+/* Memory that may be left at the end: what there was at the start, a tenth of what came on top of that, and 8 MB, or what its
+   workers' mailboxes and buffers are once they have been used, which stay. */
 static int64_t load_memory_allowed(const load *l)
 {
-    return l->first[LOAD_MEMORY] + (l->top[LOAD_MEMORY] - l->first[LOAD_MEMORY]) / 10 + 8000000;
+    int64_t grown = l->top[LOAD_MEMORY] - l->first[LOAD_MEMORY], buffers = (int64_t)l->workers * 1500000;
+    return l->first[LOAD_MEMORY] + grown / 10 + (buffers > 8000000 ? buffers : 8000000);
 }
 
 static bool load_zero(const load *l)
