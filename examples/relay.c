@@ -1077,14 +1077,14 @@ static load_message *load_find(load *l, uint32_t i, uint32_t number)
 }
 
 /* A line that should not have come. Written anew as JSON, so that it can't play with the terminal. */
-static void load_strange(load *l, uint32_t i, ka_str line)
+static void load_strange(load *l, const char *who, uint32_t i, ka_str line)
 {
     char text[1024];
     ka_json_out w = { .p = text, .cap = sizeof text };
     if (++l->strange > LOAD_TOLD) return;
     ka_json_put(&w, NULL, line);
     load_bar_end(l);
-    fail(0, "client %u got a line that it should not get: %.*s", (unsigned)i, w.error ? 0 : (int)w.n, text);
+    fail(0, "%s %u got a line that it should not get: %.*s", who, (unsigned)i, w.error ? 0 : (int)w.n, text);
 }
 
 /* ---- load: what a client owes ---- */
@@ -1231,7 +1231,7 @@ static void load_on_message(load *l, uint32_t i, ka_str x)
 {
     uint32_t from, number;
     if (!load_known(l, x, &from, &number)) {
-        load_strange(l, i, x);
+        load_strange(l, "client", i, x);
         return;
     }
     if (load_vanishes(l, i)) {
@@ -1254,7 +1254,7 @@ static void load_on_ok(load *l, uint32_t i, ka_str x)
     uint32_t from, number;
     load_message *m = load_known(l, x, &from, &number) && from == i ? load_find(l, i, number) : NULL;
     if (!m) {
-        load_strange(l, i, x);
+        load_strange(l, "client", i, x);
         return;
     }
     if (m->holder != LOAD_NOBODY) load_disown(l, m, now_us);
@@ -1271,7 +1271,7 @@ static void load_on_line(load *l, uint32_t i, ka_str line)
     ka_str x = line;
     if (load_word(&x, "message ")) load_on_message(l, i, x);
     else if (load_word(&x, "ok ")) load_on_ok(l, i, x);
-    else load_strange(l, i, line);
+    else load_strange(l, "client", i, line);
 }
 
 /* Its time-out may have come. Else its timer runs on, for the message that is due first. */
@@ -1427,11 +1427,9 @@ static bool load_read_stats(load *l, ka_str line)
 
 static void load_on_stats(load *l, ka_str line)
 {
-    uint32_t from, number;
-    ka_str x = line;
-    if (load_word(&x, "message ") && load_known(l, x, &from, &number)) return;      /* until it had asked it was one to forward to */
+    if (load_word(&(ka_str){ line.p, line.n }, "message ")) return;      /* of the time before it had asked: the server forwards it to another one */
     if (!load_read_stats(l, line)) {
-        load_bar_end(l);
+        load_strange(l, "who asked for stats of life", l->killed, line);
         load_stop(l, fail(EXIT_FAILED, "%s:%d does not tell its stats as relay server does", l->ip, l->port));
         return;
     }
