@@ -6,11 +6,9 @@ import json
 import os
 import platform
 import re
-import socket
 import statistics
 import subprocess
 import sys
-import time
 
 SERVERS = {"keyauth": ["examples/relay", "server", "--port", "0"], "go": ["bench/relay", "-port", "0"]}
 LOADS = [(1000, 1), (64, 16), (16, 64)]         # connections, and messages of each that wait at once
@@ -18,62 +16,34 @@ HELD = 10000                                    # Go has a table of 20,000 descr
 CPU_MARK, MEMORY_MARK = 4, 8
 
 
-def ask(port):
-    with socket.create_connection(("127.0.0.1", port), 30) as s, s.makefile("rb") as lines:
-        s.sendall(b"stats\n")
-        return json.loads(lines.readline().removeprefix(b"stats "))
+SAID = {                                        # what the load says at its end, and how many of our units that is
+    "rate": (r"^messages .* s, (\d+) a second", 1),
+    "cpu_us": (r"^server .* CPU seconds, ([\d.]+) us a message", 1),
+    "p50_us": (r"^  ms +([\d.]+)", 1000),
+    "p99_us": (r"^  ms +[\d.]+ +[\d.]+ +([\d.]+)", 1000),
+    "bytes": (r"^memory .* (\d+) bytes a connection", 1),
+}
 
 
-class Server:
-    def __init__(self, name):
-        self.process = subprocess.Popen(SERVERS[name], stdout=subprocess.PIPE, text=True)
-        self.port = int(self.process.stdout.readline().rpartition(":")[2])
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait()
-
-
-def load(port, *options):
-    return subprocess.Popen(["examples/relay", "load", "--server", f"127.0.0.1:{port}", *map(str, options)],
-                            stdout=subprocess.PIPE, text=True)
+def run(name, *options):
+    """The figures of one load on a fresh server. Go keeps memory for later, so that check of the load alone may fail."""
+    with subprocess.Popen(SERVERS[name], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            address = server.stdout.readline().removeprefix("listening on ").strip()
+            load = subprocess.run(["examples/relay", "load", "--server", address, *map(str, options)], capture_output=True, text=True)
+        finally:
+            server.terminate()
+    failed = re.findall(r"^FAILED +(?!zero state: memory)", load.stdout, re.M)
+    if failed or load.returncode not in (0, 1):
+        sys.exit(f"bench/relay.py: the load of {name} failed with {load.returncode}:\n{load.stdout}{load.stderr}")
+    return {key: float(re.search(said, load.stdout, re.M)[1]) * unit for key, (said, unit) in SAID.items()}
 
 
-def finish(process):
-    """What the load says at its end; it fails if a single message had no ok."""
-    said = process.communicate()[0]
-    if process.returncode != 0:
-        sys.exit(f"bench/relay.py: the load failed with {process.returncode}:\n{said}")
-    return said
-
-
-def run_fast(name, clients, ahead, messages):
-    with Server(name) as server:
-        options = ("--clients", clients, "--window", 0, "--delay", "0..0", "--ahead", ahead, "--messages")
-        finish(load(server.port, *options, ahead))          # warmed: what is allocated once is there
-        before = ask(server.port)
-        said = finish(load(server.port, *options, max(messages // clients, ahead)))
-        after = ask(server.port)
-    return figures(said) | {"cpu_us": (after["cpu_us"] - before["cpu_us"]) / (after["messages"] - before["messages"])}
-
-
-def run_held(name):
-    with Server(name) as server:
-        before = ask(server.port)["memory"]
-        process = load(server.port, "--clients", HELD, "--window", 3, "--delay", "8..8")
-        held = 0
-        while process.poll() is None:
-            stats = ask(server.port)
-            if stats["active"] == stats["outstanding"] == HELD:
-                held = stats["memory"]                      # the last time counts: all have been at rest for longest
-            time.sleep(0.2)
-        finish(process)
-    if not held:
-        sys.exit(f"bench/relay.py: {name} never had all {HELD} connections")
-    return {"bytes": (held - before) / HELD}
+def options_of(load, messages):
+    if load == HELD:
+        return "--clients", HELD, "--window", 3, "--delay", "8..8"
+    clients, ahead = load
+    return "--clients", clients, "--window", 0, "--delay", "0..0", "--ahead", ahead, "--messages", max(messages // clients, ahead)
 
 
 def number(v):
@@ -89,8 +59,8 @@ def ratio(rounds, key):
     return statistics.median(r["go"][key] / r["keyauth"][key] for r in rounds)
 
 
-def row(title, rounds, key):
-    return f"| {title} | {number(median(rounds, 'keyauth', key))} | {number(median(rounds, 'go', key))} | {ratio(rounds, key):.2f} x |"
+def row(what, rounds, key):
+    return f"| {what} | {number(median(rounds, 'keyauth', key))} | {number(median(rounds, 'go', key))} | {ratio(rounds, key):.2f} x |"
 
 
 def mark(what, target, rounds, key):
@@ -98,17 +68,19 @@ def mark(what, target, rounds, key):
     return f"| {what} | ≥ {target} x | {measured:.2f} x | {'met' if measured >= target else '**missed**'} |"
 
 
+def title(load):
+    return f"{HELD:,} connections held open" if load == HELD else f"{load[0]:,} connections, {load[1]} ahead"
+
+
 def table(head, results):
-    titles = {name: f"{c:,} connections, {a} ahead" for name, c, a in ((f"{c}x{a}", c, a) for c, a in LOADS)}
-    titles["held"] = f"{HELD:,} connections held open"
+    fast = {title(load): rounds for load, rounds in results.items() if load != HELD}
     lines = [head, "", "| | **keyauth** | go | go's over keyauth's |", "|---|---:|---:|---:|"]
-    for key, what in (("rate", "messages/s"), ("cpu_us", "server's CPU µs a message"), ("p50_us", "p50 µs"), ("p99_us", "p99 µs")):
-        lines += [row(f"{titles[name]}: {what}", rounds, key) for name, rounds in results.items() if name != "held"]
-    lines += [row(f"{titles['held']}: bytes of the server's memory each", results["held"], "bytes"), "",
+    for key, what in (("rate", "messages/s"), ("cpu_us", "the server's CPU µs a message"), ("p50_us", "p50 µs"), ("p99_us", "p99 µs")):
+        lines += [row(f"{name}: {what}", rounds, key) for name, rounds in fast.items()]
+    lines += [row(f"{title(HELD)}: bytes of the server's memory each", results[HELD], "bytes"), "",
               "| mark | target | measured | |", "|---|---:|---:|---|"]
-    lines += [mark(f"{titles[name]}: CPU a message, go's over keyauth's", CPU_MARK, rounds, "cpu_us")
-              for name, rounds in results.items() if name != "held"]
-    lines += [mark(f"{titles['held']}: memory, go's over keyauth's", MEMORY_MARK, results["held"], "bytes")]
+    lines += [mark(f"{name}: CPU a message, go's over keyauth's", CPU_MARK, rounds, "cpu_us") for name, rounds in fast.items()]
+    lines += [mark(f"{title(HELD)}: memory, go's over keyauth's", MEMORY_MARK, results[HELD], "bytes")]
     return "\n".join(lines) + "\n"
 
 
@@ -129,15 +101,13 @@ def main():
     parser.add_argument("--messages", type=int, default=500000, help="of a load")
     parser.add_argument("--out", default="bench/results")
     options = parser.parse_args()
-    runs = {f"{c}x{a}": lambda name, c=c, a=a: run_fast(name, c, a, options.messages) for c, a in LOADS} | {"held": run_held}
-    results = {name: [] for name in runs}
+    results = {load: [] for load in [*LOADS, HELD]}
     for i in range(options.rounds):
-        for load_name, run in runs.items():
-            figures_of = {}
+        for load, rounds in results.items():
+            rounds.append({})
             for name in sorted(SERVERS, reverse=i % 2 == 0):        # they take turns at being first
-                figures_of[name] = run(name)
-                print(f"{i + 1} {load_name} {name}: " + ", ".join(f"{k} {number(v)}" for k, v in figures_of[name].items()), flush=True)
-            results[load_name].append(figures_of)
+                rounds[i][name] = run(name, *options_of(load, options.messages))
+                print(f"{i + 1} {title(load)}, {name}: " + ", ".join(f"{k} {number(v)}" for k, v in rounds[i][name].items()), flush=True)
     date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     head = (f"{machine()}. {date}. Medians of {options.rounds} rounds of {options.messages:,} messages; "
             "the last column is the median of the rounds' own ratios.")
@@ -145,7 +115,8 @@ def main():
     with open(f"{options.out}/relay.md", "w") as f:
         f.write(table(head, results))
     with open(f"{options.out}/relay.json", "w") as f:
-        json.dump({"machine": machine(), "date": date, "rounds": options.rounds, "messages": options.messages, "loads": results}, f, indent=1)
+        json.dump({"machine": machine(), "date": date, "rounds": options.rounds, "messages": options.messages,
+                   "loads": {title(load): rounds for load, rounds in results.items()}}, f, indent=1)
         f.write("\n")
     print(table(head, results), end="")
 
