@@ -122,7 +122,7 @@ extern "C" {
 #endif
 #ifndef KA_MAILBOX
 #define KA_MAILBOX (KA_MAX_HEAD + KA_MAX_BODY <= 16384 ? 1u << 18 : 1u << 20)      /* bytes of a ring, two a worker: a
-                                     power of two, at least 8 times KA_MAX_HEAD + KA_MAX_BODY + 16384. An answer
+                                     power of two, at least 2 times KA_MAX_HEAD + KA_MAX_BODY + 65536. An answer
                                      has a quarter of it at most. Small ones stay in the cache */
 #endif
 #ifndef KA_MAX_ID
@@ -242,32 +242,41 @@ typedef struct {
     size_t  memory;          /* bytes of it that are in memory now, without the kernel's (its sockets...) */
 } ka_usage;
 
-/* What this process uses (getrusage(2) and /proc/self/statm; proc_pid_rusage; GetProcessTimes and GetProcessMemoryInfo).
-     returns    KA_OK, or KA_EOS, KA_ELIMIT: then all is 0 */
+/* What this process uses (getrusage(2), and /proc/self/statm or proc_pid_rusage; GetProcessTimes and GetProcessMemoryInfo).
+     returns    KA_OK, or KA_EOS, KA_ELIMIT and others: then all is 0 */
 KADEF int ka_process_usage(ka_usage *out);
 
 /* A child process: another run of this program. */
 typedef struct {
     int64_t  pid;            /* 0: none */
     intptr_t process, out;   /* its own: a handle, and the end of a pipe */
+    bool     told;           /* it was told to end */
     size_t   n;              /* bytes of text */
-    char     text[256];
+    char     text[1024];
 } ka_child;
 
 /* Start this program again (its image is found as by ka_restart), with its standard output in a pipe to us, its standard
-   input empty, and the standard error that we have. On Linux it is killed when the thread that called this ends.
-     args       what follows the program's name, up to a NULL; each printable ASCII without a double quote or backslash
-     returns    KA_OK, or KA_EINVAL, KA_ELIMIT, KA_ENOMEM, KA_EPERM, KA_EOS; then c->pid is 0 */
+   input empty, and the standard error that we have. It has none of keyauth's descriptors and no signal handlers; what
+   was ignored stays so, but for SIGPIPE and SIGXFSZ. On Linux it is killed when the thread that called this ends.
+     args       what follows the program's name, up to a NULL: 30 at most, each as ka_restart's
+     returns    KA_OK, or KA_EINVAL, KA_ELIMIT, KA_EPERM, KA_EOS: then c->pid is 0. A child whose image can't be
+                executed, which is rare, ends with 127 (POSIX) */
 KADEF int ka_child_start(ka_child *c, const char *const *args);
 
-/* The next line of its output, without its end, and a NUL; a longer one than fits loses its rest.
-     returns    KA_OK; KA_ETIME: none in timeout_ms; KA_ENOTFOUND: it writes no more, as it has ended; KA_EOS */
+/* The next line of its output, without its end, and a NUL; one that is longer than fits, or than 1,023 bytes, loses its
+   rest. The last one may lack its end.
+     cap        at least 1
+     timeout_ms 0 returns at once, -1 waits for ever
+     returns    KA_OK; KA_ETIME: none meanwhile; KA_ENOTFOUND: it writes no more, or there is none; KA_ELIMIT, KA_EOS */
 KADEF int ka_child_line(ka_child *c, char *line, size_t cap, int timeout_ms);
 
-/* End a child, wait for it, and free what c holds. Nothing is done for a child that there is none of.
-     kill       SIGKILL; else SIGTERM (Windows has no such thing: TerminateProcess, both)
+/* End a child, wait for it, and free what c holds. Its last lines are lost: to have them, call this with 0, read on to
+   KA_ENOTFOUND, and call it again. SIGCHLD must not be ignored.
+     kill       SIGKILL; else SIGTERM, once, however often this is called (Windows has no such thing: TerminateProcess, both)
+     timeout_ms as above
      returns    its exit status, 128 + the signal if it died of one (Windows: what it exited with, or 137 as told to here);
-                KA_ETIME: it did not end in timeout_ms, and c is as it was; KA_ENOTFOUND: none; KA_EOS */
+                KA_ETIME: it did not end meanwhile, KA_EPERM: it may not be told to; then c is still to be ended.
+                KA_ENOTFOUND: none. KA_EOS: it has gone, but its status is lost */
 KADEF int ka_child_end(ka_child *c, bool kill, int timeout_ms);
 
 /* Restart: replace this process by a fresh run of its own program, `program arg`. The image is found
@@ -507,7 +516,7 @@ KADEF int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fie
 /* Send bytes on a connection that isn't HTTP: what belongs around them, as a frame's length, is for you to write. If it has
    gone they are dropped; if its peer leaves more than KA_MAX_UNSENT unread it is closed.
      p, n       copied
-     returns    KA_OK, or KA_EINVAL (no such worker), KA_ENOSPC (over KA_MAILBOX / 4 bytes) */
+     returns    KA_OK, or KA_EINVAL (no such worker) */
 KADEF int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n);
 
 /* Read no more from a connection that isn't HTTP, and close it when what was sent has left. KA_CLOSED follows, always. */
@@ -704,6 +713,7 @@ KADEF int ka_client_kill_server(ka_client *c, int64_t *pid);
 #  include <bcrypt.h>
 #  include <io.h>
 #  include <iphlpapi.h>
+#  include <psapi.h>
 #  ifdef _MSC_VER
 #    pragma comment(lib, "ws2_32")
 #    pragma comment(lib, "bcrypt")
@@ -718,8 +728,10 @@ KADEF int ka_client_kill_server(ka_client *c, int64_t *pid);
 #  include <signal.h>
 #  include <sys/file.h>
 #  include <sys/ioctl.h>
+#  include <sys/resource.h>
 #  include <sys/socket.h>
 #  include <sys/stat.h>
+#  include <sys/wait.h>
 #  include <unistd.h>
 #  if defined(__linux__)
 #    if defined(__GLIBC__) && !defined(__USE_GNU)
@@ -746,6 +758,7 @@ KADEF int ka_client_kill_server(ka_client *c, int64_t *pid);
 #    include <mach-o/dyld.h>
 #    include <sys/event.h>
 #    include <sys/random.h>
+#    include <sys/sysctl.h>
 #  endif
 #else
 #  error "keyauth.h: this system is not known; section 1 lists what it would have to provide"
@@ -941,12 +954,12 @@ static bool ka__sha256_native(uint32_t h[8], const unsigned char *p, const uint3
 /* ---- clock and random ---- */
 
 #if defined(_WIN32)
-int64_t ka_now_ms(void)
+int64_t ka_now_us(void)
 {
     LARGE_INTEGER ticks, hz;               /* GetTickCount64 has steps of 16 ms */
     QueryPerformanceCounter(&ticks);
     QueryPerformanceFrequency(&hz);
-    return ticks.QuadPart / hz.QuadPart * 1000 + ticks.QuadPart % hz.QuadPart * 1000 / hz.QuadPart;
+    return ticks.QuadPart / hz.QuadPart * 1000000 + ticks.QuadPart % hz.QuadPart * 1000000 / hz.QuadPart;
 }
 
 int64_t ka_wall_us(void)
@@ -971,11 +984,11 @@ int ka_random(void *out, size_t n)
     return KA_OK;
 }
 #else
-int64_t ka_now_ms(void)
+int64_t ka_now_us(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);   /* cannot fail: the clock exists, and so does t */
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
 int64_t ka_wall_us(void)
@@ -1009,6 +1022,17 @@ int ka_random(void *out, size_t n)
     return KA_OK;
 }
 #endif
+
+int64_t ka_now_ms(void) { return ka_now_us() / 1000; }
+
+/* When a wait of timeout_ms ends, and how long that is from now, for a call that takes an int; -1: never. */
+static int64_t ka__until(int timeout_ms) { return timeout_ms < 0 ? INT64_MAX : ka_now_ms() + timeout_ms; }
+
+static int ka__left(int64_t until)
+{
+    int64_t left = until - ka_now_ms();
+    return left <= 0 ? 0 : left < INT_MAX ? (int)left : INT_MAX;
+}
 
 /* A page for random bytes, which a forked child finds zeroed, so that parent and child never use the same ones
    (madvise(2), MADV_WIPEONFORK, Linux 4.14), and which no core dump has. NULL: the system can't do that. */
@@ -1884,21 +1908,28 @@ static int ka__fd_take(int fd)
     return taken;
 }
 
+/* Can a thread have a table of its own, and take descriptors of the main one, as this one that it has? Not in
+   a sandbox, which may kill for such calls. */
+static bool ka__table_can(int fd)
+{
+    if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != 0) return false;
+    if (syscall(SYS_kcmp, getpid(), syscall(SYS_gettid), 2 /* KCMP_FILES */, 0, 0) != 0) return false;
+    int probe = ka__fd_take(fd);
+    if (probe < 0) return false;
+    close(probe);
+    return syscall(SYS_close_range, ~0u, ~0u, 0) == 0;      /* Linux 5.9; nothing has that number */
+}
+
 /* Give this thread a table of its own, with nothing in it but what the pollers need, under the same numbers, and
-   stderr for a failed assertion. 1: done; 0: it goes on sharing the main one, where the system can't do it, and in
-   a sandbox, which may kill for such calls; KA_EOS: the thread is of no use any more. Signals go to other threads from now on, since their handlers may want
+   stderr for a failed assertion. 1: done; 0: it goes on sharing the main one, where the system can't do it; KA_EOS: the thread is of no use any more. Signals go to other threads from now on, since their handlers may want
    descriptors that aren't here; but not a fault of this thread's own. */
 static int ka__table_own(const ka__poller *mine, const ka__poller *parents)
 {
     static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS };
     const int keep[] = { mine->epoll, mine->wake, parents->wake };
     sigset_t most;
-    if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != 0) return 0;
-    if (syscall(SYS_kcmp, getpid(), syscall(SYS_gettid), 2 /* KCMP_FILES */, 0, 0) != 0) return 0;
-    int probe = ka__fd_take(mine->epoll);
-    if (probe < 0) return 0;
-    close(probe);
-    if (syscall(SYS_close_range, 3, ~0u, 2 /* CLOSE_RANGE_UNSHARE, Linux 5.9 */) != 0) return 0;
+    if (!ka__table_can(mine->epoll)) return 0;
+    if (syscall(SYS_close_range, 3, ~0u, 2 /* CLOSE_RANGE_UNSHARE */) != 0) return 0;
     for (int i = 0; i < 3; i++) {
         int taken = ka__fd_take(keep[i]);
         if (taken == keep[i]) continue;
@@ -1916,6 +1947,12 @@ static int ka__table_own(const ka__poller *mine, const ka__poller *parents)
 #else
 static int ka__fd_take(int fd) { return fd; }
 
+static bool ka__table_can(int fd)
+{
+    (void)fd;
+    return false;
+}
+
 static int ka__table_own(const ka__poller *mine, const ka__poller *parents)
 {
     (void)mine, (void)parents;
@@ -1923,7 +1960,34 @@ static int ka__table_own(const ka__poller *mine, const ka__poller *parents)
 }
 #endif
 
-/* ---- processes: restart this one; find and kill the one behind a connection ---- */
+#if defined(_WIN32)
+int ka_descriptors_raise(bool *each)
+{
+    *each = ka__table_can(0);
+    return INT_MAX;
+}
+#else
+int ka_descriptors_raise(bool *each)
+{
+    struct rlimit limit;
+    ka__os_start();
+    *each = ka__table_can(2);
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return KA_EOS;
+    rlim_t most = limit.rlim_max;
+#  if defined(__APPLE__)
+    int allowed;      /* the hard limit may be none at all, and is not what can be had */
+    size_t size = sizeof allowed;
+    if (sysctlbyname("kern.maxfilesperproc", &allowed, &size, NULL, 0) == 0 && most > (rlim_t)allowed) most = (rlim_t)allowed;
+#  endif
+    if (limit.rlim_cur < most) {
+        limit.rlim_cur = most;
+        if (setrlimit(RLIMIT_NOFILE, &limit) != 0) return KA_EOS;
+    }
+    return limit.rlim_cur < INT_MAX ? (int)limit.rlim_cur : INT_MAX;
+}
+#endif
+
+/* ---- processes: what this one uses; run its program again; find and kill the one behind a connection ---- */
 
 /* The four addresses of a connection, seen from here. */
 typedef struct { struct sockaddr_in mine, theirs; } ka__pair;
@@ -1936,12 +2000,23 @@ enum { KA__OWNER_MS = 1000, KA__OWNER_TRIES = 3, KA__OWNER_STEP_MS = 20, KA__KIL
    ka__process_open  a handle of a process, so that its PID can't come to mean another one
    ka__process_end   kill it, and wait for its end (ms at most); KA_OK, KA_EPERM, KA_ETIME */
 
+enum { KA__MAX_ARGS = 30, KA__CHILD_STEP_MS = 2 };
+
 /* Windows joins the arguments into one line; these characters mean nothing to it. */
-static bool ka__restart_arg(const char *arg)
+static bool ka__is_arg(const char *arg)
 {
     if (strlen(arg) > KA_MAX_ID) return false;
     while (*arg >= ' ' && *arg <= '~' && *arg != '"' && *arg != '\\') arg++;
     return *arg == 0;
+}
+
+/* How many arguments are there? KA_EINVAL: too many, or one of them is none. */
+static int ka__args(const char *const *args)
+{
+    int n = 0;
+    for (; args[n]; n++)
+        if (n == KA__MAX_ARGS || !ka__is_arg(args[n])) return KA_EINVAL;
+    return n;
 }
 
 #if defined(_WIN32)
@@ -2011,29 +2086,40 @@ static int ka__process_end(ka__process p, int64_t pid, int ms)
     return r;
 }
 
-int ka_restart(const char *arg)
+static int ka__program_start(const char *const *args, HANDLE in, HANDLE out, PROCESS_INFORMATION *child)
 {
-    WCHAR exe[MAX_PATH + 1], line[MAX_PATH + KA_MAX_ID + 8];      /* two pairs of quotes, a space, a zero */
-    DWORD path = GetModuleFileNameW(NULL, exe, MAX_PATH), code = 1;
+    WCHAR exe[MAX_PATH + 1], line[MAX_PATH + KA__MAX_ARGS * (KA_MAX_ID + 3) + 3], *w = line;      /* quotes, spaces, a zero */
+    DWORD path = GetModuleFileNameW(NULL, exe, MAX_PATH);
     if (path == 0 || path >= MAX_PATH) return KA_EOS;
-    if (!ka__restart_arg(arg)) return KA_EINVAL;
-    WCHAR *w = line;
+    if (ka__args(args) < 0) return KA_EINVAL;
     *w++ = L'"';
     for (const WCHAR *e = exe; *e; ) *w++ = *e++;
-    for (const char *q = "\" \""; *q; ) *w++ = (WCHAR)*q++;
-    while (*arg) *w++ = (WCHAR)*arg++;
     *w++ = L'"';
+    for (; *args; args++) {
+        *w++ = L' ';
+        *w++ = L'"';
+        for (const char *a = *args; *a; ) *w++ = (WCHAR)*a++;
+        *w++ = L'"';
+    }
     *w = 0;
 
     STARTUPINFOW start;
-    PROCESS_INFORMATION child;
     memset(&start, 0, sizeof start);
     start.cb = sizeof start;
     start.dwFlags = STARTF_USESTDHANDLES;
-    start.hStdInput = GetStdHandle(STD_INPUT_HANDLE);
-    start.hStdOutput = GetStdHandle(STD_OUTPUT_HANDLE);
+    start.hStdInput = in;
+    start.hStdOutput = out;
     start.hStdError = GetStdHandle(STD_ERROR_HANDLE);
-    if (!CreateProcessW(exe, line, NULL, NULL, TRUE, 0, NULL, NULL, &start, &child)) return KA_EOS;
+    return CreateProcessW(exe, line, NULL, NULL, TRUE, 0, NULL, NULL, &start, child) ? KA_OK : KA_EOS;
+}
+
+int ka_restart(const char *arg)
+{
+    const char *const args[] = { arg, NULL };
+    PROCESS_INFORMATION child;
+    DWORD code = 1;
+    int r = ka__program_start(args, GetStdHandle(STD_INPUT_HANDLE), GetStdHandle(STD_OUTPUT_HANDLE), &child);
+    if (r < 0) return r;
     CloseHandle(child.hThread);
     WaitForSingleObject(child.hProcess, INFINITE);
     GetExitCodeProcess(child.hProcess, &code);
@@ -2041,17 +2127,241 @@ int ka_restart(const char *arg)
     return (int)(code & 0x7FFFFFFF);
 }
 
+int ka_child_start(ka_child *c, const char *const *args)
+{
+    SECURITY_ATTRIBUTES inherited = { sizeof inherited, NULL, TRUE };
+    PROCESS_INFORMATION child;
+    HANDLE ours, theirs;
+    memset(c, 0, sizeof *c);
+    if (!CreatePipe(&ours, &theirs, &inherited, 0)) return KA_ELIMIT;
+    SetHandleInformation(ours, HANDLE_FLAG_INHERIT, 0);
+    HANDLE in = CreateFileA("NUL", GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE, &inherited, OPEN_EXISTING, 0, NULL);
+    int r = in == INVALID_HANDLE_VALUE ? KA_EOS : ka__program_start(args, in, theirs, &child);
+    if (in != INVALID_HANDLE_VALUE) CloseHandle(in);
+    CloseHandle(theirs);
+    if (r < 0) {
+        CloseHandle(ours);
+        return r;
+    }
+    CloseHandle(child.hThread);
+    c->pid = (int64_t)child.dwProcessId;
+    c->process = (intptr_t)child.hProcess;
+    c->out = (intptr_t)ours;
+    return KA_OK;
+}
+
+/* Bytes of a pipe, which Windows can't wait for; 0: its end; KA_ETIME. */
+static ptrdiff_t ka__pipe_read(intptr_t pipe, char *out, size_t n, int64_t until)
+{
+    for (;; ka_sleep_ms(KA__CHILD_STEP_MS)) {
+        DWORD ready = 0, got = 0;
+        if (!PeekNamedPipe((HANDLE)pipe, NULL, 0, NULL, &ready, NULL)) return GetLastError() == ERROR_BROKEN_PIPE ? 0 : KA_EOS;
+        if (ready) return ReadFile((HANDLE)pipe, out, (DWORD)n, &got, NULL) ? (ptrdiff_t)got : KA_EOS;
+        if (ka__left(until) == 0) return KA_ETIME;
+    }
+}
+
+int ka_child_end(ka_child *c, bool by_force, int timeout_ms)
+{
+    HANDLE process = (HANDLE)c->process;
+    DWORD code = 0;
+    (void)by_force;
+    if (!c->pid) return KA_ENOTFOUND;
+    bool ended = WaitForSingleObject(process, 0) == WAIT_OBJECT_0;
+    if (!ended && !c->told && !TerminateProcess(process, 137)) return KA_EPERM;
+    c->told = true;
+    if (WaitForSingleObject(process, timeout_ms < 0 ? INFINITE : (DWORD)timeout_ms) != WAIT_OBJECT_0) return KA_ETIME;
+    bool known = GetExitCodeProcess(process, &code);
+    CloseHandle(process);
+    CloseHandle((HANDLE)c->out);
+    memset(c, 0, sizeof *c);
+    return known ? (int)(code & 0x7FFFFFFF) : KA_EOS;
+}
+
+int ka_process_usage(ka_usage *out)
+{
+    FILETIME begun, ended, kernel, user;      /* in 100 ns */
+    PROCESS_MEMORY_COUNTERS memory;
+    memset(out, 0, sizeof *out);
+    if (!GetProcessTimes(GetCurrentProcess(), &begun, &ended, &kernel, &user) ||
+        !K32GetProcessMemoryInfo(GetCurrentProcess(), &memory, sizeof memory)) return KA_EOS;
+    out->cpu_us = (int64_t)((((uint64_t)kernel.dwHighDateTime + user.dwHighDateTime) << 32) + kernel.dwLowDateTime + user.dwLowDateTime) / 10;
+    out->memory = memory.WorkingSetSize;
+    return KA_OK;
+}
+
 #else
 static bool ka__process_is_me(int64_t pid) { return pid == (int64_t)getpid(); }
 
-static int ka__exec(const char *path, char *name, const char *arg)
+/* Add the arguments to argv, behind the program's name; KA_OK or KA_EINVAL. exec changes none of them, which its type
+   doesn't say. */
+static int ka__argv_fill(char *argv[KA__MAX_ARGS + 2], const char *const *args)
 {
-    char copy[KA_MAX_ID + 1];      /* exec's argv is not const */
-    if (!ka__restart_arg(arg)) return KA_EINVAL;
-    memcpy(copy, arg, strlen(arg) + 1);
-    char *argv[] = { name, copy, NULL };
-    execv(path, argv);
+    int n = ka__args(args);
+    for (int i = 0; i <= n; i++) argv[i + 1] = (char *)(uintptr_t)args[i];      /* and the NULL */
+    return n < 0 ? n : KA_OK;
+}
+
+#  if defined(__linux__)
+/* What to execute for this program, and its name, which is for show; NULL if that can't be told. /proc/self/exe is
+   what runs, even if its file was moved, replaced or removed. */
+static const char *ka__image(char name[PATH_MAX])
+{
+    ssize_t n = readlink("/proc/self/exe", name, PATH_MAX - 1);
+    if (n < 0) return NULL;
+    name[n] = 0;
+    return "/proc/self/exe";
+}
+
+/* End with the thread that started this process, which may have ended meanwhile. */
+static bool ka__die_with(pid_t parent) { return prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0 && getppid() == parent; }
+static int ka__pipe_open(int ends[2]) { return pipe2(ends, O_CLOEXEC) == 0 ? KA_OK : ka__sock_error(); }
+
+/* Of /proc/self/statm (proc(5)), the second number: pages in memory. */
+static int ka__memory(size_t *out)
+{
+    char text[128];
+    unsigned long pages = 0;
+    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return ka__file_error();
+    ssize_t n = pread(fd, text, sizeof text - 1, 0);
+    int r = n < 0 ? ka__file_error() : KA_OK;
+    close(fd);
+    if (r < 0) return r;
+    text[n] = 0;
+    if (sscanf(text, "%*u %lu %*u", &pages) != 1 || !strchr(text, '\n')) return KA_EOS;
+    *out = pages * (size_t)sysconf(_SC_PAGESIZE);
+    return KA_OK;
+}
+#  else
+static const char *ka__image(char name[PATH_MAX])
+{
+    uint32_t n = PATH_MAX;
+    return _NSGetExecutablePath(name, &n) == 0 ? name : NULL;
+}
+
+static bool ka__die_with(pid_t parent) { return parent > 0; }      /* macOS can't do that */
+
+static int ka__pipe_open(int ends[2])
+{
+    if (pipe(ends) != 0) return ka__sock_error();
+    if (fcntl(ends[0], F_SETFD, FD_CLOEXEC) == 0 && fcntl(ends[1], F_SETFD, FD_CLOEXEC) == 0) return KA_OK;
+    close(ends[0]);
+    close(ends[1]);
     return KA_EOS;
+}
+
+static int ka__memory(size_t *out)
+{
+    struct rusage_info_v0 info;
+    if (proc_pid_rusage(getpid(), RUSAGE_INFO_V0, (rusage_info_t *)(void *)&info) != 0) return KA_EOS;
+    *out = (size_t)info.ri_phys_footprint;      /* what is freed leaves this at once, but the resident size when it is needed */
+    return KA_OK;
+}
+#  endif
+
+int ka_process_usage(ka_usage *out)
+{
+    struct rusage u;
+    memset(out, 0, sizeof *out);
+    int r = getrusage(RUSAGE_SELF, &u) == 0 ? ka__memory(&out->memory) : KA_EOS;
+    if (r == KA_OK) out->cpu_us = ((int64_t)u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 + u.ru_utime.tv_usec + u.ru_stime.tv_usec;
+    return r;
+}
+
+int ka_restart(const char *arg)
+{
+    const char *const args[] = { arg, NULL };
+    char name[PATH_MAX], *argv[KA__MAX_ARGS + 2] = { name };
+    const char *image = ka__image(name);
+    if (!image) return KA_EOS;
+    int r = ka__argv_fill(argv, args);
+    if (r < 0) return r;
+    execv(image, argv);
+    return KA_EOS;
+}
+
+/* In the forked child, where only what signal-safety(7) lists may be called. All signals are blocked: a handler of
+   ours must not run here, where it would wake the parent's threads. */
+static void ka__child_become(const char *image, char *const *argv, int out, pid_t parent)
+{
+    sigset_t none;
+    for (int i = 1; i < NSIG; i++)
+        if (signal(i, SIG_DFL) == SIG_IGN && i != SIGPIPE && i != SIGXFSZ) signal(i, SIG_IGN);      /* nohup's stays */
+    sigemptyset(&none);
+    int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (ka__die_with(parent) && in >= 0 && dup2(in, 0) == 0 && dup2(out, 1) == 1) {
+        pthread_sigmask(SIG_SETMASK, &none, NULL);
+        execv(image, argv);
+    }
+    _exit(127);
+}
+
+int ka_child_start(ka_child *c, const char *const *args)
+{
+    char name[PATH_MAX], *argv[KA__MAX_ARGS + 2] = { name };
+    const char *image = ka__image(name);
+    int ends[2], r = ka__argv_fill(argv, args);
+    pid_t parent = getpid();
+    sigset_t all, before;
+    memset(c, 0, sizeof *c);
+    if (r == KA_OK && !image) r = KA_EOS;
+    if (r < 0) return r;
+    ka__os_start();      /* the pipe is none of 0 to 2 */
+    r = ka__pipe_open(ends);
+    if (r < 0) return r;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    pid_t pid = fork();
+    if (pid == 0) ka__child_become(image, argv, ends[1], parent);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    close(ends[1]);
+    if (pid < 0) {
+        close(ends[0]);
+        return KA_ELIMIT;
+    }
+    c->pid = pid;
+    c->out = ends[0];
+    return KA_OK;
+}
+
+/* Bytes of a pipe; 0: its end; KA_ETIME. */
+static ptrdiff_t ka__pipe_read(intptr_t pipe, char *out, size_t n, int64_t until)
+{
+    for (;;) {
+        int left = ka__left(until), r = ka__sock_wait(pipe, KA__IN, left);
+        ssize_t got = r == KA_OK ? read((int)pipe, out, n) : -1;
+        if (got >= 0) return got;
+        if (r == KA_OK) r = ka__sock_error();
+        if (r != KA_EAGAIN && (r != KA_ETIME || left == 0)) return r;      /* a signal, or early */
+    }
+}
+
+/* Its PID, once it has ended; 0: it runs; less: its status is lost. */
+static pid_t ka__child_look(const ka_child *c, int *status)
+{
+    pid_t r;
+    do r = waitpid((pid_t)c->pid, status, WNOHANG);
+    while (r < 0 && errno == EINTR);
+    return r;
+}
+
+int ka_child_end(ka_child *c, bool by_force, int timeout_ms)
+{
+    const int64_t until = ka__until(timeout_ms);
+    int status = 0;
+    if (!c->pid) return KA_ENOTFOUND;
+    pid_t ended = ka__child_look(c, &status);      /* until this tells of its end, no other process has its PID */
+    if (ended == 0 && (by_force || !c->told) && kill((pid_t)c->pid, by_force ? SIGKILL : SIGTERM) != 0) return ka__sock_error();
+    c->told = true;
+    for (; ended == 0; ended = ka__child_look(c, &status)) {
+        if (ka__left(until) == 0) return KA_ETIME;
+        ka_sleep_ms(KA__CHILD_STEP_MS);
+    }
+    close((int)c->out);
+    memset(c, 0, sizeof *c);
+    if (ended < 0) return KA_EOS;
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 #  if defined(__linux__)
@@ -2178,16 +2488,6 @@ static int ka__process_end(ka__process p, int64_t pid, int ms)
     return KA_OK;
 }
 
-/* /proc/self/exe is what runs, even if its file was moved, replaced or removed; its name is for show. */
-int ka_restart(const char *arg)
-{
-    char name[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", name, sizeof name - 1);
-    if (n < 0) return KA_EOS;
-    name[n] = 0;
-    return ka__exec("/proc/self/exe", name, arg);
-}
-
 #  else
 typedef int ka__process;      /* a kqueue that tells of its end */
 
@@ -2257,14 +2557,37 @@ static int ka__process_end(ka__process p, int64_t pid, int ms)
     return r;
 }
 
-int ka_restart(const char *arg)
-{
-    char path[PATH_MAX];
-    uint32_t n = sizeof path;
-    return _NSGetExecutablePath(path, &n) == 0 ? ka__exec(path, path, arg) : KA_EOS;
-}
 #  endif
 #endif
+
+/* Give out n bytes of text as a line, and drop them and the line feed, if it has one. */
+static void ka__child_take(ka_child *c, size_t n, bool whole, char *line, size_t cap)
+{
+    size_t end = n + whole, keep = n > 0 && c->text[n - 1] == '\r' ? n - 1 : n;      /* Windows */
+    if (keep >= cap) keep = cap - 1;
+    memcpy(line, c->text, keep);
+    line[keep] = 0;
+    c->n -= end;
+    memmove(c->text, c->text + end, c->n);
+}
+
+int ka_child_line(ka_child *c, char *line, size_t cap, int timeout_ms)
+{
+    const int64_t until = ka__until(timeout_ms);
+    KA_ASSERT(cap > 0);
+    if (!c->pid) return KA_ENOTFOUND;
+    char *end;
+    while ((end = memchr(c->text, '\n', c->n)) == NULL) {
+        if (c->n == sizeof c->text) c->n--;      /* the rest of a long line comes byte by byte, and goes */
+        ptrdiff_t got = ka__pipe_read(c->out, c->text + c->n, sizeof c->text - c->n, until);
+        if (got < 0) return (int)got;
+        if (got == 0 && c->n == 0) return KA_ENOTFOUND;
+        if (got == 0) break;
+        c->n += (size_t)got;
+    }
+    ka__child_take(c, end ? (size_t)(end - c->text) : c->n, end != NULL, line, cap);
+    return KA_OK;
+}
 
 /* A socket that was just accepted has no owner yet, and /proc/net may pass over a line while others come
    and go: hence the patience. */
@@ -3633,12 +3956,27 @@ static ka__record *ka__box_next(ka__box *b)
     }
 }
 
-/* Consumer: done with it. The ring keeps no copy: it may have been a key. */
-static void ka__box_take(ka__box *b, ka__record *r)
+/* Consumer: on to the one behind it; it stays there until ka__box_release. */
+static void ka__box_pass(ka__box *b, const ka__record *r) { b->read += r->size; }
+
+/* Consumer: the bytes of those that were passed. */
+static size_t ka__box_passed(const ka__box *b) { return b->read - atomic_load_explicit(&b->tail, memory_order_relaxed); }
+
+/* Consumer: done with all that was passed. The ring keeps no copy: there may have been keys. */
+static void ka__box_release(ka__box *b)
 {
-    b->read += r->size;
-    ka_wipe(r + 1, r->size - sizeof *r);
+    size_t n = ka__box_passed(b), at = (b->read - n) & (b->size - 1);
+    size_t to_end = b->size - at < n ? b->size - at : n;
+    ka_wipe(b->mem + at, to_end);
+    ka_wipe(b->mem, n - to_end);
     atomic_store_explicit(&b->tail, b->read, memory_order_release);
+}
+
+/* Consumer: done with the next one. */
+static void ka__box_take(ka__box *b, const ka__record *r)
+{
+    ka__box_pass(b, r);
+    ka__box_release(b);
 }
 
 /* Consumer, between saying that it will sleep and sleeping. */
@@ -3657,13 +3995,15 @@ static bool ka__box_empty(ka__box *b) { return atomic_load(&b->head) == b->read;
 
 enum { KA__READ_BYTES = 16384, KA__WRITE_BYTES = 65536, KA__ACCEPTS = 64, KA__ACCEPT_AGAIN_MS = 100, KA__YOUNG_MS = 100 };
 enum { KA__SCRATCH = KA__READ_BYTES + KA_MAX_HEAD + KA_MAX_BODY };
+enum { KA__SENDERS = 512, KA__SENDS_BYTES = KA_MAILBOX / 4 };      /* what is gathered, so that each connection is written to once */
 
-/* The shortest request has 16 bytes ("A / HTTP/1.0" CRLF CRLF) and makes a record of 48, so no scratch
-   full of requests makes records of more than 3 times its size; the rest is for records of other kinds.
-   The shortest message, {}, makes a record of 48 as well: hence fewer bytes are received at once. */
-enum { KA__UP_RESERVE = 4 * KA__SCRATCH, KA__MESSAGES_BYTES = KA__READ_BYTES / 8 };
+/* The shortest request has 16 bytes ("A / HTTP/1.0" CRLF CRLF) and makes a record of 48, so what is received at once
+   makes records of no more than 3 times its size, behind one for what had been kept, and a filler as long as that; the rest
+   is for records of other kinds. The shortest message, an empty line, has one byte and makes a record of 32: hence fewer
+   bytes are received at once. */
+enum { KA__UP_RESERVE = 4 * KA__READ_BYTES + 2 * (KA_MAX_HEAD + KA_MAX_BODY), KA__MESSAGES_BYTES = KA__READ_BYTES / 8 };
 _Static_assert(KA_MAX_BODY < 0x09000000, "white space must not be the first byte of a frame's length");
-_Static_assert(KA_MAILBOX >= 2 * KA__UP_RESERVE, "KA_MAILBOX is too small for KA_MAX_HEAD and KA_MAX_BODY");
+_Static_assert(KA_MAILBOX >= KA__UP_RESERVE + 4 * KA__READ_BYTES, "KA_MAILBOX is too small for KA_MAX_HEAD and KA_MAX_BODY");
 
 /* Records. Down, to the worker: */
 enum {
@@ -3671,7 +4011,7 @@ enum {
     KA__ADOPT,         /* watch a listener that another worker has opened; conn: the socket; seq, flags: as above */
     KA__CONNECT,       /* payload: ip, NUL, and at b, if not 0, the address to connect from, NUL; a: port; seq: the tag; flags: framing */
     KA__REPLY,         /* conn, seq, flags, status; payload: a bytes of fields, n of body */
-    KA__SEND,          /* conn; payload: n bytes */
+    KA__SEND,          /* conn; payload: n bytes; a: the next one of its chain */
     KA__CLOSE,         /* conn: the parent has nothing more to say to it */
     KA__REFRAME,       /* conn; flags: framing */
     KA__DRAIN,         /* stop accepting, finish */
@@ -3697,7 +4037,7 @@ enum { KA__IDLE, KA__REQUEST, KA__STALL, KA__LINGER, KA__KNOCK, KA__GONE, KA__TI
 static const int ka__time_limit[KA__TIMED] = { KA_IDLE_MS, KA_REQUEST_MS, KA_STALL_MS, KA_LINGER_MS, KA_ATTEMPT_MS, 0 };
 
 #define KA__NIL UINT32_MAX
-enum { KA__MAX_CONNS = 1 << 24 };      /* of one worker: a connection's number is worker: 8 | place: 24 | generation: 32 */
+enum { KA__FEW_CONNS = 256, KA__MAX_CONNS = 1 << 24 };      /* of one worker: a connection's number is worker: 8 | place: 24 | generation: 32 */
 
 /* How far an object was read. */
 typedef struct { uint32_t at, depth; char quote; bool escaped; } ka__object;
@@ -3715,6 +4055,7 @@ typedef struct {
     uint32_t   in_n, out_n, out_at;
     uint32_t   seq_in, seq_out;      /* requests delivered, answers rendered */
     uint32_t   body_n;               /* bytes of a chunked body decoded so far */
+    uint32_t   sends, sends_last;    /* the chain of its records KA__SEND: their offsets in the down box, and 1; 0: none */
     union {
         ka_chunked chunked;          /* KA_HTTP */
         ka__object object;           /* KA_JSON; KA_LINES: its `at` */
@@ -3738,14 +4079,15 @@ typedef struct {
     ka__box       up, down;
     ka__sleeper   sleeper;
     ka__sleeper  *parent;
-    _Atomic(size_t) connections;
+    _Atomic(size_t) connections, buffered;      /* buffered: bytes of in, out and early of them all */
     _Atomic(int)  settled;           /* 1: it shares no descriptors any more, or will for ever; KA_E...: it has ended */
     uint32_t      number, workers;   /* which it is, of how many */
     ka__thread    thread;
 
     /* the worker's own from here on */
     ka__conn     *conns;
-    uint32_t      conns_n, free_head;
+    uint32_t      conns_n, conns_room, free_head;      /* places in use or used before, room for so many, the free ones among the used */
+    uint32_t      generations;
     struct { uint32_t head, tail; } list[KA__TIMED];
     ka__listener  listeners[KA_MAX_LISTENERS];
     bool          draining, quit, accept_paused, place_freed;
@@ -3755,6 +4097,7 @@ typedef struct {
     int64_t       common_of;         /* a second of now_ms: */
     char          common[160];       /* the fields that its answers have */
     size_t        common_n;
+    uint32_t      senders[KA__SENDERS], senders_n;      /* places with a chain of records KA__SEND */
     uint32_t      out_conn, out_n;   /* who the bytes in out are for, and how many they are */
     uint32_t      in_at, in_n;       /* the bytes in `in` that are still to be read */
     char          in[KA__SCRATCH], out[KA__WRITE_BYTES];
@@ -3809,29 +4152,50 @@ static void ka__time(ka__worker *w, ka__conn *c, uint8_t kind)
 /* A free place, or NULL: out of memory, or of numbers. */
 static ka__conn *ka__conn_place(ka__worker *w)
 {
-    if (w->free_head == KA__NIL) {
-        uint32_t n = w->conns_n ? w->conns_n * 2 : 64;
+    if (w->free_head != KA__NIL) return &w->conns[w->free_head];
+    if (w->conns_n == w->conns_room) {
+        uint32_t n = w->conns_room ? w->conns_room * 2 : 64;
         if (n > KA__MAX_CONNS) return NULL;
-        ka__conn *more = ka__resize(w->conns, n, sizeof *more);
+        ka__conn *more = ka__resize(w->conns, n, sizeof *more);      /* what isn't touched yet takes no memory */
         if (!more) return NULL;
-        memset(more + w->conns_n, 0, (n - w->conns_n) * sizeof *more);
-        for (uint32_t i = w->conns_n; i < n; i++) more[i].next = i + 1 < n ? i + 1 : KA__NIL;
-        w->free_head = w->conns_n;
         w->conns = more;
-        w->conns_n = n;
+        w->conns_room = n;
     }
-    return &w->conns[w->free_head];
+    return &w->conns[w->conns_n];
 }
 
-static void ka__early_free(ka__early *e) { ka__free_wiped(e, offsetof(ka__early, r) + e->r.size); }
+/* After a crowd has gone: give its memory back. Not while anybody looks at a connection. */
+static void ka__conns_shrink(ka__worker *w)
+{
+    if (w->conns_room <= KA__FEW_CONNS || atomic_load_explicit(&w->connections, memory_order_relaxed) > 0) return;
+    ka__free(w->conns);
+    w->conns = NULL;
+    w->conns_n = w->conns_room = w->finished = 0;
+    w->free_head = KA__NIL;
+}
+
+static void ka__early_free(ka__worker *w, ka__early *e)
+{
+    ka__count(&w->buffered, -(int)e->r.size);
+    ka__free_wiped(e, offsetof(ka__early, r) + e->r.size);
+}
+
+/* Drop what is kept of a connection's unfinished message, or of its unsent answers. */
+static void ka__drop(ka__worker *w, char **kept, uint32_t *n)
+{
+    ka__count(&w->buffered, -(int)*n);
+    ka__free_wiped(*kept, *n);
+    *kept = NULL;
+    *n = 0;
+}
 
 static void ka__conn_open(ka__worker *w, ka__conn *c, ka__sock sock, int framing)
 {
-    uint32_t generation = c->generation;
-    w->free_head = c->next;
+    if (ka__place(w, c) == w->conns_n) w->conns_n++;
+    else w->free_head = c->next;
     memset(c, 0, sizeof *c);
     c->sock = sock;
-    c->generation = generation;
+    c->generation = w->generations++;
     c->watched = KA__UNWATCHED;
     c->timed = KA__UNTIMED;
     c->framing = (uint8_t)framing;
@@ -3842,7 +4206,6 @@ static void ka__conn_open(ka__worker *w, ka__conn *c, ka__sock sock, int framing
 
 static void ka__conn_free(ka__worker *w, ka__conn *c)
 {
-    c->generation++;
     c->next = w->free_head;
     w->free_head = ka__place(w, c);
     w->place_freed = true;
@@ -3858,14 +4221,13 @@ static void ka__conn_close(ka__worker *w, ka__conn *c)
     ka__untime(w, c);
     if (c->watched != KA__UNWATCHED) ka__poller_set(&w->sleeper.poller, c->sock, ka__token(w, c), c->watched, KA__UNWATCHED);
     if (c->sock != -1) ka__sock_close(c->sock);
-    ka__free_wiped(c->in, c->in_n);
-    ka__free_wiped(c->out, c->out_n);
+    ka__drop(w, &c->in, &c->in_n);
+    ka__drop(w, &c->out, &c->out_n);
     for (ka__early *e = c->early, *next; e; e = next) {
         next = e->next;
-        ka__early_free(e);
+        ka__early_free(w, e);
     }
     c->early = NULL;
-    c->in = c->out = NULL;
     c->open = false;
     if (c->framing == KA_HTTP || c->told) ka__conn_free(w, c);
     else ka__time(w, c, KA__GONE);
@@ -3881,7 +4243,7 @@ static void ka__conn_watch(ka__worker *w, ka__conn *c, int8_t want)
 /* ---- writing ---- */
 
 /* Keep bytes that the socket did not take. */
-static int ka__keep_unsent(ka__conn *c, const char *p, size_t n)
+static int ka__keep_unsent(ka__worker *w, ka__conn *c, const char *p, size_t n)
 {
     size_t left = c->out_n - c->out_at;
     if (left + n > KA_MAX_UNSENT) return KA_ELIMIT;
@@ -3889,10 +4251,11 @@ static int ka__keep_unsent(ka__conn *c, const char *p, size_t n)
     if (!more) return KA_ENOMEM;
     if (left) memcpy(more, c->out + c->out_at, left);
     memcpy(more + left, p, n);
-    ka__free_wiped(c->out, c->out_n);
+    ka__drop(w, &c->out, &c->out_n);
     c->out = more;
     c->out_n = (uint32_t)(left + n);
     c->out_at = 0;
+    ka__count(&w->buffered, (int)c->out_n);
     return KA_OK;
 }
 
@@ -3901,7 +4264,7 @@ static void ka__send(ka__worker *w, ka__conn *c, const char *p, size_t n)
 {
     ptrdiff_t sent = c->out ? 0 : ka__sock_send(c->sock, p, n);
     if (sent == KA_EAGAIN) sent = 0;
-    if (sent < 0 || ((size_t)sent < n && ka__keep_unsent(c, p + sent, n - (size_t)sent) < 0)) ka__conn_close(w, c);
+    if (sent < 0 || ((size_t)sent < n && ka__keep_unsent(w, c, p + sent, n - (size_t)sent) < 0)) ka__conn_close(w, c);
 }
 
 /* After anything happened to a connection: what it waits for now, and how long that may take. */
@@ -4062,6 +4425,7 @@ static void ka__early_put(ka__worker *w, ka__conn *c, const ka__record *r)
     memcpy(&e->r, r, r->size);
     e->next = c->early;
     c->early = e;
+    ka__count(&w->buffered, (int)r->size);
 }
 
 /* Take the early answer whose turn it is, or NULL. */
@@ -4088,7 +4452,7 @@ static void ka__on_reply(ka__worker *w, const ka__record *r)
     ka__answer(w, c, r);
     while (c->open && (e = ka__early_take(c)) != NULL) {
         ka__answer(w, c, &e->r);
-        ka__early_free(e);
+        ka__early_free(w, e);
     }
 }
 
@@ -4099,11 +4463,35 @@ static ka__conn *ka__talker_find(ka__worker *w, uint64_t number)
     return c && c->framing != KA_HTTP && !c->knocks ? c : NULL;
 }
 
-static void ka__on_send(ka__worker *w, ka__record *r)
+/* Chain it to those of its connection. The chains leave before anything else is done, see ka__commands. */
+static void ka__on_send(ka__worker *w, const ka__record *r)
 {
+    uint32_t at = (uint32_t)((const char *)r - w->down.mem) + 1;
     ka__conn *c = ka__talker_find(w, r->conn);
     if (!c || (c->last && c->seq_in == c->seq_out)) return;      /* gone, or closed by the parent */
-    ka__out_put(w, c, ka__payload(r), r->n);
+    if (c->sends) ((ka__record *)(void *)(w->down.mem + c->sends_last - 1))->a = at;
+    else {
+        c->sends = at;
+        w->senders[w->senders_n++] = ka__place(w, c);
+    }
+    c->sends_last = at;
+}
+
+/* Write what is chained, all that is for one connection in one piece: a relay's messages of a batch go to and fro. */
+static void ka__sends_leave(ka__worker *w)
+{
+    if (w->senders_n == 0) return;
+    for (uint32_t i = 0; i < w->senders_n; i++) {
+        ka__conn *c = &w->conns[w->senders[i]];
+        for (uint32_t at = c->sends, next; at; at = next) {
+            ka__record *r = (ka__record *)(void *)(w->down.mem + at - 1);
+            next = r->a;
+            ka__out_put(w, c, ka__payload(r), r->n);
+        }
+        c->sends = 0;
+    }
+    w->senders_n = 0;
+    ka__box_release(&w->down);
 }
 
 /* Close it, if it is still there, behind what was sent; and read on for a while, or bytes that are on their way would
@@ -4113,9 +4501,7 @@ static void ka__on_close(ka__worker *w, const ka__record *r)
     ka__conn *c = ka__talker_find(w, r->conn);
     if (!c) return;
     if (!c->last) c->last = c->linger = true;
-    ka__free_wiped(c->in, c->in_n);
-    c->in = NULL;
-    c->in_n = 0;
+    ka__drop(w, &c->in, &c->in_n);
     c->seq_out = c->seq_in;
     ka__out_flush(w);
     ka__conn_settle(w, c);
@@ -4268,7 +4654,7 @@ static ptrdiff_t ka__line_find(uint32_t *at, const char *p, size_t n, ka_str *me
 {
     const char *end = memchr(p + *at, '\n', n - *at);
     *at = (uint32_t)n;
-    if (!end) return n > KA_MAX_BODY + 1 ? KA_ENOSPC : KA_EAGAIN;
+    if (!end) return n > KA_MAX_BODY + (p[n - 1] == '\r') ? KA_ENOSPC : KA_EAGAIN;
     size_t length = (size_t)(end - p);
     *message = (ka_str){ p, length > 0 && end[-1] == '\r' ? length - 1 : length };
     return (ptrdiff_t)(length + 1);
@@ -4315,9 +4701,10 @@ static void ka__keep_unread(ka__worker *w, ka__conn *c)
     }
     char *kept = n ? ka__resize(NULL, n, 1) : NULL;
     if (kept) memcpy(kept, w->in + w->in_at, n);
-    ka__free_wiped(c->in, c->in_n);
+    ka__drop(w, &c->in, &c->in_n);
     c->in = kept;
     c->in_n = kept ? n : 0;
+    ka__count(&w->buffered, (int)c->in_n);
     ka_wipe(w->in, w->in_n);
     if (n && !kept) ka__reject(w, c, 503, false);
 }
@@ -4360,9 +4747,8 @@ static void ka__conn_write(ka__worker *w, ka__conn *c)
     }
     c->out_at += (uint32_t)sent;
     if (c->out_at == c->out_n) {
-        ka__free_wiped(c->out, c->out_n);
-        c->out = NULL;
-        c->out_n = c->out_at = 0;
+        ka__drop(w, &c->out, &c->out_n);
+        c->out_at = 0;
     }
     ka__untime(w, c);                  /* it takes something: the stall's time begins anew */
     ka__conn_settle(w, c);
@@ -4597,7 +4983,8 @@ static void ka__on_drain(ka__worker *w)
 
 static void ka__commands(ka__worker *w)
 {
-    for (ka__record *r; (r = ka__box_next(&w->down)) != NULL; ka__box_take(&w->down, r)) {
+    for (ka__record *r; (r = ka__box_next(&w->down)) != NULL; ) {
+        if (r->kind != KA__SEND || w->senders_n == KA__SENDERS || ka__box_passed(&w->down) > KA__SENDS_BYTES) ka__sends_leave(w);
         switch (r->kind) {
         case KA__LISTEN: ka__on_listen(w, r); break;
         case KA__ADOPT:  ka__on_adopt(w, r); break;
@@ -4612,7 +4999,10 @@ static void ka__commands(ka__worker *w)
             if (w->accept_paused) ka__accept_resume(w);
             for (int i = 0; i < KA_MAX_LISTENERS; i++) ka__accept(w, &w->listeners[i], 1 + KA__ACCEPTS, r->a);
         }
+        ka__box_pass(&w->down, r);
+        if (w->senders_n == 0) ka__box_release(&w->down);
     }
+    ka__sends_leave(w);
     ka__out_flush(w);
 }
 
@@ -4632,9 +5022,7 @@ static void ka__expire(ka__worker *w)
             else if (kind == KA__KNOCK) ka__knock_failed(w, c, KA_ETIME);
             else if (kind != KA__REQUEST) ka__conn_close(w, c);
             if (kind != KA__REQUEST) continue;
-            ka__free_wiped(c->in, c->in_n);
-            c->in = NULL;
-            c->in_n = 0;
+            ka__drop(w, &c->in, &c->in_n);
             ka__reject(w, c, 408, false);
             ka__conn_settle(w, c);
         }
@@ -4699,6 +5087,7 @@ static void ka__sockets(ka__worker *w)
     for (uint32_t i = 0; i < n; i++)
         if (tokens[i] < KA_MAX_LISTENERS) ka__accept(w, &w->listeners[tokens[i]], KA__ACCEPTS, 0);
     if (w->accept_paused && (w->place_freed || w->now_ms >= w->accept_again_ms)) ka__accept_resume(w);
+    ka__conns_shrink(w);
     ka__publish_up(w);
     if (!ka__box_room(&w->up, KA__UP_RESERVE)) ka_sleep_ms(1);
 }
@@ -5056,7 +5445,7 @@ static void ka__batch_end(ka_server *s)
 static void ka__parent_sleep(ka_server *s, int64_t until)
 {
     uint32_t none;
-    if (s->timers_n > 0 && (until < 0 || s->timers[0].at_ms < until)) until = s->timers[0].at_ms;
+    if (s->timers_n > 0 && (until < 0 || s->timers[0].at_ms < until)) until = s->timers[0].at_ms > 0 ? s->timers[0].at_ms : 0;
     int64_t left = until - s->now_ms;
     int ms = until < 0 ? -1 : left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
     atomic_store(&s->sleeper.asleep, 1);
@@ -5141,11 +5530,16 @@ static ka__record *ka__down_to(ka_server *s, uint64_t conn, int kind, size_t pay
 
 int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n)
 {
-    if (n > KA_MAILBOX / 4) return KA_ENOSPC;
-    ka__record *r = ka__down_to(s, conn, KA__SEND, n);
-    if (!r) return KA_EINVAL;
-    r->n = (uint32_t)n;
-    if (n) memcpy(ka__payload(r), p, n);
+    const char *from = p;
+    do {
+        size_t part = n < KA_MAILBOX / 8 ? n : KA_MAILBOX / 8;
+        ka__record *r = ka__down_to(s, conn, KA__SEND, part);
+        if (!r) return KA_EINVAL;
+        r->n = (uint32_t)part;
+        if (part) memcpy(ka__payload(r), from, part);
+        from += part;
+        n -= part;
+    } while (n > 0);
     return KA_OK;
 }
 
@@ -5190,9 +5584,11 @@ int ka_stop_on_interrupt(ka_server *s)
 void ka_server_stats(const ka_server *s, ka_stats *out)
 {
     out->requests = atomic_load_explicit(&s->requests, memory_order_relaxed);
-    out->connections = 0;
-    for (int i = 0; i < s->workers_n; i++)
+    out->connections = out->buffered = 0;
+    for (int i = 0; i < s->workers_n; i++) {
         out->connections += atomic_load_explicit(&s->workers[i]->connections, memory_order_relaxed);
+        out->buffered += atomic_load_explicit(&s->workers[i]->buffered, memory_order_relaxed);
+    }
 }
 
 void ka_server_free(ka_server *s)

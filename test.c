@@ -40,6 +40,7 @@ static void test_free(void *p);
 #  include <windows.h>
 #  include <bcrypt.h>
 #  include <iphlpapi.h>
+#  include <psapi.h>
 #define FAULT_CALLS(X)                                                                            \
     X(malloc,                ERROR_NOT_ENOUGH_MEMORY)                                             \
     X(WSAStartup,            WSASYSNOTREADY)                                                      \
@@ -75,7 +76,12 @@ static void test_free(void *p);
     X(MoveFileExA,           ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION)                        \
     X(DeleteFileA,           ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION)                        \
     X(CreateDirectoryA,      ERROR_ACCESS_DENIED, ERROR_DISK_FULL)                                \
-    X(GetFileInformationByHandle, ERROR_INVALID_FUNCTION)
+    X(GetFileInformationByHandle, ERROR_INVALID_FUNCTION)                                         \
+    X(CreatePipe,            ERROR_TOO_MANY_OPEN_FILES)                                           \
+    X(PeekNamedPipe,         ERROR_NOT_ENOUGH_MEMORY)                                             \
+    X(GetExitCodeProcess,    ERROR_ACCESS_DENIED)                                                 \
+    X(GetProcessTimes,       ERROR_NOT_ENOUGH_MEMORY)                                             \
+    X(K32GetProcessMemoryInfo, ERROR_NOT_ENOUGH_MEMORY)
 #else
 #  include <arpa/inet.h>
 #  include <assert.h>
@@ -111,6 +117,7 @@ static void test_free(void *p);
 #    include <libproc.h>
 #    include <mach-o/dyld.h>
 #    include <sys/event.h>
+#    include <sys/sysctl.h>
 #  endif
 #define FAULT_CALLS(X)                                                                            \
     X(malloc,            ENOMEM)                                                                  \
@@ -180,7 +187,17 @@ static void test_free(void *p);
     X(pidfd_send_signal, EPERM, ENOSYS)                                                           \
     X(proc_pidinfo,      ESRCH)                                                                   \
     X(proc_listpids,     ENOMEM)                                                                  \
-    X(kill,              EPERM)
+    X(proc_pid_rusage,   ENOMEM)                                                                  \
+    X(sysctlbyname,      ENOMEM)                                                                  \
+    X(kill,              EPERM)                                                                   \
+    X(pipe,              EMFILE, ENFILE)                                                          \
+    X(pipe2,             EMFILE, ENFILE)                                                          \
+    X(dup2,              EMFILE, EBUSY, EINTR)                                                    \
+    X(fork,              EAGAIN, ENOMEM)                                                          \
+    X(waitpid,           EINTR)                                                                   \
+    X(getrlimit,         EINVAL)                                                                  \
+    X(setrlimit,         EPERM)                                                                   \
+    X(getrusage,         EINVAL)
 #endif
 #include <stdbool.h>
 
@@ -235,8 +252,14 @@ static int fault_send(SOCKET s, const char *p, int n, int flags);
 #define DeleteFileA(...)           FAIL(DeleteFileA, FALSE, __VA_ARGS__)
 #define CreateDirectoryA(...)      FAIL(CreateDirectoryA, FALSE, __VA_ARGS__)
 #define GetFileInformationByHandle(...) FAIL(GetFileInformationByHandle, FALSE, __VA_ARGS__)
+#define CreatePipe(...)            FAIL(CreatePipe, FALSE, __VA_ARGS__)
+#define PeekNamedPipe(...)         FAIL(PeekNamedPipe, FALSE, __VA_ARGS__)
+#define GetExitCodeProcess(...)    FAIL(GetExitCodeProcess, FALSE, __VA_ARGS__)
+#define GetProcessTimes(...)       FAIL(GetProcessTimes, FALSE, __VA_ARGS__)
+#define K32GetProcessMemoryInfo(...) FAIL(K32GetProcessMemoryInfo, FALSE, __VA_ARGS__)
 #else
 static ssize_t fault_write(int fd, const void *p, size_t n);
+static bool exec_stays;             /* ka_restart fails, so that this stays this program */
 #define socket(...)                FAIL(socket, fault_error(), __VA_ARGS__)
 #define accept4(...)               FAIL(accept4, fault_error(), __VA_ARGS__)
 #define accept(...)                FAIL(accept, fault_error(), __VA_ARGS__)
@@ -273,9 +296,16 @@ static ssize_t fault_write(int fd, const void *p, size_t n);
 #define opendir(...)               FAIL(opendir, NULL, __VA_ARGS__)
 #define readdir(...)               FAIL(readdir, NULL, __VA_ARGS__)
 #define sigaction(...)             FAIL(sigaction, fault_error(), __VA_ARGS__)
-#define execv(path, argv)          (fault(F_execv) || !*(path) ? fault_error() : ((void)(argv), fault_error()))      /* this stays this program */
+#define execv(path, argv)          (fault(F_execv) || exec_stays ? fault_error() : execv(path, argv))
 #define nanosleep(...)             FAIL(nanosleep, fault_error(), __VA_ARGS__)
 #define pthread_create(...)        FAIL(pthread_create, EAGAIN, __VA_ARGS__)
+#define kill(...)                  FAIL(kill, fault_error(), __VA_ARGS__)
+#define dup2(...)                  FAIL(dup2, fault_error(), __VA_ARGS__)
+#define fork()                     (fault(F_fork) ? fault_error() : fork())
+#define waitpid(...)               FAIL(waitpid, fault_error(), __VA_ARGS__)
+#define getrlimit(...)             FAIL(getrlimit, fault_error(), __VA_ARGS__)
+#define setrlimit(...)             FAIL(setrlimit, fault_error(), __VA_ARGS__)
+#define getrusage(...)             FAIL(getrusage, fault_error(), __VA_ARGS__)
 #endif
 #if defined(__linux__)
 static int fault_thread(void *t);
@@ -287,6 +317,7 @@ static long fault_syscall(long number, long a, long b, long c, long d, long e, l
 #define epoll_wait(...)            FAIL(epoll_wait, fault_error(), __VA_ARGS__)
 #define eventfd(...)               FAIL(eventfd, fault_error(), __VA_ARGS__)
 #define dup3(...)                  FAIL(dup3, fault_error(), __VA_ARGS__)
+#define pipe2(...)                 FAIL(pipe2, fault_error(), __VA_ARGS__)
 #define prctl(...)                 FAIL(prctl, fault_error(), __VA_ARGS__)
 #define getrandom(...)             FAIL(getrandom, fault_error(), __VA_ARGS__)
 #define fdatasync(...)             FAIL(fdatasync, fault_error(), __VA_ARGS__)
@@ -296,7 +327,9 @@ static long fault_syscall(long number, long a, long b, long c, long d, long e, l
 #define getentropy(...)            FAIL(getentropy, fault_error(), __VA_ARGS__)
 #define proc_pidinfo(...)          FAIL(proc_pidinfo, 0, __VA_ARGS__)
 #define proc_listpids(...)         FAIL(proc_listpids, 0, __VA_ARGS__)
-#define kill(...)                  FAIL(kill, fault_error(), __VA_ARGS__)
+#define proc_pid_rusage(...)       FAIL(proc_pid_rusage, fault_error(), __VA_ARGS__)
+#define sysctlbyname(...)          FAIL(sysctlbyname, fault_error(), __VA_ARGS__)
+#define pipe(...)                  FAIL(pipe, fault_error(), __VA_ARGS__)
 #endif
 #define KEYAUTH_IMPLEMENTATION
 #include "keyauth.h"
@@ -333,6 +366,17 @@ static void skip(const char *what, const char *why)
 
 /* What this runs under, as .ci/run says in the environment: "valgrind", "qemu-s390x"...; NULL: a processor. */
 static const char *emulator(void) { return getenv("TEST_EMULATOR"); }
+
+/* Wine 8 knows no Ctrl+Break, and Ctrl+C reaches all of a console or nobody; and it has taken a socket's error off it before
+   recv could tell. */
+static bool on_wine(void)
+{
+#if defined(_WIN32)
+    return GetProcAddress(GetModuleHandleA("ntdll"), "wine_get_version") != NULL;
+#else
+    return false;
+#endif
+}
 
 /* Is this what it can't do? Then that is a skip. */
 static bool emulator_lacks(const char *name, const char *why)
@@ -612,6 +656,8 @@ static void test_small_things(void)
     ka_sleep_ms(30);
     CHECK(ka_now_ms() - before >= 25, "ka_sleep_ms sleeps");
     ka_sleep_ms(0);
+    int64_t us = ka_now_us(), ms = ka_now_ms(), later = ka_now_us();
+    CHECK(us / 1000 <= ms && ms <= later / 1000, "one clock: %lld, %lld, %lld", (long long)us, (long long)ms, (long long)later);
     char long_arg[KA_MAX_ID + 2];
     memset(long_arg, 'x', sizeof long_arg);
     long_arg[KA_MAX_ID + 1] = 0;
@@ -1292,6 +1338,54 @@ static void test_json_members(void)
     for (size_t i = 0; i < COUNT(unread); i++) {
         ka_json v = { unread[i][0] == '[' ? KA_ARRAY : KA_OBJECT, false, { unread[i], strlen(unread[i]) } }, value;
         CHECK(!ka_json_next(&v, NULL, &value), "%s", unread[i]);
+    }
+}
+
+/* A plain text, and what the JSON reader says of it between quotes: they agree. */
+static void test_utf8(void)
+{
+    static const struct { const char *in; bool is; const char *why; } rows[] = {
+        { "", true, "nothing" },
+        { "plain ~", true, "ASCII" },
+        { "\xc2\x80 \xdf\xbf", true, "the first and last of two bytes" },
+        { "\xe0\xa0\x80 \xed\x9f\xbf \xee\x80\x80 \xef\xbf\xbf", true, "of three, and beside the surrogates" },
+        { "\xf0\x90\x80\x80 \xf4\x8f\xbf\xbf", true, "of four" },
+        { "\x80", false, "a continuation alone" },
+        { "a\xbf", false, "another" },
+        { "\xc0\xaf", false, "an overlong /" },
+        { "\xc1\xbf", false, "overlong, of two bytes" },
+        { "\xe0\x9f\xbf", false, "overlong, of three" },
+        { "\xf0\x8f\xbf\xbf", false, "overlong, of four" },
+        { "\xed\xa0\x80", false, "the first surrogate" },
+        { "\xed\xbf\xbf", false, "the last surrogate" },
+        { "\xed\xa0\xbd\xed\xb8\x80", false, "a pair of them" },
+        { "\xf4\x90\x80\x80", false, "beyond U+10FFFF" },
+        { "\xf5\x80\x80\x80", false, "no first byte" },
+        { "\xff", false, "nor this" },
+        { "a\xc3", false, "cut off, of two" },
+        { "\xe2\x82", false, "cut off, of three" },
+        { "\xf0\x9f\x98", false, "cut off, of four" },
+        { "\xc3(", false, "no continuation" },
+        { "\xe2(\xa1", false, "none in the middle" },
+        { "\xf0\x9f\x98(", false, "none at the end" },
+    };
+    char text[64];
+    ka_json v;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        size_t n = strlen(rows[i].in);
+        char *in = exact(rows[i].in, n);
+        CHECK(ka_is_utf8((ka_str){ in, n }) == rows[i].is, "%s", rows[i].why);
+        free(in);
+        size_t quoted = (size_t)snprintf(text, sizeof text, "\"%s\"", rows[i].in);
+        CHECK((ka_json_read(&v, (ka_str){ text, quoted }) == KA_OK) == rows[i].is, "%s, in a string", rows[i].why);
+    }
+    CHECK(ka_is_utf8((ka_str){ "a\0b\n", 4 }) && ka_is_utf8((ka_str){ NULL, 0 }), "a NUL and a line's end are characters, too");
+    for (uint32_t bytes = 0; bytes < 1u << 16; bytes++) {      /* and any four, of the kinds that matter */
+        static const unsigned char kinds[16] = { 'a', 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc1, 0xc2, 0xe0, 0xed, 0xef, 0xf0, 0xf4, 0xf5 };
+        for (int i = 0; i < 4; i++) text[1 + i] = (char)kinds[bytes >> 4 * i & 15];
+        text[0] = text[5] = '"';
+        bool is = ka_is_utf8((ka_str){ text + 1, 4 });
+        if (is != (ka_json_read(&v, (ka_str){ text, 6 }) == KA_OK)) CHECK(false, "%04x: %d", (unsigned)bytes, is);
     }
 }
 
@@ -2041,7 +2135,7 @@ static void test_file_put(void)
     struct stat s, folder;
     CHECK((stat)(PUT, &s) == 0 && (s.st_mode & 0777) == 0600 && (stat)(PUT "-folder/a", &folder) == 0 && (folder.st_mode & 0777) == 0700, "for nobody else");
     struct rlimit all, some;
-    getrlimit(RLIMIT_FSIZE, &all);
+    if (getrlimit(RLIMIT_FSIZE, &all) != 0) abort();
     some = all;
     some.rlim_cur = 100;
     setrlimit(RLIMIT_FSIZE, &some);
@@ -2185,7 +2279,7 @@ static void test_log_limits(void)
     CHECK(ka__file_size(log->file) == (int64_t)sizeof line + 8 && ka__file_cut(log->file, 7) == KA_OK, "is written whole");
 #ifndef _WIN32
     struct rlimit all, some;
-    getrlimit(RLIMIT_FSIZE, &all);
+    if (getrlimit(RLIMIT_FSIZE, &all) != 0) abort();
     some = all;
     some.rlim_cur = 100;
     setrlimit(RLIMIT_FSIZE, &some);
@@ -2259,13 +2353,13 @@ static void test_protocol(void)
 
 /* How its parent answers: what it was asked ("METHOD TARGET BODY"); or three at a time, the last one first;
    or each (SLOW: every sixteenth) a little later, so that requests pile up. */
-enum { ECHO, BACKWARDS, LATE, SLOW, STATUS /* the one that is asked for: GET /404 */, TALK /* JSON */, FRAMES };
+enum { ECHO, BACKWARDS, LATE, SLOW, STATUS /* the one that is asked for: GET /404 */, TALK /* JSON */, FRAMES, LINES };
 
 typedef struct {
     ka_server   *s;
     ka__thread   thread;
     int          mode;
-    _Atomic(int) port, error, ended, opened, closed;
+    _Atomic(int) port, error, ended, opened, closed, why;      /* why: the last KA_CLOSED's error */
 } fixture;
 
 static void echo(ka_server *s, const ka_event *ev)
@@ -2282,14 +2376,24 @@ static void talk(fixture *f, const ka_event *ev)
     char text[KA_MAX_BODY + 64];
     const char *form = ev->kind == KA_OPENED ? "hello %.*s;" : ev->kind == KA_CLOSED ? "%.*sbye;" : ev->error ? "%.*s%d;" : "%.*s;";
     int n = snprintf(text, sizeof text, form, (int)ev->body.n, ev->body.n ? ev->body.p : "", ev->error);
+    if (ev->kind == KA_MESSAGE && !ev->error) {      /* there may be a NUL in it */
+        memcpy(text, ev->body.p, ev->body.n);
+        text[ev->body.n] = ';';
+        n = (int)ev->body.n + 1;
+    }
     if (ka_is(ev->body, "{\"frames\": 1}")) ka_reframe(f->s, ev->conn, KA_FRAMES);
+    if (ka_is(ev->body, "{\"lines\": 1}")) ka_reframe(f->s, ev->conn, KA_LINES);
+    if (ka_is(ev->body, "{\"objects\": 1}")) ka_reframe(f->s, ev->conn, KA_JSON);
     bool known = ka_send(f->s, ev->conn, text, (size_t)n) == KA_OK;
     if (ev->kind != KA_MESSAGE) CHECK(known, "a known connection");
     if (ev->kind == KA_OPENED) {
         CHECK(ev->listener == 0 && ev->port > 0 && ev->error == 0, "a newcomer, at %d", ev->listener);
         atomic_fetch_add(&f->opened, 1);
     }
-    if (ev->kind == KA_CLOSED) atomic_fetch_add(&f->closed, 1);
+    if (ev->kind == KA_CLOSED) {
+        atomic_store(&f->why, ev->error);
+        atomic_fetch_add(&f->closed, 1);
+    }
     if (ka_is(ev->body, "{\"close\": 1}")) ka_close(f->s, ev->conn);
     if (ka_is(ev->body, "{\"late\": 1}")) ka_sleep_ms(300);
 }
@@ -2332,7 +2436,7 @@ static bool fixture_start(fixture *f, int mode, int workers)
     memset(f, 0, sizeof *f);
     f->mode = mode;
     int r = ka_server_start(&f->s, workers);
-    if (r == KA_OK) r = ka_listen_as(f->s, mode == TALK ? KA_JSON : mode == FRAMES ? KA_FRAMES : KA_HTTP, "127.0.0.1", 0);
+    if (r == KA_OK) r = ka_listen_as(f->s, mode >= TALK ? KA_JSON + mode - TALK : KA_HTTP, "127.0.0.1", 0);
     if (r == KA_OK) r = ka__thread_start(&f->thread, fixture_run, f);
     if (!CHECK(r == KA_OK, "the server starts: %s", ka_error_text(r))) return false;
     while (atomic_load(&f->port) == 0) ka_sleep_ms(1);
@@ -2995,6 +3099,201 @@ static void test_frames(void)
     fixture_stop(&f);
 }
 
+#define BYTES(literal) literal, sizeof(literal) - 1
+
+/* As `talks`, in lines. */
+static const struct { const char *in; size_t in_n; const char *want; size_t want_n; const char *why; } cut_lines[] = {
+    { BYTES(""), BYTES("bye;"), "nothing" },
+    { BYTES("a\n"), BYTES("a;bye;"), "one" },
+    { BYTES("\n\n"), BYTES(";;bye;"), "empty ones" },
+    { BYTES("\r\n\r\n"), BYTES(";;bye;"), "empty ones that end in CR LF" },
+    { BYTES("a\r\nb\nc\r\n"), BYTES("a;b;c;bye;"), "both ends" },
+    { BYTES("\ra\rb\n"), BYTES("\ra\rb;bye;"), "a lone CR is in the line" },
+    { BYTES("a\r\r\n"), BYTES("a\r;bye;"), "only the last CR belongs to the end" },
+    { BYTES("\0a\0\n\0\n"), BYTES("\0a\0;\0;bye;"), "NULs" },
+    { BYTES(" a \n\t\n"), BYTES(" a ;\t;bye;"), "white space stays" },
+    { BYTES("\xff{\"\n"), BYTES("\xff{\";bye;"), "any bytes" },
+    { BYTES("a"), BYTES("400;"), "an unfinished one, and the end" },
+    { BYTES("\r"), BYTES("400;"), "a CR, and the end" },
+    { BYTES("a\nb\r"), BYTES("a;400;"), "an unfinished one behind another" },
+    { BYTES("{\"close\": 1}\nb\n"), BYTES("{\"close\": 1};"), "closed by the parent" },
+};
+
+/* Send them, with a pause wherever `piece` bytes have been, and see what comes back until the close. */
+static void run_lines(fixture *f, ka_str in, ka_str want, size_t first, size_t piece, const char *why)
+{
+    static wire w;
+    if (!wire_open(&w, atomic_load(&f->port))) return;
+    for (size_t at = 0, n = first; at < in.n; at += n, n = piece) {
+        if (n > in.n - at) n = in.n - at;
+        if (!wire_send(&w, in.p + at, n)) break;
+        if (first != piece && at + n < in.n) ka_sleep_ms(1);
+    }
+    ka__sock_end(w.sock);
+    while (wire_more(&w) > 0) {}
+    CHECK(w.n == HELLO + want.n && memcmp(w.buf + HELLO, want.p, want.n) == 0, "%s, %d and then %d at a time: got \"%.*s\"", why, (int)first,
+          (int)piece, (int)(w.n < HELLO ? 0 : w.n - HELLO), w.buf + HELLO);
+    wire_close(&w);
+}
+
+static void test_lines(void)
+{
+    fixture f;
+    int runs = 0;
+    if (!fixture_start(&f, LINES, 2)) return;
+    for (size_t row = 0; row < COUNT(cut_lines); row++) {
+        ka_str in = { cut_lines[row].in, cut_lines[row].in_n }, want = { cut_lines[row].want, cut_lines[row].want_n };
+        run_lines(&f, in, want, 1, 1, cut_lines[row].why);
+        for (size_t split = 1; split <= in.n; split++) run_lines(&f, in, want, split, in.n, cut_lines[row].why);
+        runs += 1 + (int)in.n;
+    }
+    all_closed(&f, runs);
+    fixture_stop(&f);
+}
+
+/* KA_MAX_BODY and its neighbours. */
+static void test_lines_long(void)
+{
+    enum { M = KA_MAX_BODY };
+    static const struct { size_t n; const char *then; int status; const char *why; } rows[] = {
+        { M - 1, "\n", 0, "one less" }, { M, "\n", 0, "as long as can be" }, { M, "\r\n", 0, "and its CR" }, { M - 1, "\r\r\n", 0, "and one that is its own" },
+        { M, "\r", 400, "and its CR, and the end" }, { M, "", 400, "unfinished, and the end" }, { M + 1, "\n", 413, "one over" }, { M + 1, "\r\n", 413, "one over, and a CR" },
+        { M, "\r\r\n", 413, "one CR over" }, { M + 1, "", 413, "one over, and unfinished" }, { M, "\rx", 413, "a CR, and something" }, { 3 * M, "\n", 413, "far over" },
+    };
+    static char in[3 * M + 8], want[M + 8];
+    fixture f;
+    if (!fixture_start(&f, LINES, 1)) return;
+    int runs = 0;
+    for (size_t row = 0; row < COUNT(rows); row++) {
+        size_t n = rows[row].n, then = strlen(rows[row].then), end = then > 1 && rows[row].then[then - 2] == '\r' ? 2 : 1, want_n;
+        memset(in, 'x', sizeof in);
+        memcpy(in, "a\n", 2);
+        memcpy(in + 2 + n, rows[row].then, then);
+        if (rows[row].status) want_n = (size_t)snprintf(want, sizeof want, "a;%d;", rows[row].status);
+        else {
+            memcpy(want, "a;", 2);
+            memcpy(want + 2, in + 2, n + then - end);
+            memcpy(want + 2 + n + then - end, ";bye;", 5);
+            want_n = 2 + n + then - end + 5;
+        }
+        ka_str all = { in, 2 + n + then }, answers = { want, want_n };
+        run_lines(&f, all, answers, all.n, all.n, rows[row].why);
+        run_lines(&f, all, answers, 7, 7, rows[row].why);
+        for (size_t split = 1 + n; split < all.n; split++, runs++) run_lines(&f, all, answers, split, all.n, rows[row].why);
+        runs += 2;
+    }
+    all_closed(&f, runs);
+    static wire slow;
+    wire_open(&slow, atomic_load(&f.port));
+    wire_text(&slow, "a line\nand a half");
+    CHECK(wire_ends(&slow, HELLO + 7 + 4, "a line;408;", 11) && wire_more(&slow) == 0, "an unfinished one is 408, and closed");
+    wire_close(&slow);
+    all_closed(&f, runs + 1);
+    fixture_stop(&f);
+}
+
+/* The shortest lines behind the longest one, at a parent that sleeps: there is room for all that is read at once. */
+static void test_lines_flood(void)
+{
+    enum { WIRES = 6, EACH = 60000 };
+    static wire w[WIRES];
+    static char many[EACH];
+    fixture f;
+    ka__box box;
+    memset(many, '\n', sizeof many);
+    if (!fixture_start(&f, LINES, 1)) return;
+    for (int i = 0; i < WIRES; i++) wire_open(&w[i], atomic_load(&f.port));
+    wire_text(&w[0], "{\"late\": 1}\n");
+    for (int i = 1; i < WIRES; i++)
+        for (int k = 0; k < KA_MAX_BODY; k++) many[k] = 'x';
+    for (int i = 1; i < WIRES; i++) wire_send(&w[i], many, KA_MAX_BODY);
+    ka_sleep_ms(20);
+    memset(many, '\n', sizeof many);
+    for (int i = 1; i < WIRES; i++) wire_send(&w[i], many, sizeof many);
+    for (int i = 0; i < WIRES; i++) ka__sock_end(w[i].sock);
+    for (int i = 0; i < WIRES; i++) {
+        size_t n = 0;
+        while (w[i].n = 0, wire_more(&w[i]) > 0) n += w[i].n;
+        CHECK(n == HELLO + 4 + (i ? KA_MAX_BODY + EACH : 12), "each is answered: %d bytes", (int)n);
+        wire_close(&w[i]);
+    }
+    all_closed(&f, WIRES);
+    fixture_stop(&f);
+    if (!CHECK(ka__box_init(&box, KA_MAILBOX) == KA_OK, "a box")) return;
+    for (size_t left = 16; left <= KA_MAX_BODY + 64; left += 16) {      /* wherever the ring's end is */
+        box.write = 2 * KA_MAILBOX - left;
+        box.tail_seen = box.write + KA__UP_RESERVE - KA_MAILBOX;
+        atomic_store(&box.tail, box.tail_seen);
+        bool fits = ka__box_room(&box, KA__UP_RESERVE) && !ka__box_room(&box, KA__UP_RESERVE + 1) && ka__box_put(&box, KA_MESSAGE, KA_MAX_BODY);
+        for (int i = 1; i < KA__MESSAGES_BYTES; i++) fits = fits && ka__box_put(&box, KA_MESSAGE, 0);
+        if (!fits || !ka__box_put(&box, KA_CLOSED, 0)) CHECK(false, "%d bytes before the ring's end", (int)left);
+    }
+    ka__box_free(&box);
+}
+
+/* Closes by a reset. */
+static void wire_reset(wire *w)
+{
+    struct linger now = { .l_onoff = 1, .l_linger = 0 };
+    CHECK((setsockopt)(KA__FD(w->sock), SOL_SOCKET, SO_LINGER, (const char *)&now, sizeof now) == 0, "SO_LINGER");
+    wire_close(w);
+}
+
+/* How a connection ends, and what KA_CLOSED says of it. A letter each: e: no more is sent, r: reset, c: closed, w: until the
+   server ends it. */
+static void test_closed(void)
+{
+    static const struct { const char *says, *does; int error; const char *why; } rows[] = {
+        { "", "c", 0, "its peer closes" },
+        { "a\n", "ewc", 0, "its peer sends no more" },
+        { "", "r", KA_EOFFLINE, "its peer resets it" },
+        { "a", "r", KA_EOFFLINE, "in a line" },
+        { "a", "ewc", 0, "its peer sends no more, in a line" },
+        { "{\"close\": 1}\n", "wc", 0, "we close, and the peer closes" },
+        { "{\"close\": 1}\nmore", "wewc", 0, "we close, and the peer ends it" },
+        { "{\"close\": 1}\n", "wr", KA_EOFFLINE, "we close, and the peer resets" },
+        { "{\"close\": 1}\n", "w", KA_EOFFLINE, "we close, and the peer doesn't" },
+        { "a", "wc", 0, "too slow, and the peer closes" },
+        { "{\"objects\": 1}\n{", "w", KA_EOFFLINE, "reframed in a message" },
+    };
+    static wire w;
+    static char big[KA_MAX_BODY + 1];
+    fixture f;
+    int closed = 0;
+    if (!fixture_start(&f, LINES, 1)) return;
+    for (size_t row = 0; row < COUNT(rows); row++) {
+        if (!wire_open(&w, atomic_load(&f.port)) || !CHECK(wire_ends(&w, HELLO, ";", 1), "hello")) continue;
+        wire_text(&w, rows[row].says);
+        bool open = true;
+        for (const char *p = rows[row].does; *p; p++) {
+            if (*p == 'w') while (wire_more(&w) > 0) {}
+            else if (*p == 'e') ka__sock_end(w.sock);
+            else {
+                *p == 'r' ? wire_reset(&w) : wire_close(&w);
+                open = false;
+            }
+        }
+        all_closed(&f, ++closed);
+        if (on_wine() && strchr(rows[row].does, 'r')) skip(rows[row].why, "Wine takes it for an end");
+        else CHECK(atomic_load(&f.why) == rows[row].error, "%s: %d", rows[row].why, atomic_load(&f.why));
+        if (open) wire_close(&w);
+    }
+    memset(big, 'x', KA_MAX_BODY);
+    big[KA_MAX_BODY] = '\n';
+    wire_open(&w, atomic_load(&f.port));
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; atomic_load(&f.closed) == closed && ka_now_ms() < until && wire_send(&w, big, sizeof big); ) {}
+    all_closed(&f, ++closed);
+    CHECK(atomic_load(&f.why) == KA_EOFFLINE, "its peer doesn't read: %d", atomic_load(&f.why));
+    wire_close(&w);
+    wire_open(&w, atomic_load(&f.port));
+    CHECK(wire_ends(&w, HELLO, ";", 1), "hello");
+    ka_stop(f.s);
+    CHECK(wire_ends(&w, HELLO + 4, "bye;", 4) && wire_more(&w) == 0, "a last word");
+    wire_close(&w);
+    fixture_stop(&f);
+    CHECK(atomic_load(&f.closed) == closed + 1 && atomic_load(&f.why) == 0, "ka_stop: %d", atomic_load(&f.why));
+}
+
 static void test_reframe(void)
 {
     static wire w;
@@ -3013,12 +3312,25 @@ static void test_reframe(void)
     CHECK(wire_ends(&w, HELLO, ";", 1) && wire_more(&w) <= 0, "something unfinished behind it: closed");
     wire_close(&w);
     all_closed(&f, 2);
+    if (!wire_open(&w, atomic_load(&f.port))) return;
+    wire_text(&w, "{\"lines\": 1}");
+    CHECK(wire_ends(&w, HELLO + 13, ";", 1), "to lines");
+    wire_text(&w, "\r\n {} \n{\"frames\": 1}\n");
+    CHECK(wire_ends(&w, HELLO + 13 + 20, "; {} ;{\"frames\": 1};", 20), "what ended the object is a line; and to frames");
+    wire_send(&w, "\0\0\0\2\nb\0\0\0\14{\"lines\": 1}", 22);
+    CHECK(wire_ends(&w, HELLO + 33 + 16, "\nb;{\"lines\": 1};", 16), "and back");
+    wire_text(&w, "{\"objects\": 1}\n");
+    CHECK(wire_ends(&w, HELLO + 49 + 15, ";", 1), "and to objects");
+    wire_text(&w, "\n{}\n");
+    CHECK(wire_ends(&w, HELLO + 64 + 3, "{};", 3), "which have no lines");
+    wire_close(&w);
+    all_closed(&f, 3);
     fixture_stop(&f);
     ka_server *s;
     if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
     CHECK(ka_reframe(s, 0, KA_HTTP) == KA_EINVAL && ka_reframe(s, 0, KA_LINES + 1) == KA_EINVAL &&
           ka_reframe(s, (uint64_t)9 << 56, KA_JSON) == KA_EINVAL, "no such framing, no such worker");
-    CHECK(ka_send(s, (uint64_t)9 << 56, "", 0) == KA_EINVAL && ka_send(s, 0, w.buf, KA_MAILBOX / 4 + 1) == KA_ENOSPC, "no such worker, too much");
+    CHECK(ka_send(s, (uint64_t)9 << 56, "", 0) == KA_EINVAL, "no such worker");
     ka_close(s, (uint64_t)9 << 56);
     ka_close(s, (uint64_t)1 << 32);      /* a connection that never was */
     ka_reframe(s, (uint64_t)1 << 32, KA_JSON);
@@ -3100,6 +3412,64 @@ static bool next_event(ka_server *s, ka_event *ev, int kind)
     return CHECK(r == KA_OK && ev->kind == kind, "event %d comes: %d, kind %d", kind, r, r == KA_OK ? ev->kind : 0);
 }
 
+/* What one peer of `sends` gets: some lines, cut off where it was closed. */
+static bool sends_arrive(ka__sock sock, int who, int rounds)
+{
+    static wire w;
+    char line[64];
+    size_t at = 0;
+    w = (wire){ .sock = sock };
+    while (wire_more(&w) > 0) {}
+    for (int round = 0; round < rounds; round++, at += strlen(line)) {
+        snprintf(line, sizeof line, "%d %d%.*s\n", who, round, round, "..............................");
+        if (strncmp(w.buf + at, line, strlen(line)) != 0) return false;
+    }
+    return at == w.n;
+}
+
+/* What is said to and fro to more connections than are gathered, and more than the mailbox holds, arrives in its order, and
+   nothing after a close. Then nothing is kept, and a crowd's memory is given back. */
+static void test_sends(void)
+{
+    enum { PEERS = KA__SENDERS + 8, ROUNDS = 30, CUT = 11 };
+    static ka__sock peer[PEERS];
+    static uint64_t conn[PEERS];
+    ka_server *s;
+    ka_event ev;
+    ka_stats stats;
+    char line[64];
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_listen_as(s, KA_LINES, "127.0.0.1", 0) == 0 && next_event(s, &ev, KA_LISTENING), "starts")) return;
+    int port = ev.port;
+    for (int i = 0; i < PEERS; i++) {
+        wire w;
+        if (!wire_open(&w, port)) return;
+        peer[i] = w.sock;
+        if (!next_event(s, &ev, KA_OPENED)) return;
+        conn[i] = ev.conn;
+    }
+    ka_server_stats(s, &stats);
+    CHECK(stats.connections == PEERS && stats.buffered == 0, "idle ones keep nothing: %d bytes", (int)stats.buffered);
+    for (int round = 0; round < ROUNDS; round++)
+        for (int i = 0; i < PEERS; i++) {
+            int n = snprintf(line, sizeof line, "%d %d%.*s\n", i, round, round, "..............................");
+            if (i % CUT == 3 && round == ROUNDS / 2) ka_close(s, conn[i]);
+            ka_send(s, conn[i], line, (size_t)n);
+        }
+    for (int i = 0; i < PEERS; i++)
+        if (i % CUT != 3) ka_close(s, conn[i]);
+    ka_wait(s, &ev, 0);
+    for (int i = 0; i < PEERS; i++) {
+        CHECK(sends_arrive(peer[i], i, i % CUT == 3 ? ROUNDS / 2 : ROUNDS), "peer %d got all in order", i);
+        ka__sock_close(peer[i]);
+    }
+    for (int i = 0; i < PEERS; i++)
+        if (!next_event(s, &ev, KA_CLOSED)) return;
+    ka_wait(s, &ev, 100);
+    ka_server_stats(s, &stats);
+    CHECK(stats.connections == 0 && stats.buffered == 0, "nothing is kept: %d connections, %d bytes", (int)stats.connections, (int)stats.buffered);
+    ka_server_free(s);
+}
+
 /* A port where nobody answers: those who connect wait for a place in the backlog. */
 static int deaf_port(ka__sock *listener, ka__sock *fill, int n)
 {
@@ -3148,6 +3518,160 @@ static void test_connect(void)
     for (int i = 0; i < FILL; i++) ka__sock_close(fill[i]);
     ka__sock_close(listener);
     fixture_stop(&f);
+}
+
+/* From an address of this machine: the peer sees it. */
+static void test_connect_from(void)
+{
+    static const char *const bad[] = { "", "localhost", "127.0.0", "127.0.0.1 ", "::1", "127.0.0.256" };
+    static const char *const from[] = { "127.0.0.1", "127.0.0.2", "127.200.3.99" };
+    ka_server *s;
+    ka_event ev;
+    if (!CHECK(ka_server_start(&s, 2) == KA_OK && ka_listen_as(s, KA_LINES, "127.0.0.1", 0) == 0 && next_event(s, &ev, KA_LISTENING), "starts")) return;
+    int port = ev.port;
+    for (size_t i = 0; i < COUNT(bad); i++) CHECK(ka_connect(s, KA_LINES, bad[i], "127.0.0.1", port, 0) == KA_EINVAL, "from \"%s\"", bad[i]);
+    for (size_t i = 0; i < COUNT(from); i++) {
+        bool seen = false, refused = false;
+        CHECK(ka_connect(s, KA_LINES, from[i], "127.0.0.1", port, (uint32_t)i) == KA_OK, "from %s", from[i]);
+        for (int k = 0; k < 2 && !refused && next_event(s, &ev, KA_OPENED); k++) {
+            refused = ev.error == KA_EADDR;
+            if (ev.listener == 0) seen = ka_is(ev.body, from[i]);
+            else CHECK(refused || (ev.error == 0 && ev.seq == i && ka_is(ev.body, "127.0.0.1") && ev.port == port), "%s: %d", from[i], ev.error);
+        }
+        if (refused && i > 0) skip(from[i], "this system doesn't have that address");
+        else CHECK(seen, "the peer sees %s", from[i]);
+    }
+    CHECK(ka_connect(s, KA_LINES, "192.0.2.1", "127.0.0.1", port, 77) == KA_OK && next_event(s, &ev, KA_OPENED), "from another machine");
+    CHECK(ev.error == KA_EADDR && ev.os_error && ev.seq == 77 && ev.listener == -1, "is not for us: %d", ev.error);
+    ka_server_free(s);
+}
+
+/* ---- timers ---- */
+
+/* Counted by their time; the first that is still there. */
+enum { TIMES = 400, TIMERS = 100000 };
+static struct { int64_t from, at[TIMERS]; int of[TIMES], left, first; bool come[TIMERS]; } timed;
+
+static int random_below(int n)
+{
+    uint32_t r;
+    if (ka_random(&r, sizeof r) < 0) abort();
+    return (int)(r % (uint32_t)n);
+}
+
+static bool timed_set(ka_server *s, int tag, int after)
+{
+    timed.at[tag] = timed.from + after;
+    timed.of[after]++;
+    timed.left++;
+    if (after < timed.first) timed.first = after;
+    return ka_timer(s, timed.at[tag], (uint64_t)tag << 40) == KA_OK;
+}
+
+static void timed_come(const ka_event *ev)
+{
+    int tag = (int)(ev->tag >> 40);
+    int64_t at = timed.at[tag];
+    while (timed.first < TIMES && timed.of[timed.first] == 0) timed.first++;
+    if (timed.come[tag] || at != timed.from + timed.first) CHECK(false, "timer %d, of %d; the first is of %d", tag, (int)(at - timed.from), timed.first);
+    if (at > ev->now_ms || ev->now_ms > ka_now_ms()) CHECK(false, "timer %d comes before its time", tag);
+    timed.come[tag] = true;
+    timed.of[at - timed.from]--;
+    timed.left--;
+}
+
+/* Many, at random times that are over and that come; each that comes sets another one, as long as there are some. */
+static void test_timers(void)
+{
+    ka_server *s;
+    ka_event ev;
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
+    long blocks = atomic_load(&blocks_live);
+    memset(&timed, 0, sizeof timed);
+    timed.from = ka_now_ms() - TIMES / 4;
+    int tag = 0, wrong = 0;
+    while (tag < TIMERS / 2) wrong += !timed_set(s, tag++, random_below(TIMES));
+    while (timed.left > 0 && wrong == 0) {
+        if (ka_wait(s, &ev, PATIENCE_MS) != KA_OK || ev.kind != KA_TIMER) break;
+        timed_come(&ev);
+        if (tag < TIMERS) wrong += !timed_set(s, tag, tag % 3 ? random_below(TIMES) : (int)(ev.now_ms - timed.from) % TIMES);
+        if (tag < TIMERS) tag++;
+    }
+    CHECK(tag == TIMERS && timed.left == 0 && wrong == 0, "%d set, %d left", tag, timed.left);
+    CHECK(atomic_load(&blocks_live) == blocks && ka_wait(s, &ev, 0) == KA_ETIME, "nothing is left of them");
+    for (int i = 0; i < 1000; i++) ka_timer(s, 5, (uint64_t)i);
+    uint64_t sum = 0;
+    for (int i = 0; i < 1000 && ka_wait(s, &ev, 0) == KA_OK; i++) sum += ev.tag;
+    CHECK(sum == 999 * 1000 / 2 && ka_wait(s, &ev, 0) == KA_ETIME, "of one time: each once");
+    ka_server_free(s);
+}
+
+static void test_timers_wait(void)
+{
+    ka_server *s;
+    ka_event ev;
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
+    long blocks = atomic_load(&blocks_live);
+    int64_t start = ka_now_ms();
+    CHECK(ka_timer(s, start + 60, 1) == KA_OK && ka_wait(s, &ev, 0) == KA_ETIME && ka_now_ms() - start < 60, "not yet");
+    CHECK(ka_wait(s, &ev, 10) == KA_ETIME && ka_now_ms() - start >= 10, "nor in 10 ms");
+    CHECK(ka_wait(s, &ev, -1) == KA_OK && ev.kind == KA_TIMER && ev.tag == 1 && ka_now_ms() >= start + 60, "but in its time");
+    start = ka_now_ms();
+    CHECK(ka_timer(s, start + 30, UINT64_MAX) == KA_OK && ka_wait(s, &ev, PATIENCE_MS) == KA_OK && ev.tag == UINT64_MAX && ka_now_ms() >= start + 30 &&
+          ka_now_ms() < start + PATIENCE_MS, "before the timeout");
+    CHECK(ka_timer(s, start - 1000, 2) == KA_OK && ka_wait(s, &ev, 0) == KA_OK && ev.tag == 2, "what is over comes at once");
+    for (int i = 0; i < KA_BATCH + 9; i++) ka_timer(s, i % 2 ? INT64_MIN : -1, 3);
+    int n = 0;
+    for (; n < KA_BATCH + 9 && ka_wait(s, &ev, n % 2 ? -1 : 0) == KA_OK; n++) {}
+    CHECK(n == KA_BATCH + 9, "before the clock's zero, more than fit in a batch: %d", n);
+    CHECK(ka_timer(s, INT64_MAX, 4) == KA_OK && ka_timer(s, ka_now_ms() + (int64_t)INT_MAX * 2, 5) == KA_OK && ka_wait(s, &ev, 20) == KA_ETIME, "what is far away does not");
+
+    int room = 62;
+    for (int i = 0; i < room; i++) ka_timer(s, start + 3600000, 6);
+    atomic_store(&allocations_left, 0);
+    CHECK(ka_timer(s, 0, 7) == KA_ENOMEM && ka_timer(s, 0, 8) == KA_OK, "no memory for one more");
+    CHECK(ka_wait(s, &ev, 0) == KA_OK && ev.tag == 8 && ka_wait(s, &ev, 0) == KA_ETIME, "it does not come");
+    CHECK(ka_timer(s, ka_now_ms() + 20, 9) == KA_OK, "there's room again");
+    ka_stop(s);
+    CHECK(ka_wait(s, &ev, -1) == KA_ESTOPPED && ka_now_ms() - start < PATIENCE_MS, "none is waited for after the end");
+    CHECK(atomic_load(&blocks_live) == blocks + 1, "the others are still there");
+    ka_server_free(s);
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
+    blocks = atomic_load(&blocks_live);
+    atomic_store(&allocations_left, 0);
+    CHECK(ka_timer(s, 0, 1) == KA_ENOMEM && ka_wait(s, &ev, 0) == KA_ETIME, "no memory for the first one");
+    atomic_store(&allocations_left, -1);
+    CHECK(atomic_load(&blocks_live) == blocks, "nothing is kept");
+    ka_server_free(s);
+}
+
+/* Timers that are due at once and set anew by whoever gets them: connections are served beside them, and a stop comes through. */
+static void test_timers_busy(void)
+{
+    static wire w;
+    ka_server *s;
+    ka_event ev;
+    int port = 0, messages_n = 0, most = 0, in_a_row = 0, r;
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_listen_as(s, KA_LINES, "127.0.0.1", 0) == 0, "starts")) return;
+    for (int i = 0; i < 1000; i++) ka_timer(s, ka_now_ms() - i, 0);
+    int64_t until = ka_now_ms() + PATIENCE_MS;
+    while ((r = ka_wait(s, &ev, 0)) == KA_OK && ka_now_ms() < until) {
+        if (ev.kind == KA_TIMER) ka_timer(s, ev.now_ms - 1, 0);
+        in_a_row = ev.kind == KA_MESSAGE ? in_a_row + 1 : 0;
+        if (in_a_row > most) most = in_a_row;
+        if (ev.kind == KA_LISTENING) {
+            port = ev.port;
+            wire_open(&w, port);
+            for (int i = 0; i < 1000; i++) wire_text(&w, "\n");
+            ka__sock_end(w.sock);
+        }
+        messages_n += ev.kind == KA_MESSAGE;
+        if (ev.kind == KA_CLOSED) ka_stop(s);
+    }
+    CHECK(r == KA_ESTOPPED && messages_n == 1000, "all is served: %d, %d messages", r, messages_n);
+    CHECK(most <= KA_BATCH, "and so are the timers: %d messages in a row", most);
+    wire_close(&w);
+    ka_server_free(s);
 }
 
 /* Several workers on one listener: many connections, each with its own answers. */
@@ -3418,8 +3942,6 @@ static HANDLE output_open(const char *name)
     return CreateFileA(name, GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, &inherit, CREATE_ALWAYS, 0, NULL);
 }
 
-/* Wine 8 knows no Ctrl+Break, and Ctrl+C reaches all of a console or nobody. */
-static bool on_wine(void) { return GetProcAddress(GetModuleHandleA("ntdll"), "wine_get_version") != NULL; }
 
 static bool process_spawn(process *p, const char *const *argv, int max_files)
 {
@@ -3551,6 +4073,240 @@ static void process_end(process *p)
 static void processes_end(void)
 {
     for (process p = pool_n - 1; p >= 0; p--) process_end(&p);
+}
+
+/* ---- children: this program again, in one of the ways below ---- */
+
+#define CHILD(c, ...) ka_child_start(c, (const char *const[]){ "--child", __VA_ARGS__, NULL })
+
+static void repeat(char byte, int n)
+{
+    while (n-- > 0) putchar(byte);
+    puts("");
+}
+
+#if !defined(_WIN32)
+static volatile sig_atomic_t child_told;
+static void child_note(int number) { child_told = number; }
+
+/* Descriptors above 2 that a program started from here has. */
+static int descriptors_passed(void)
+{
+    int n = 0;
+    for (int fd = 3, flags; fd < 1024; fd++) n += (flags = fcntl(fd, F_GETFD)) != -1 && !(flags & FD_CLOEXEC);
+    return n;
+}
+
+/* It tells what it found; ends politely, with its last words; has a child of its own. */
+static int child_of_posix(const char *how)
+{
+    struct sigaction hup, term, broken;
+    sigset_t mask;
+    if (strcmp(how, "found") == 0) {
+        sigaction(SIGHUP, NULL, &hup);
+        sigaction(SIGTERM, NULL, &term);
+        sigaction(SIGPIPE, NULL, &broken);
+        pthread_sigmask(SIG_SETMASK, NULL, &mask);
+        printf("%d descriptors, HUP %s, TERM %s, PIPE %s, USR1 %s\n", descriptors_passed(), hup.sa_handler == SIG_IGN ? "ignored" : "not",
+               term.sa_handler == SIG_DFL ? "default" : "not", broken.sa_handler == SIG_DFL ? "default" : "not", sigismember(&mask, SIGUSR1) ? "blocked" : "free");
+        return 0;
+    }
+    if (strcmp(how, "polite") == 0) {
+        signal(SIGTERM, child_note);
+        for (puts("ready"); fflush(stdout) == 0 && !child_told; ) ka_sleep_ms(5);
+        ka_sleep_ms(50);      /* a second one would come in this time, and be told */
+        child_told = 0;
+        ka_sleep_ms(50);
+        printf("last words%s\n", child_told ? ", told twice" : "");
+        return 3;
+    }
+    ka_child c;
+    char line[8];
+    if (CHILD(&c, "wait") != KA_OK || ka_child_line(&c, line, sizeof line, PATIENCE_MS) != KA_OK) return 1;
+    puts(line);
+    for (fflush(stdout); ; ) ka_sleep_ms(1000);
+}
+#else
+static int child_of_posix(const char *how) { return how[0] ? 1 : 0; }
+#endif
+
+static int child_main(int argc, char **argv)
+{
+    const char *how = argv[2];
+    if (strcmp(how, "wait") == 0) {
+        for (puts("ready"); fflush(stdout) == 0; ) ka_sleep_ms(1000);
+    } else if (strcmp(how, "args") == 0) {
+        for (int i = 3; i < argc; i++) printf("[%s]", argv[i]);
+        printf("\n%d\n", getchar() == EOF);
+    } else if (strcmp(how, "lines") == 0) {
+        fputs("one\ntwo, in ", stdout);
+        fflush(stdout);
+        ka_sleep_ms(200);
+        fputs("pieces\n\n", stdout);
+        repeat('x', 3000);
+        repeat('y', 1023);
+        repeat('z', 1024);
+        fputs("cut off", stdout);
+        return 7;
+    } else {
+        return child_of_posix(how);
+    }
+    return 0;
+}
+
+/* The next line is this one. */
+static void child_says(int at, ka_child *c, const char *want)
+{
+    char line[2000] = "";
+    int r = ka_child_line(c, line, sizeof line, PATIENCE_MS);
+    check_at(at, r == KA_OK && strcmp(line, want) == 0, "wanted \"%.20s\": %s, \"%.20s\" of %d bytes", want, ka_error_text(r), line, (int)strlen(line));
+}
+#define SAYS(c, want) child_says(__LINE__, c, want)
+
+static void test_children(void)
+{
+    const char *many[32] = { "--child" };
+    char long_arg[KA_MAX_ID + 2], line[16], xs[1025];
+    ka_child c;
+    if (cannot_restart()) return;
+    memset(long_arg, 'x', sizeof long_arg);
+    long_arg[KA_MAX_ID + 1] = 0;
+    for (int i = 1; i < 31; i++) many[i] = "x";
+    CHECK(CHILD(&c, "\"") == KA_EINVAL && !c.pid && CHILD(&c, long_arg) == KA_EINVAL && !c.pid && ka_child_start(&c, many) == KA_EINVAL && !c.pid, "no arguments");
+    CHECK(ka_child_line(&c, line, sizeof line, -1) == KA_ENOTFOUND && ka_child_end(&c, true, -1) == KA_ENOTFOUND, "no child");
+
+    CHECK(CHILD(&c, "args", "a b", "", "c'd") == KA_OK && c.pid > 0, "starts");
+    SAYS(&c, "[a b][][c'd]");
+    SAYS(&c, "1");      /* no input */
+    CHECK(ka_child_line(&c, line, sizeof line, -1) == KA_ENOTFOUND && ka_child_line(&c, line, sizeof line, 0) == KA_ENOTFOUND, "it writes no more");
+    many[1] = "args";
+    many[30] = NULL;
+    int r = ka_child_end(&c, false, PATIENCE_MS);
+    CHECK((r == 0 || r == 128 + 15 || r == 137) && !c.pid, "ended by itself or by us: %d", r);
+    CHECK(ka_child_start(&c, many) == KA_OK, "30 arguments");
+    while (ka_child_line(&c, line, sizeof line, PATIENCE_MS) == KA_OK) {}
+    CHECK(strcmp(line, "1") == 0 && ka_child_end(&c, true, PATIENCE_MS) >= 0, "are no more than there can be");
+
+    if (!CHECK(CHILD(&c, "lines") == KA_OK, "starts")) return;
+    SAYS(&c, "one");
+    CHECK(ka_child_line(&c, line, sizeof line, 20) == KA_ETIME && ka_child_line(&c, line, sizeof line, 0) == KA_ETIME, "half a line is none");
+    SAYS(&c, "two, in pieces");
+    SAYS(&c, "");
+    CHECK(ka_child_line(&c, line, 4, PATIENCE_MS) == KA_OK && strcmp(line, "xxx") == 0, "of 3000, what fits: %s", line);
+    memset(xs, 'y', 1023);
+    xs[1023] = 0;
+    SAYS(&c, xs);
+    memset(xs, 'z', 1023);
+    SAYS(&c, xs);
+    SAYS(&c, "cut off");
+    CHECK(ka_child_line(&c, line, sizeof line, PATIENCE_MS) == KA_ENOTFOUND, "and no more");
+    ka_sleep_ms(100);      /* its end comes a little after that of its output */
+    r = ka_child_end(&c, true, PATIENCE_MS);
+    CHECK(r == 7 && !c.pid && ka_child_end(&c, true, PATIENCE_MS) == KA_ENOTFOUND, "its status: %d", r);
+
+    for (int by_force = 0; by_force < 2; by_force++) {
+        CHECK(CHILD(&c, "wait") == KA_OK && ka_child_line(&c, line, sizeof line, -1) == KA_OK, "starts and speaks");
+        r = ka_child_end(&c, by_force, -1);
+        CHECK(r == (by_force || !POLITE ? 137 : 143) && !c.pid, "ended: %d", r);
+    }
+}
+
+static void test_children_signals(void)
+{
+#if !defined(_WIN32)
+    char line[100], want[100];
+    ka_child c;
+    ka_server *s;
+    sigset_t usr1, before;
+    int ends[2], r;
+    if (cannot_restart() || pipe(ends) != 0) return;
+    snprintf(want, sizeof want, "%d descriptors, HUP ignored, TERM default, PIPE default, USR1 free", descriptors_passed());
+    sigemptyset(&usr1);
+    sigaddset(&usr1, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &usr1, &before);
+    signal(SIGHUP, SIG_IGN);
+    if (!CHECK(ka_server_start(&s, 2) == KA_OK && ka_stop_on_interrupt(s) == KA_OK && ka_listen(s, "127.0.0.1", 0) == 0, "a server here")) return;
+    CHECK(CHILD(&c, "found") == KA_OK, "starts");
+    SAYS(&c, want);
+    ka_child_end(&c, true, PATIENCE_MS);
+    ka_server_free(s);
+    signal(SIGHUP, SIG_DFL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+
+    CHECK(CHILD(&c, "polite") == KA_OK, "starts");
+    SAYS(&c, "ready");
+    CHECK(ka_child_end(&c, false, 0) == KA_ETIME && c.pid && ka_child_end(&c, false, 20) == KA_ETIME && c.pid, "it takes its time");
+    ka_sleep_ms(60);
+    CHECK(ka_child_end(&c, false, 0) == KA_ETIME, "and is told once");
+    SAYS(&c, "last words");
+    r = ka_child_end(&c, false, PATIENCE_MS);
+    CHECK(r == 3 && !c.pid, "ended: %d", r);
+    CHECK(CHILD(&c, "polite") == KA_OK, "starts");
+    SAYS(&c, "ready");
+    CHECK(ka_child_end(&c, false, 0) == KA_ETIME && ka_child_end(&c, true, PATIENCE_MS) == 137, "told, then killed");
+
+    signal(SIGCHLD, SIG_IGN);
+    CHECK(CHILD(&c, "wait") == KA_OK, "starts");
+    r = ka_child_end(&c, true, PATIENCE_MS);
+    CHECK(r == KA_EOS && !c.pid, "SIGCHLD is ignored: %d", r);
+    signal(SIGCHLD, SIG_DFL);
+
+    CHECK(CHILD(&c, "parent") == KA_OK, "starts");
+    close(ends[1]);
+    CHECK(ka_child_line(&c, line, sizeof line, PATIENCE_MS) == KA_OK && strcmp(line, "ready") == 0, "and its own child does");
+    struct pollfd p = { ends[0], POLLIN, 0 };
+    CHECK(poll(&p, 1, 0) == 0 && ka_child_end(&c, true, PATIENCE_MS) == 137, "both run, until one is killed");
+#if defined(__linux__)
+    CHECK(poll(&p, 1, PATIENCE_MS) == 1 && (p.revents & POLLHUP), "and with it the other");
+#endif
+    close(ends[0]);
+#else
+    skip("children signals", "Windows has none");
+#endif
+}
+
+static void test_usage(void)
+{
+    enum { BYTES = 10 << 20 };
+    ka_usage before, after;
+    CHECK(ka_process_usage(&before) == KA_OK && before.cpu_us >= 0 && before.memory > 100000, "this process uses something");
+    volatile char *p = malloc(BYTES);
+    if (!p) abort();
+    int64_t until = ka_now_us() + 200000;
+    for (int i = 0; i < BYTES; i += 512) p[i] = 1;
+    while (ka_now_us() < until) {}
+    CHECK(ka_process_usage(&after) == KA_OK, "and after some work");
+    int64_t cpu = after.cpu_us - before.cpu_us, more = (int64_t)after.memory - (int64_t)before.memory;
+    CHECK(cpu > 20000 && cpu < 60 * 1000000, "more time: %d us", (int)cpu);
+    CHECK(more > BYTES * 9 / 10 && more < 4 * BYTES, "more memory: %d bytes", (int)more);
+    free((void *)p);
+}
+
+static void test_descriptors_raise(void)
+{
+#if !defined(_WIN32)
+    struct rlimit before, now;
+    bool each;
+    ka_server *s;
+    if (getrlimit(RLIMIT_NOFILE, &before) != 0 || ka_server_start(&s, 1) != KA_OK) abort();
+    now = before;
+    now.rlim_cur = 200;
+    CHECK(setrlimit(RLIMIT_NOFILE, &now) == 0, "lowered");
+    int r = ka_descriptors_raise(&each), again = ka_descriptors_raise(&each);
+    CHECK(getrlimit(RLIMIT_NOFILE, &now) == 0, "the limit can be had");
+    CHECK(r == again && r > 200 && (now.rlim_cur > INT_MAX ? r == INT_MAX : r == (int)now.rlim_cur), "raised: %d, %d, %lld", r, again, (long long)now.rlim_cur);
+#if defined(__linux__)
+    CHECK(now.rlim_cur == now.rlim_max, "to the hard limit");
+#endif
+    ka_event ev;
+    ka_listen(s, "127.0.0.1", 0);
+    CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_OK && each == s->workers[0]->own_table, "for each worker: %d", each);
+    ka_server_free(s);
+    setrlimit(RLIMIT_NOFILE, &before);
+#else
+    bool each;
+    CHECK(ka_descriptors_raise(&each) == INT_MAX && !each, "Windows has no such limit");
+#endif
 }
 
 #ifdef __APPLE__
@@ -4177,7 +4933,7 @@ static void test_journal_full(void)
     snprintf(ballast, sizeof ballast, "%s.ballast", file);
     (void)remove(file);
     if (folder) file_put(ballast, keys, 16384);
-    getrlimit(RLIMIT_FSIZE, &all);
+    if (getrlimit(RLIMIT_FSIZE, &all) != 0) abort();
     some = all;
     some.rlim_cur = 20000;
     if (!folder) setrlimit(RLIMIT_FSIZE, &some);
@@ -4467,7 +5223,7 @@ static void test_codes_full(void)
     memset(body, 'x', sizeof body);
     if (folder)
         for (int i = 0; i < 8; i++) file_put(ballast, body, sizeof body);
-    getrlimit(RLIMIT_FSIZE, &all);
+    if (getrlimit(RLIMIT_FSIZE, &all) != 0) abort();
     some = all;
     some.rlim_cur = 20000;
     if (!folder) setrlimit(RLIMIT_FSIZE, &some);
@@ -5433,8 +6189,10 @@ static void faults_small(void)
     ka_sleep_ms(1);
     if (ka_now_ms() < start) CHECK(false, "the clock runs back; %s", story());
 #if !defined(_WIN32)
+    exec_stays = true;
     if (ka_restart("a\"b") != KA_EINVAL && atomic_load(&fault_failed) == 0) CHECK(false, "a quote in the argument");
     int r = ka_restart("x");
+    exec_stays = false;
     if (r != KA_EOS) CHECK(false, "ka_restart: %d; %s", r, story());
 #endif
 }
@@ -5743,9 +6501,9 @@ static void faults_grouped(void) { faults_serve(1, false, true); }
 static void faults_workers(void) { faults_serve(3, false, false); }
 static void faults_interrupt(void) { faults_serve(1, true, false); }
 
-/* -- a server that connects to itself, and talks JSON and then frames until the one who called closes -- */
+/* -- a server that connects to itself after a moment, and talks JSON, frames and then lines until the one who called closes -- */
 
-typedef struct { ka_server *s; uint64_t caller; bool stopped; } talker;
+typedef struct { ka_server *s; uint64_t caller; bool stopped, listens, whole; } talker;
 
 static void talker_stop(talker *t)
 {
@@ -5755,12 +6513,18 @@ static void talker_stop(talker *t)
 
 static void talker_event(talker *t, const ka_event *ev)
 {
-    static const char ask[] = "{\"frames\": 1}", frame[] = "\0\0\0\7a frame";
+    int r = KA_OK, next;
+    static const ka_str words[] = { [KA_JSON] = { BYTES("{\"frames\": 1}") }, [KA_FRAMES] = { BYTES("\0\0\0\7a frame") }, [KA_LINES] = { BYTES("a line\r\n") } };
+    static const char *const bodies[] = { [KA_JSON] = "{\"frames\": 1}", [KA_FRAMES] = "a frame", [KA_LINES] = "a line" };
     bool calls = ev->conn == t->caller;
     switch (ev->kind) {
     case KA_LISTENING:
         ALLOWED(ev->error, "KA_LISTENING", KA_EOS, KA_EINUSE, KA_EADDR, KA_EPERM, KA_ELIMIT);
-        if (ev->error || ka_connect(t->s, KA_JSON, NULL, "127.0.0.1", ev->port, 7) != KA_OK) talker_stop(t);
+        t->listens = ev->error == 0;
+        if (ev->error || !ALLOWED(r = ka_timer(t->s, ev->now_ms + 1, (uint64_t)ev->port), "ka_timer", KA_ENOMEM) || r < 0) talker_stop(t);
+        break;
+    case KA_TIMER:
+        if (ka_connect(t->s, KA_JSON, "127.0.0.1", "127.0.0.1", (int)ev->tag, 7) != KA_OK) talker_stop(t);
         break;
     case KA_OPENED:
         if (ev->listener >= 0) break;
@@ -5768,17 +6532,20 @@ static void talker_event(talker *t, const ka_event *ev)
         if (ev->seq != 7) CHECK(false, "tag %d; %s", (int)ev->seq, story());
         t->caller = ev->conn;
         if (ev->error) talker_stop(t);
-        else ka_send(t->s, ev->conn, ask, sizeof ask - 1);
+        else ka_send(t->s, ev->conn, words[KA_JSON].p, words[KA_JSON].n);
         break;
     case KA_MESSAGE:
         if (ev->error && ev->error != 503 && ev->error != 400) CHECK(false, "message %d; %s", ev->error, story());      /* 400: cut off */
         if (ev->error) break;
-        if (ev->framing == KA_JSON && !ka_is(ev->body, ask)) CHECK(false, "\"%.*s\"; %s", (int)ev->body.n, ev->body.p, story());
-        if (ev->framing == KA_FRAMES && !ka_is(ev->body, frame + 4)) CHECK(false, "\"%.*s\"; %s", (int)ev->body.n, ev->body.p, story());
-        if (ev->framing == KA_FRAMES && calls) ka_close(t->s, ev->conn);
-        if (ev->framing == KA_JSON) ka_reframe(t->s, ev->conn, KA_FRAMES);
-        if (ev->framing == KA_JSON) ka_send(t->s, ev->conn, calls ? frame : ask, calls ? sizeof frame - 1 : sizeof ask - 1);
-        else if (!calls) ka_send(t->s, ev->conn, frame, sizeof frame - 1);
+        if (!ka_is(ev->body, bodies[ev->framing])) CHECK(false, "\"%.*s\"; %s", (int)ev->body.n, ev->body.p, story());
+        next = ev->framing < KA_LINES ? ev->framing + 1 : KA_LINES;
+        if (ev->framing < KA_LINES) ka_reframe(t->s, ev->conn, next);
+        else if (calls) {
+            t->whole = true;
+            ka_close(t->s, ev->conn);
+        }
+        if (!calls) next = ev->framing;      /* what it was told goes back; then the caller begins in the next one */
+        if (!calls || ev->framing < KA_LINES) ka_send(t->s, ev->conn, words[next].p, words[next].n);
         break;
     default: /* KA_CLOSED */
         if (calls) talker_stop(t);
@@ -5800,6 +6567,8 @@ static void faults_talk(void)
         if (!t.stopped) CHECK(false, "it has waited too long; %s", story());
         talker_stop(&t);
     }
+    if (t.listens && !t.whole && atomic_load(&fault_first) == F_setsockopt && atomic_load(&fault_kind) == 0)
+        CHECK(false, "it needs no option; %s", story());
     ka_server_free(t.s);
 }
 
@@ -5929,6 +6698,35 @@ static void faults_kill(void)
 }
 #endif
 
+/* -- a child, and what this process uses. The child's own calls, up to its exec, fail as well: it then ends with 127 -- */
+
+static void faults_children(void)
+{
+    ka_child c;
+    ka_usage u;
+    char line[16] = "";
+    bool each;
+    ALLOWED(ka_process_usage(&u), "ka_process_usage", KA_EOS, KA_ELIMIT, KA_EPERM, KA_ENOTFOUND, KA_ENOSPC);
+    ALLOWED(ka_descriptors_raise(&each), "ka_descriptors_raise", KA_EOS);
+    int r = CHILD(&c, "wait");
+    ALLOWED(r, "ka_child_start", KA_EOS, KA_ELIMIT, KA_EPERM);
+    if (r < 0 && c.pid) CHECK(false, "a child that there isn't; %s", story());
+    if (r == KA_OK) {
+        r = ka_child_line(&c, line, sizeof line, PATIENCE_MS);
+        ALLOWED(r, "ka_child_line", KA_EOS, KA_ELIMIT, KA_ENOTFOUND);
+        if (r == KA_OK && strcmp(line, "ready") != 0) CHECK(false, "it said \"%s\"; %s", line, story());
+        r = ka_child_end(&c, false, PATIENCE_MS);
+        ALLOWED(r, "ka_child_end", KA_EPERM, KA_EOS);
+        if (r >= 0 && r != 127 && r != (POLITE ? 143 : 137)) CHECK(false, "it ended with %d; %s", r, story());
+    }
+    fault_exempt = true;
+    if (c.pid && ka_child_end(&c, true, PATIENCE_MS) < 0) CHECK(false, "it can't be killed; %s", story());
+#if !defined(_WIN32)
+    if (waitpid(-1, NULL, WNOHANG) != -1) CHECK(false, "a child is left; %s", story());
+#endif
+    fault_exempt = false;
+}
+
 /* -- the walk -- */
 
 /* most: of each name only the first calls count. Looking for a server's process takes thousands, all alike. */
@@ -5946,6 +6744,7 @@ static const struct { const char *name; void (*run)(void), (*before)(void), (*af
     { "talk", faults_talk, NULL, NULL, INT_MAX, INT_MAX },
     { "abandoned", faults_abandon, NULL, NULL, INT_MAX, INT_MAX },
     { "client", faults_client, responder_start, responder_stop, INT_MAX, INT_MAX },
+    { "children", faults_children, NULL, NULL, 6, 12 },
 #if !defined(_WIN32)
     { "kill", faults_kill, NULL, NULL, 2, 4 },
 #endif
@@ -6008,6 +6807,7 @@ static void test_faults(void)
     if (ka__thread_start(&watch, fault_watch, NULL) != KA_OK) abort();
     for (size_t i = 0; i < COUNT(scenarios); i++) {
         if (only && !strstr(scenarios[i].name, only)) continue;
+        if (scenarios[i].run == faults_children && cannot_restart()) continue;
         if (scenarios[i].before) scenarios[i].before();
         for (int kind = 0; kind < (int)COUNT(fault_kinds); kind++) faults_walk(i, kind, wish && strcmp(wish, "all") == 0);
         if (scenarios[i].after) scenarios[i].after();
@@ -6024,7 +6824,7 @@ int main(int argc, char **argv)
         { "sockets", test_sockets }, { "forms", test_forms },
         { "requests", test_requests }, { "long heads", test_long_heads }, { "responses", test_responses }, { "chunked", test_chunked },
         { "json", test_json }, { "json depth", test_json_depth }, { "json members", test_json_members },
-        { "json strings", test_json_strings },
+        { "json strings", test_json_strings }, { "utf8", test_utf8 },
         { "json writer", test_json_writer }, { "json characters", test_json_characters },
         { "mailbox", test_mailbox }, { "keyring", test_keyring }, { "keyring growth", test_keyring_growth },
         { "keyring out of memory", test_keyring_out_of_memory }, { "keyring fork", test_keyring_fork }, { "protocol", test_protocol },
@@ -6035,13 +6835,16 @@ int main(int argc, char **argv)
         { "full mailbox", test_full_mailbox }, { "fairness", test_fairness }, { "time-outs", test_time_outs }, { "busy parent", test_busy_parent }, { "never reads", test_never_reads },
         { "linger", test_linger }, { "drain", test_drain }, { "drain ends", test_drain_ends }, { "workers", test_workers },
         { "bare answer", test_bare_answer }, { "messages", test_messages }, { "frames", test_frames }, { "reframe", test_reframe },
-        { "messages flood", test_messages_flood }, { "messages end", test_messages_end }, { "connect", test_connect },
+        { "lines", test_lines }, { "lines long", test_lines_long }, { "lines flood", test_lines_flood }, { "closed", test_closed },
+        { "messages flood", test_messages_flood }, { "messages end", test_messages_end }, { "sends", test_sends }, { "connect", test_connect },
+        { "connect from", test_connect_from }, { "timers", test_timers }, { "timers' waits", test_timers_wait }, { "timers, busy", test_timers_busy },
         { "server out of memory", test_server_out_of_memory }, { "retries", test_retries }, { "client reads", test_client_reads },
         { "client type", test_client_type },
         { "no suicide", test_no_suicide }, { "handshake", test_handshake }, { "kill", test_kill },
         { "offline, then online", test_offline_then_online }, { "client protocol", test_client_protocol },
         { "command lines", test_command_lines }, { "server options", test_server_options }, { "closed stderr", test_closed_stderr }, { "interrupt", test_interrupt },
         { "backlog", test_interrupt_backlog },
+        { "children", test_children }, { "children signals", test_children_signals }, { "usage", test_usage }, { "raise", test_descriptors_raise },
         { "descriptor limit", test_descriptor_limit }, { "descriptors", test_descriptors }, { "journal killed", test_journal_killed },
         { "journal words", test_journal_words }, { "journal full", test_journal_full },
         { "codes", test_codes }, { "codes long", test_codes_long }, { "codes rotation", test_codes_rotation },
@@ -6051,6 +6854,7 @@ int main(int argc, char **argv)
         { "gate idle", test_gate_idle },
         { "faults", test_faults },
     };
+    if (argc > 2 && strcmp(argv[1], "--child") == 0) return child_main(argc, argv);
     if (!opens(PROGRAM("server"), "rb") || !opens(".test-writable", "wb") || ka__os_start() < 0) {
         fprintf(stderr, "test: run it in a folder with server and client in which it can write, by ./build.sh test\n");
         return 2;

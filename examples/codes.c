@@ -7,7 +7,6 @@
 
 #define KEYAUTH_IMPLEMENTATION
 #define KA_MAX_BODY (6 * 65536 + 1024)      /* a text of 64 KiB in which each byte is escaped, as \u0000, and what is around it */
-#define KA_MAILBOX (1u << 22)
 #include "keyauth.h"
 #include <stdarg.h>
 #include <stdio.h>
