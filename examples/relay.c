@@ -818,7 +818,7 @@ static int client_x(client *c)
     unsigned char random[8];
     char digits[2 * sizeof random];
     ka_str x = { c->o->x, c->o->x ? strlen(c->o->x) : 0 };
-    if (x.n > MAX_X || !ka_is_utf8(x)) return fail(EXIT_USAGE, "X: up to %d bytes of UTF-8 are needed", MAX_X);
+    if (x.p && (x.n > MAX_X || !ka_is_utf8(x))) return fail(EXIT_USAGE, "X: up to %d bytes of UTF-8 are needed", MAX_X);
     if (!x.p) {
         if (ka_random(random, sizeof random) < 0) return fail(EXIT_FAILED, "%s", ka_error_text(KA_ERANDOM));
         ka_hex_encode(digits, random, sizeof random);
