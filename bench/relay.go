@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"math/rand"
 	"net"
@@ -18,25 +19,28 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode/utf8"
 )
 
 const (
-	maxX    = 64 << 10
-	maxLine = len("message ") + 2*maxX
+	maxX       = 65536
+	maxLine    = len("message ") + 2*maxX
+	maxWaiting = 1024
+	linger     = 20 * time.Second
 )
 
 type client struct {
 	net.Conn
-	at   int               // its place among the active ones, or -1
-	sent map[*message]bool // those whose ok it waits for
-	owed map[*message]bool // those that were forwarded to it
+	at   int               // its place among the active ones
+	left bool              // it is none; its own goroutine's
+	sent map[*message]bool // what it waits for
+	held map[*message]bool // what was forwarded to it
 }
 
-// A message is there as long as somebody waits for its ok.
+// A message is there as long as its sender waits. The one to whom it was forwarded may be gone.
 type message struct {
-	x       string
-	waiting []*client
-	holders []*client // to whom it was forwarded
+	x        string
+	from, to *client
 }
 
 type counts struct {
@@ -62,7 +66,7 @@ type server struct {
 	mu       sync.Mutex
 	random   *rand.Rand
 	active   []*client
-	messages map[string]*message
+	messages map[string][]*message // by their X
 	counts   counts
 }
 
@@ -73,16 +77,6 @@ func (c *client) send(word, text string) {
 	line = append(line, text...)
 	line = append(line, '\n')
 	c.Write(line) // if it can't, c's own goroutine reads of it
-}
-
-func without(clients []*client, c *client) []*client {
-	for i := range clients {
-		if clients[i] == c {
-			clients[i] = clients[len(clients)-1]
-			return clients[:len(clients)-1]
-		}
-	}
-	return clients
 }
 
 func (s *server) enter(c *client) {
@@ -96,97 +90,111 @@ func (s *server) enter(c *client) {
 	}
 }
 
-// leave takes c out of the active ones; mu is held.
-func (s *server) leave(c *client) {
-	if c.at < 0 {
-		return
-	}
-	last := s.active[len(s.active)-1]
-	s.active[c.at] = last
-	last.at = c.at
-	s.active[len(s.active)-1] = nil
-	s.active = s.active[:len(s.active)-1]
-	c.at = -1
-}
-
 // pass chooses who is to get m, or nil if nobody is there; mu is held.
 func (s *server) pass(m *message) *client {
 	if len(s.active) == 0 {
-		s.counts.Lost++
 		return nil
 	}
-	to := s.active[s.random.Intn(len(s.active))]
-	if !to.owed[m] {
-		to.owed[m] = true
-		m.holders = append(m.holders, to)
-	}
+	m.to = s.active[s.random.Intn(len(s.active))]
+	m.to.held[m] = true
 	s.counts.Forwards++
-	return to
+	return m.to
 }
 
-func (s *server) message(c *client, x string) {
+func (s *server) message(c *client, x string) (trouble string) {
 	s.mu.Lock()
+	if len(c.sent) == maxWaiting {
+		s.mu.Unlock()
+		return "1024 messages of yours wait for an ok; send more when some have come"
+	}
+	m := &message{x: x, from: c}
+	s.messages[x] = append(s.messages[x], m)
+	c.sent[m] = true
 	s.counts.Messages++
-	m := s.messages[x]
-	if m == nil {
-		m = &message{x: x}
-		s.messages[x] = m
-	}
-	if !c.sent[m] {
-		c.sent[m] = true
-		m.waiting = append(m.waiting, c)
-	}
+	s.counts.Outstanding++
 	to := s.pass(m)
 	s.mu.Unlock()
-	if to != nil {
-		to.send("message", x)
-	}
+	to.send("message", x) // c itself is active, so there is somebody
+	return ""
 }
 
-// drop forgets m; mu is held.
-func (s *server) drop(m *message) {
-	delete(s.messages, m.x)
-	for _, c := range m.waiting {
-		delete(c.sent, m)
+// answered takes all messages of x, if c holds one of them; mu is held.
+func (s *server) answered(c *client, x string) []*message {
+	all := s.messages[x]
+	for _, m := range all {
+		if m.to == c {
+			delete(s.messages, x)
+			return all
+		}
 	}
-	for _, c := range m.holders {
-		delete(c.owed, m)
-	}
+	return nil
 }
 
 func (s *server) ok(c *client, x string) {
 	s.mu.Lock()
-	m := s.messages[x]
-	if m == nil || !c.owed[m] {
+	all := s.answered(c, x)
+	if all == nil {
 		s.counts.Ignored++
 		s.mu.Unlock()
 		return
 	}
-	s.drop(m)
-	s.counts.Oks += len(m.waiting)
+	s.counts.Oks++
+	s.counts.Outstanding -= len(all)
+	for _, m := range all {
+		delete(m.from.sent, m)
+		if m.to != nil {
+			delete(m.to.held, m)
+		}
+	}
 	s.mu.Unlock()
-	for _, to := range m.waiting {
-		to.send("ok", x)
+	for _, m := range all {
+		m.from.send("ok", x)
 	}
 }
 
-// closed forgets c: nobody waits for what only c waited for, and what it owes is passed to others.
-func (s *server) closed(c *client) {
+// forget takes m out of those with its X; mu is held.
+func (s *server) forget(m *message) {
+	s.counts.Outstanding--
+	all := s.messages[m.x]
+	for i := range all {
+		if all[i] == m {
+			all[i] = all[len(all)-1]
+			all = all[:len(all)-1]
+			break
+		}
+	}
+	if len(all) == 0 {
+		delete(s.messages, m.x)
+	} else {
+		s.messages[m.x] = all
+	}
+	if m.to != nil {
+		delete(m.to.held, m)
+	}
+}
+
+// leave takes c out of the active ones. What it sent goes with it, what it held goes to others.
+func (s *server) leave(c *client) {
+	if c.left {
+		return
+	}
+	c.left = true
+	s.mu.Lock()
+	last := s.active[len(s.active)-1]
+	s.active[c.at], last.at = last, c.at
+	s.active[len(s.active)-1] = nil
+	s.active = s.active[:len(s.active)-1]
+	for m := range c.sent {
+		s.forget(m)
+	}
 	type passed struct {
 		to *client
 		x  string
 	}
 	var again []passed
-	s.mu.Lock()
-	s.leave(c)
-	for m := range c.sent {
-		if m.waiting = without(m.waiting, c); len(m.waiting) == 0 {
-			s.drop(m)
-		}
-	}
-	for m := range c.owed {
-		m.holders = without(m.holders, c)
-		if !s.reforward || len(m.holders) > 0 {
+	for m := range c.held {
+		m.to = nil
+		if !s.reforward {
 			continue
 		}
 		if to := s.pass(m); to != nil {
@@ -194,6 +202,7 @@ func (s *server) closed(c *client) {
 			again = append(again, passed{to, m.x})
 		}
 	}
+	c.sent, c.held = nil, nil
 	s.mu.Unlock()
 	for _, p := range again {
 		p.to.send("message", p.x)
@@ -207,10 +216,10 @@ func (s *server) stats(c *client) {
 	if statm, err := os.ReadFile("/proc/self/statm"); err == nil {
 		fmt.Sscan(string(statm), &size, &resident)
 	}
-	s.mu.Lock()
 	s.leave(c)
+	s.mu.Lock()
 	counts := s.counts
-	counts.Active, counts.Outstanding = len(s.active), len(s.messages)
+	counts.Active = len(s.active)
 	s.mu.Unlock()
 	counts.Memory = resident * os.Getpagesize()
 	counts.CPU = (usage.Utime.Nano() + usage.Stime.Nano()) / 1000
@@ -228,42 +237,92 @@ func (s *server) refuse(c *client, why string) {
 	c.send("error", why)
 }
 
-// line answers one; false if c is to be closed.
-func (s *server) line(c *client, line []byte) {
-	word, x, _ := strings.Cut(string(line), " ")
-	switch {
-	case word == "message":
-		s.message(c, x)
-	case word == "ok":
-		s.ok(c, x)
-	case word == "stats":
-		s.stats(c)
-	default:
-		s.refuse(c, "unknown word")
+// trouble says what is wrong with an X as it is in a line.
+func trouble(x string) string {
+	n := 0
+	for i := 0; i < len(x); i++ {
+		if x[i] == '\r' {
+			return "a raw carriage return is in the line; write it as \\r"
+		}
+		if x[i] == '\\' {
+			i++
+			if i == len(x) || x[i] != 'n' && x[i] != 'r' && x[i] != '\\' {
+				return "a backslash is there without n, r or a backslash behind it; write it twice"
+			}
+		}
+		n++
 	}
+	switch {
+	case n > maxX:
+		return "X is longer than 65536 bytes; send less"
+	case !utf8.ValidString(x):
+		return "the line is not UTF-8; send text"
+	}
+	return ""
+}
+
+// line does what one asks for, or returns what is wrong with it.
+func (s *server) line(c *client, line string) string {
+	word, x, hasX := strings.Cut(line, " ")
+	switch {
+	case line == "stats":
+		s.stats(c)
+		return ""
+	case word != "message" && word != "ok":
+		return "no such word; send message X, ok X or stats"
+	case !hasX:
+		return "a space and an X belong behind that word"
+	case c.left:
+		return "this connection asked for stats; use another one"
+	}
+	if why := trouble(x); why != "" {
+		return why
+	}
+	if word == "message" {
+		return s.message(c, x)
+	}
+	s.ok(c, x)
+	return ""
 }
 
 // whole splits as bufio.ScanLines does, but what has no line feed is no line.
 func whole(data []byte, atEOF bool) (int, []byte, error) {
-	if i := bytes.IndexByte(data, '\n'); i >= 0 {
-		return i + 1, bytes.TrimSuffix(data[:i], []byte("\r")), nil
+	i := bytes.IndexByte(data, '\n')
+	if i < 0 {
+		return 0, nil, nil
 	}
-	return 0, nil, nil
+	line := bytes.TrimSuffix(data[:i], []byte("\r"))
+	if len(line) > maxLine {
+		return 0, nil, bufio.ErrTooLong
+	}
+	return i + 1, line, nil
 }
 
 func (s *server) serve(conn net.Conn) {
-	c := &client{Conn: conn, sent: make(map[*message]bool), owed: make(map[*message]bool)}
 	defer conn.Close()
+	c := &client{Conn: conn, sent: make(map[*message]bool), held: make(map[*message]bool)}
 	s.enter(c)
-	defer s.closed(c)
+	defer s.leave(c)
 	lines := bufio.NewScanner(conn)
 	lines.Buffer(nil, maxLine+len("\r\n"))
 	lines.Split(whole)
 	for lines.Scan() {
-		s.line(c, lines.Bytes())
+		if why := s.line(c, lines.Text()); why != "" {
+			s.refuse(c, why)
+		}
 	}
-	if lines.Err() == bufio.ErrTooLong {
-		s.refuse(c, "line too long")
+	switch lines.Err() {
+	case nil:
+	case bufio.ErrTooLong:
+		s.refuse(c, "the line is too long; X has up to 65536 bytes")
+		s.leave(c)
+		conn.(*net.TCPConn).CloseWrite()
+		conn.SetReadDeadline(time.Now().Add(linger)) // it shall get to read that
+		io.Copy(io.Discard, conn)
+	default:
+		s.mu.Lock()
+		s.counts.Lost++
+		s.mu.Unlock()
 	}
 }
 
@@ -279,7 +338,7 @@ func main() {
 	s := &server{
 		reforward: !*plain,
 		random:    rand.New(rand.NewSource(time.Now().UnixNano())),
-		messages:  make(map[string]*message),
+		messages:  make(map[string][]*message),
 	}
 	for {
 		conn, err := listener.Accept()

@@ -10,12 +10,10 @@ import statistics
 import subprocess
 import sys
 
-SERVERS = {"keyauth": ["examples/relay", "server", "--port", "0"], "go": ["bench/relay", "-port", "0"]}
+SERVERS = {"keyauth": ["examples/relay", "server", "--workers", "1", "--port", "0"], "go": ["bench/relay", "-port", "0"]}
 LOADS = [(1000, 1), (64, 16), (16, 64)]         # connections, and messages of each that wait at once
 HELD = 10000                                    # Go has a table of 20,000 descriptors for all
 CPU_MARK, MEMORY_MARK = 4, 8
-
-
 SAID = {                                        # what the load says at its end, and how many of our units that is
     "rate": (r"^messages .* s, (\d+) a second", 1),
     "cpu_us": (r"^server .* CPU seconds, ([\d.]+) us a message", 1),
@@ -101,6 +99,8 @@ def main():
     parser.add_argument("--messages", type=int, default=500000, help="of a load")
     parser.add_argument("--out", default="bench/results")
     options = parser.parse_args()
+    if not os.path.exists("bench/relay"):
+        sys.exit("bench/relay.py: there is no bench/relay; Debian's package golang-go brings what builds it")
     results = {load: [] for load in [*LOADS, HELD]}
     for i in range(options.rounds):
         for load, rounds in results.items():
