@@ -31,7 +31,7 @@ def run(name, *options):
             load = subprocess.run(["examples/relay", "load", "--server", address, *map(str, options)], capture_output=True, text=True)
         finally:
             server.terminate()
-    failed = re.findall(r"^FAILED +(?!zero state: memory)", load.stdout, re.M)
+    failed = re.findall(r"^FAILED +\b(?!zero state: memory)", load.stdout, re.M)
     if failed or load.returncode not in (0, 1):
         sys.exit(f"bench/relay.py: the load of {name} failed with {load.returncode}:\n{load.stdout}{load.stderr}")
     return {key: float(re.search(said, load.stdout, re.M)[1]) * unit for key, (said, unit) in SAID.items()}
