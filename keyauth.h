@@ -246,6 +246,10 @@ typedef struct {
      returns    KA_OK, or KA_EOS, KA_ELIMIT and others: then all is 0 */
 KADEF int ka_process_usage(ka_usage *out);
 
+/* Give what was freed back to the system, as far as the allocator can (malloc_trim(3) of glibc; nothing elsewhere). For
+   when a crowd has gone: it takes milliseconds. */
+KADEF void ka_memory_trim(void);
+
 /* A child process: another run of this program. */
 typedef struct {
     int64_t  pid;            /* 0: none */
@@ -739,6 +743,9 @@ KADEF int ka_client_kill_server(ka_client *c, int64_t *pid);
 #    endif
 #    include <ctype.h>
 #    include <dirent.h>
+#    if defined(__GLIBC__)
+#      include <malloc.h>
+#    endif
 #    include <sys/epoll.h>
 #    include <sys/eventfd.h>
 #    include <sys/mman.h>
@@ -826,6 +833,13 @@ static void *ka__alloc_zeroed(size_t count, size_t size)
 static void ka__free(void *p)
 {
     if (p) KA_FREE(p);
+}
+
+void ka_memory_trim(void)
+{
+#if defined(__GLIBC__)
+    malloc_trim(0);
+#endif
 }
 
 /* Change a counter that one thread writes and any may read. */
@@ -3455,7 +3469,7 @@ static int32_t ka__utf8_take(ka__cursor *c)
 
 bool ka_is_utf8(ka_str s)
 {
-    ka__cursor c = { s.p, s.p + s.n };
+    ka__cursor c = { s.p, s.n ? s.p + s.n : s.p };
     while (c.p < c.end)
         if (ka__utf8_take(&c) < 0) return false;
     return true;
@@ -4172,6 +4186,7 @@ static void ka__conns_shrink(ka__worker *w)
     w->conns = NULL;
     w->conns_n = w->conns_room = w->finished = 0;
     w->free_head = KA__NIL;
+    ka_memory_trim();
 }
 
 static void ka__early_free(ka__worker *w, ka__early *e)
@@ -5072,6 +5087,7 @@ static void ka__publish_up(ka__worker *w)
 static void ka__sockets(ka__worker *w)
 {
     uint32_t tokens[KA__EVENTS];
+    ka__conns_shrink(w);
     atomic_store(&w->sleeper.asleep, 1);
     uint32_t n = ka__box_empty(&w->down) ? (uint32_t)ka__poller_wait(&w->sleeper.poller, tokens, KA__EVENTS, ka__patience(w)) : 0;
     atomic_store(&w->sleeper.asleep, 0);
@@ -5087,7 +5103,6 @@ static void ka__sockets(ka__worker *w)
     for (uint32_t i = 0; i < n; i++)
         if (tokens[i] < KA_MAX_LISTENERS) ka__accept(w, &w->listeners[tokens[i]], KA__ACCEPTS, 0);
     if (w->accept_paused && (w->place_freed || w->now_ms >= w->accept_again_ms)) ka__accept_resume(w);
-    ka__conns_shrink(w);
     ka__publish_up(w);
     if (!ka__box_room(&w->up, KA__UP_RESERVE)) ka_sleep_ms(1);
 }

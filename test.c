@@ -761,6 +761,29 @@ static void test_sockets(void)
     ka__sock_close(s);
 }
 
+static void test_sockets_from(void)
+{
+#if defined(__APPLE__)
+    const char *from = "127.0.0.1";      /* 127.0.0.77 would have to be added to lo0 */
+#else
+    const char *from = "127.0.0.77";
+#endif
+    ka__sock listener, s, peer = -1;
+    int port;
+    char ip[16];
+    if (ka__sock_new(&listener) < 0 || ka__sock_listen(listener, "127.0.0.1", 0, &port) < 0) abort();
+    int r = ka__sock_connect(from, "127.0.0.1", port, &s);
+    if (r == KA_EAGAIN) r = ka__sock_wait(s, KA__OUT, 5000);
+    CHECK(r == KA_OK && ka__sock_connected(s) == KA_OK, "connected: %s", ka_error_text(r));
+    CHECK(ka__sock_wait(listener, KA__IN, 5000) == KA_OK && ka__sock_accept(listener, &peer) == KA_OK, "accepted");
+    CHECK(ka__sock_peer(peer, ip) > 0 && strcmp(ip, from) == 0, "from %s", ip);
+    ka__sock_close(peer);
+    CHECK(ka__sock_connect("localhost", "127.0.0.1", port, &peer) == KA_EINVAL, "from no address");
+    CHECK(ka__sock_connect("192.0.2.1", "127.0.0.1", port, &peer) == KA_EADDR, "from one that isn't ours");
+    ka__sock_close(s);
+    ka__sock_close(listener);
+}
+
 /* ---- text ---- */
 
 static void test_forms(void)
@@ -4086,9 +4109,6 @@ static void repeat(char byte, int n)
 }
 
 #if !defined(_WIN32)
-static volatile sig_atomic_t child_told;
-static void child_note(int number) { child_told = number; }
-
 /* Descriptors above 2 that a program started from here has. */
 static int descriptors_passed(void)
 {
@@ -4112,12 +4132,15 @@ static int child_of_posix(const char *how)
         return 0;
     }
     if (strcmp(how, "polite") == 0) {
-        signal(SIGTERM, child_note);
-        for (puts("ready"); fflush(stdout) == 0 && !child_told; ) ka_sleep_ms(5);
-        ka_sleep_ms(50);      /* a second one would come in this time, and be told */
-        child_told = 0;
-        ka_sleep_ms(50);
-        printf("last words%s\n", child_told ? ", told twice" : "");
+        int number;
+        sigemptyset(&mask);
+        sigaddset(&mask, SIGTERM);
+        pthread_sigmask(SIG_BLOCK, &mask, NULL);
+        puts("ready");
+        if (fflush(stdout) != 0 || sigwait(&mask, &number) != 0) return 1;
+        ka_sleep_ms(200);      /* time for a second one */
+        sigpending(&mask);
+        printf("last words%s\n", sigismember(&mask, SIGTERM) ? ", told twice" : "");
         return 3;
     }
     ka_child c;
@@ -6496,6 +6519,116 @@ static void test_relay_words(void)
     }
 }
 
+/* ---- relay load ---- */
+
+#define CHART ".test-relay.svg"
+
+/* A run of it, to its end: its exit status. */
+static int load_run(process *p, int max_files, const char *const *more)
+{
+    const char *argv[16] = { PROGRAM("examples/relay"), "load", "--clients", "200", "--window", "0.3", "--delay", "0..0.1" };
+    for (int i = 0; i < 7 && more[i]; i++) argv[8 + i] = more[i];
+    return process_start(p, max_files, argv) ? process_wait(p, 2 * PATIENCE_MS) : -1;
+}
+
+/* The number in front of these words in what it said; -1: it did not say that. */
+static int load_told(const process *p, const char *words)
+{
+    const char *said = output(p, "out"), *at = strstr(said, words);
+    while (at && at > said && at[-1] >= '0' && at[-1] <= '9') at--;
+    return at && *at >= '0' && *at <= '9' ? atoi(at) : -1;
+}
+
+/* A relay that has no manners: to `message X` it says something that nobody sent, and says ok to X twice. */
+static void load_misled(void)
+{
+    static const char stats[] = "stats {\"active\": 0, \"outstanding\": 0, \"buffered\": 0, \"memory\": 0, \"peak\": 0, \"cpu_us\": 0, \"messages\": 0, "
+        "\"forwards\": 0, \"reforwards\": 0, \"oks\": 0, \"ignored\": 0, \"errors\": 0, \"lost\": 0, \"opened\": 0}\n";
+    ka_server *s;
+    ka_event ev;
+    process p;
+    char place[32], line[1024];
+    int status = -1;
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_listen_as(s, KA_LINES, "127.0.0.1", 0) == 0 && ka_wait(s, &ev, PATIENCE_MS) == KA_OK, "a relay")) return;
+    snprintf(place, sizeof place, "127.0.0.1:%d", ev.port);
+    START(&p, PROGRAM("examples/relay"), "load", "--clients", "10", "--window", "0", "--messages", "2", "--delay", "0", "--server", place);
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; status < 0 && ka_now_ms() < until; ) {
+        if (ka_wait(s, &ev, 10) != KA_OK) status = process_wait(&p, 0);
+        else if (ev.kind == KA_MESSAGE && ka_is(ev.body, "stats")) ka_send(s, ev.conn, stats, sizeof stats - 1);
+        else if (ev.kind == KA_MESSAGE && ev.body.n > 8) {
+            int n = snprintf(line, sizeof line, "message 0.0 junk\nok %.*s\nok %.*s\n", (int)ev.body.n - 8, ev.body.p + 8, (int)ev.body.n - 8, ev.body.p + 8);
+            ka_send(s, ev.conn, line, (size_t)n);
+        }
+    }
+    CHECK(status == 1 && strstr(output(&p, "out"), "FAILED       lines that should not have come: 30\n") &&
+          strstr(output(&p, "err"), "\"0.0 junk\""), "status %d: %s%s", status, output(&p, "out"), output(&p, "err"));
+    CHECK(strstr(output(&p, "out"), "ok           every message got its ok: 10 of 10 clients done, 20 of 20 messages"), "%s", output(&p, "out"));
+    process_end(&p);
+    ka_server_free(s);
+}
+
+/* Small loads with servers of their own: each ends with 0, which it only does if all that it checks has held. */
+static void test_relay_load(void)
+{
+    static const struct { const char *argv[8]; const char *words; int least, most; } runs[] = {
+        { { "--svg", CHART }, " of 200 messages; 0 vanished\n", 200, 200 },
+        { { "--messages", "20", "--ahead", "4" }, " of 4000 messages", 4000, 4000 },
+        { { "--vanish", "10", "--workers", "2" }, " vanished; ", 1, 60 },
+        { { "--vanish", "20", "--no-reforward", "--timeout", "0.3" }, " time-outs, ", 1, INT_MAX },
+        { { "--kill-at", "0.15", "--messages", "2" }, " lost, ", 1, 400 },
+        { { "--abrupt", "--messages", "4" }, " of them anew\n", 1, INT_MAX },
+    };
+    static const struct { const char *argv[5]; int status; const char *says; } words[] = {
+        { { "--server", "127.0.0.1" }, 2, "an address and a port are needed" },
+        { { "--server", "127.0.0.1:8000", "--kill-at", "1" }, 2, "--kill-at is for a server of its own" },
+        { { "--svg", ".test-no/chart.svg" }, 1, "cannot write --svg .test-no/chart.svg" },
+    };
+    process p, server;
+    char place[32];
+    int port;
+    for (size_t i = 0; i < COUNT(runs); i++) {
+        int status = load_run(&p, 0, runs[i].argv), told = load_told(&p, runs[i].words);
+        CHECK(status == 0 && told >= runs[i].least && told <= runs[i].most, "%s: status %d, %d%s: %s%s", runs[i].argv[0], status, told, runs[i].words,
+              output(&p, "out"), output(&p, "err"));
+        CHECK(!strstr(output(&p, "out"), "FAILED"), "%s: %s", runs[i].argv[0], output(&p, "out"));
+        process_end(&p);
+    }
+    static char chart[65536];
+    size_t n = file_get(CHART, (unsigned char *)chart, sizeof chart - 1);
+    CHECK(n > 0 && strncmp(chart, "<svg ", 5) == 0 && strstr(chart, ">p99.9 ") && strcmp(chart + n - 7, "</svg>\n") == 0, "a chart of %d bytes", (int)n);
+    (void)remove(CHART);
+    for (size_t i = 0; i < COUNT(words); i++) {
+        int status = load_run(&p, 0, words[i].argv);
+        CHECK(status == words[i].status && strstr(output(&p, "err"), words[i].says), "%s: status %d: %s", words[i].says, status, output(&p, "err"));
+        process_end(&p);
+    }
+    const char *const argv[] = { PROGRAM("examples/relay"), "server", "--port", "0", NULL };
+    if (example_start(&server, &port, 1, argv)) {
+        snprintf(place, sizeof place, "127.0.0.1:%d", port);
+        int status = load_run(&p, 0, (const char *const[]){ "--server", place, NULL });
+        CHECK(status == 0 && load_told(&p, " of 200 messages") == 200 && !strstr(output(&p, "out"), "the server ended"), "another server: status %d: %s%s",
+              status, output(&p, "out"), output(&p, "err"));
+        process_end(&p);
+    }
+    process_end(&server);
+    int status = load_run(&p, 0, (const char *const[]){ "--server", place, NULL });
+    CHECK(status == 3 && strstr(output(&p, "err"), "no relay server at 127.0.0.1:"), "a dead port: status %d: %s", status, output(&p, "err"));
+    process_end(&p);
+    load_misled();
+#ifndef _WIN32
+    status = load_run(&p, 64, (const char *const[]){ NULL });
+    CHECK(status == 1 && strstr(output(&p, "err"), "more than the descriptor limit of 64 allows"), "64 descriptors: status %d: %s", status, output(&p, "err"));
+    process_end(&p);
+#endif
+    if (!POLITE) return;
+    START(&p, PROGRAM("examples/relay"), "load", "--clients", "200", "--window", "0", "--delay", "60");
+    await_output(&p, "out", "relay load: ");
+    ka_sleep_ms(100);
+    CHECK(process_interrupt(&p) && process_wait(&p, PATIENCE_MS) == 1 && strstr(output(&p, "out"), "FAILED       every message got its ok: 0 of 200 clients"),
+          "interrupted: %s%s", output(&p, "out"), output(&p, "err"));
+    process_end(&p);
+}
+
 /* ---- faults: scenarios in which every call fails once. Each ends, with what is documented, and leaves nothing behind ---- */
 
 /* What the walk is at: printed where a check fails, or the scenario never ends. */
@@ -7097,6 +7230,21 @@ static void faults_kill(void)
 
 /* -- a child, and what this process uses. The child's own calls, up to its exec, fail as well: it then ends with 127 -- */
 
+/* Lower the descriptor limit, or set it back. */
+static void descriptors_lower(bool lower)
+{
+#if !defined(_WIN32)
+    static struct rlimit before;
+    fault_exempt = true;
+    if (lower && getrlimit(RLIMIT_NOFILE, &before) != 0) abort();
+    struct rlimit now = { lower ? 200 : before.rlim_cur, before.rlim_max };
+    if (setrlimit(RLIMIT_NOFILE, &now) != 0) abort();
+    fault_exempt = false;
+#else
+    (void)lower;
+#endif
+}
+
 static void faults_children(void)
 {
     ka_child c;
@@ -7104,7 +7252,9 @@ static void faults_children(void)
     char line[16] = "";
     bool each;
     ALLOWED(ka_process_usage(&u), "ka_process_usage", KA_EOS, KA_ELIMIT, KA_EPERM, KA_ENOTFOUND, KA_ENOSPC);
+    descriptors_lower(true);
     ALLOWED(ka_descriptors_raise(&each), "ka_descriptors_raise", KA_EOS);
+    descriptors_lower(false);
     int r = CHILD(&c, "wait");
     ALLOWED(r, "ka_child_start", KA_EOS, KA_ELIMIT, KA_EPERM);
     if (r < 0 && c.pid) CHECK(false, "a child that there isn't; %s", story());
@@ -7218,7 +7368,7 @@ int main(int argc, char **argv)
     static const struct { const char *name; void (*run)(void); } tests[] = {
         { "base64", test_base64 }, { "sha256", test_sha256 }, { "printable", test_printable },
         { "small things", test_small_things }, { "hex, uuids", test_hex_and_uuids }, { "times", test_times },
-        { "sockets", test_sockets }, { "forms", test_forms },
+        { "sockets", test_sockets }, { "sockets from", test_sockets_from }, { "forms", test_forms },
         { "requests", test_requests }, { "long heads", test_long_heads }, { "responses", test_responses }, { "chunked", test_chunked },
         { "json", test_json }, { "json depth", test_json_depth }, { "json members", test_json_members },
         { "json strings", test_json_strings }, { "utf8", test_utf8 },
@@ -7251,6 +7401,7 @@ int main(int argc, char **argv)
         { "gate idle", test_gate_idle },
         { "relay", test_relay }, { "relay long", test_relay_long }, { "relay reforward", test_relay_reforward }, { "relay fairness", test_relay_fairness },
         { "relay client", test_relay_client }, { "relay refused", test_relay_refused }, { "relay words", test_relay_words },
+        { "relay load", test_relay_load },
         { "faults", test_faults },
     };
     if (argc > 2 && strcmp(argv[1], "--child") == 0) return child_main(argc, argv);

@@ -53,7 +53,8 @@ static const char usage[] =
     "  --server IP:PORT use this one instead                   --port PORT      of the server of their own; chosen unless told\n"
     "  --vanish PERCENT clients that vanish while they owe an ok; 0 unless told\n"
     "  --kill-at S      kill the server then, and start it again\n"
-    "  --abrupt         end clients without closing in order   --no-reforward   have the server called so\n"
+    "  --abrupt         clients close at their ok, whatever    --no-reforward   have the server called so\n"
+    "                   they owe; unless told they stay for it\n"
     "  --svg FILE       draw the times from message to ok there\n"
     "\n"
     "Exit status: 0 server: stopped by Ctrl+C or SIGTERM; client: its X came back as ok; load: all held; 1 could not run, or\n"
@@ -65,7 +66,8 @@ typedef struct {
     bool        stats, no_reforward;
     int64_t     delay_ms[2], timeout_ms, give_up_ms;     /* least, most */
     /* load */
-    long long   clients, window_ms, seed, messages, ahead, vanish_percent, kill_at_ms;
+    long long   clients, seed, messages, ahead, vanish_percent;
+    int64_t     window_ms, kill_at_ms;
     const char *server, *svg;
     bool        abrupt;
 } options;
@@ -152,7 +154,7 @@ static void line_send(ka_server *s, uint64_t conn, const char *word, ka_str x)
 #define NOBODY UINT32_MAX                   /* as an item's holder */
 
 enum { SENT, HELD, ALIKE, TWINS, LISTS };   /* lists of items: of a sender, of a holder, of a group, of a group and a holder */
-enum { MAX_WAITING = 1024 };                /* messages of one connection that wait */
+enum { MAX_WAITING = 1024, CROWD = 1000 };  /* messages of one connection that wait; connections whose memory is worth giving back */
 enum { SHORT_TEXT = 48 };                   /* up to here a text is within its group */
 
 typedef struct {
@@ -456,6 +458,7 @@ static bool peer_add(relay *r, uint64_t conn)
 /* When nobody is there, nothing waits, and all memory goes back. */
 static void give_back(relay *r)
 {
+    bool crowd = r->peers_room > CROWD;
     free(r->peers);
     free(r->active);
     free(r->items);
@@ -469,6 +472,7 @@ static void give_back(relay *r)
     r->by_text = r->by_holder = (table){ .n = 0 };
     r->peers_n = r->peers_room = r->active_room = r->items_room = r->groups_room = r->items_free = r->groups_free = 0;
     r->items_n = r->groups_n = 1;      /* 0 is none */
+    if (crowd) ka_memory_trim();
 }
 
 /* It is no longer active. What it sent goes with it, what it held goes to others. */
@@ -848,7 +852,7 @@ static int run_client(const options *o)
 enum {
     LOAD_SPARE = 100,               /* descriptors of a worker that are for no client */
     LOAD_PORTS = 12000,             /* clients of one source address: from 14,000 on Linux is slow to find a free port */
-    LOAD_START_MS = 10000, LOAD_OFFLINE_MS = 3000, LOAD_ZERO_MS = 10000, LOAD_LIMIT_MS = 60000,
+    LOAD_START_MS = 10000, LOAD_OFFLINE_MS = 1000, LOAD_ZERO_MS = 10000, LOAD_LIMIT_MS = 60000,
     LOAD_TOLD = 5,                  /* strange lines that are shown; the others are counted */
     LOAD_TEXT = 256,                /* bytes of an X here, at most */
     LOAD_LINEAR = 64, LOAD_BUCKETS = LOAD_LINEAR / 2 * 40
@@ -1176,6 +1180,13 @@ static void load_leave(load *l, uint32_t i, uint8_t then)
     c->then = then;
 }
 
+/* A client with all its oks closes when it has given those that it owes, too; at once if --abrupt. */
+static void load_leave_if_done(load *l, uint32_t i)
+{
+    const load_client *c = &l->clients[i];
+    if (c->state == LOAD_OPEN && c->acknowledged == l->messages_each && (c->owed == LOAD_NOBODY || l->o->abrupt)) load_leave(l, i, LOAD_DONE);
+}
+
 static void load_send(load *l, uint32_t i, load_message *m)
 {
     load_client *c = &l->clients[i];
@@ -1212,6 +1223,7 @@ static void load_on_opened(load *l, uint32_t i)
             load_send_next(l, i, &m[k]);
         }
     }
+    load_leave_if_done(l, i);           /* its connection was lost while it owed */
 }
 
 /* `message X`. One that has its ok already, or that another client holds too, is answered at once: it was sent twice. */
@@ -1251,7 +1263,7 @@ static void load_on_ok(load *l, uint32_t i, ka_str x)
     m->number = LOAD_NOBODY;
     c->acknowledged++;
     if (c->sent < l->messages_each) load_send_next(l, i, m);
-    else if (c->acknowledged == l->messages_each) load_leave(l, i, LOAD_DONE);
+    else load_leave_if_done(l, i);
 }
 
 static void load_on_line(load *l, uint32_t i, ka_str line)
@@ -1387,10 +1399,11 @@ static void load_begin(load *l)
     load_timer(l, l->begun_ms + l->o->window_ms + 10 * l->timeout_ms + LOAD_LIMIT_MS, LOAD_LIMIT, 0);
 }
 
-/* Memory that may be left at the end: what there was at the start, a tenth of what came on top of that, and 8 MB. */
+/* Memory that may be left at the end: what there was at the start, a tenth of what came on top of that, 4 MB, and the mailboxes
+   of the server's workers, of which nothing is in memory before they are used. */
 static int64_t load_memory_allowed(const load *l)
 {
-    return l->first[LOAD_MEMORY] + (l->top[LOAD_MEMORY] - l->first[LOAD_MEMORY]) / 10 + 8000000;
+    return l->first[LOAD_MEMORY] + (l->top[LOAD_MEMORY] - l->first[LOAD_MEMORY]) / 10 + 4000000 + l->workers * (int64_t)(2 * KA_MAILBOX + 300000);
 }
 
 static bool load_zero(const load *l)
@@ -1416,10 +1429,7 @@ static void load_on_stats(load *l, ka_str line)
 {
     uint32_t from, number;
     ka_str x = line;
-    if (load_word(&x, "message ") && load_known(l, x, &from, &number)) {      /* before it had asked, it was one to forward to */
-        load_say(l, l->stats_conn, "ok ", x.p, x.n);
-        return;
-    }
+    if (load_word(&x, "message ") && load_known(l, x, &from, &number)) return;      /* until it had asked it was one to forward to */
     if (!load_read_stats(l, line)) {
         load_bar_end(l);
         load_stop(l, fail(EXIT_FAILED, "%s:%d does not tell its stats as relay server does", l->ip, l->port));
@@ -1475,6 +1485,7 @@ static void load_on_timer(load *l, const ka_event *ev)
     case LOAD_OWED:
         l->clients[i].owed_timer = false;
         load_pay(l, i, ka_now_us());
+        load_leave_if_done(l, i);
         break;
     case LOAD_TIMEOUT:  load_on_timeout(l, i); break;
     case LOAD_ASK:      load_ask_again(l, ev->now_ms); break;
@@ -1865,15 +1876,12 @@ typedef struct {
     bool        *flag;                      /* one of these: what it sets */
     const char **text;
     long long   *number, least, most;
-    int64_t     *range;
-    long long   *ms;
-    int64_t     *time;
+    int64_t     *ms, *range;                /* a time; a least and a most one */
 } option;
 
 /* -1: go on; otherwise exit with this. */
 static int take_value(const option *k, const char *value)
 {
-    int64_t ms = 0;
     if (k->text) *k->text = value;
     else if (k->number) {
         if (!number(value, k->least, k->most, k->number))
@@ -1881,10 +1889,8 @@ static int take_value(const option *k, const char *value)
     } else if (k->range) {
         if (!seconds_range(value, k->range)) return fail(EXIT_USAGE, "%s %s: seconds are needed, such as 0.25 or 0..10", k->name, value);
     } else {
-        const char *end = seconds(value, &ms);
+        const char *end = seconds(value, k->ms);
         if (!end || *end) return fail(EXIT_USAGE, "%s %s: seconds are needed, such as 30 or 0.25", k->name, value);
-        if (k->ms) *k->ms = ms;
-        else *k->time = ms;
     }
     return -1;
 }
@@ -1899,8 +1905,8 @@ static int parse(options *o, int who, char **argv)
         { "--stats", SERVER, .flag = &o->stats },
         { "--no-reforward", SERVER | LOAD, .flag = &o->no_reforward },
         { "--delay", CLIENT | LOAD, .range = o->delay_ms },
-        { "--timeout", CLIENT | LOAD, .time = &o->timeout_ms },
-        { "--give-up", CLIENT, .time = &o->give_up_ms },
+        { "--timeout", CLIENT | LOAD, .ms = &o->timeout_ms },
+        { "--give-up", CLIENT, .ms = &o->give_up_ms },
         { "--clients", LOAD, .number = &o->clients, .least = 1, .most = 10000000 },
         { "--window", LOAD, .ms = &o->window_ms },
         { "--server", LOAD, .text = &o->server },

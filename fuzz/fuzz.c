@@ -1995,7 +1995,8 @@ struct answer { int status; bool given, bodiless, closes; size_t n; uint64_t bod
 
 typedef struct { ka_event ev; int status; size_t n; char text[KA_MAX_ANSWER]; } question;
 
-enum { QUESTIONS = 64 };
+enum { QUESTIONS = 64, TIMERS = 600 };
+#define NEVER INT64_MAX
 static struct {
     ka_server *server;
     ka_keyring keys;
@@ -2010,6 +2011,8 @@ static struct {
     unsigned   policy;                /* what it does with an event */
     unsigned   says;                  /* sends so far */
     peer      *ending;                /* whose last event is being handled */
+    int64_t   timers[TIMERS];        /* their times; the tag is the place. NEVER: it has come */
+    int       timers_n;
 } at;
 
 static bool failed(void) { return blocks_failed || watch_failed; }
@@ -2072,8 +2075,8 @@ static void message_conn_check(const ka__conn *c)
         CHECK(c->watched == KA__OUT && !c->in && !c->out && !c->last && !c->told && waiting == 0, "connecting, but watched %d", c->watched);
         return;
     }
-    CHECK(c->in_n <= KA_MAX_BODY + (c->framing == KA_FRAMES ? 3 : 0) || c->last, "%d bytes of a message kept", (int)c->in_n);
-    CHECK(c->framing != KA_JSON || c->last || c->object.at <= c->in_n, "%d of %d bytes read", (int)c->object.at, (int)c->in_n);
+    CHECK(c->in_n <= KA_MAX_BODY + (c->framing == KA_FRAMES ? 3 : c->framing == KA_LINES ? 1 : 0) || c->last, "%d bytes of a message kept", (int)c->in_n);
+    CHECK(c->framing == KA_FRAMES || c->last || (c->framing == KA_JSON ? c->object.at <= c->in_n : c->object.at == c->in_n), "%d of %d bytes read", (int)c->object.at, (int)c->in_n);
     CHECK(waiting <= 1 && (waiting == 0 || c->last) && (!c->told || c->last), "%d wait, last %d, told %d", (int)waiting, c->last, c->told);
     CHECK(c->timed != KA__UNTIMED || (c->last ? waiting > 0 : !c->in), "waits for ever");
     CHECK(c->last || c->watched != 0, "nobody reads it");
@@ -2096,7 +2099,7 @@ static void worker_check(ka__worker *w)
         sim_fd *s = sim_at((int)c->sock, SIM_CONN);
         sim_known((int)c->sock, s->peer);
         CHECK(s->peer->conn == ka__conn_number(w, c), "a connection changed its number");
-        CHECK((s->peer->port == 0) == (c->framing == KA_HTTP) && c->framing <= KA_FRAMES, "port %d has framing %d", s->peer->port, c->framing);
+        CHECK((s->peer->port == 0) == (c->framing == KA_HTTP) && c->framing <= KA_LINES, "port %d has framing %d", s->peer->port, c->framing);
         if (c->framing != KA_HTTP) message_conn_check(c);
         CHECK(c->in_n <= KA_MAX_HEAD + KA_MAX_BODY + 1 && (c->in_n > 0) == (c->in != NULL), "%d bytes of a request kept", (int)c->in_n);
         CHECK(c->out_n - c->out_at <= KA_MAX_UNSENT && (c->out_n > 0) == (c->out != NULL) && c->out_at <= c->out_n, "%d bytes unsent", (int)(c->out_n - c->out_at));
@@ -2247,6 +2250,16 @@ static int next_message(const peer *p, int framing, ka_str *body, size_t *end)
     const char *text = p->to_server.p;
     size_t from = p->at, all = p->heard, depth = 0;
     char quote = 0;
+    if (framing == KA_LINES) {
+        size_t n = 0;
+        if (from == all) return KA_EAGAIN;
+        while (n < all - from && text[from + n] != '\n') n++;
+        bool whole = n < all - from, cr = n > 0 && text[from + n - 1] == '\r';
+        if (n - cr > KA_MAX_BODY) return 413;
+        *body = (ka_str){ text + from, n - cr };
+        *end = from + n + 1;
+        return whole ? KA_OK : KA_EAGAIN;
+    }
     if (framing == KA_FRAMES) {
         while (from < all && is_space(text[from])) from++;
         if (all - from < 4) return KA_EAGAIN;
@@ -2276,24 +2289,35 @@ static int next_message(const peer *p, int framing, ka_str *body, size_t *end)
     return all - from > KA_MAX_BODY ? 413 : KA_EAGAIN;
 }
 
-/* Is there anything behind the last message, but white space between objects? */
+/* Is there anything behind the last message, but white space that belongs to none? */
 static bool begun(const peer *p)
 {
     size_t from = p->at;
-    while (from < p->heard && is_space(p->to_server.p[from])) from++;
+    while (!memchr(p->framings, KA_LINES, (size_t)p->framings_n) && from < p->heard && is_space(p->to_server.p[from])) from++;
     return from < p->heard;
+}
+
+/* White space before the first line may have been passed over, in the framing before. */
+static bool passed_over(const peer *p, int framing) { return framing == KA_LINES && p->framings_n > 1 && p->at < p->heard && is_space(p->to_server.p[p->at]); }
+
+/* Is nothing whole left, or wrong? */
+static bool at_rest(const peer *p)
+{
+    peer rest = *p;
+    ka_str body;
+    size_t end;
+    int r;
+    while ((r = next_message(&rest, p->framing, &body, &end)) != KA_EAGAIN && passed_over(&rest, p->framing)) rest.at++;
+    return r == KA_EAGAIN;
 }
 
 /* All that is whole was delivered. */
 static void delivered_check(const peer *p)
 {
-    ka_str body;
-    size_t end;
     if (p->refused || p->told || p->hung_up) return;
     CHECK(p->opened, "connected, and the parent doesn't know");
     CHECK(p->received == p->to_server.n, "%d bytes were never read", (int)(p->to_server.n - p->received));
-    int r = next_message(p, p->framing, &body, &end);
-    CHECK(r == KA_EAGAIN, "a message was not delivered: %d", r);
+    CHECK(at_rest(p), "a message was not delivered");
 }
 
 static void say(peer *p, const char *text, size_t n)
@@ -2326,6 +2350,9 @@ static void reframe(peer *p, int framing)
     p->framing = framing;
 }
 
+static int other_framing(const peer *p) { return p->framing == KA_LINES ? KA_JSON : KA_JSON + KA_FRAMES - p->framing; }
+static int framing_of(size_t n) { return n >= 240 ? KA_LINES : n & 1 ? KA_FRAMES : KA_JSON; }
+
 static void connect_to(int framing, int knock)
 {
     if (peers_n == PEERS) return;
@@ -2333,7 +2360,7 @@ static void connect_to(int framing, int knock)
     peer *p = sim_peer(port);
     p->knock = knock;
     p->framings[p->framings_n++] = (char)(p->framing = framing);
-    int r = ka_connect(at.server, framing, NULL, "127.0.0.1", port, (uint32_t)port * 7);
+    int r = ka_connect(at.server, framing, peers_n & 1 ? NULL : "127.0.0.9", "127.0.0.1", port, (uint32_t)port * 7);
     CHECK(r == (at.stopping ? KA_ESTOPPED : KA_OK), "ka_connect: %d", r);
     if (r < 0) *p = (peer){ 0 };
     if (r < 0) peers_n--;
@@ -2365,6 +2392,44 @@ static void opened_event(const ka_event *ev)
     }
 }
 
+/* What is read at once gives r. */
+static bool message_fits(const peer *p, const ka_event *ev, int r, ka_str body)
+{
+    switch (ev->error) {
+    case 0:   return r == KA_OK && same_str(body, ev->body);
+    case 408: return r == KA_EAGAIN && at.slept && p->at < p->heard;
+    case 503: return r == KA_EAGAIN && blocks_failed;
+    default:  return r == ev->error || (r == EITHER && (ev->error == 400 || ev->error == 413)) || (ev->error == 400 && r == KA_EAGAIN && p->fin && begun(p));
+    }
+}
+
+static bool timer_set(int64_t at_ms)
+{
+    if (at.timers_n == TIMERS) return false;
+    int r = ka_timer(at.server, at_ms, (uint64_t)at.timers_n);
+    CHECK(r == KA_OK || (r == KA_ENOMEM && blocks_failed), "ka_timer: %d", r);
+    if (r == KA_OK) at.timers[at.timers_n++] = at_ms;
+    return r == KA_OK;
+}
+
+static int64_t timer_first(void)
+{
+    int64_t first = NEVER;
+    for (int i = 0; i < at.timers_n; i++)
+        if (at.timers[i] < first) first = at.timers[i];
+    return first;
+}
+
+/* Some set another one, that is due. */
+static void timer_event(const ka_event *ev)
+{
+    CHECK(ev->tag < (uint64_t)at.timers_n && at.timers[ev->tag] != NEVER, "timer %d", (int)ev->tag);
+    CHECK(at.timers[ev->tag] <= ev->now_ms && ev->now_ms <= clock_ms, "timer %d is early", (int)ev->tag);
+    CHECK(at.timers[ev->tag] == timer_first(), "timer %d is not the first", (int)ev->tag);
+    at.timers[ev->tag] = NEVER;
+    if (ev->tag % 4 == 3) timer_set(ev->now_ms - (int64_t)(ev->tag % 3));
+}
+
 /* Is this the message that was sent? */
 static void message_check(const ka_event *ev, peer *p)
 {
@@ -2372,22 +2437,29 @@ static void message_check(const ka_event *ev, peer *p)
     size_t end = 0;
     CHECK(!p->refused, "a message after the last one");
     while (p->framings[p->framing_at] != ev->framing) CHECK(++p->framing_at < p->framings_n, "framing %d", ev->framing);
+    while (!message_fits(p, ev, next_message(p, ev->framing, &body, &end), body) && passed_over(p, ev->framing)) p->at++;
     int r = next_message(p, ev->framing, &body, &end);
+    CHECK(message_fits(p, ev, r, body), "%d with %d bytes, read at once: %d with %d", ev->error, (int)ev->body.n, r, (int)body.n);
     if (ev->error) p->refused = true;
     if (ev->error) p->refused_ms = clock_ms;
-    if (ev->error == 408) CHECK(r == KA_EAGAIN && at.slept && p->at < p->heard, "408, but %d", r);
-    else if (ev->error == 503) CHECK(r == KA_EAGAIN && blocks_failed, "503, but %d", r);
-    else if (ev->error == 400 && r == KA_EAGAIN) CHECK(p->fin && begun(p), "400, and nothing unfinished at the end");
-    else if (ev->error) CHECK(r == ev->error || (r == EITHER && (ev->error == 400 || ev->error == 413)), "%d, but %d", ev->error, r);
-    else CHECK(r == KA_OK && same_str(body, ev->body), "a message of %d bytes, read at once: %d of %d", (int)ev->body.n, r, (int)body.n);
     p->at = end;
+}
+
+/* An end that it had asked for, or a stop, is none; a connection that was lost has a reason. */
+static void closed_check(const ka_event *ev, const peer *p)
+{
+    bool lost = p->reset || p->slow || failed() || p->hung_up || p->refused || (p->framings_n > 1 && begun(p));
+    if (ev->error == 0) CHECK(p->fin || at.stopping, "closed without an error, and it isn't at an end");
+    else CHECK(ev->error == KA_EOFFLINE && lost, "closed with %d, and it wasn't lost", ev->error);
 }
 
 static void message_event(const ka_event *ev)
 {
-    ka_str body;
-    size_t end;
     peer *p;
+    if (ev->kind == KA_TIMER) {
+        timer_event(ev);
+        return;
+    }
     if (ev->kind == KA_OPENED) opened_event(ev);
     if (ev->kind == KA_LISTENING || (ev->kind == KA_OPENED && ev->error)) return;
     p = peer_of(ev->conn);
@@ -2398,16 +2470,17 @@ static void message_event(const ka_event *ev)
         why = why || (p->framings_n > 1 && begun(p));      /* reframed, and something unfinished was there */
         CHECK(why || !begun(p), "closed, and an unfinished message was not told of");
         CHECK(why || (p->fin && p->received == p->to_server.n), "closed, why?");
-        CHECK(why || p->framing_at + 1 < p->framings_n || next_message(p, p->framing, &body, &end) == KA_EAGAIN, "closed, and a message was not delivered");
+        CHECK(why || p->framing_at + 1 < p->framings_n || at_rest(p), "closed, and a message was not delivered");
+        closed_check(ev, p);
         p->told = true;
     }
     if (p->told || ev->error) at.ending = p;
     if (at.policy & 1 && ev->kind == KA_MESSAGE) say_bytes(p, ev->body.n);
     if (at.policy & 2 && at.ending) say_bytes(p, 5);
     if (at.policy & 4 && ev->kind == KA_MESSAGE) hang_up(p);
-    if (at.policy & 8 && ev->kind == KA_MESSAGE) reframe(p, KA_JSON + KA_FRAMES - p->framing);
+    if (at.policy & 8 && ev->kind == KA_MESSAGE) reframe(p, other_framing(p));
     if (at.policy & 16 && ev->kind == KA_OPENED) say_bytes(p, 7);
-    if (at.policy & 32 && ev->kind == KA_OPENED) reframe(p, KA_JSON + KA_FRAMES - p->framing);
+    if (at.policy & 32 && ev->kind == KA_OPENED) reframe(p, other_framing(p));
     if (at.policy & 64 && ev->kind == KA_OPENED && at.policy & 128) hang_up(p);
     if (at.policy & 128 && ev->kind == KA_MESSAGE) say_bytes(p, 400);
     if (at.policy & 64 && ev->kind == KA_CLOSED) connect_to(p->framing, CONNECTED);
@@ -2453,6 +2526,7 @@ static void parent_round(void)
         else answer(&q);
     }
     CHECK(r == KA_ETIME || (r == KA_ESTOPPED && at.stopping), "ka_wait: %d", r);
+    CHECK(r == KA_ESTOPPED || timer_first() > clock_ms, "a timer does not come");
     at.stopped = r == KA_ESTOPPED;
 }
 
@@ -2681,6 +2755,9 @@ static void happen_message(input *in)
         "{}", "{\"a\": {\"b\": \"}{\"}}", "{'a': '\\'}', \"b\": '\"'}", "  \r\n\t{}{} {", "}", "{\"a\": \"\\", "\"}", "{\"", "\n", "[]",
         "GET / HTTP/1.1\r\nHost: a\r\n\r\n", " ", "{{{{{{{{", "}}}}}}}}", "{'\\\n'}", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask_key=x",
     };
+    static const char *const line_ends[] = { "\n", "\r\n", "\r", "" }, *const line_canned[] = { "\r\n", "\r", "a\n", "a\r\nb\n\n\r\n", "\ra\r\r\n", "\n\n \n", "{}\n", "a" };
+    static const int64_t times[] = { 0, 1, -1, 2, 5, 50, 99, 100, 200, 999, 1000, 3000, 6000, -1000, INT64_MIN, NEVER - 1 };
+    static const int timers[] = { 1, 2, 3, 7, 40, KA_BATCH / 2 - 1, KA_BATCH / 2 + 1, 300 };
     static const unsigned lengths[] = { 0, 1, 2, 4, 47, 296, KA_MAX_BODY - 1, KA_MAX_BODY, KA_MAX_BODY + 1, 513, 0x7b7d7b7d, 0xffffffff };
     static const int sleeps[] = { 1, 99, 200, 999, 1000, 3000, 6000, KA_ATTEMPT_MS };
     char frame[4 + 2 * KA_MAX_BODY];
@@ -2691,7 +2768,8 @@ static void happen_message(input *in)
     switch (op & 15) {
     case 0:
         if (peers_n == PEERS) return;
-        p = sim_peer((int)next_byte(in) % 3);
+        n = next_byte(in);
+        p = sim_peer(n >= 240 ? KA_LINES : (int)n % 3);
         p->framings[p->framings_n++] = (char)(p->framing = p->port);
         if (who) p->cut = who * who * who;
         break;
@@ -2707,7 +2785,12 @@ static void happen_message(input *in)
     case 2:
         n = next_byte(in);
         at.last.n = 0;
-        if (n < 64) append_text(&at.last, canned[n % (sizeof canned / sizeof *canned)]);
+        if (n >= 240) {                /* a line */
+            memset(frame, 'l', sizeof frame);
+            append(&at.last, frame, lengths[6 + (n & 3)]);
+            append_text(&at.last, line_ends[n >> 2 & 3]);
+        } else if (n >= 56 && n < 64) append_text(&at.last, line_canned[n - 56]);
+        else if (n < 64) append_text(&at.last, canned[n % (sizeof canned / sizeof *canned)]);
         else if (n < 192) {            /* a frame, or the half of one */
             k = lengths[n / 2 % (sizeof lengths / sizeof *lengths)];
             for (int i = 0; i < 4; i++) frame[i] = (char)(k >> (24 - 8 * i));
@@ -2734,7 +2817,7 @@ static void happen_message(input *in)
         break;
     case 6:
         n = next_byte(in);
-        if (has) reframe(p, n & 1 ? KA_FRAMES : KA_JSON);
+        if (has) reframe(p, framing_of(n));
         break;
     case 7:
         if (p) p->fin = true;
@@ -2766,7 +2849,7 @@ static void happen_message(input *in)
         break;
     case 13:
         n = next_byte(in);
-        if (!at.stopped) connect_to(n & 1 ? KA_FRAMES : KA_JSON, (int)(n >> 1 & 3));
+        if (!at.stopped) connect_to(framing_of(n), (int)(n >> 1 & 3));
         break;
     case 14:
         if (at.stopping) break;
@@ -2777,6 +2860,7 @@ static void happen_message(input *in)
         n = next_byte(in);
         switch (who) {
         case 0:
+            for (int i = 0; n >= 128 && !at.stopped && i < timers[n >> 4 & 7]; i++) timer_set(n % 16 < 14 ? clock_ms + times[n % 16] * (1 + i % 3) : times[n % 16]);
             settle();
             break;
         case 1:                        /* who was knocked at opens */
@@ -2823,7 +2907,7 @@ static void serve(const char *text, size_t size, bool messages)
             atomic_store(&box[k]->tail, box[k]->write);
         }
     }
-    for (int framing = KA_HTTP; framing <= (messages ? KA_FRAMES : KA_HTTP); framing++)
+    for (int framing = KA_HTTP; framing <= (messages ? KA_LINES : KA_HTTP); framing++)
         CHECK(ka_listen_as(at.server, framing, "127.0.0.1", framing) == framing, "ka_listen_as");
     for (int i = 0; i < 3; i++)
         for (int k = 0; k < at.server->workers_n; k++) {
