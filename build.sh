@@ -6,6 +6,7 @@
 # ./build.sh coverage and say which lines of keyauth.h they don't run (gcc, gcov)
 # ./build.sh win      build server.exe, client.exe and test.exe with MinGW
 # ./build.sh bench    measure it beside other servers (bench/README.md)
+# ./build.sh bench-relay   and the relay beside one in Go (bench/README.md)
 # ./build.sh hostile  what bad clients do to it, and whether a good one is served meanwhile (bench/README.md)
 # ./build.sh fuzz [SECONDS] [TARGET...]   fuzz it (fuzz/README.md); 0 seconds: only run what is kept
 # ./build.sh dist     keyauth.tar.gz: a folder of the server and one of the client
@@ -58,6 +59,11 @@ bench)
     build server
     shift
     sh bench/build.sh && exec bench/bench "$@" ;;
+bench-relay)
+    need examples/relay bench/bench
+    build examples/relay
+    shift
+    sh bench/build.sh && exec python3 bench/relay.py "$@" ;;
 fuzz)
     need fuzz/fuzz
     shift
@@ -82,9 +88,9 @@ dist)
 clean)
     rm -f server client test server.exe client.exe test.exe keyauth.tar.gz
     for f in $examples examples/gate_test; do rm -f $f $f.exe; done
-    rm -f bench/bench bench/hostile bench/floor bench/microhttpd bench/http bench/sqlite
+    rm -f bench/bench bench/hostile bench/floor bench/microhttpd bench/http bench/relay bench/sqlite
     rm -f fuzz/fuzz fuzz/replay ;;
 *)
-    sed -n '2,12s/^# //p' "$0" >&2
+    sed -n '2,13s/^# //p' "$0" >&2
     exit 2 ;;
 esac
