@@ -909,7 +909,7 @@ typedef struct {
     enum { LOAD_PREPARING, LOAD_RUNNING, LOAD_ENDING, LOAD_OVER } phase;
     int           status;           /* LOAD_OVER: -1: the checks tell; else exit with this */
     int64_t       begun_ms, ended_ms, timeout_ms;
-    bool          bar_shown, killed;
+    bool          bar_shown, killed, died;      /* killed: its server, by --kill-at; died: by itself */
 
     uint64_t      stats_conn;
     enum { LOAD_UNASKED, LOAD_KNOCKS, LOAD_ASKS } asking;
@@ -1383,7 +1383,8 @@ static void load_unasked(load *l, int error)
     if (error == KA_OK) load_ask(l);      /* a connection that has ended: if by Ctrl+C, this tells so */
     if (l->phase == LOAD_OVER) return;
     load_bar_end(l);
-    if (l->child.pid && ka_child_line(&l->child, line, sizeof line, 0) == KA_ENOTFOUND) load_stop(l, fail(EXIT_FAILED, "the server has ended by itself"));
+    l->died = l->child.pid && ka_child_line(&l->child, line, sizeof line, 0) == KA_ENOTFOUND;
+    if (l->died) load_stop(l, fail(EXIT_FAILED, "the server has ended by itself"));
     else if (l->phase == LOAD_PREPARING && ka_now_ms() >= l->begun_ms + LOAD_OFFLINE_MS)
         load_stop(l, fail(EXIT_OFFLINE, "no relay server at %s:%d: %s", l->ip, l->port, ka_error_text(error)));
 }
@@ -1804,7 +1805,7 @@ static bool load_server_end(load *l)
     if (!l->child.pid) return true;
     int r = ka_child_end(&l->child, false, LOAD_ZERO_MS + KA_DRAIN_MS);
     if (r == KA_ETIME) ka_child_end(&l->child, true, LOAD_START_MS);
-    return load_check(r == 0 || r == 137, "the server ended: %d", r);
+    return load_check(!l->died && (r == 0 || r == 137), "the server ended: %d", r);
 }
 
 static int run_load(const options *o)
