@@ -6507,6 +6507,7 @@ static void test_relay_words(void)
         { { "client", "--delay", "1.." }, 2, "seconds are needed" },
         { { "client", "--timeout", "0.1234" }, 2, "seconds are needed" },
         { { "client", "--timeout", "-1" }, 2, "seconds are needed" },
+        { { "client", "--timeout", "0" }, 2, "seconds are needed" },
         { { "load", "--clients", "0" }, 2, "a whole number from 1 to 10000000" },
         { { "load", "--vanish", "101" }, 2, "a whole number from 0 to 100" },
     };
@@ -6621,6 +6622,14 @@ static void test_relay_load(void)
     status = load_run(&p, 64, (const char *const[]){ NULL });
     CHECK(status == 1 && strstr(output(&p, "err"), "more than the descriptor limit of 64 allows"), "64 descriptors: status %d: %s", status, output(&p, "err"));
     process_end(&p);
+    /* a server that has room for fewer than come: the others wait for theirs, and none is reset */
+    const char *const small[] = { PROGRAM("examples/relay"), "server", "--port", "0", "--workers", "1", NULL };
+    if (process_start(&server, 40, small) && await_output(&server, "out", "listening on ") && sscanf(output(&server, "out"), "listening on %31s", place) == 1) {
+        status = load_run(&p, 0, (const char *const[]){ "--server", place, "--window", "0", NULL });
+        CHECK(status == 0 && load_told(&p, " of 200 messages") == 200, "a server with 40 descriptors: status %d: %s%s", status, output(&p, "out"), output(&p, "err"));
+        process_end(&p);
+    }
+    process_end(&server);
 #endif
     if (!POLITE) return;
     START(&p, PROGRAM("examples/relay"), "load", "--clients", "200", "--window", "0", "--delay", "60");

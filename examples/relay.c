@@ -628,6 +628,7 @@ static int serve(relay *r)
         default:           break;
         }
     }
+    if (r->shown_ms && ka_is_terminal(1)) putchar('\n');
     return status;
 }
 
@@ -1370,6 +1371,10 @@ static void load_ask_again(load *l, int64_t now_ms)
     if (pause > 1000) pause = 1000;
     if (pause < 50 || l->phase != LOAD_RUNNING) pause = 50;
     if (l->phase == LOAD_ENDING && now_ms >= l->ended_ms + LOAD_ZERO_MS) load_stop(l, -1);
+    if (l->phase == LOAD_PREPARING && now_ms >= l->begun_ms + LOAD_START_MS) {
+        load_bar_end(l);
+        load_stop(l, fail(EXIT_FAILED, "%s:%d does not tell its stats; is a relay server there?", l->ip, l->port));
+    }
     load_ask(l);
     load_timer(l, now_ms + pause, LOAD_ASK, 0);
 }
@@ -1875,7 +1880,7 @@ typedef struct {
     bool        *flag;                      /* one of these: what it sets */
     const char **text;
     long long   *number, least, most;
-    int64_t     *ms, *range;                /* a time; a least and a most one */
+    int64_t     *ms, *range;                /* a time, of `least` ms or more; a least and a most one */
 } option;
 
 /* -1: go on; otherwise exit with this. */
@@ -1889,7 +1894,7 @@ static int take_value(const option *k, const char *value)
         if (!seconds_range(value, k->range)) return fail(EXIT_USAGE, "%s %s: seconds are needed, such as 0.25 or 0..10", k->name, value);
     } else {
         const char *end = seconds(value, k->ms);
-        if (!end || *end) return fail(EXIT_USAGE, "%s %s: seconds are needed, such as 30 or 0.25", k->name, value);
+        if (!end || *end || *k->ms < k->least) return fail(EXIT_USAGE, "%s %s: seconds are needed, such as 30 or 0.25", k->name, value);
     }
     return -1;
 }
@@ -1904,8 +1909,8 @@ static int parse(options *o, int who, char **argv)
         { "--stats", SERVER, .flag = &o->stats },
         { "--no-reforward", SERVER | LOAD, .flag = &o->no_reforward },
         { "--delay", CLIENT | LOAD, .range = o->delay_ms },
-        { "--timeout", CLIENT | LOAD, .ms = &o->timeout_ms },
-        { "--give-up", CLIENT, .ms = &o->give_up_ms },
+        { "--timeout", CLIENT | LOAD, .ms = &o->timeout_ms, .least = 1 },
+        { "--give-up", CLIENT, .ms = &o->give_up_ms, .least = 1 },
         { "--clients", LOAD, .number = &o->clients, .least = 1, .most = 10000000 },
         { "--window", LOAD, .ms = &o->window_ms },
         { "--server", LOAD, .text = &o->server },
@@ -1913,7 +1918,7 @@ static int parse(options *o, int who, char **argv)
         { "--messages", LOAD, .number = &o->messages, .least = 1, .most = 1000000000 },
         { "--ahead", LOAD, .number = &o->ahead, .least = 1, .most = MAX_WAITING },
         { "--vanish", LOAD, .number = &o->vanish_percent, .most = 100 },
-        { "--kill-at", LOAD, .ms = &o->kill_at_ms },
+        { "--kill-at", LOAD, .ms = &o->kill_at_ms, .least = 1 },
         { "--abrupt", LOAD, .flag = &o->abrupt },
         { "--svg", LOAD, .text = &o->svg },
         { "IP", CLIENT, .text = &o->ip },
