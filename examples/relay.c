@@ -887,6 +887,7 @@ typedef struct {
     int64_t  held_us;               /* how long clients have held it, but for the one that does now */
     uint32_t number;                /* which of the client's; LOAD_NOBODY: none */
     uint32_t holder, next_owed;     /* the client that owes an ok for it, or LOAD_NOBODY */
+    bool     answered;              /* a client has given an ok for it, since it was sent */
 } load_message;
 
 /* What `stats` tells, in the order of load_figures. */
@@ -1130,11 +1131,12 @@ static void load_disown(load *l, load_message *m, int64_t now_us)
     load_release(m, now_us);
 }
 
-static void load_answer(load *l, uint32_t i, const load_message *m)
+static void load_answer(load *l, uint32_t i, load_message *m)
 {
     char text[LOAD_TEXT];
     size_t n = load_text(l, text, (uint32_t)((size_t)(m - l->messages) / l->ahead), m->number);
     load_say(l, l->clients[i].conn, "ok ", text, n);
+    m->answered = true;
 }
 
 /* Answer what is due by then, and come back for what is not. */
@@ -1194,6 +1196,7 @@ static void load_send(load *l, uint32_t i, load_message *m)
     char text[LOAD_TEXT];
     size_t n = load_text(l, text, i, m->number);
     m->held_us = 0;
+    m->answered = false;
     m->sent_us = ka_now_us();
     load_say(l, c->conn, "message ", text, n);
     if (c->timeout_timer) return;
@@ -1242,6 +1245,7 @@ static void load_on_message(load *l, uint32_t i, ka_str x)
     load_message *m = load_find(l, from, number);
     if (!m || m->holder != LOAD_NOBODY || load_delay_us(l, i) == 0) {
         load_say(l, l->clients[i].conn, "ok ", x.p, x.n);
+        if (m) m->answered = true;
         return;
     }
     load_owe(l, i, m, ka_now_us());
@@ -1254,10 +1258,8 @@ static void load_on_ok(load *l, uint32_t i, ka_str x)
     int64_t now_us = ka_now_us();
     uint32_t from, number;
     load_message *m = load_known(l, x, &from, &number) && from == i ? load_find(l, i, number) : NULL;
-    if (!m) {
-        load_strange(l, "client", i, x);
-        return;
-    }
+    if (!m || !m->answered) load_strange(l, "client", i, x);
+    if (!m) return;
     if (m->holder != LOAD_NOBODY) load_disown(l, m, now_us);
     l->oks++;
     load_measured(l, now_us - m->sent_us - m->held_us);
