@@ -1616,6 +1616,7 @@ static bool load_checks(const load *l)
 {
     unsigned long long all = (unsigned long long)l->clients_n * l->messages_each;
     uint32_t ended = l->done + l->vanished;
+    int64_t ignored = l->last[LOAD_IGNORED] - l->first[LOAD_IGNORED];
     bool held = load_check(ended == l->clients_n, "every message got its ok: %u of %u clients done, %llu of %llu messages; %u vanished",
                            l->done, l->clients_n - l->vanished, (unsigned long long)l->oks, all, l->vanished);
     held &= load_check(l->strange == 0, "lines that should not have come: %llu", (unsigned long long)l->strange);
@@ -1625,6 +1626,8 @@ static bool load_checks(const load *l)
                            (unsigned long long)l->resets, (unsigned long long)l->connects[LOAD_LOST]);
     if (!l->killed && !l->o->no_reforward)
         held &= load_check(l->connects[LOAD_TIMED_OUT] == 0, "time-outs: %llu", (unsigned long long)l->connects[LOAD_TIMED_OUT]);
+    if (!l->killed && !l->o->no_reforward && !l->o->vanish_percent)
+        held &= load_check(ignored == 0, "oks for which nobody waited: %lld", (long long)ignored);
     for (int k = LOAD_ACTIVE; k <= LOAD_BUFFERED; k++)
         held &= load_check(l->last[k] == 0, "zero state: %s %lld", load_figures[k], (long long)l->last[k]);
     held &= load_check(l->last[LOAD_MEMORY] <= load_memory_allowed(l), "zero state: memory %.1f MB, at most %.1f", (double)l->last[LOAD_MEMORY] / 1e6,
