@@ -903,8 +903,8 @@ typedef struct {
     char          ip[16];
     int           port, workers;
     uint64_t      seed;
-    uint32_t      clients_n, messages_each, ahead, *owner;      /* owner: of a connection, by ka_conn_index */
-    size_t        owner_n;
+    uint32_t      clients_n, messages_each, ahead;
+    uint32_t     *owner, owner_room;        /* of a connection, by ka_conn_index */
     bool          sources;          /* connect from several addresses */
     load_client  *clients;
     load_message *messages;         /* `ahead` for each client */
@@ -1025,26 +1025,6 @@ static int64_t load_percentile(const load *l, double part)
 
 /* ---- load: lines ---- */
 
-static void load_say(load *l, uint64_t conn, const char *word, const char *x, size_t n)
-{
-    char line[LOAD_TEXT + 16];
-    size_t word_n = strlen(word);
-    memcpy(line, word, word_n);
-    if (n) memcpy(line + word_n, x, n);
-    line[word_n + n] = '\n';
-    ka_send(l->server, conn, line, word_n + n + 1);
-}
-
-/* Take a word off the front of a line. */
-static bool load_word(ka_str *line, const char *word)
-{
-    size_t n = strlen(word);
-    if (line->n < n || memcmp(line->p, word, n) != 0) return false;
-    line->p += n;
-    line->n -= n;
-    return true;
-}
-
 /* Take a number off the front of a text, and what ends it. */
 static bool load_number(ka_str *text, char end, uint32_t *out)
 {
@@ -1135,7 +1115,7 @@ static void load_answer(load *l, uint32_t i, load_message *m)
 {
     char text[LOAD_TEXT];
     size_t n = load_text(l, text, (uint32_t)((size_t)(m - l->messages) / l->ahead), m->number);
-    load_say(l, l->clients[i].conn, "ok ", text, n);
+    line_send(l->server, l->clients[i].conn, "ok", (ka_str){ text, n });
     m->answered = true;
 }
 
@@ -1198,7 +1178,7 @@ static void load_send(load *l, uint32_t i, load_message *m)
     m->held_us = 0;
     m->answered = false;
     m->sent_us = ka_now_us();
-    load_say(l, c->conn, "message ", text, n);
+    line_send(l->server, c->conn, "message", (ka_str){ text, n });
     if (c->timeout_timer) return;
     c->timeout_timer = true;
     load_timer(l, m->sent_us / 1000 + l->timeout_ms + 1, LOAD_TIMEOUT, i);
@@ -1244,7 +1224,7 @@ static void load_on_message(load *l, uint32_t i, ka_str x)
     }
     load_message *m = load_find(l, from, number);
     if (!m || m->holder != LOAD_NOBODY || load_delay_us(l, i) == 0) {
-        load_say(l, l->clients[i].conn, "ok ", x.p, x.n);
+        line_send(l->server, l->clients[i].conn, "ok", x);
         if (m) m->answered = true;
         return;
     }
@@ -1271,9 +1251,9 @@ static void load_on_ok(load *l, uint32_t i, ka_str x)
 
 static void load_on_line(load *l, uint32_t i, ka_str line)
 {
-    ka_str x = line;
-    if (load_word(&x, "message ")) load_on_message(l, i, x);
-    else if (load_word(&x, "ok ")) load_on_ok(l, i, x);
+    ka_str x;
+    if (line_is(line, "message", &x)) load_on_message(l, i, x);
+    else if (line_is(line, "ok", &x)) load_on_ok(l, i, x);
     else load_strange(l, "client", i, line);
 }
 
@@ -1359,7 +1339,7 @@ static void load_ask(load *l)
 {
     if (l->asking == LOAD_ASKS) {
         l->unanswered++;
-        load_say(l, l->stats_conn, "stats", NULL, 0);
+        ka_send(l->server, l->stats_conn, "stats\n", 6);
     } else if (l->asking == LOAD_UNASKED) {
         l->asking = LOAD_KNOCKS;
         if (ka_connect(l->server, KA_LINES, NULL, l->ip, l->port, LOAD_STATS) < 0) load_stop(l, EXIT_FAILED);      /* Ctrl+C */
@@ -1422,8 +1402,9 @@ static bool load_zero(const load *l)
 static bool load_read_stats(load *l, ka_str line)
 {
     ka_json all, value;
+    ka_str text;
     char digits[24];
-    if (!load_word(&line, "stats ") || ka_json_read(&all, line) < 0) return false;
+    if (!line_is(line, "stats", &text) || ka_json_read(&all, text) < 0) return false;
     for (int k = 0; k < LOAD_FIGURES; k++) {
         if (ka_json_find(&all, load_figures[k], &value) < 0 || value.kind != KA_NUMBER || value.raw.n >= sizeof digits) return false;
         memcpy(digits, value.raw.p, value.raw.n);
@@ -1435,7 +1416,7 @@ static bool load_read_stats(load *l, ka_str line)
 
 static void load_on_stats(load *l, ka_str line)
 {
-    if (load_word(&(ka_str){ line.p, line.n }, "message ")) return;      /* of the time before it had asked: the server forwards it to another one */
+    if (line_is(line, "message", &(ka_str){ 0 })) return;      /* of the time before it had asked: the server forwards it to another one */
     if (!load_read_stats(l, line)) {
         load_strange(l, "who asked for stats of life", l->killed, line);
         load_stop(l, fail(EXIT_FAILED, "%s:%d does not tell its stats as relay server does", l->ip, l->port));
@@ -1525,14 +1506,10 @@ static void load_on_knock(load *l, uint32_t i, const ka_event *ev)
 static bool load_own(load *l, uint64_t conn, uint32_t who)
 {
     size_t at = ka_conn_index(l->server, conn);
-    if (at >= l->owner_n) {
-        size_t n = at + at / 2 + 1024;
-        uint32_t *more = realloc(l->owner, n * sizeof *more);
-        if (!more) return false;
-        l->owner = more;
-        l->owner_n = n;
-    }
-    l->owner[at] = who;
+    uint32_t *owner = at < UINT32_MAX / 2 ? grown(l->owner, &l->owner_room, (uint32_t)at + 1, sizeof *owner) : NULL;
+    if (!owner) return false;
+    l->owner = owner;
+    owner[at] = who;
     return true;
 }
 
@@ -1774,16 +1751,6 @@ static int load_allocate(load *l)
     return -1;
 }
 
-static int load_seed(load *l)
-{
-    uint32_t fresh;
-    l->seed = (uint64_t)l->o->seed;
-    if (l->o->seed >= 0) return -1;
-    if (ka_random(&fresh, sizeof fresh) < 0) return fail(EXIT_FAILED, "%s", ka_error_text(KA_ERANDOM));
-    l->seed = fresh % 1000000000;
-    return -1;
-}
-
 /* -1: go on; or exit with this. */
 static int load_prepare(load *l)
 {
@@ -1797,8 +1764,10 @@ static int load_prepare(load *l)
     l->messages_each = (uint32_t)o->messages;
     l->ahead = (uint32_t)(o->ahead < o->messages ? o->ahead : o->messages);
     l->timeout_ms = o->timeout_ms ? o->timeout_ms : 2 * o->delay_ms[1] + 20000;
-    int status = load_seed(l);
-    if (status < 0) status = load_plan(l);
+    uint32_t fresh;
+    if (ka_random(&fresh, sizeof fresh) < 0) return fail(EXIT_FAILED, "%s", ka_error_text(KA_ERANDOM));
+    l->seed = o->seed < 0 ? fresh % 1000000000 : (uint64_t)o->seed;
+    int status = load_plan(l);
     if (status < 0) status = load_allocate(l);
     if (status >= 0) return status;
     int r = o->server ? KA_OK : load_server_start(l);
