@@ -72,10 +72,19 @@ typedef struct {
     bool        abrupt;
 } options;
 
+static bool bar_shown;                      /* a line on stderr that is not ended */
+
+static void bar_end(void)
+{
+    if (bar_shown) fputc('\n', stderr);
+    bar_shown = false;
+}
+
 static int fail(int status, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
+    bar_end();
     fputs("relay: ", stderr);
     vfprintf(stderr, format, args);
     fputc('\n', stderr);
@@ -911,7 +920,7 @@ typedef struct {
     enum { LOAD_PREPARING, LOAD_RUNNING, LOAD_ENDING, LOAD_OVER } phase;
     int           status;           /* LOAD_OVER: -1: the checks tell; else exit with this */
     int64_t       begun_ms, ended_ms, timeout_ms;
-    bool          bar_shown, killed, died;      /* killed: its server, by --kill-at; died: by itself */
+    bool          killed, died;      /* killed: its server, by --kill-at; died: by itself */
 
     uint64_t      stats_conn;
     enum { LOAD_UNASKED, LOAD_KNOCKS, LOAD_ASKS } asking;
@@ -932,17 +941,9 @@ static void load_stop(load *l, int status)
     l->status = status;
 }
 
-/* Before a line on stderr. */
-static void load_bar_end(load *l)
-{
-    if (l->bar_shown) fputc('\n', stderr);
-    l->bar_shown = false;
-}
-
 static void load_timer(load *l, int64_t at_ms, int kind, uint32_t i)
 {
     if (ka_timer(l->server, at_ms, (uint64_t)kind << 32 | i) == KA_OK) return;
-    load_bar_end(l);
     load_stop(l, fail(EXIT_FAILED, "out of memory; choose fewer --clients"));
 }
 
@@ -1065,7 +1066,6 @@ static void load_strange(load *l, const char *who, uint32_t i, ka_str line)
     ka_json_out w = { .p = text, .cap = sizeof text };
     if (++l->strange > LOAD_TOLD) return;
     ka_json_put(&w, NULL, line);
-    load_bar_end(l);
     fail(0, "%s %u got a line that it should not get: %.*s", who, (unsigned)i, w.error ? 0 : (int)w.n, text);
 }
 
@@ -1329,7 +1329,6 @@ static void load_kill(load *l)
     int r = KA_EOFFLINE;
     for (int i = 0; i < 20 && (r = load_server_start(l)) < 0; i++) ka_sleep_ms(100);      /* somebody may have the port just now */
     if (r == KA_OK) return;
-    load_bar_end(l);
     load_stop(l, fail(EXIT_FAILED, "cannot start the server again on port %d: %s", l->port, ka_error_text(r)));
 }
 
@@ -1353,10 +1352,8 @@ static void load_ask_again(load *l, int64_t now_ms)
     if (pause > 1000) pause = 1000;
     if (pause < 50 || l->phase != LOAD_RUNNING) pause = 50;
     if (l->phase == LOAD_ENDING && now_ms >= l->ended_ms + LOAD_ZERO_MS) load_stop(l, -1);
-    if (l->phase == LOAD_PREPARING && now_ms >= l->begun_ms + LOAD_START_MS) {
-        load_bar_end(l);
+    if (l->phase == LOAD_PREPARING && now_ms >= l->begun_ms + LOAD_START_MS)
         load_stop(l, fail(EXIT_FAILED, "%s:%d does not tell its stats; is a relay server there?", l->ip, l->port));
-    }
     load_ask(l);
     load_timer(l, now_ms + pause, LOAD_ASK, 0);
 }
@@ -1369,7 +1366,6 @@ static void load_unasked(load *l, int error)
     l->unanswered = l->stale = 0;
     if (error == KA_OK) load_ask(l);      /* a connection that has ended: if by Ctrl+C, this tells so */
     if (l->phase == LOAD_OVER) return;
-    load_bar_end(l);
     l->died = l->child.pid && ka_child_line(&l->child, line, sizeof line, 0) == KA_ENOTFOUND;
     if (l->died) load_stop(l, fail(EXIT_FAILED, "the server has ended by itself"));
     else if (l->phase == LOAD_PREPARING && ka_now_ms() >= l->begun_ms + LOAD_OFFLINE_MS)
@@ -1457,7 +1453,7 @@ static void load_progress(load *l, int64_t now_ms)
     fprintf(stderr, terminal ? "\r[%-40.*s] started %u, open %u, done %u of %u " : "relay: %.*sstarted %u, open %u, done %u of %u\n",
             terminal ? (int)((uint64_t)ended * 40 / l->clients_n) : 0, bar, l->started, l->open, ended, l->clients_n);
     fflush(stderr);
-    l->bar_shown = terminal;
+    bar_shown = terminal;
     load_timer(l, now_ms + (terminal ? 100 : 10000), LOAD_PROGRESS, 0);
 }
 
@@ -1481,7 +1477,6 @@ static void load_on_timer(load *l, const ka_event *ev)
         if (l->phase == LOAD_RUNNING) load_kill(l);
         break;
     default: /* LOAD_LIMIT */
-        load_bar_end(l);
         if (l->phase == LOAD_RUNNING) fail(0, "it does not end; given up after %.0f s", (double)(ev->now_ms - l->begun_ms) / 1000);
         load_stop(l, EXIT_FAILED);
     }
@@ -1491,7 +1486,6 @@ static void load_on_timer(load *l, const ka_event *ev)
 static void load_on_knock(load *l, uint32_t i, const ka_event *ev)
 {
     if (ev->error == KA_EADDR && l->sources) {
-        load_bar_end(l);
         load_stop(l, fail(EXIT_FAILED, "more than %d clients need more source addresses, and %u.%u is none of this machine's; macOS: "
                           "sudo ifconfig lo0 alias 127.1.0.K, for K from 1 to %u", LOAD_PORTS, 127, 1, 1 + (l->clients_n - 1) / LOAD_PORTS));
     } else if (ev->error) {
@@ -1537,7 +1531,7 @@ static void load_loop(load *l)
     load_progress(l, l->begun_ms);
     for (ka_event ev; l->phase != LOAD_OVER && ka_wait(l->server, &ev, -1) == KA_OK; ) load_on_event(l, &ev);
     if (l->ended_ms == 0) l->ended_ms = ka_now_ms();
-    load_bar_end(l);
+    bar_end();
 }
 
 /* ---- load: its report ---- */
