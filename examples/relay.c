@@ -1727,8 +1727,8 @@ static int load_plan(load *l)
     long long most = limit < 0 ? 0 : (long long)limit - LOAD_SPARE, needed = 0;
     if (most > 0) needed = each ? (l->o->clients + most - 1) / most : l->o->clients > most ? KA_MAX_WORKERS + 1 : 1;
     if (most <= 0 || needed > KA_MAX_WORKERS)
-        return fail(EXIT_FAILED, "%lld clients are more than the descriptor limit of %d allows%s; raise it (ulimit -n), or choose fewer --clients",
-                    l->o->clients, limit, each ? " with 64 workers" : "");
+        return fail(EXIT_FAILED, "%lld clients are more than the descriptor limit of %d allows%s, less %d for other things; raise it (ulimit -n), or choose fewer --clients",
+                    l->o->clients, limit, each ? " with 64 workers" : "", LOAD_SPARE);
     l->workers = l->o->workers ? (int)l->o->workers : (int)needed;
     return -1;
 }
