@@ -615,7 +615,7 @@ static void show_stats(relay *r, int64_t now_ms)
     int64_t ms = now_ms - r->shown_ms, rate = ms > 0 ? (r->messages - r->shown_messages) * 1000 / ms : 0;
     bool terminal = ka_is_terminal(1);
     printf("%s%lu active, %lu outstanding, %lld messages/s%s", terminal ? "\r" : "", (unsigned long)r->active_n, (unsigned long)r->items_used,
-           (long long)rate, terminal ? "     " : "\n");
+           (long long)rate, terminal ? "                    " : "\n");      /* over a longer one */
     fflush(stdout);
     r->shown_ms = now_ms;
     r->shown_messages = r->messages;
