@@ -5270,9 +5270,9 @@ int ka_listen_as(ka_server *s, int framing, const char *ip, int port)
     r->a = (uint32_t)port;
     r->b = (uint32_t)code;
     r->flags = s->framings[s->listeners_n] = (uint8_t)framing;
-    r->seq = s->listeners_n++;
-    ka__publish_down(s->workers[0]);
-    return (int)r->seq;
+    r->seq = s->listeners_n;
+    ka__publish_down(s->workers[0]);      /* from here on the record is the worker's, which wipes it */
+    return (int)s->listeners_n++;
 }
 
 int ka_connect(ka_server *s, int framing, const char *from, const char *ip, int port, uint32_t tag)
