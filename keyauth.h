@@ -5545,16 +5545,15 @@ static ka__record *ka__down_to(ka_server *s, uint64_t conn, int kind, size_t pay
 
 int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n)
 {
-    const char *from = p;
+    size_t at = 0;
     do {
-        size_t part = n < KA_MAILBOX / 8 ? n : KA_MAILBOX / 8;
+        size_t part = n - at < KA_MAILBOX / 8 ? n - at : KA_MAILBOX / 8;
         ka__record *r = ka__down_to(s, conn, KA__SEND, part);
         if (!r) return KA_EINVAL;
         r->n = (uint32_t)part;
-        if (part) memcpy(ka__payload(r), from, part);
-        from += part;
-        n -= part;
-    } while (n > 0);
+        if (part) memcpy(ka__payload(r), (const char *)p + at, part);
+        at += part;
+    } while (at < n);
     return KA_OK;
 }
 
