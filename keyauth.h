@@ -6691,6 +6691,9 @@ int ka_client_kill_server(ka_client *c, int64_t *pid)
 #endif /* KEYAUTH_IMPLEMENTATION */
 
 /* VERSION HISTORY
+     1.4.0   KA_LINES; ka_timer; ka_connect takes an address to connect from; KA_CLOSED tells whether the connection was lost;
+             ka_send takes any length; a batch is one write to each connection; a crowd's memory goes back; child processes;
+             ka_process_usage, ka_descriptors_raise, ka_memory_trim, ka_now_us, ka_is_utf8
      1.3.0   framings beside HTTP: ka_listen_as, ka_connect, ka_send, ka_close, ka_reframe; JSON, UUIDs, times in UTC;
              ka_log_open; ka_file_put; ka_reply takes a Content-Type and status 0; ka_listen returns the listener's number
      1.2.0   keys that survive a crash: ka_journal_open; ka_at_batch_end. Found by faults and fuzzers: wrong error codes of a
