@@ -3471,7 +3471,8 @@ bool ka_is_utf8(ka_str s)
 {
     ka__cursor c = { s.p, s.n ? s.p + s.n : s.p };
     while (c.p < c.end)
-        if (ka__utf8_take(&c) < 0) return false;
+        if ((unsigned char)*c.p < 0x80) c.p++;      /* nearly always so */
+        else if (ka__utf8_take(&c) < 0) return false;
     return true;
 }
 
