@@ -3471,7 +3471,8 @@ bool ka_is_utf8(ka_str s)
 {
     ka__cursor c = { s.p, s.n ? s.p + s.n : s.p };
     while (c.p < c.end)
-        if (ka__utf8_take(&c) < 0) return false;
+        if ((unsigned char)*c.p < 0x80) c.p++;      /* nearly always so */
+        else if (ka__utf8_take(&c) < 0) return false;
     return true;
 }
 
@@ -5270,9 +5271,9 @@ int ka_listen_as(ka_server *s, int framing, const char *ip, int port)
     r->a = (uint32_t)port;
     r->b = (uint32_t)code;
     r->flags = s->framings[s->listeners_n] = (uint8_t)framing;
-    r->seq = s->listeners_n++;
-    ka__publish_down(s->workers[0]);
-    return (int)r->seq;
+    r->seq = s->listeners_n;
+    ka__publish_down(s->workers[0]);      /* from here on the record is the worker's, which wipes it */
+    return (int)s->listeners_n++;
 }
 
 int ka_connect(ka_server *s, int framing, const char *from, const char *ip, int port, uint32_t tag)
@@ -5545,16 +5546,15 @@ static ka__record *ka__down_to(ka_server *s, uint64_t conn, int kind, size_t pay
 
 int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n)
 {
-    const char *from = p;
+    size_t at = 0;
     do {
-        size_t part = n < KA_MAILBOX / 8 ? n : KA_MAILBOX / 8;
+        size_t part = n - at < KA_MAILBOX / 8 ? n - at : KA_MAILBOX / 8;
         ka__record *r = ka__down_to(s, conn, KA__SEND, part);
         if (!r) return KA_EINVAL;
         r->n = (uint32_t)part;
-        if (part) memcpy(ka__payload(r), from, part);
-        from += part;
-        n -= part;
-    } while (n > 0);
+        if (part) memcpy(ka__payload(r), (const char *)p + at, part);
+        at += part;
+    } while (at < n);
     return KA_OK;
 }
 

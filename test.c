@@ -3354,6 +3354,7 @@ static void test_reframe(void)
     CHECK(ka_reframe(s, 0, KA_HTTP) == KA_EINVAL && ka_reframe(s, 0, KA_LINES + 1) == KA_EINVAL &&
           ka_reframe(s, (uint64_t)9 << 56, KA_JSON) == KA_EINVAL, "no such framing, no such worker");
     CHECK(ka_send(s, (uint64_t)9 << 56, "", 0) == KA_EINVAL, "no such worker");
+    CHECK(ka_send(s, 0, NULL, 0) == KA_OK, "no bytes are no error, nor undefined");
     ka_close(s, (uint64_t)9 << 56);
     ka_close(s, (uint64_t)1 << 32);      /* a connection that never was */
     ka_reframe(s, (uint64_t)1 << 32, KA_JSON);
@@ -3433,6 +3434,23 @@ static bool next_event(ka_server *s, ka_event *ev, int kind)
 {
     int r = ka_wait(s, ev, PATIENCE_MS);
     return CHECK(r == KA_OK && ev->kind == kind, "event %d comes: %d, kind %d", kind, r, r == KA_OK ? ev->kind : 0);
+}
+
+/* Listeners are numbered in their order, however soon the worker is done with what it was told. */
+static void test_listener_numbers(void)
+{
+    ka_server *s;
+    ka_event ev;
+    for (int round = 0; round < 20; round++) {
+        int wrong = 0;
+        if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
+        for (int i = 0; i < KA_MAX_LISTENERS; i++) wrong += ka_listen_as(s, KA_LINES, "127.0.0.1", 0) != i;
+        CHECK(wrong == 0, "%d of %d have another's number", wrong, (int)KA_MAX_LISTENERS);
+        CHECK(ka_listen(s, "127.0.0.1", 0) == KA_ELIMIT, "no more than that");
+        for (int i = 0; i < KA_MAX_LISTENERS && next_event(s, &ev, KA_LISTENING); i++)
+            CHECK(ev.error == KA_OK && ev.listener == i && ev.port > 0, "listener %d: %d, of %d", i, ev.error, ev.listener);
+        ka_server_free(s);
+    }
 }
 
 /* What one peer of `sends` gets: some lines, cut off where it was closed. */
@@ -7394,7 +7412,8 @@ int main(int argc, char **argv)
         { "linger", test_linger }, { "drain", test_drain }, { "drain ends", test_drain_ends }, { "workers", test_workers },
         { "bare answer", test_bare_answer }, { "messages", test_messages }, { "frames", test_frames }, { "reframe", test_reframe },
         { "lines", test_lines }, { "lines long", test_lines_long }, { "lines flood", test_lines_flood }, { "closed", test_closed },
-        { "messages flood", test_messages_flood }, { "messages end", test_messages_end }, { "sends", test_sends }, { "connect", test_connect },
+        { "messages flood", test_messages_flood }, { "messages end", test_messages_end },
+        { "listeners' numbers", test_listener_numbers }, { "sends", test_sends }, { "connect", test_connect },
         { "connect from", test_connect_from }, { "timers", test_timers }, { "timers' waits", test_timers_wait }, { "timers, busy", test_timers_busy },
         { "server out of memory", test_server_out_of_memory }, { "retries", test_retries }, { "client reads", test_client_reads },
         { "client type", test_client_type },
