@@ -4627,9 +4627,12 @@ static bool ka__request(ka__worker *w, ka__conn *c)
     return true;
 }
 
-/* An object ends where its braces, outside of strings, come out even. Goes on where it stopped before.
-     returns    its bytes, from p on; KA_EAGAIN; KA_ESYNTAX: no object begins here, or a string in it goes over a line */
-static ptrdiff_t ka__object_end(ka__object *o, const char *p, size_t n)
+/* The three framings. Each finds the first message among the n bytes at p, n > 0.
+     returns    the bytes that it takes, with *message among them; KA_EAGAIN, KA_ESYNTAX, KA_ENOSPC
+
+   An object ends where its braces, outside of strings, come out even. Goes on where it stopped before. KA_ESYNTAX: no
+   object begins here, or a string in it goes over a line. */
+static ptrdiff_t ka__object_find(ka__object *o, const char *p, size_t n, ka_str *message)
 {
     if (*p != '{') return KA_ESYNTAX;
     while (o->at < n) {
@@ -4640,18 +4643,9 @@ static ptrdiff_t ka__object_end(ka__object *o, const char *p, size_t n)
         else if (o->quote) o->quote = c == o->quote ? 0 : o->quote;
         else if (c == '"' || c == '\'') o->quote = c;
         else if (c == '{') o->depth++;
-        else if (c == '}' && --o->depth == 0) return (ptrdiff_t)o->at;
+        else if (c == '}' && --o->depth == 0) return (ptrdiff_t)(*message = (ka_str){ p, o->at }).n;
     }
     return n > KA_MAX_BODY ? KA_ENOSPC : KA_EAGAIN;
-}
-
-/* The three framings. Each finds the first message among the n bytes at p, n > 0.
-     returns    the bytes that it takes, with *message among them; KA_EAGAIN, KA_ESYNTAX, KA_ENOSPC */
-static ptrdiff_t ka__object_find(ka__object *o, const char *p, size_t n, ka_str *message)
-{
-    ptrdiff_t length = ka__object_end(o, p, n);
-    if (length >= 0) *message = (ka_str){ p, (size_t)length };
-    return length;
 }
 
 static ptrdiff_t ka__frame_find(const char *p, size_t n, ka_str *message)
@@ -4806,11 +4800,10 @@ static void ka__knock_heard(ka__worker *w, ka__conn *c)
 static void ka__gone(ka__worker *w, ka__conn *c)
 {
     ka__record *r = ka__tell(w, c, c->knocks ? KA_OPENED : KA_CLOSED, (ka_str){ NULL, 0 });
-    r->status = (uint16_t)(c->ended ? 0 : -KA_EOFFLINE);
+    r->status = (uint16_t)-(c->knocks ? c->knock.error : c->ended ? KA_OK : KA_EOFFLINE);
     if (c->knocks) {
         r->seq = c->knock.tag;
         r->flags = KA__OUTGOING;
-        r->status = (uint16_t)-c->knock.error;
         r->b = (uint32_t)c->knock.os_error;
     }
     ka__untime(w, c);
