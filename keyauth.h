@@ -122,7 +122,7 @@ extern "C" {
 #endif
 #ifndef KA_MAILBOX
 #define KA_MAILBOX (KA_MAX_HEAD + KA_MAX_BODY <= 16384 ? 1u << 18 : 1u << 20)      /* bytes of a ring, two a worker: a
-                                     power of two, at least 2 times KA_MAX_HEAD + KA_MAX_BODY + 65536. An answer
+                                     power of two, at least 2 * (KA_MAX_HEAD + KA_MAX_BODY + 65536). An answer
                                      has a quarter of it at most. Small ones stay in the cache */
 #endif
 #ifndef KA_MAX_ID
@@ -498,7 +498,8 @@ KADEF int ka_listen_as(ka_server *s, int framing, const char *ip, int port);
 KADEF int ka_connect(ka_server *s, int framing, const char *from, const char *ip, int port, uint32_t tag);
 
 /* Have ka_wait give a KA_TIMER event with this tag when ka_now_ms() has come to at_ms, or as soon after that as it is
-   called; those of the same time in any order. None is called off: who doesn't need one any more ignores it.
+   called; those of the same time in any order. None is called off: who doesn't need one any more ignores it. ka_stop
+   doesn't wait for them.
      returns    KA_OK, or KA_ENOMEM: it won't come */
 KADEF int ka_timer(ka_server *s, int64_t at_ms, uint64_t tag);
 
@@ -518,7 +519,8 @@ KADEF int ka_wait(ka_server *s, ka_event *ev, int timeout_ms);
 KADEF int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fields, const void *body, size_t n);
 
 /* Send bytes on a connection that isn't HTTP: what belongs around them, as a frame's length, is for you to write. If it has
-   gone they are dropped; if its peer leaves more than KA_MAX_UNSENT unread it is closed.
+   gone they are dropped; if its peer leaves more than KA_MAX_UNSENT unread it is closed. So send more than that bit by
+   bit: a peer has no time to read what is said at once.
      p, n       copied
      returns    KA_OK, or KA_EINVAL (no such worker) */
 KADEF int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n);
@@ -1935,7 +1937,8 @@ static bool ka__table_can(int fd)
 }
 
 /* Give this thread a table of its own, with nothing in it but what the pollers need, under the same numbers, and
-   stderr for a failed assertion. 1: done; 0: it goes on sharing the main one, where the system can't do it; KA_EOS: the thread is of no use any more. Signals go to other threads from now on, since their handlers may want
+   stderr for a failed assertion. 1: done; 0: it goes on sharing the main one, where the system can't do it; KA_EOS:
+   the thread is of no use any more. Signals go to other threads from now on, since their handlers may want
    descriptors that aren't here; but not a fault of this thread's own. */
 static int ka__table_own(const ka__poller *mine, const ka__poller *parents)
 {
@@ -3956,7 +3959,7 @@ static bool ka__box_publish(ka__box *b)
     return true;
 }
 
-/* Consumer: the next record, or NULL. It stays there until ka__box_take. */
+/* Consumer: the next record, or NULL. It stays there until ka__box_pass, and its bytes until ka__box_release. */
 static ka__record *ka__box_next(ka__box *b)
 {
     for (;;) {
@@ -3970,7 +3973,7 @@ static ka__record *ka__box_next(ka__box *b)
     }
 }
 
-/* Consumer: on to the one behind it; it stays there until ka__box_release. */
+/* Consumer: on to the one behind it. */
 static void ka__box_pass(ka__box *b, const ka__record *r) { b->read += r->size; }
 
 /* Consumer: the bytes of those that were passed. */
@@ -4000,12 +4003,15 @@ static bool ka__box_empty(ka__box *b) { return atomic_load(&b->head) == b->read;
    5 worker
 
    Owns the sockets. It cuts what it reads into requests, or messages of another framing, and puts them into
-   its up box; takes answers out of its down box and writes them. It never waits for the parent: when the up box is nearly full it stops reading sockets
-   and only drains the down box, so that the two cannot wait for each other.
+   its up box; takes answers out of its down box and writes them. It never waits for the parent: when the up
+   box is nearly full it stops reading sockets and only drains the down box, so that the two cannot wait for
+   each other.
 
    A connection without a request under way holds no buffer. Bytes are received into the worker's scratch,
    behind what is left of an unfinished request; answers are rendered into another one and leave in one
-   send for all that go to the same connection in a row. Only what is unfinished on either side is kept. */
+   send for all that go to the same connection in a row. What ka_send says is put into such rows: its records
+   stay in the down box until there are many, or something else to do. Only what is unfinished on either side
+   is kept. */
 
 enum { KA__READ_BYTES = 16384, KA__WRITE_BYTES = 65536, KA__ACCEPTS = 64, KA__ACCEPT_AGAIN_MS = 100, KA__YOUNG_MS = 100 };
 enum { KA__SCRATCH = KA__READ_BYTES + KA_MAX_HEAD + KA_MAX_BODY };
@@ -4016,6 +4022,7 @@ enum { KA__SENDERS = 512, KA__SENDS_BYTES = KA_MAILBOX / 4 };      /* what is ga
    is for records of other kinds. The shortest message, an empty line, has one byte and makes a record of 32: hence fewer
    bytes are received at once. */
 enum { KA__UP_RESERVE = 4 * KA__READ_BYTES + 2 * (KA_MAX_HEAD + KA_MAX_BODY), KA__MESSAGES_BYTES = KA__READ_BYTES / 8 };
+_Static_assert(KA_MAX_UNSENT <= INT_MAX, "lengths have 32 bits");
 _Static_assert(KA_MAX_BODY < 0x09000000, "white space must not be the first byte of a frame's length");
 _Static_assert(KA_MAILBOX >= KA__UP_RESERVE + 4 * KA__READ_BYTES, "KA_MAILBOX is too small for KA_MAX_HEAD and KA_MAX_BODY");
 
@@ -4101,7 +4108,7 @@ typedef struct {
     /* the worker's own from here on */
     ka__conn     *conns;
     uint32_t      conns_n, conns_room, free_head;      /* places in use or used before, room for so many, the free ones among the used */
-    uint32_t      generations;
+    uint32_t      generations;       /* of all connections so far, since a table that was freed forgets its places' */
     struct { uint32_t head, tail; } list[KA__TIMED];
     ka__listener  listeners[KA_MAX_LISTENERS];
     bool          draining, quit, accept_paused, place_freed;
@@ -6683,6 +6690,9 @@ int ka_client_kill_server(ka_client *c, int64_t *pid)
 #endif /* KEYAUTH_IMPLEMENTATION */
 
 /* VERSION HISTORY
+     1.4.0   KA_LINES; ka_timer; ka_connect takes the address to connect from, KA_CLOSED tells of a lost connection by an error;
+             ka_send takes any length and writes once a batch to each connection; a crowd's memory is given back; children,
+             ka_process_usage, ka_descriptors_raise, ka_is_utf8, ka_now_us; KA_MAILBOX may be smaller
      1.3.0   framings beside HTTP: ka_listen_as, ka_connect, ka_send, ka_close, ka_reframe; JSON, UUIDs, times in UTC;
              ka_log_open; ka_file_put; ka_reply takes a Content-Type and status 0; ka_listen returns the listener's number
      1.2.0   keys that survive a crash: ka_journal_open; ka_at_batch_end. Found by faults and fuzzers: wrong error codes of a
