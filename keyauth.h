@@ -491,7 +491,7 @@ KADEF int ka_listen(ka_server *s, const char *ip, int port);
 KADEF int ka_listen_as(ka_server *s, int framing, const char *ip, int port);
 
 /* Tell a worker to connect to ip:port. The outcome, with this tag as ev->seq, comes as a KA_OPENED event, after
-   KA_ATTEMPT_MS at the latest. Only if memory is out while a thousand are asked for at once, some have no event.
+   KA_ATTEMPT_MS at the latest. Only if memory is out while hundreds are asked for at once, some have no event.
      framing    KA_JSON, KA_FRAMES, KA_LINES
      from       NULL, or the address of this machine to connect from: each has some 28,000 ports for the same ip:port
      returns    KA_OK, or KA_EINVAL, KA_ESTOPPED */
@@ -4022,6 +4022,7 @@ enum { KA__SENDERS = 512, KA__SENDS_BYTES = KA_MAILBOX / 4 };      /* what is ga
    is for records of other kinds. The shortest message, an empty line, has one byte and makes a record of 32: hence fewer
    bytes are received at once. */
 enum { KA__UP_RESERVE = 4 * KA__READ_BYTES + 2 * (KA_MAX_HEAD + KA_MAX_BODY), KA__MESSAGES_BYTES = KA__READ_BYTES / 8 };
+enum { KA__MUST_BYTES = (KA_MAX_LISTENERS + 3) * (int)sizeof(ka__record) };      /* of what must be told: KA_LISTENING, KA__RELEASED, KA__ENDED */
 _Static_assert(KA_MAX_UNSENT <= INT_MAX, "lengths have 32 bits");
 _Static_assert(KA_MAX_BODY < 0x09000000, "white space must not be the first byte of a frame's length");
 _Static_assert(KA_MAILBOX >= KA__UP_RESERVE + 4 * KA__READ_BYTES, "KA_MAILBOX is too small for KA_MAX_HEAD and KA_MAX_BODY");
@@ -4957,9 +4958,10 @@ static void ka__on_connect(ka__worker *w, ka__record *r)
 {
     ka__sock sock = -1;
     ka__conn *c = ka__conn_place(w);
-    if (!c) {                          /* no place to remember it by: told at once. Of a thousand at once, some may not be */
+    if (!c) {                          /* no place to remember it by: told at once. Of hundreds at once, some may not be */
+        if (!ka__box_room(&w->up, KA__MUST_BYTES)) return;
         ka__record *up = ka__box_put(&w->up, KA_OPENED, 0);
-        if (!up) return;
+        KA_ASSERT(up && "KA__MUST_BYTES");
         up->seq = r->seq;
         up->flags = KA__OUTGOING;
         up->status = (uint16_t)-KA_ENOMEM;
