@@ -98,12 +98,12 @@ static bool line_is(ka_str line, const char *word, ka_str *x)
    they came. */
 static const char *x_trouble(ka_str x)
 {
-    size_t n = 0;
-    for (size_t i = 0; i < x.n; i++, n++) {
-        if (x.p[i] == '\r') return "a raw carriage return is in the line; write it as \\r";
-        if (x.p[i] == '\\' && (++i == x.n || !memchr("nr\\", x.p[i], 3))) return "a backslash is there without n, r or a backslash behind it; write it twice";
-    }
-    if (n > MAX_X) return "X is longer than 65536 bytes; send less";
+    const char *end = x.p + x.n;
+    size_t escapes = 0;
+    for (const char *p = x.p; (p = memchr(p, '\\', (size_t)(end - p))) != NULL; p += 2, escapes++)
+        if (p + 1 == end || !memchr("nr\\", p[1], 3)) return "a backslash is there without n, r or a backslash behind it; write it twice";
+    if (memchr(x.p, '\r', x.n)) return "a raw carriage return is in the line; write it as \\r";
+    if (x.n - escapes > MAX_X) return "X is longer than 65536 bytes; send less";
     return ka_is_utf8(x) ? NULL : "the line is not UTF-8; send text";
 }
 
@@ -193,6 +193,14 @@ typedef struct {
     int64_t     shown_ms, shown_messages;
 } relay;
 
+/* splitmix64's mixer. */
+static uint64_t mix(uint64_t z)
+{
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
 /* SipHash-2-4 (Aumasson, Bernstein: SipHash, a fast short-input PRF, 2012): who doesn't know the key can't choose texts that
    meet in one bucket. */
 static uint64_t turned(uint64_t x, int n) { return x << n | x >> (64 - n); }
@@ -207,14 +215,20 @@ static void sip_rounds(uint64_t v[4], int n)
     }
 }
 
+/* The next 8 bytes, the lowest first: a single load where that is the processor's order. */
+static uint64_t sip_word(const unsigned char *p)
+{
+    return p[0] | (uint64_t)p[1] << 8 | (uint64_t)p[2] << 16 | (uint64_t)p[3] << 24 | (uint64_t)p[4] << 32 | (uint64_t)p[5] << 40 |
+           (uint64_t)p[6] << 48 | (uint64_t)p[7] << 56;
+}
+
 static uint32_t sip_hash(const uint64_t key[2], const void *in, size_t n)
 {
     const unsigned char *p = in;
     uint64_t v[4] = { key[0] ^ 0x736f6d6570736575, key[1] ^ 0x646f72616e646f6d, key[0] ^ 0x6c7967656e657261, key[1] ^ 0x7465646279746573 };
     for (size_t at = 0; at <= n; at += 8) {      /* the last word has what is left, and the length in its highest byte */
-        size_t size = n - at < 8 ? n - at : 8;
-        uint64_t word = size < 8 ? (uint64_t)n << 56 : 0;
-        for (size_t i = 0; i < size; i++) word |= (uint64_t)p[at + i] << 8 * i;
+        uint64_t word = n - at < 8 ? (uint64_t)n << 56 : sip_word(p + at);
+        for (size_t i = at; n - at < 8 && i < n; i++) word |= (uint64_t)p[i] << 8 * (i - at);
         v[3] ^= word;
         sip_rounds(v, 2);
         v[0] ^= word;
@@ -241,9 +255,10 @@ static ka_str group_text(const group *g)
     return (ka_str){ g->n > SHORT_TEXT ? g->text.apart : g->text.within, g->n };
 }
 
+/* Nobody can choose these two: the one is a place of ours, the other chosen at random. */
 static uint32_t holder_hash(const relay *r, uint32_t g, uint32_t holder)
 {
-    return sip_hash(r->key, (const uint32_t[2]){ g, holder }, 2 * sizeof g);
+    return (uint32_t)(mix(((uint64_t)g << 32 | holder) ^ r->key[0]) >> 32);
 }
 
 /* Linear hashing (Litwin, 1980): a table grows by a bucket at a time, which takes its share from one other. */
@@ -909,7 +924,7 @@ typedef struct {
     enum { LOAD_PREPARING, LOAD_RUNNING, LOAD_ENDING, LOAD_OVER } phase;
     int           status;           /* LOAD_OVER: -1: the checks tell; else exit with this */
     int64_t       begun_ms, ended_ms, timeout_ms;
-    bool          bar_shown, killed;
+    bool          bar_shown, killed, died;      /* killed: its server, by --kill-at; died: by itself */
 
     uint64_t      stats_conn;
     enum { LOAD_UNASKED, LOAD_KNOCKS, LOAD_ASKS } asking;
@@ -946,19 +961,11 @@ static void load_timer(load *l, int64_t at_ms, int kind, uint32_t i)
 
 /* ---- load: what is random. It follows from the seed, so that nothing of it has to be kept ---- */
 
-/* splitmix64's mixer. */
-static uint64_t load_mix(uint64_t z)
-{
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
 enum { LOAD_OF_START, LOAD_OF_DELAY, LOAD_OF_VANISHING, LOAD_OF_TEXT };      /* and, from here on, of the further texts */
 
 static uint64_t load_random(const load *l, uint32_t i, uint64_t what)
 {
-    return load_mix(load_mix(l->seed + ((uint64_t)i + 1) * 0x9e3779b97f4a7c15u) + (what + 1) * 0x9e3779b97f4a7c15u);
+    return mix(mix(l->seed + ((uint64_t)i + 1) * 0x9e3779b97f4a7c15u) + (what + 1) * 0x9e3779b97f4a7c15u);
 }
 
 static int64_t load_delay_us(const load *l, uint32_t i)
@@ -979,7 +986,7 @@ static size_t load_text(const load *l, char out[LOAD_TEXT], uint32_t i, uint32_t
     uint64_t r = load_random(l, i, LOAD_OF_TEXT + (uint64_t)number);
     size_t n = (size_t)snprintf(out, LOAD_TEXT, "%u.%u ", (unsigned)i, (unsigned)number);
     for (uint64_t left = 4 + r % 39; left > 0; left--) {
-        r = load_mix(r + 0x9e3779b97f4a7c15u);
+        r = mix(r + 0x9e3779b97f4a7c15u);
         if (r % 8) out[n++] = (char)('a' + (r >> 8) % 26);
         else for (const char *p = odd[(r >> 8) % 8]; *p; p++) out[n++] = *p;
     }
@@ -1383,7 +1390,8 @@ static void load_unasked(load *l, int error)
     if (error == KA_OK) load_ask(l);      /* a connection that has ended: if by Ctrl+C, this tells so */
     if (l->phase == LOAD_OVER) return;
     load_bar_end(l);
-    if (l->child.pid && ka_child_line(&l->child, line, sizeof line, 0) == KA_ENOTFOUND) load_stop(l, fail(EXIT_FAILED, "the server has ended by itself"));
+    l->died = l->child.pid && ka_child_line(&l->child, line, sizeof line, 0) == KA_ENOTFOUND;
+    if (l->died) load_stop(l, fail(EXIT_FAILED, "the server has ended by itself"));
     else if (l->phase == LOAD_PREPARING && ka_now_ms() >= l->begun_ms + LOAD_OFFLINE_MS)
         load_stop(l, fail(EXIT_OFFLINE, "no relay server at %s:%d: %s", l->ip, l->port, ka_error_text(error)));
 }
@@ -1804,7 +1812,7 @@ static bool load_server_end(load *l)
     if (!l->child.pid) return true;
     int r = ka_child_end(&l->child, false, LOAD_ZERO_MS + KA_DRAIN_MS);
     if (r == KA_ETIME) ka_child_end(&l->child, true, LOAD_START_MS);
-    return load_check(r == 0 || r == 137, "the server ended: %d", r);
+    return load_check(!l->died && (r == 0 || r == 137), "the server ended: %d", r);
 }
 
 static int run_load(const options *o)

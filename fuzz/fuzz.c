@@ -2086,7 +2086,7 @@ static void message_conn_check(const ka__conn *c)
 /* What must be true of a worker at any time. */
 static void worker_check(ka__worker *w)
 {
-    size_t open = 0, gone = 0, timed = 0, unused = 0;
+    size_t open = 0, gone = 0, timed = 0, unused = 0, kept = 0;
     for (uint32_t place = 0; place < w->conns_n; place++) {
         ka__conn *c = &w->conns[place];
         if (!c->open && c->timed == KA__GONE) {
@@ -2109,6 +2109,8 @@ static void worker_check(ka__worker *w)
         CHECK(!c->in || c->out || c->last || c->timed == KA__REQUEST || waiting >= KA_MAX_PIPELINED, "an unfinished request, but timed %d", c->timed);
         CHECK(c->watched == KA__UNWATCHED ? s->epoll < 0 : s->epoll >= 0, "watched %d, by %d", c->watched, s->epoll);
         if (s->epoll >= 0) CHECK((s->events & (EPOLLIN | EPOLLOUT)) == (c->watched == KA__IN ? EPOLLIN : c->watched == KA__OUT ? EPOLLOUT : 0u), "watched %d, events %x", c->watched, s->events);
+        kept += c->in_n + c->out_n;
+        for (ka__early *e = c->early; e; e = e->next) kept += e->r.size;
         for (ka__early *e = c->early; e; e = e->next) CHECK(e->r.seq - c->seq_out < waiting || waiting == 0 || (int32_t)(e->r.seq - c->seq_out) < 0, "an early answer to %d", (int)e->r.seq);
     }
     for (int kind = 0; kind < KA__TIMED; kind++) {
@@ -2126,6 +2128,8 @@ static void worker_check(ka__worker *w)
         CHECK(++unused <= w->conns_n, "the free list has a ring");
     }
     CHECK(open + gone + unused == w->conns_n && open + gone == w->connections, "%d open, %d gone, %d free, %d places, %d counted", (int)open, (int)gone, (int)unused, (int)w->conns_n, (int)w->connections);
+    CHECK(kept == w->buffered, "%d bytes are kept, %d counted", (int)kept, (int)w->buffered);
+    CHECK(w->senders_n == 0 && w->down.tail == w->down.read, "gathered, but not sent");
     CHECK(w->finished <= w->conns_n, "%d of %d places were told", (int)w->finished, (int)w->conns_n);
     CHECK(w->up.write - w->up.tail <= w->up.size && w->down.write - w->down.tail <= w->down.size, "a mailbox overflows");
     CHECK(w->out_conn == KA__NIL, "rendered, but not sent");
