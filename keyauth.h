@@ -122,7 +122,7 @@ extern "C" {
 #endif
 #ifndef KA_MAILBOX
 #define KA_MAILBOX (KA_MAX_HEAD + KA_MAX_BODY <= 16384 ? 1u << 18 : 1u << 20)      /* bytes of a ring, two a worker: a
-                                     power of two, at least 2 times KA_MAX_HEAD + KA_MAX_BODY + 65536. An answer
+                                     power of two, at least 2 * (KA_MAX_HEAD + KA_MAX_BODY + 65536). An answer
                                      has a quarter of it at most. Small ones stay in the cache */
 #endif
 #ifndef KA_MAX_ID
@@ -491,14 +491,15 @@ KADEF int ka_listen(ka_server *s, const char *ip, int port);
 KADEF int ka_listen_as(ka_server *s, int framing, const char *ip, int port);
 
 /* Tell a worker to connect to ip:port. The outcome, with this tag as ev->seq, comes as a KA_OPENED event, after
-   KA_ATTEMPT_MS at the latest. Only if memory is out while a thousand are asked for at once, some have no event.
+   KA_ATTEMPT_MS at the latest. Only if memory is out while hundreds are asked for at once, some have no event.
      framing    KA_JSON, KA_FRAMES, KA_LINES
      from       NULL, or the address of this machine to connect from: each has some 28,000 ports for the same ip:port
      returns    KA_OK, or KA_EINVAL, KA_ESTOPPED */
 KADEF int ka_connect(ka_server *s, int framing, const char *from, const char *ip, int port, uint32_t tag);
 
 /* Have ka_wait give a KA_TIMER event with this tag when ka_now_ms() has come to at_ms, or as soon after that as it is
-   called; those of the same time in any order. None is called off: who doesn't need one any more ignores it.
+   called; those of the same time in any order. None is called off: who doesn't need one any more ignores it. ka_stop
+   doesn't wait for them.
      returns    KA_OK, or KA_ENOMEM: it won't come */
 KADEF int ka_timer(ka_server *s, int64_t at_ms, uint64_t tag);
 
@@ -518,7 +519,8 @@ KADEF int ka_wait(ka_server *s, ka_event *ev, int timeout_ms);
 KADEF int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fields, const void *body, size_t n);
 
 /* Send bytes on a connection that isn't HTTP: what belongs around them, as a frame's length, is for you to write. If it has
-   gone they are dropped; if its peer leaves more than KA_MAX_UNSENT unread it is closed.
+   gone they are dropped; if its peer leaves more than KA_MAX_UNSENT unread it is closed. So send more than that bit by
+   bit: a peer has no time to read what is said at once.
      p, n       copied
      returns    KA_OK, or KA_EINVAL (no such worker) */
 KADEF int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n);
@@ -1935,7 +1937,8 @@ static bool ka__table_can(int fd)
 }
 
 /* Give this thread a table of its own, with nothing in it but what the pollers need, under the same numbers, and
-   stderr for a failed assertion. 1: done; 0: it goes on sharing the main one, where the system can't do it; KA_EOS: the thread is of no use any more. Signals go to other threads from now on, since their handlers may want
+   stderr for a failed assertion. 1: done; 0: it goes on sharing the main one, where the system can't do it; KA_EOS:
+   the thread is of no use any more. Signals go to other threads from now on, since their handlers may want
    descriptors that aren't here; but not a fault of this thread's own. */
 static int ka__table_own(const ka__poller *mine, const ka__poller *parents)
 {
@@ -3957,7 +3960,7 @@ static bool ka__box_publish(ka__box *b)
     return true;
 }
 
-/* Consumer: the next record, or NULL. It stays there until ka__box_take. */
+/* Consumer: the next record, or NULL. It stays there until ka__box_pass, and its bytes until ka__box_release. */
 static ka__record *ka__box_next(ka__box *b)
 {
     for (;;) {
@@ -3971,7 +3974,7 @@ static ka__record *ka__box_next(ka__box *b)
     }
 }
 
-/* Consumer: on to the one behind it; it stays there until ka__box_release. */
+/* Consumer: on to the one behind it. */
 static void ka__box_pass(ka__box *b, const ka__record *r) { b->read += r->size; }
 
 /* Consumer: the bytes of those that were passed. */
@@ -4001,12 +4004,15 @@ static bool ka__box_empty(ka__box *b) { return atomic_load(&b->head) == b->read;
    5 worker
 
    Owns the sockets. It cuts what it reads into requests, or messages of another framing, and puts them into
-   its up box; takes answers out of its down box and writes them. It never waits for the parent: when the up box is nearly full it stops reading sockets
-   and only drains the down box, so that the two cannot wait for each other.
+   its up box; takes answers out of its down box and writes them. It never waits for the parent: when the up
+   box is nearly full it stops reading sockets and only drains the down box, so that the two cannot wait for
+   each other.
 
    A connection without a request under way holds no buffer. Bytes are received into the worker's scratch,
    behind what is left of an unfinished request; answers are rendered into another one and leave in one
-   send for all that go to the same connection in a row. Only what is unfinished on either side is kept. */
+   send for all that go to the same connection in a row. What ka_send says is put into such rows: its records
+   stay in the down box until there are many, or something else to do. Only what is unfinished on either side
+   is kept. */
 
 enum { KA__READ_BYTES = 16384, KA__WRITE_BYTES = 65536, KA__ACCEPTS = 64, KA__ACCEPT_AGAIN_MS = 100, KA__YOUNG_MS = 100 };
 enum { KA__SCRATCH = KA__READ_BYTES + KA_MAX_HEAD + KA_MAX_BODY };
@@ -4017,6 +4023,8 @@ enum { KA__SENDERS = 512, KA__SENDS_BYTES = KA_MAILBOX / 4 };      /* what is ga
    is for records of other kinds. The shortest message, an empty line, has one byte and makes a record of 32: hence fewer
    bytes are received at once. */
 enum { KA__UP_RESERVE = 4 * KA__READ_BYTES + 2 * (KA_MAX_HEAD + KA_MAX_BODY), KA__MESSAGES_BYTES = KA__READ_BYTES / 8 };
+enum { KA__MUST_BYTES = (KA_MAX_LISTENERS + 3) * (int)sizeof(ka__record) };      /* of what must be told: KA_LISTENING, KA__RELEASED, KA__ENDED */
+_Static_assert(KA_MAX_UNSENT <= INT_MAX, "lengths have 32 bits");
 _Static_assert(KA_MAX_BODY < 0x09000000, "white space must not be the first byte of a frame's length");
 _Static_assert(KA_MAILBOX >= KA__UP_RESERVE + 4 * KA__READ_BYTES, "KA_MAILBOX is too small for KA_MAX_HEAD and KA_MAX_BODY");
 
@@ -4102,7 +4110,7 @@ typedef struct {
     /* the worker's own from here on */
     ka__conn     *conns;
     uint32_t      conns_n, conns_room, free_head;      /* places in use or used before, room for so many, the free ones among the used */
-    uint32_t      generations;
+    uint32_t      generations;       /* of all connections so far, since a table that was freed forgets its places' */
     struct { uint32_t head, tail; } list[KA__TIMED];
     ka__listener  listeners[KA_MAX_LISTENERS];
     bool          draining, quit, accept_paused, place_freed;
@@ -4628,9 +4636,12 @@ static bool ka__request(ka__worker *w, ka__conn *c)
     return true;
 }
 
-/* An object ends where its braces, outside of strings, come out even. Goes on where it stopped before.
-     returns    its bytes, from p on; KA_EAGAIN; KA_ESYNTAX: no object begins here, or a string in it goes over a line */
-static ptrdiff_t ka__object_end(ka__object *o, const char *p, size_t n)
+/* The three framings. Each finds the first message among the n bytes at p, n > 0.
+     returns    the bytes that it takes, with *message among them; KA_EAGAIN, KA_ESYNTAX, KA_ENOSPC
+
+   An object ends where its braces, outside of strings, come out even. Goes on where it stopped before. KA_ESYNTAX: no
+   object begins here, or a string in it goes over a line. */
+static ptrdiff_t ka__object_find(ka__object *o, const char *p, size_t n, ka_str *message)
 {
     if (*p != '{') return KA_ESYNTAX;
     while (o->at < n) {
@@ -4641,18 +4652,9 @@ static ptrdiff_t ka__object_end(ka__object *o, const char *p, size_t n)
         else if (o->quote) o->quote = c == o->quote ? 0 : o->quote;
         else if (c == '"' || c == '\'') o->quote = c;
         else if (c == '{') o->depth++;
-        else if (c == '}' && --o->depth == 0) return (ptrdiff_t)o->at;
+        else if (c == '}' && --o->depth == 0) return (ptrdiff_t)(*message = (ka_str){ p, o->at }).n;
     }
     return n > KA_MAX_BODY ? KA_ENOSPC : KA_EAGAIN;
-}
-
-/* The three framings. Each finds the first message among the n bytes at p, n > 0.
-     returns    the bytes that it takes, with *message among them; KA_EAGAIN, KA_ESYNTAX, KA_ENOSPC */
-static ptrdiff_t ka__object_find(ka__object *o, const char *p, size_t n, ka_str *message)
-{
-    ptrdiff_t length = ka__object_end(o, p, n);
-    if (length >= 0) *message = (ka_str){ p, (size_t)length };
-    return length;
 }
 
 static ptrdiff_t ka__frame_find(const char *p, size_t n, ka_str *message)
@@ -4807,11 +4809,10 @@ static void ka__knock_heard(ka__worker *w, ka__conn *c)
 static void ka__gone(ka__worker *w, ka__conn *c)
 {
     ka__record *r = ka__tell(w, c, c->knocks ? KA_OPENED : KA_CLOSED, (ka_str){ NULL, 0 });
-    r->status = (uint16_t)(c->ended ? 0 : -KA_EOFFLINE);
+    r->status = (uint16_t)-(c->knocks ? c->knock.error : c->ended ? KA_OK : KA_EOFFLINE);
     if (c->knocks) {
         r->seq = c->knock.tag;
         r->flags = KA__OUTGOING;
-        r->status = (uint16_t)-c->knock.error;
         r->b = (uint32_t)c->knock.os_error;
     }
     ka__untime(w, c);
@@ -4958,9 +4959,10 @@ static void ka__on_connect(ka__worker *w, ka__record *r)
 {
     ka__sock sock = -1;
     ka__conn *c = ka__conn_place(w);
-    if (!c) {                          /* no place to remember it by: told at once. Of a thousand at once, some may not be */
+    if (!c) {                          /* no place to remember it by: told at once. Of hundreds at once, some may not be */
+        if (!ka__box_room(&w->up, KA__MUST_BYTES)) return;
         ka__record *up = ka__box_put(&w->up, KA_OPENED, 0);
-        if (!up) return;
+        KA_ASSERT(up && "KA__MUST_BYTES");
         up->seq = r->seq;
         up->flags = KA__OUTGOING;
         up->status = (uint16_t)-KA_ENOMEM;

@@ -3436,6 +3436,27 @@ static bool next_event(ka_server *s, ka_event *ev, int kind)
     return CHECK(r == KA_OK && ev->kind == kind, "event %d comes: %d, kind %d", kind, r, r == KA_OK ? ev->kind : 0);
 }
 
+/* Without memory for any connection, those who are asked for leave room to tell that the worker has ended. */
+static void test_connect_no_memory(void)
+{
+    static ka__worker w;
+    ka__record ask = { .kind = KA__CONNECT, .seq = 7, .flags = KA_LINES }, *told;
+    size_t n = 0;
+    w.free_head = KA__NIL;
+    if (!CHECK(ka__box_init(&w.up, KA_MAILBOX) == KA_OK, "a mailbox")) return;
+    for (size_t i = 0; i < KA_MAILBOX / sizeof ask; i++) {
+        atomic_store(&allocations_left, 0);
+        ka__on_connect(&w, &ask);
+    }
+    atomic_store(&allocations_left, -1);
+    CHECK(ka__box_put(&w.up, KA__RELEASED, 0) && ka__box_put(&w.up, KA__ENDED, 0), "the end can be told");
+    ka__box_publish(&w.up);
+    for (; (told = ka__box_next(&w.up)) != NULL && told->kind == KA_OPENED; n++, ka__box_take(&w.up, told))
+        CHECK(told->seq == 7 && told->status == -KA_ENOMEM, "no memory: %d", told->status);
+    CHECK(n > 1000, "and so can be the others: %d", (int)n);
+    ka__box_free(&w.up);
+}
+
 /* Listeners are numbered in their order, however soon the worker is done with what it was told. */
 static void test_listener_numbers(void)
 {
@@ -7413,7 +7434,7 @@ int main(int argc, char **argv)
         { "bare answer", test_bare_answer }, { "messages", test_messages }, { "frames", test_frames }, { "reframe", test_reframe },
         { "lines", test_lines }, { "lines long", test_lines_long }, { "lines flood", test_lines_flood }, { "closed", test_closed },
         { "messages flood", test_messages_flood }, { "messages end", test_messages_end },
-        { "listeners' numbers", test_listener_numbers }, { "sends", test_sends }, { "connect", test_connect },
+        { "listeners' numbers", test_listener_numbers }, { "sends", test_sends }, { "connect", test_connect }, { "connect, no memory", test_connect_no_memory },
         { "connect from", test_connect_from }, { "timers", test_timers }, { "timers' waits", test_timers_wait }, { "timers, busy", test_timers_busy },
         { "server out of memory", test_server_out_of_memory }, { "retries", test_retries }, { "client reads", test_client_reads },
         { "client type", test_client_type },
