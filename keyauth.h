@@ -261,7 +261,8 @@ typedef struct {
 
 /* Start this program again (its image is found as by ka_restart), with its standard output in a pipe to us, its standard
    input empty, and the standard error that we have. It has none of keyauth's descriptors and no signal handlers; what
-   was ignored stays so, but for SIGPIPE and SIGXFSZ. On Linux it is killed when the thread that called this ends.
+   was ignored stays so, but for SIGPIPE and SIGXFSZ. On Linux it is killed when the thread that called this ends. One
+   thread at a time starts children.
      args       what follows the program's name, up to a NULL: 30 at most, each as ka_restart's
      returns    KA_OK, or KA_EINVAL, KA_ELIMIT, KA_EPERM, KA_EOS: then c->pid is 0. A child whose image can't be
                 executed, which is rare, ends with 127 (POSIX) */
@@ -275,7 +276,7 @@ KADEF int ka_child_start(ka_child *c, const char *const *args);
 KADEF int ka_child_line(ka_child *c, char *line, size_t cap, int timeout_ms);
 
 /* End a child, wait for it, and free what c holds. Its last lines are lost: to have them, call this with 0, read on to
-   KA_ENOTFOUND, and call it again. SIGCHLD must not be ignored.
+   KA_ENOTFOUND, and call it again: a child that has more to write than a pipe holds can't end before. SIGCHLD must not be ignored.
      kill       SIGKILL; else SIGTERM, once, however often this is called (Windows has no such thing: TerminateProcess, both)
      timeout_ms as above
      returns    its exit status, 128 + the signal if it died of one (Windows: what it exited with, or 137 as told to here);
@@ -4025,6 +4026,7 @@ enum { KA__SENDERS = 512, KA__SENDS_BYTES = KA_MAILBOX / 4 };      /* what is ga
 enum { KA__UP_RESERVE = 4 * KA__READ_BYTES + 2 * (KA_MAX_HEAD + KA_MAX_BODY), KA__MESSAGES_BYTES = KA__READ_BYTES / 8 };
 enum { KA__MUST_BYTES = (KA_MAX_LISTENERS + 3) * (int)sizeof(ka__record) };      /* of what must be told: KA_LISTENING, KA__RELEASED, KA__ENDED */
 _Static_assert(KA_MAX_UNSENT <= INT_MAX, "lengths have 32 bits");
+_Static_assert(KA_MAX_HEAD >= 512, "the reserve of the up box has room for records of other kinds");
 _Static_assert(KA_MAX_BODY < 0x09000000, "white space must not be the first byte of a frame's length");
 _Static_assert(KA_MAILBOX >= KA__UP_RESERVE + 4 * KA__READ_BYTES, "KA_MAILBOX is too small for KA_MAX_HEAD and KA_MAX_BODY");
 
@@ -4060,7 +4062,7 @@ enum { KA__IDLE, KA__REQUEST, KA__STALL, KA__LINGER, KA__KNOCK, KA__GONE, KA__TI
 static const int ka__time_limit[KA__TIMED] = { KA_IDLE_MS, KA_REQUEST_MS, KA_STALL_MS, KA_LINGER_MS, KA_ATTEMPT_MS, 0 };
 
 #define KA__NIL UINT32_MAX
-enum { KA__FEW_CONNS = 256, KA__MAX_CONNS = 1 << 24 };      /* of one worker: a connection's number is worker: 8 | place: 24 | generation: 32 */
+enum { KA__FEW_CONNS = 1024, KA__MAX_CONNS = 1 << 24 };      /* of one worker: a connection's number is worker: 8 | place: 24 | generation: 32 */
 
 /* How far an object was read. */
 typedef struct { uint32_t at, depth; char quote; bool escaped; } ka__object;
@@ -4190,7 +4192,7 @@ static ka__conn *ka__conn_place(ka__worker *w)
 /* After a crowd has gone: give its memory back. Not while anybody looks at a connection. */
 static void ka__conns_shrink(ka__worker *w)
 {
-    if (w->conns_room <= KA__FEW_CONNS || atomic_load_explicit(&w->connections, memory_order_relaxed) > 0) return;
+    if (w->conns_room < KA__FEW_CONNS || atomic_load_explicit(&w->connections, memory_order_relaxed) > 0) return;
     ka__free(w->conns);
     w->conns = NULL;
     w->conns_n = w->conns_room = w->finished = 0;
@@ -4219,7 +4221,7 @@ static void ka__conn_open(ka__worker *w, ka__conn *c, ka__sock sock, int framing
     else w->free_head = c->next;
     memset(c, 0, sizeof *c);
     c->sock = sock;
-    c->generation = w->generations++;
+    c->generation = ++w->generations;      /* from 1 on, so that no connection has the number 0 */
     c->watched = KA__UNWATCHED;
     c->timed = KA__UNTIMED;
     c->framing = (uint8_t)framing;
@@ -4684,10 +4686,10 @@ static bool ka__message(ka__worker *w, ka__conn *c)
 {
     if (c->framing != KA_LINES)
         while (w->in_at < w->in_n && w->in[w->in_at] && strchr(" \t\r\n", w->in[w->in_at])) w->in_at++;
+    if (w->in_at == w->in_n) return false;
     const char *p = w->in + w->in_at;
     size_t n = w->in_n - w->in_at;
     ka_str message = { NULL, 0 };
-    if (n == 0) return false;
     ptrdiff_t taken = c->framing == KA_JSON ? ka__object_find(&c->object, p, n, &message) :
                       c->framing == KA_FRAMES ? ka__frame_find(p, n, &message) : ka__line_find(&c->object.at, p, n, &message);
     if (taken == KA_EAGAIN) return false;
@@ -5548,15 +5550,13 @@ static ka__record *ka__down_to(ka_server *s, uint64_t conn, int kind, size_t pay
 
 int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n)
 {
-    size_t at = 0;
-    do {
-        size_t part = n - at < KA_MAILBOX / 8 ? n - at : KA_MAILBOX / 8;
+    for (size_t at = 0, part; at < n; at += part) {
+        part = n - at < KA_MAILBOX / 8 ? n - at : KA_MAILBOX / 8;
         ka__record *r = ka__down_to(s, conn, KA__SEND, part);
         if (!r) return KA_EINVAL;
         r->n = (uint32_t)part;
-        if (part) memcpy(ka__payload(r), (const char *)p + at, part);
-        at += part;
-    } while (at < n);
+        memcpy(ka__payload(r), (const char *)p + at, part);
+    }
     return KA_OK;
 }
 

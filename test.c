@@ -3353,7 +3353,7 @@ static void test_reframe(void)
     if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
     CHECK(ka_reframe(s, 0, KA_HTTP) == KA_EINVAL && ka_reframe(s, 0, KA_LINES + 1) == KA_EINVAL &&
           ka_reframe(s, (uint64_t)9 << 56, KA_JSON) == KA_EINVAL, "no such framing, no such worker");
-    CHECK(ka_send(s, (uint64_t)9 << 56, "", 0) == KA_EINVAL, "no such worker");
+    CHECK(ka_send(s, (uint64_t)9 << 56, "x", 1) == KA_EINVAL, "no such worker");
     CHECK(ka_send(s, 0, NULL, 0) == KA_OK, "no bytes are no error, nor undefined");
     ka_close(s, (uint64_t)9 << 56);
     ka_close(s, (uint64_t)1 << 32);      /* a connection that never was */

@@ -248,7 +248,7 @@ static uint32_t sip_hash(const uint64_t key[2], const void *in, size_t n)
 }
 
 /* An array with room for so many; NULL: it is as it was. What was not used is not touched, and so takes no memory yet. */
-static void *grown(void *p, uint32_t *room, uint32_t need, size_t size)
+static void *room_for(void *p, uint32_t *room, uint32_t need, size_t size)
 {
     if (need <= *room) return p;
     size_t more = *room ? 2 * (size_t)*room : 64;
@@ -279,7 +279,7 @@ static uint32_t *table_bucket(const table *t, uint32_t hash)
 
 static bool table_reserve(table *t, uint32_t need)
 {
-    void *p = grown(t->buckets, &t->room, need, sizeof *t->buckets);
+    void *p = room_for(t->buckets, &t->room, need, sizeof *t->buckets);
     if (p) t->buckets = p;
     return p != NULL;
 }
@@ -385,10 +385,10 @@ static void item_drop(relay *r, uint32_t i)
 /* Room for one more item, and a group of its own. */
 static bool reserve(relay *r)
 {
-    void *p = r->items_free ? r->items : grown(r->items, &r->items_room, r->items_n + 1, sizeof *r->items);
+    void *p = r->items_free ? r->items : room_for(r->items, &r->items_room, r->items_n + 1, sizeof *r->items);
     if (!p) return false;
     r->items = p;
-    p = r->groups_free ? r->groups : grown(r->groups, &r->groups_room, r->groups_n + 1, sizeof *r->groups);
+    p = r->groups_free ? r->groups : room_for(r->groups, &r->groups_room, r->groups_n + 1, sizeof *r->groups);
     if (!p) return false;
     r->groups = p;
     return table_reserve(&r->by_holder, r->items_used + 1) && table_reserve(&r->by_text, r->groups_used + 1);
@@ -466,10 +466,10 @@ static bool peer_add(relay *r, uint64_t conn)
 {
     size_t i = ka_conn_index(r->server, conn);
     if (i >= UINT32_MAX / 2) return false;
-    void *p = grown(r->peers, &r->peers_room, (uint32_t)i + 1, sizeof *r->peers);
+    void *p = room_for(r->peers, &r->peers_room, (uint32_t)i + 1, sizeof *r->peers);
     if (!p) return false;
     r->peers = p;
-    p = grown(r->active, &r->active_room, r->active_n + 1, sizeof *r->active);
+    p = room_for(r->active, &r->active_room, r->active_n + 1, sizeof *r->active);
     if (!p) return false;
     r->active = p;
     while (r->peers_n <= i) r->peers[r->peers_n++] = (peer){ .conn = 0 };
@@ -764,7 +764,7 @@ static int client_owes(client *c, ka_str x)
 {
     uint64_t random = 0;
     int64_t least = c->o->delay_ms[0], delay_ms = least;
-    void *owed = grown(c->owed, &c->owed_room, c->owed_n + 1, sizeof *c->owed);
+    void *owed = room_for(c->owed, &c->owed_room, c->owed_n + 1, sizeof *c->owed);
     char *copy = owed ? malloc(x.n + 1) : NULL;
     if (owed) c->owed = owed;
     if (!copy) return fail(EXIT_FAILED, "out of memory");
@@ -845,13 +845,12 @@ static int converse(client *c)
 static int client_x(client *c)
 {
     unsigned char random[8];
-    char digits[2 * sizeof random];
     ka_str x = { c->o->x, c->o->x ? strlen(c->o->x) : 0 };
     if (x.p && (x.n > MAX_X || !ka_is_utf8(x))) return fail(EXIT_USAGE, "X: up to %d bytes of UTF-8 are needed", MAX_X);
     if (!x.p) {
         if (ka_random(random, sizeof random) < 0) return fail(EXIT_FAILED, "%s", ka_error_text(KA_ERANDOM));
-        ka_hex_encode(digits, random, sizeof random);
-        x = (ka_str){ digits, sizeof digits };
+        ka_hex_encode(c->text, random, sizeof random);
+        x = (ka_str){ c->text, 2 * sizeof random };
     }
     c->x = (ka_str){ c->line, x_escape(c->line, x) };
     return -1;
@@ -880,7 +879,8 @@ enum {
     LOAD_START_MS = 10000, LOAD_OFFLINE_MS = 1000, LOAD_ZERO_MS = 10000, LOAD_LIMIT_MS = 60000,
     LOAD_TOLD = 5,                  /* strange lines that are shown; the others are counted */
     LOAD_TEXT = 256,                /* bytes of an X here, at most */
-    LOAD_LINEAR = 64, LOAD_BUCKETS = LOAD_LINEAR / 2 * 40
+    LOAD_LINEAR = 64, LOAD_BUCKETS = LOAD_LINEAR / 2 * 40,
+    LOAD_LIMITS = 40                /* 1, 2, 5, 10... us, up to more than there are buckets for */
 };
 
 #define LOAD_NOBODY UINT32_MAX              /* no client, no message */
@@ -1018,6 +1018,15 @@ static void load_measured(load *l, int64_t us)
     if (us < 0) us = 0;
     if (us > l->slowest_us) l->slowest_us = us;
     l->histogram[load_bucket(us)]++;
+}
+
+/* 1, 2, 5, 10, 20... */
+static int64_t load_limit_us(int k)
+{
+    static const int steps[] = { 1, 2, 5 };
+    int64_t us = steps[k % 3];
+    for (; k >= 3; k -= 3) us *= 10;
+    return us;
 }
 
 /* The microseconds that so much of 1 stayed within. */
@@ -1507,7 +1516,7 @@ static void load_on_knock(load *l, uint32_t i, const ka_event *ev)
 static bool load_own(load *l, uint64_t conn, uint32_t who)
 {
     size_t at = ka_conn_index(l->server, conn);
-    uint32_t *owner = at < UINT32_MAX / 2 ? grown(l->owner, &l->owner_room, (uint32_t)at + 1, sizeof *owner) : NULL;
+    uint32_t *owner = at < UINT32_MAX / 2 ? room_for(l->owner, &l->owner_room, (uint32_t)at + 1, sizeof *owner) : NULL;
     if (!owner) return false;
     l->owner = owner;
     owner[at] = who;
@@ -1557,20 +1566,36 @@ static void load_report_server(const load *l)
            (long long)most, (double)l->first[LOAD_MEMORY] / 1e6, most ? (double)grown / (double)most : 0.0);
 }
 
+static void load_report_histogram(const load *l)
+{
+    static const char bar[] = "########################################";
+    uint64_t left = l->oks;
+    size_t i = 0;
+    for (int k = 0; k < LOAD_LIMITS && left > 0; k++) {
+        uint64_t n = 0;
+        for (; i < LOAD_BUCKETS && load_bucket_us(i) < load_limit_us(k); i++) n += l->histogram[i];
+        left -= n;
+        if (left == l->oks) continue;
+        printf("  < %-14g%12llu%9.3f %%  %.*s\n", (double)load_limit_us(k) / 1000, (unsigned long long)n,
+               100 * (double)n / (double)l->oks, (int)(n * 40 / l->oks), bar);
+    }
+}
+
 static void load_report(const load *l)
 {
     ka_usage own;
-    double seconds = (double)(l->ended_ms - l->begun_ms) / 1000;
+    double took_s = (double)(l->ended_ms - l->begun_ms) / 1000;
     uint64_t again = l->connects[LOAD_LOST] + l->connects[LOAD_TIMED_OUT] + l->connects[LOAD_REFUSED];
     ka_process_usage(&own);
     printf("clients      %u, %u done, %u vanished; %u open at once at the peak\n", l->clients_n, l->done, l->vanished, l->peak);
-    printf("messages     %llu in %.2f s, %.0f a second; %llu sent again\n", (unsigned long long)l->oks, seconds,
-           seconds > 0 ? (double)l->oks / seconds : 0.0, (unsigned long long)l->sent_again);
+    printf("messages     %llu in %.2f s, %.0f a second; %llu sent again\n", (unsigned long long)l->oks, took_s,
+           took_s > 0 ? (double)l->oks / took_s : 0.0, (unsigned long long)l->sent_again);
     fputs("latency     ", stdout);
     for (int k = 0; k < LOAD_PARTS; k++) printf("%12s", load_parts[k].name);
     fputs("         max\n  ms        ", stdout);
     for (int k = 0; k < LOAD_PARTS; k++) printf("%12.3f", (double)load_percentile(l, load_parts[k].part) / 1000);
     printf("%12.3f\n", (double)l->slowest_us / 1000);
+    load_report_histogram(l);
     load_report_server(l);
     printf("reconnects   %llu: %llu lost, %llu time-outs, %llu refused; %llu resets\n", (unsigned long long)again,
            (unsigned long long)l->connects[LOAD_LOST], (unsigned long long)l->connects[LOAD_TIMED_OUT],
@@ -1615,8 +1640,7 @@ static bool load_checks(const load *l)
 
 /* ---- load: its histogram as a picture, in the style of bench/ ---- */
 
-enum { SVG_W = 820, SVG_H = 400, SVG_X0 = 80, SVG_X1 = 796, SVG_Y0 = 150, SVG_Y1 = 336, SVG_GROUPS = 8 /* bars for each power of 2 */,
-       SVG_BARS = 40 * SVG_GROUPS };
+enum { SVG_W = 820, SVG_H = 400, SVG_X0 = 80, SVG_X1 = 796, SVG_Y0 = 150, SVG_Y1 = 336, SVG_BUCKETS = 4 /* to a bar */, SVG_BARS = LOAD_BUCKETS / SVG_BUCKETS };
 
 static void svg_text(FILE *f, double x, double y, int size, const char *colour, const char *anchor, const char *format, ...)
 {
@@ -1630,64 +1654,52 @@ static void svg_text(FILE *f, double x, double y, int size, const char *colour, 
 
 static const char svg_ink[] = "#1f2328", svg_faint[] = "#59636e", svg_blue[] = "#0969da", svg_line[] = "#d1d9e0";
 
-/* Where a time is on the axis: its logarithm to the base 2. */
-static double svg_scale(double us)
-{
-    double power = 0;
-    for (; us >= 2; us /= 2) power++;
-    for (double bit = 0.5; bit > 1e-6 && us >= 1; bit /= 2) {
-        us *= us;
-        if (us >= 2) power += bit, us /= 2;
-    }
-    return power;
-}
+typedef struct { size_t first, last; uint64_t top; } svg_axes;      /* bars from and to; messages of the highest */
 
-/* Where a bar begins. */
-static double svg_bar(size_t i)
+static uint64_t svg_bar(const load *l, size_t bar)
 {
-    return svg_scale((double)((uint64_t)1 << i / SVG_GROUPS) * (1 + (double)(i % SVG_GROUPS) / SVG_GROUPS));
+    uint64_t n = 0;
+    for (size_t i = bar * SVG_BUCKETS; i < (bar + 1) * SVG_BUCKETS; i++) n += l->histogram[i];
+    return n;
 }
-
-typedef struct { double first, last, top, bars[SVG_BARS]; } svg_axes;      /* bars: messages, over the bar's width; top: the highest */
 
 static svg_axes svg_measure(const load *l)
 {
-    svg_axes a = { .first = 40, .top = 1 };
-    for (size_t i = 0; i < LOAD_BUCKETS; i++) {
-        uint64_t us = (uint64_t)load_bucket_us(i), power = 0;
-        while (us >> power > 1) power++;
-        size_t bar = (size_t)(power * SVG_GROUPS + ((us * SVG_GROUPS >> power) & (SVG_GROUPS - 1)));
-        if (l->histogram[i] == 0 || bar >= SVG_BARS) continue;
-        a.bars[bar] += (double)l->histogram[i] / (svg_bar(bar + 1) - svg_bar(bar)) / SVG_GROUPS;
-        if (a.bars[bar] > a.top) a.top = a.bars[bar];
-        if ((double)power < a.first) a.first = (double)power;
-        if ((double)power + 1 > a.last) a.last = (double)power + 1;
+    svg_axes a = { .first = SVG_BARS, .top = 1 };
+    for (size_t bar = 0; bar < SVG_BARS; bar++) {
+        uint64_t n = svg_bar(l, bar);
+        if (n && bar < a.first) a.first = bar;
+        if (n) a.last = bar + 1;
+        if (n > a.top) a.top = n;
     }
     return a;
 }
 
-static double svg_x(const svg_axes *a, double power)
+/* Where a bucket begins. They are the scale: as a logarithm, from 64 us on. */
+static double svg_x(const svg_axes *a, size_t bucket)
 {
-    return SVG_X0 + (power - a->first) / (a->last > a->first ? a->last - a->first : 1) * (SVG_X1 - SVG_X0);
+    double bars = a->last > a->first ? (double)(a->last - a->first) : 1;
+    return SVG_X0 + ((double)bucket / SVG_BUCKETS - (double)a->first) / bars * (SVG_X1 - SVG_X0);
 }
 
-/* A grid line for every 1, 2 or 5 times a power of ten per cent; times at every power of ten, and where these are few, 2 and 5 times it. */
+/* Quarters of the highest bar, as shares of all messages; times of 1, 2 and 5 times a power of ten. */
 static void svg_grid(FILE *f, const svg_axes *a, uint64_t all)
 {
-    double share = 100 * a->top / (double)all, step = 0.01, times[3] = { 1, 2, 5 };
-    for (int k = 0; share / step > 5; k++) step *= k % 3 == 1 ? 2.5 : 2;
-    for (double y = 0; y <= share; y += step) {
-        double at = SVG_Y1 - y / share * (SVG_Y1 - SVG_Y0);
+    for (int quarter = 0; quarter <= 4; quarter++) {
+        double at = SVG_Y1 - quarter / 4.0 * (SVG_Y1 - SVG_Y0);
         fprintf(f, "<path d=\"M%d %.1fH%d\" stroke=\"%s\"/>\n", SVG_X0, at, SVG_X1, svg_line);
-        svg_text(f, SVG_X0 - 8, at + 4, 11, svg_faint, "end", "%g %%", y);
+        svg_text(f, SVG_X0 - 8, at + 4, 11, svg_faint, "end", "%.2g %%", quarter * 25.0 * (double)a->top / (double)all);
     }
-    for (double us = 1; svg_scale(us) <= a->last && us < 1e12; us *= 10)
-        for (int k = 0; k < (a->last - a->first > 8 ? 1 : 3); k++) {
-            double v = us * times[k], at = svg_x(a, svg_scale(v));
-            if (at < SVG_X0 - 1 || at > SVG_X1 + 1) continue;
-            fprintf(f, "<path d=\"M%.1f %dv5\" stroke=\"%s\"/>\n", at, SVG_Y1, svg_faint);
-            svg_text(f, at, SVG_Y1 + 19, 11, svg_faint, "middle", v < 1e3 ? "%g \xc2\xb5s" : v < 1e6 ? "%g ms" : "%g s", v < 1e3 ? v : v < 1e6 ? v / 1e3 : v / 1e6);
-        }
+    double before = 0;
+    for (int k = 0; k < LOAD_LIMITS; k++) {
+        int64_t us = load_limit_us(k);
+        double at = svg_x(a, load_bucket(us));
+        if (at < SVG_X0 - 1 || at > SVG_X1 + 1 || at < before + 48) continue;
+        before = at;
+        fprintf(f, "<path d=\"M%.1f %dv5\" stroke=\"%s\"/>\n", at, SVG_Y1, svg_faint);
+        svg_text(f, at, SVG_Y1 + 19, 11, svg_faint, "middle", us < 1000 ? "%g \xc2\xb5s" : us < 1000000 ? "%g ms" : "%g s",
+                 (double)us / (us < 1000 ? 1 : us < 1000000 ? 1000 : 1000000));
+    }
 }
 
 /* Each in a row of its own, the last on top: so no line goes through another one's words. */
@@ -1695,8 +1707,8 @@ static void svg_percentiles(FILE *f, const load *l, const svg_axes *a)
 {
     for (int k = 0; k < LOAD_PARTS; k++) {
         int64_t us = load_percentile(l, load_parts[k].part);
-        double at = svg_x(a, svg_scale((double)us)), y = SVG_Y0 - 11 - 15 * k;
-        bool right = at < SVG_X0 + 40;
+        double at = svg_x(a, load_bucket(us)), y = SVG_Y0 - 11 - 15 * k;
+        bool right = at < SVG_X0 + 140;
         fprintf(f, "<path d=\"M%.1f %.1fV%d\" stroke=\"%s\" stroke-dasharray=\"3 3\"/>\n", at, y - 9, SVG_Y1, svg_ink);
         svg_text(f, at + (right ? 5 : -5), y, 12, svg_ink, right ? "start" : "end", "%s  %.3f ms", load_parts[k].name, (double)us / 1000);
     }
@@ -1714,9 +1726,10 @@ static bool load_svg(const load *l, const char *path)
     svg_text(f, 24, 54, 12, svg_faint, "start", "share of the messages over the time from message X to ok X, less the time that clients held it; at most %u open at once", l->peak);
     svg_text(f, (SVG_X0 + SVG_X1) / 2.0, SVG_H - 14, 12, svg_faint, "middle", "time in the relay");
     svg_grid(f, &a, l->oks ? l->oks : 1);
-    for (size_t i = 0; i < SVG_BARS; i++) {
-        double x = svg_x(&a, svg_bar(i)), next = svg_x(&a, svg_bar(i + 1)), height = a.bars[i] / a.top * (SVG_Y1 - SVG_Y0);
-        if (a.bars[i] > 0) fprintf(f, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\"/>\n", x + 0.5, SVG_Y1 - height, next - x - 1, height, svg_blue);
+    for (size_t bar = a.first; bar < a.last; bar++) {
+        double x = svg_x(&a, bar * SVG_BUCKETS), next = svg_x(&a, (bar + 1) * SVG_BUCKETS);
+        double height = (double)svg_bar(l, bar) / (double)a.top * (SVG_Y1 - SVG_Y0);
+        if (height > 0) fprintf(f, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\"/>\n", x + 0.5, SVG_Y1 - height, next - x - 1, height, svg_blue);
     }
     svg_percentiles(f, l, &a);
     fputs("</svg>\n", f);
@@ -1817,7 +1830,7 @@ static int run_load(const options *o)
 /* ---- options ---- */
 
 /* A whole number from least to most, and nothing else. */
-static bool number(const char *text, long long least, long long most, long long *out)
+static bool whole_number(const char *text, long long least, long long most, long long *out)
 {
     char *end;
     if (*text < '0' || *text > '9' || strlen(text) > 18) return false;
@@ -1826,7 +1839,7 @@ static bool number(const char *text, long long least, long long most, long long 
 }
 
 /* Seconds, with three digits behind the point at most. Returns what follows them; NULL: there are none. */
-static const char *seconds(const char *p, int64_t *ms)
+static const char *take_seconds(const char *p, int64_t *ms)
 {
     const char *begin = p;
     for (*ms = 0; *p >= '0' && *p <= '9' && p - begin < 9; p++) *ms = *ms * 10 + *p - '0';
@@ -1841,9 +1854,9 @@ static const char *seconds(const char *p, int64_t *ms)
 /* MIN..MAX, or one for both. */
 static bool seconds_range(const char *p, int64_t ms[2])
 {
-    p = seconds(p, &ms[0]);
+    p = take_seconds(p, &ms[0]);
     ms[1] = ms[0];
-    if (p && p[0] == '.' && p[1] == '.') p = seconds(p + 2, &ms[1]);
+    if (p && p[0] == '.' && p[1] == '.') p = take_seconds(p + 2, &ms[1]);
     return p && *p == 0 && ms[0] <= ms[1];
 }
 
@@ -1863,12 +1876,12 @@ static int take_value(const option *k, const char *value)
 {
     if (k->text) *k->text = value;
     else if (k->number) {
-        if (!number(value, k->least, k->most, k->number))
+        if (!whole_number(value, k->least, k->most, k->number))
             return fail(EXIT_USAGE, "%s %s: a whole number from %lld to %lld is needed", k->name, value, k->least, k->most);
     } else if (k->range) {
         if (!seconds_range(value, k->range)) return fail(EXIT_USAGE, "%s %s: seconds are needed, such as 0.25 or 0..10", k->name, value);
     } else {
-        const char *end = seconds(value, k->ms);
+        const char *end = take_seconds(value, k->ms);
         if (!end || *end || *k->ms < k->least) return fail(EXIT_USAGE, "%s %s: seconds are needed, such as 30 or 0.25", k->name, value);
     }
     return -1;
