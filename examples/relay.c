@@ -844,10 +844,10 @@ static int converse(client *c)
 /* X, as it is in a line, from the command line or at random. */
 static int client_x(client *c)
 {
-    unsigned char random[8];
     ka_str x = { c->o->x, c->o->x ? strlen(c->o->x) : 0 };
     if (x.p && (x.n > MAX_X || !ka_is_utf8(x))) return fail(EXIT_USAGE, "X: up to %d bytes of UTF-8 are needed", MAX_X);
     if (!x.p) {
+        unsigned char random[8];
         if (ka_random(random, sizeof random) < 0) return fail(EXIT_FAILED, "%s", ka_error_text(KA_ERANDOM));
         ka_hex_encode(c->text, random, sizeof random);
         x = (ka_str){ c->text, 2 * sizeof random };
