@@ -6602,7 +6602,7 @@ static void load_misled(void)
             ka_send(s, ev.conn, line, (size_t)n);
         }
     }
-    CHECK(status == 1 && strstr(output(&p, "out"), "FAILED       lines that should not have come: 50\n") &&
+    CHECK(status == 1 && strstr(output(&p, "out"), "FAILED       lines that should not have come: 50") &&
           strstr(output(&p, "err"), "\"0.0 junk\""), "status %d: %s%s", status, output(&p, "out"), output(&p, "err"));
     CHECK(strstr(output(&p, "out"), "ok           every message got its ok: 10 of 10 clients done, 20 of 20 messages"), "%s", output(&p, "out"));
     process_end(&p);
@@ -6613,12 +6613,12 @@ static void load_misled(void)
 static void test_relay_load(void)
 {
     static const struct { const char *argv[8]; const char *words; int least, most; } runs[] = {
-        { { "--svg", CHART }, " of 200 messages; 0 vanished\n", 200, 200 },
+        { { "--svg", CHART }, " of 200 messages; 0 vanished", 200, 200 },
         { { "--messages", "20", "--ahead", "4" }, " of 4000 messages", 4000, 4000 },
         { { "--vanish", "10", "--workers", "2" }, " vanished; ", 1, 60 },
         { { "--vanish", "20", "--no-reforward", "--timeout", "0.3" }, " time-outs, ", 1, INT_MAX },
         { { "--kill-at", "0.15", "--messages", "2" }, " lost, ", 1, 400 },
-        { { "--abrupt", "--messages", "4" }, " of them anew\n", 1, INT_MAX },
+        { { "--abrupt", "--messages", "4" }, " of them anew", 1, INT_MAX },
     };
     static const struct { const char *argv[5]; int status; const char *says; } words[] = {
         { { "--server", "127.0.0.1" }, 2, "an address and a port are needed" },
