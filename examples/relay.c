@@ -51,7 +51,7 @@ static const char usage[] =
     "  --messages N     each sends so many, 1 unless told      --ahead N        before it has an ok for the first; 1 unless told\n"
     "  --workers N      threads; chosen unless told            --seed N         of all that is random; chosen, and printed, unless told\n"
     "  --server IP:PORT use this one instead                   --port PORT      of the server of their own; chosen unless told\n"
-    "  --vanish PERCENT clients that vanish while they owe an ok; 0 unless told\n"
+    "  --vanish PERCENT of those who come to owe an ok vanish instead; 0 unless told\n"
     "  --kill-at S      kill the server then, and start it again\n"
     "  --abrupt         clients close at their ok, whatever    --no-reforward   have the server called so\n"
     "                   they owe; unless told they stay for it\n"
@@ -1824,6 +1824,7 @@ static int run_load(const options *o)
     free(l.clients);
     free(l.messages);
     free(l.owner);
+    if (fflush(stdout) != 0 || ferror(stdout)) status = fail(EXIT_FAILED, "the report could not be written");
     return status < 0 ? EXIT_DONE : status;
 }
 
