@@ -1785,7 +1785,7 @@ static int load_prepare(load *l)
     if (status < 0) status = load_allocate(l);
     if (status >= 0) return status;
     int r = o->server ? KA_OK : load_server_start(l);
-    if (r < 0) return fail(EXIT_FAILED, "cannot start the server: %s", ka_error_text(r));
+    if (r < 0) return fail(EXIT_FAILED, "cannot start the server: %s", r == KA_ENOTFOUND ? "it ended before it listened" : ka_error_text(r));
     l->sources = l->clients_n > LOAD_PORTS && strncmp(l->ip, "127.", 4) == 0;
     r = ka_server_start(&l->server, l->workers);
     if (r == KA_OK) r = ka_stop_on_interrupt(l->server);
