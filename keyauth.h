@@ -88,7 +88,7 @@ extern "C" {
 #define KADEF extern              /* linkage; static __attribute__((unused)) keeps all in one file */
 #endif
 #ifndef KA_MAX_HEAD
-#define KA_MAX_HEAD 8192          /* bytes of a request line and its header fields: 414 or 431 beyond */
+#define KA_MAX_HEAD 8192          /* bytes of a request line and its header fields: 414 or 431 beyond; at least 512 */
 #endif
 #ifndef KA_MAX_BODY
 #define KA_MAX_BODY 4096          /* bytes of a body, decoded: 413 beyond */
@@ -4209,6 +4209,7 @@ static void ka__early_free(ka__worker *w, ka__early *e)
 /* Drop what is kept of a connection's unfinished message, or of its unsent answers. */
 static void ka__drop(ka__worker *w, char **kept, uint32_t *n)
 {
+    if (!*kept) return;
     ka__count(&w->buffered, -(int)*n);
     ka__free_wiped(*kept, *n);
     *kept = NULL;
@@ -4503,10 +4504,10 @@ static void ka__on_send(ka__worker *w, const ka__record *r)
     c->sends_last = at;
 }
 
-/* Write what is chained, all that is for one connection in one piece: a relay's messages of a batch go to and fro. */
+/* Write what is chained, all that is for one connection in one piece: a relay's messages of a batch go to and fro. Then the
+   parent has the room of all that was read. */
 static void ka__sends_leave(ka__worker *w)
 {
-    if (w->senders_n == 0) return;
     for (uint32_t i = 0; i < w->senders_n; i++) {
         ka__conn *c = &w->conns[w->senders[i]];
         for (uint32_t at = c->sends, next; at; at = next) {
@@ -5004,7 +5005,8 @@ static void ka__on_drain(ka__worker *w)
 static void ka__commands(ka__worker *w)
 {
     for (ka__record *r; (r = ka__box_next(&w->down)) != NULL; ) {
-        if (r->kind != KA__SEND || w->senders_n == KA__SENDERS || ka__box_passed(&w->down) > KA__SENDS_BYTES) ka__sends_leave(w);
+        bool due = w->senders_n > 0 && (r->kind != KA__SEND || w->senders_n == KA__SENDERS);
+        if (due || ka__box_passed(&w->down) > KA__SENDS_BYTES) ka__sends_leave(w);
         switch (r->kind) {
         case KA__LISTEN: ka__on_listen(w, r); break;
         case KA__ADOPT:  ka__on_adopt(w, r); break;
@@ -5020,7 +5022,6 @@ static void ka__commands(ka__worker *w)
             for (int i = 0; i < KA_MAX_LISTENERS; i++) ka__accept(w, &w->listeners[i], 1 + KA__ACCEPTS, r->a);
         }
         ka__box_pass(&w->down, r);
-        if (w->senders_n == 0) ka__box_release(&w->down);
     }
     ka__sends_leave(w);
     ka__out_flush(w);
