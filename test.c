@@ -6541,7 +6541,7 @@ static void test_relay_words(void)
         { { "client", "127.0.0.1" }, 2, "IP and PORT are needed" },
         { { "client", "127.0.0.1", "0" }, 2, "a whole number from 1 to 65535" },
         { { "client", "localhost", "1" }, 2, "a numeric IPv4 address is needed" },
-        { { "client", "127.0.0.1", "1", "x", "y" }, 2, "no such option" },
+        { { "client", "127.0.0.1", "1", "x", "y" }, 2, "y is a word too many" },
         { { "client", "--delay", "2..1" }, 2, "seconds are needed" },
         { { "client", "--delay", "1.." }, 2, "seconds are needed" },
         { { "client", "--timeout", "0.1234" }, 2, "seconds are needed" },

@@ -1922,7 +1922,9 @@ static int parse(options *o, int who, char **argv)
         if (strcmp(*argv, "--help") == 0) return fputs(usage, stdout), EXIT_DONE;
         if (strcmp(*argv, "--version") == 0) return puts("relay " KA_VERSION), EXIT_DONE;
         while (k < NAMED && (!named || !(known[k].of & who) || strcmp(*argv, known[k].name) != 0)) k++;
-        if (k == NAMED && (who != CLIENT || named || place == ALL)) return fail(EXIT_USAGE, "%s: no such option here; relay --help lists them", *argv);
+        if (k == NAMED && (who != CLIENT || named || place == ALL))
+            return fail(EXIT_USAGE, place == ALL ? "%s is a word too many: options come before IP, and an X with spaces needs quotes" :
+                        "%s: no such option here; relay --help lists them", *argv);
         if (k == NAMED) k = place++;
         else if (known[k].flag) {
             *known[k].flag = true;
