@@ -39,13 +39,14 @@
    CONTENTS (a section calls only sections above it)
      1 platform   clocks, random, threads, sockets, files, poller, processes; all the #ifdefs are here
      2 bytes      memory, base64, hex, UUIDs, SHA-256, constant-time compare, wipe
-     3 text       HTTP/1.1 messages, chunked bodies, form fields, JSON
+     3 text       HTTP/1.1 messages, chunked bodies, form fields, JSON, RESP
      4 mailbox    a ring of records between two threads, and how its reader sleeps
      5 worker     listeners, connections, framings, time-outs, answers in order
      6 server     what the parent thread calls
-     7 keyring    key -> ID, its journal, and the ask_key / login protocol
-     8 log        lines that are on disk before they are answered
-     9 client     one request with its retries; killing the server behind a connection
+     7 redis      commands to a Redis server, pipelined, and what it publishes
+     8 keyring    key -> ID, its journal or Redis, and the ask_key / login protocol
+     9 log        lines that are on disk before they are answered
+     10 client    one request with its retries; killing the server behind a connection
 
    ERRORS
      0 or more is success, and is the count where there is one; less than 0 is one of KA_E...
@@ -53,7 +54,7 @@
      (one exception: interrupts are the process's, so ka_stop_on_interrupt keeps its server).
 
    LIMITS
-     IPv4 only. No TLS: use it on loopback, or behind a TLS proxy. One process holds the keys. */
+     IPv4 only. No TLS: use it on loopback, or behind a TLS proxy. One process holds the keys, or one Redis. */
 
 #if defined(KEYAUTH_IMPLEMENTATION) && !defined(KEYAUTH_H)
 #  ifndef _GNU_SOURCE
@@ -71,7 +72,7 @@
 #ifndef KEYAUTH_H
 #define KEYAUTH_H
 
-#define KA_VERSION "1.4.0"
+#define KA_VERSION "1.5.0"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -139,6 +140,19 @@ extern "C" {
 #endif
 #ifndef KA_RETRY_STEP_MS
 #define KA_RETRY_STEP_MS 5        /* every further wait is this much longer */
+#endif
+#ifndef KA_REDIS_MS
+#define KA_REDIS_MS 3000          /* Redis: a connection of which nothing is heard for so long is lost. Asked for a word (PING)
+                                     after a third of it */
+#endif
+#ifndef KA_REDIS_RETRY_MS
+#define KA_REDIS_RETRY_MS 100     /* Redis: the wait before it is connected to again; twice as long each time, up to KA_REDIS_MS */
+#endif
+#ifndef KA_REDIS_WAITING
+#define KA_REDIS_WAITING 65536    /* Redis: commands that wait for their replies, at most, */
+#endif
+#ifndef KA_REDIS_BYTES
+#define KA_REDIS_BYTES 8388608    /* and the bytes of them */
 #endif
 /* In the implementing file also, all or none: KA_MALLOC(n), KA_REALLOC(p, n), KA_FREE(p); KA_ASSERT(x). The workers
    call them too, and on Linux have descriptors of their own: if they use any above 2, define KA_ONE_TABLE.
@@ -227,6 +241,12 @@ KADEF int ka_file_put(const char *path, const void *p, size_t n);
 
 /* Remove a file, if it is there. KA_OK, or KA_EPERM, KA_EOS... */
 KADEF int ka_file_remove(const char *path);
+
+/* The IPv4 address of a host's name, or of a numeric address itself (getaddrinfo(3)). It may take seconds: before there is
+   anything to serve.
+     returns    KA_OK; KA_ENOTFOUND: no such name, or none that has such an address; KA_ETIME: no name server answers;
+                KA_ENOMEM, KA_EOS */
+KADEF int ka_resolve(const char *host, char ip[16]);
 
 /* Is this descriptor, 0 to 2, a terminal? */
 KADEF bool ka_is_terminal(int fd);
@@ -344,6 +364,7 @@ typedef struct {
     bool    chunked;          /* Transfer-Encoding: chunked */
     bool    keep_alive;       /* the connection goes on after this message */
     bool    expects;          /* Expect: 100-continue */
+    ka_str  fields;           /* the field lines, each with its CRLF */
 } ka_http;
 
 /* Read the head of a request, or of a response, at p (RFC 9110, RFC 9112), strictly: what two readers
@@ -353,6 +374,10 @@ typedef struct {
                 KA_ESYNTAX: refused, and a request's h->status says with what (400 414 417 431 501 505) */
 KADEF ptrdiff_t ka_http_request(ka_http *h, const char *p, size_t n);
 KADEF ptrdiff_t ka_http_response(ka_http *h, const char *p, size_t n);
+
+/* The value of the field of that name, in any case, among field lines of a head that was read, without the white space
+   around it. {NULL, 0}: there is none, or more than one, which two readers could take in two ways. */
+KADEF ka_str ka_field(ka_str fields, const char *name);
 
 /* The state of a chunked body (RFC 9112 s.7.1). Begin with {.room = the most bytes to decode}. */
 typedef struct { uint32_t room, left, line; uint8_t state; bool done; } ka_chunked;
@@ -426,6 +451,27 @@ KADEF void ka_json_put_integer(ka_json_out *w, const char *name, int64_t number)
 KADEF void ka_json_put_bool(ka_json_out *w, const char *name, bool yes);
 KADEF void ka_json_put_value(ka_json_out *w, const char *name, const ka_json *v);   /* of any kind, from either language into w's */
 
+enum { KA_RESP_NIL = 1, KA_RESP_STRING, KA_RESP_ERROR, KA_RESP_INTEGER, KA_RESP_ARRAY };   /* ka_resp.kind */
+
+/* A value of RESP2, the Redis serialization protocol. */
+typedef struct {
+    int     kind;
+    ka_str  text;            /* a string's bytes, simple or bulk; an error's; an integer's digits; an array's elements, as they were sent */
+    int64_t number;          /* an integer; of an array: its elements */
+} ka_resp;
+
+/* Read a text that is one such value and nothing else, such as a message of KA_RESP is.
+     returns    KA_OK; or KA_ESYNTAX, and v->kind is 0. The elements of an array are cut, but read by ka_resp_next only */
+KADEF int ka_resp_read(ka_resp *v, ka_str text);
+
+/* Take the next element off an array. Begin with a copy of what ka_resp_read or this function gave. False at the end, for
+   values of other kinds, and where an element is malformed. */
+KADEF bool ka_resp_next(ka_resp *rest, ka_resp *element);
+
+/* Write a command, its name and arguments, as an array of bulk strings.
+     returns    bytes written, or KA_ENOSPC */
+KADEF ptrdiff_t ka_resp_command(char *out, size_t cap, const ka_str *args, size_t n);
+
 /* ------------------------------------------------------------------------------------------------
    6 server. One thread, the parent, calls these; only ka_stop and ka_server_stats are for any thread. */
 
@@ -436,17 +482,21 @@ enum {
     KA_HTTP,                 /* requests, each with its answer: KA_REQUEST and ka_reply. The others: KA_MESSAGE and ka_send */
     KA_JSON,                 /* JSON objects or Python dicts back to back, white space between them or none */
     KA_FRAMES,               /* a length in 4 bytes, the highest first, and so many bytes; white space between them or none */
-    KA_LINES                 /* up to a line feed, which is no part of it, and neither is a carriage return right before it */
+    KA_LINES,                /* up to a line feed, which is no part of it, and neither is a carriage return right before it */
+    KA_RESP                  /* values of RESP2, as Redis replies: see ka_resp_read */
 };
+enum { KA_FIELDS = 16 };     /* KA_HTTP | KA_FIELDS for ka_listen_as: requests bring their field lines, too */
 
 /* ka_event.kind. What ka_send says after one that ends a connection, and before the next ka_wait, still leaves. */
 enum {
     KA_LISTENING = 1,        /* what came of ka_listen */
     KA_REQUEST,              /* KA_HTTP: answer it by ka_reply */
-    KA_OPENED,               /* other framings: a connection is open; or what came of ka_connect: with an error, its only event */
+    KA_OPENED,               /* other framings: a connection is open; or what came of ka_connect: with an error, its only event;
+                                or ka_stream's answer has begun */
     KA_MESSAGE,              /* one message; with an error the last one, and then the connection is closed */
     KA_CLOSED,               /* its last event: it has gone, or its peer sends no more */
-    KA_TIMER                 /* a time of ka_timer has come */
+    KA_TIMER,                /* a time of ka_timer has come */
+    KA_INPUT                 /* a line of standard input: the body. With an error: there are no more */
 };
 
 typedef struct {
@@ -465,7 +515,8 @@ typedef struct {
     uint8_t  flags;          /* for ka_reply */
     uint64_t tag;            /* KA_TIMER: ka_timer's */
     ka_str   method, target, body;   /* KA_REQUEST without an error; KA_MESSAGE: its bytes are the body;
-                                KA_OPENED: the body is the peer's IP. Borrowed until the next ka_wait */
+                                KA_OPENED: the body is the peer's IP. Borrowed until the next ka_wait, */
+    ka_str   fields;         /* and so is this. KA_REQUEST of a listener with KA_FIELDS: for ka_field */
 } ka_event;
 
 typedef struct {
@@ -493,7 +544,7 @@ KADEF int ka_listen_as(ka_server *s, int framing, const char *ip, int port);
 
 /* Tell a worker to connect to ip:port. The outcome, with this tag as ev->seq, comes as a KA_OPENED event, after
    KA_ATTEMPT_MS at the latest. Only if memory is out while hundreds are asked for at once, some have no event.
-     framing    KA_JSON, KA_FRAMES, KA_LINES
+     framing    any but KA_HTTP
      from       NULL, or the address of this machine to connect from: each has some 28,000 ports for the same ip:port
      returns    KA_OK, or KA_EINVAL, KA_ESTOPPED */
 KADEF int ka_connect(ka_server *s, int framing, const char *from, const char *ip, int port, uint32_t tag);
@@ -519,6 +570,14 @@ KADEF int ka_wait(ka_server *s, ka_event *ev, int timeout_ms);
      returns    KA_OK, or KA_EINVAL (no request, status, or a malformed field), KA_ENOSPC (over KA_MAILBOX / 4 bytes) */
 KADEF int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fields, const void *body, size_t n);
 
+/* Answer a request by 200 and a body without a known end, such as server-sent events are: when its turn has come, KA_OPENED
+   with its listener and conn tells that the answer has begun. From then on the connection is one that isn't HTTP: ka_send
+   sends of the body, ka_close ends it, and KA_CLOSED follows, always. What else its peer says is not heard. Without
+   KA_OPENED, the connection has gone before.
+     fields     as ka_reply's; copied
+     returns    KA_OK, or KA_EINVAL (no request, or HTTP/1.0's or HEAD's, which are answered by ka_reply; a malformed field), KA_ENOSPC */
+KADEF int ka_stream(ka_server *s, const ka_event *ev, const char *fields);
+
 /* Send bytes on a connection that isn't HTTP: what belongs around them, as a frame's length, is for you to write. If it has
    gone they are dropped; if its peer leaves more than KA_MAX_UNSENT unread it is closed. So send more than that bit by
    bit: a peer has no time to read what is said at once.
@@ -543,8 +602,13 @@ KADEF size_t ka_conn_index(const ka_server *s, uint64_t conn);
    one takes the place of the first, which may be ka_journal_group's. */
 KADEF void ka_at_batch_end(ka_server *s, void (*fn)(void *arg), void *arg);
 
-/* Stop: accept no more, finish what is under way (KA_DRAIN_MS at most). Go on calling ka_wait until it
-   says KA_ESTOPPED. Safe from any thread and from a signal handler. */
+/* Have ka_wait give a KA_INPUT event for each line of standard input, without its end; what is beyond KA_MAX_BODY bytes of
+   it is lost. A thread reads it, which ends with the process. One server a process.
+     returns    KA_OK, or KA_EINVAL (called before), KA_EOS, KA_ELIMIT, KA_ENOMEM */
+KADEF int ka_read_input(ka_server *s);
+
+/* Stop: accept no more, finish what is under way (KA_DRAIN_MS at most); connections of ka_connect end after
+   all others, since those may need them. Go on calling ka_wait until it says KA_ESTOPPED. Safe from any thread and from a signal handler. */
 KADEF void ka_stop(ka_server *s);
 
 /* Call ka_stop(s) on SIGINT and SIGTERM (Windows: Ctrl+C, Ctrl+Break, closing the console). A second
@@ -559,7 +623,59 @@ KADEF void ka_server_stats(const ka_server *s, ka_stats *out);
 KADEF void ka_server_free(ka_server *s);
 
 /* ------------------------------------------------------------------------------------------------
-   7 keyring: digests of keys, each with its ID. One thread at a time. */
+   7 redis: one connection to a Redis server, kept up. The parent only. */
+
+/* What has become of a command; called by ka_redis_event.
+     note       the command's, as ka_redis_command has it
+     reply      borrowed; of an error, too. NULL: the connection was lost first, and whether the command was carried out is not known */
+typedef void ka_redis_fn(void *arg, const void *note, const ka_resp *reply);
+
+enum { KA_REDIS_NOTE = 128 };        /* bytes of a command's note, at most */
+
+typedef struct {
+    /* yours to set before ka_redis_start; zero means none */
+    const char *ip;                  /* numeric IPv4; borrowed */
+    int         port;
+    const char *password;            /* for AUTH; borrowed */
+    uint32_t    tag;                 /* of its ka_connect and its ka_timer: nothing else may have it */
+    void      (*on_change)(void *arg, bool up);               /* it can be used from now on, or can't any more; NULL: none */
+    void      (*on_push)(void *arg, const ka_resp *message);  /* not NULL: this connection subscribes, and this is called for each reply. It
+                                        lives on no reply but PING's if nothing is published */
+    void       *arg;                 /* of both, and of each ka_redis_fn */
+    /* yours to read */
+    bool        up;
+    char        error[96];           /* why it isn't, in Redis's own words where there are any; stays until the next one */
+    /* its own */
+    ka_server  *server;
+    uint64_t    conn;
+    struct ka__command *waiting;     /* a ring of those that wait for their replies */
+    size_t      waiting_n, first, room, bytes;
+    int64_t     heard_ms;
+    int         retry_ms;
+    uint8_t     state;
+} ka_redis;
+
+/* Begin to connect, and to connect again whenever it is lost. Pass it each event then, by ka_redis_event.
+     returns    KA_OK, or KA_EINVAL (ip, port), KA_ENOMEM, KA_ESTOPPED */
+KADEF int ka_redis_start(ka_redis *r, ka_server *s);
+
+/* Is this event about the connection of r? Then it has been dealt with here, callbacks included. */
+KADEF bool ka_redis_event(ka_redis *r, const ka_event *ev);
+
+/* Send a command. Replies come in the order of the commands.
+     args       its name and arguments; copied
+     fn         NULL: nobody asks what comes of it. On a connection that subscribes: none is called, see on_push
+     note       what fn needs to go on, n bytes, KA_REDIS_NOTE at most; copied, and wiped when fn has seen it
+     returns    KA_OK; or KA_EOFFLINE: it is not up; KA_ELIMIT: KA_REDIS_WAITING or KA_REDIS_BYTES wait; KA_EINVAL: no
+                arguments, or note is too long; KA_ENOMEM. Then nothing was sent, and fn is not called */
+KADEF int ka_redis_command(ka_redis *r, const ka_str *args, size_t args_n, ka_redis_fn *fn, const void *note, size_t n);
+
+/* Free what it holds; commands that wait are told so, with no reply. Before ka_server_free. Harmless after a failed
+   ka_redis_start, or twice. */
+KADEF void ka_redis_free(ka_redis *r);
+
+/* ------------------------------------------------------------------------------------------------
+   8 keyring: digests of keys, each with its ID. One thread at a time. */
 
 typedef struct {
     size_t   count, max_keys;    /* keys now (expired ones count until their room is needed), and at most */
@@ -572,6 +688,8 @@ typedef struct {
     struct ka__journal *journal;
     uint32_t segments_n, front, back, front_at;
     int64_t  epoch_ms;
+    ka_redis *redis;
+    const char *prefix;
 } ka_keyring;
 
 /* Set up an empty keyring.
@@ -606,10 +724,19 @@ KADEF int ka_journal_open(ka_keyring *k, const char *path, bool salvage, ka_jour
      returns    KA_OK, or KA_EINVAL: no journal is open, or no server */
 KADEF int ka_journal_group(ka_keyring *k, ka_server *s);
 
+/* Keep the keys in Redis instead, with time to live there (SET prefix+digest ID EX ttl NX; GET): whichever server a key was
+   asked from, it is good at all that have the same Redis and prefix. ka_auth_answer then gives no answer, and ka_redis_event
+   does when Redis has acknowledged; while it is away, or says an error, the answer is 503 try_later. max_keys doesn't count
+   there. Of the other functions, ka_keyring_free is left.
+     redis      started; not one that subscribes. It must live as long as ka_redis_event is called, and the keyring longer
+     prefix     borrowed; KA_MAX_ID bytes at most
+     returns    KA_OK, or KA_EINVAL (prefix, a journal is open) */
+KADEF int ka_keyring_redis(ka_keyring *k, ka_redis *redis, const char *prefix);
+
 /* Make a fresh key for an ID and keep its digest; the key itself is in key only: wipe it after use.
      id         1 to KA_MAX_ID bytes of any kind; copied
      now_ms     of any one clock that does not run back
-     returns    KA_OK, or KA_EINVAL, KA_EFULL (nothing is evicted), KA_ENOMEM, KA_ERANDOM; with a journal also
+     returns    KA_OK, or KA_EINVAL (id; or the keys are in Redis), KA_EFULL (nothing is evicted), KA_ENOMEM, KA_ERANDOM; with a journal also
                 KA_ENOSPC, KA_EOS and others of ka_journal_open: it was not written, and there is no such key */
 KADEF int ka_keyring_issue(ka_keyring *k, ka_str id, int64_t now_ms, char key[KA_KEY_TEXT]);
 
@@ -620,11 +747,11 @@ KADEF ka_str ka_keyring_find(const ka_keyring *k, ka_str key, int64_t now_ms);
      text, *n   the body of the answer; of n bytes, no NUL
      returns    the status of the answer, for ka_reply: 200, 403 wrong_key, 503 server_full,
                 or wrong_query with 405 (say Allow: POST), 400, or the one in ev->error;
-                0 after ka_journal_group only: don't reply, ka_wait will */
+                0 after ka_journal_group and ka_keyring_redis only: don't reply, ka_wait or ka_redis_event will */
 KADEF int ka_auth_answer(ka_keyring *k, const ka_event *ev, char text[KA_MAX_ANSWER], size_t *n);
 
 /* ------------------------------------------------------------------------------------------------
-   8 log: a file of lines that only grows. One thread at a time. */
+   9 log: a file of lines that only grows. One thread at a time. */
 
 typedef struct ka_log ka_log;
 
@@ -648,11 +775,17 @@ KADEF ptrdiff_t ka_log_add(ka_log *log, const void *line, size_t n);
      returns    KA_OK: they are on disk; or KA_ENOSPC, KA_EOS and others of ka_log_open, with *os_error */
 KADEF int ka_log_commit(ka_log *log, int *os_error);
 
+/* Put these lines in the place of all that the log holds, at once for whoever reads it, and synced; lines that wait are dropped.
+   Beside it, path.new is written. For a log that is a state: when most of it is history.
+     p, n       whole lines, each with its line feed; may be none
+     returns    as ka_log_commit; after an error the log is as it was */
+KADEF int ka_log_replace(ka_log *log, const void *p, size_t n, int *os_error);
+
 /* Close it; lines that wait are dropped. NULL is fine. */
 KADEF void ka_log_close(ka_log *log);
 
 /* ------------------------------------------------------------------------------------------------
-   9 client. One thread at a time for each ka_client. */
+   10 client. One thread at a time for each ka_client. */
 
 typedef struct {
     /* yours to set; zero means the default */
@@ -5627,7 +5760,7 @@ void ka_server_free(ka_server *s)
 }
 
 /* ================================================================================================
-   7 keyring
+   8 keyring
 
    Keys are secrets: only SHA-256(key) is kept. The records, digest and ID, lie in a log of segments, in
    the order of their making, which is also the order of their expiry: what is over is cut off in front,
@@ -6338,7 +6471,7 @@ int ka_auth_answer(ka_keyring *k, const ka_event *ev, char text[KA_MAX_ANSWER], 
 }
 
 /* ================================================================================================
-   8 log
+   9 log
 
    A file of lines that others may rotate: move away, remove, or copy and cut. So before each commit it is looked
    where the path leads and where the file ends. A commit is one write at that end and one sync; one that failed is
@@ -6515,7 +6648,7 @@ void ka_log_close(ka_log *log)
 }
 
 /* ================================================================================================
-   9 client
+   10 client
 
    One request at a time on one connection, blocking, each attempt under a deadline. */
 
@@ -6694,6 +6827,7 @@ int ka_client_kill_server(ka_client *c, int64_t *pid)
 #endif /* KEYAUTH_IMPLEMENTATION */
 
 /* VERSION HISTORY
+     1.5.0   KA_RESP and ka_redis; keys in Redis; ka_stream; KA_FIELDS; ka_read_input; ka_resolve; ka_log_replace
      1.4.0   KA_LINES; ka_timer; ka_connect takes an address to connect from; KA_CLOSED tells whether the connection was lost;
              ka_send takes any length; a batch is one write to each connection; a crowd's memory goes back; child processes;
              ka_process_usage, ka_descriptors_raise, ka_memory_trim, ka_now_us, ka_is_utf8

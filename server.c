@@ -1,6 +1,6 @@
 /* server - the key handshake's server: HTTP in a worker thread, the keys here in the parent.
      cc -O2 -pthread -o server server.c
-   What it answers is ka_auth_answer in keyauth.h, section 7. */
+   What it answers is ka_auth_answer in keyauth.h, section 8. */
 
 #define KEYAUTH_IMPLEMENTATION
 #include "keyauth.h"
