@@ -51,7 +51,8 @@
    ERRORS
      0 or more is success, and is the count where there is one; less than 0 is one of KA_E...
      The library never prints, exits or aborts, and keeps no state but in the objects you hold
-     (one exception: interrupts are the process's, so ka_stop_on_interrupt keeps its server).
+     (two exceptions: interrupts and standard input are the process's, so ka_stop_on_interrupt and ka_read_input
+     keep their server).
 
    LIMITS
      IPv4 only. No TLS: use it on loopback, or behind a TLS proxy. One process holds the keys, or one Redis. */
@@ -242,8 +243,8 @@ KADEF int ka_file_put(const char *path, const void *p, size_t n);
 /* Remove a file, if it is there. KA_OK, or KA_EPERM, KA_EOS... */
 KADEF int ka_file_remove(const char *path);
 
-/* The IPv4 address of a host's name, or of a numeric address itself (getaddrinfo(3)). It may take seconds: before there is
-   anything to serve.
+/* The IPv4 address of a host's name, the first one that it has, or of a numeric address itself (getaddrinfo(3)). It may take
+   seconds: call it before there is anything to serve.
      returns    KA_OK; KA_ENOTFOUND: no such name, or none that has such an address; KA_ETIME: no name server answers;
                 KA_ENOMEM, KA_EOS */
 KADEF int ka_resolve(const char *host, char ip[16]);
@@ -503,6 +504,7 @@ typedef struct {
     int      kind;
     int      error;          /* KA_REQUEST, KA_MESSAGE: 0, or the HTTP status that fits what was refused (400, 408, 413...).
                                 KA_LISTENING, KA_OPENED: 0, or KA_E...: nothing listens there, or is open.
+                                KA_INPUT: 0, or KA_ENOTFOUND: it has ended; KA_EOS, KA_ELIMIT: it can't be read any more.
                                 KA_CLOSED: 0: its peer has ended it, or ka_stop; KA_EOFFLINE: it was lost (reset, or closed
                                 for what its peer did not read, or did not end after ka_close) */
     int      os_error;       /* KA_LISTENING, KA_OPENED: errno or WSAGetLastError() behind that error */
@@ -602,9 +604,10 @@ KADEF size_t ka_conn_index(const ka_server *s, uint64_t conn);
    one takes the place of the first, which may be ka_journal_group's. */
 KADEF void ka_at_batch_end(ka_server *s, void (*fn)(void *arg), void *arg);
 
-/* Have ka_wait give a KA_INPUT event for each line of standard input, without its end; what is beyond KA_MAX_BODY bytes of
-   it is lost. A thread reads it, which ends with the process. One server a process.
-     returns    KA_OK, or KA_EINVAL (called before), KA_EOS, KA_ELIMIT, KA_ENOMEM */
+/* Have ka_wait give a KA_INPUT event for each line of standard input, without its line feed and a carriage return right before
+   it; the last one may lack its end. What is beyond KA_MAX_BODY bytes of a line is lost. A thread reads it, which may
+   do so until the process ends: nothing else can read it then. Lines don't wait for ka_stop. One server a process.
+     returns    KA_OK, or KA_EINVAL (it is read already), KA_ELIMIT */
 KADEF int ka_read_input(ka_server *s);
 
 /* Stop: accept no more, finish what is under way (KA_DRAIN_MS at most); connections of ka_connect end after
@@ -778,7 +781,8 @@ KADEF int ka_log_commit(ka_log *log, int *os_error);
 /* Put these lines in the place of all that the log holds, at once for whoever reads it, and synced; lines that wait are dropped.
    Beside it, path.new is written. For a log that is a state: when most of it is history.
      p, n       whole lines, each with its line feed; may be none
-     returns    as ka_log_commit; after an error the log is as it was */
+     returns    as ka_log_commit, and KA_EINVAL: the last line has no line feed. After an error the log is as it was; but if
+                no more than its folder could not be synced, they are there, and a crash may bring back what was */
 KADEF int ka_log_replace(ka_log *log, const void *p, size_t n, int *os_error);
 
 /* Close it; lines that wait are dropped. NULL is fine. */
@@ -862,6 +866,7 @@ KADEF int ka_client_kill_server(ka_client *c, int64_t *pid);
 #elif defined(__linux__) || defined(__APPLE__)
 #  include <arpa/inet.h>
 #  include <fcntl.h>
+#  include <netdb.h>
 #  include <netinet/in.h>
 #  include <netinet/tcp.h>
 #  include <poll.h>
@@ -998,7 +1003,7 @@ typedef pthread_t ka__thread_id;
 typedef thrd_t ka__thread_id;
 #endif
 
-/* Stays where it is until it has been joined: the new thread reads it. */
+/* Stays where it is until it has been joined, or for ever: the new thread reads it. */
 typedef struct { ka__thread_id id; void (*run)(void *); void *arg; } ka__thread;
 
 #if defined(_WIN32)
@@ -1032,6 +1037,18 @@ static void ka__thread_join(ka__thread *t)
     pthread_join(t->id, NULL);
 #else
     thrd_join(t->id, NULL);
+#endif
+}
+
+/* It ends by itself, and nobody waits for that. */
+static void ka__thread_detach(ka__thread *t)
+{
+#if defined(_WIN32)
+    CloseHandle(t->id);
+#elif defined(KA__PTHREADS)
+    pthread_detach(t->id);
+#else
+    thrd_detach(t->id);
 #endif
 }
 
@@ -1417,6 +1434,44 @@ static bool ka__address(const char *ip, int port, struct sockaddr_in *a)
     return port >= 0 && port <= 65535 && inet_pton(AF_INET, ip, &a->sin_addr) == 1;
 }
 
+static void ka__address_text(char ip[16], const struct sockaddr_in *a)
+{
+    unsigned char b[4];
+    memcpy(b, &a->sin_addr, sizeof b);
+    snprintf(ip, 16, "%d.%d.%d.%d", b[0], b[1], b[2], b[3]);
+}
+
+/* What getaddrinfo(3) returns. */
+static int ka__resolve_error(int code)
+{
+    switch (code) {
+    case 0:          return KA_OK;
+    case EAI_AGAIN:  return KA_ETIME;
+    case EAI_MEMORY: return KA_ENOMEM;
+#if defined(_WIN32)
+    case WSANO_DATA:
+#else
+    case EAI_NODATA: case EAI_ADDRFAMILY:
+#endif
+    case EAI_NONAME: return KA_ENOTFOUND;
+    default:         return KA_EOS;
+    }
+}
+
+int ka_resolve(const char *host, char ip[16])
+{
+    struct addrinfo wanted, *found = NULL;
+    memset(&wanted, 0, sizeof wanted);
+    wanted.ai_family = AF_INET;
+    wanted.ai_socktype = SOCK_STREAM;
+    int r = *host ? ka__os_start() : KA_ENOTFOUND;      /* to Windows, no name is this machine's */
+    if (r == KA_OK) r = ka__resolve_error(getaddrinfo(host, NULL, &wanted, &found));
+    if (r < 0) return r;
+    ka__address_text(ip, (const struct sockaddr_in *)(const void *)found->ai_addr);
+    freeaddrinfo(found);
+    return KA_OK;
+}
+
 /* Have a new socket listen on ip:port; *bound is the port it got. POSIX: SO_REUSEADDR, so that connections of
    a server that just ended don't hold the port. Windows: there, that option would let anyone steal the port. */
 static int ka__sock_listen(ka__sock s, const char *ip, int port, int *bound)
@@ -1483,11 +1538,9 @@ static int ka__sock_peer(ka__sock s, char ip[16])
 {
     struct sockaddr_in a;
     socklen_t size = sizeof a;
-    unsigned char b[4];
     ip[0] = 0;
     if (getpeername(KA__FD(s), (struct sockaddr *)&a, &size) != 0) return 0;
-    memcpy(b, &a.sin_addr, sizeof b);
-    snprintf(ip, 16, "%d.%d.%d.%d", b[0], b[1], b[2], b[3]);
+    ka__address_text(ip, &a);
     return ntohs(a.sin_port);
 }
 
@@ -1516,7 +1569,7 @@ static ptrdiff_t ka__sock_send(ka__sock s, const char *p, size_t n)
 
 /* ---- files: one that a single process reads, appends to, and replaces by another ---- */
 
-enum { KA__KEEP, KA__FRESH, KA__APPEND };      /* how to open one: as it is; as a new one; to write at KA__END too */
+enum { KA__KEEP = 0, KA__FRESH = 1, KA__APPEND = 2 };      /* how to open one: as it is; or as a new one, and to write at KA__END, too */
 enum { KA__END = -1 };
 
 enum { KA__PATH = 4096, KA__PATH_MAX = 4000 };      /* room for a path; the longest, to which ".new" and such are added */
@@ -1550,7 +1603,7 @@ static int ka__folder_make(const char *path) { return CreateDirectoryA(path, NUL
 /* Nobody else may write to it while it is open; renaming is for us. */
 static int ka__file_open(ka__file *f, const char *path, int how)
 {
-    *f = CreateFileA(path, GENERIC_READ | GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_DELETE, NULL, how == KA__FRESH ? CREATE_ALWAYS : OPEN_ALWAYS,
+    *f = CreateFileA(path, GENERIC_READ | GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_DELETE, NULL, how & KA__FRESH ? CREATE_ALWAYS : OPEN_ALWAYS,
                      FILE_ATTRIBUTE_NORMAL, NULL);
     if (*f == KA__NO_FILE) return ka__file_error();
     if (GetFileType(*f) == FILE_TYPE_DISK) return KA_OK;
@@ -1665,12 +1718,12 @@ static int ka__file_there(ka__file f, const char *path)
 static int ka__file_open(ka__file *f, const char *path, int how)
 {
     signal(SIGXFSZ, SIG_IGN);      /* at the limit of `ulimit -f` a write shall fail, no more */
-    if (how == KA__FRESH) unlink(path);
-    *f = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (how == KA__FRESH ? O_EXCL : how == KA__APPEND ? O_APPEND : 0), 0600);
+    if (how & KA__FRESH) unlink(path);
+    *f = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (how & KA__FRESH ? O_EXCL : 0) | (how & KA__APPEND ? O_APPEND : 0), 0600);
     if (*f < 0) return ka__file_error();
     int r = ka__file_claim(*f, path), code = errno;
     if (r < 0) ka__file_close(*f);
-    if (r < 0 && how == KA__FRESH) unlink(path);
+    if (r < 0 && (how & KA__FRESH)) unlink(path);
     errno = code;
     return r;
 }
@@ -1760,6 +1813,19 @@ static int ka__file_write(ka__file f, const void *p, size_t n, int64_t at)
         if (put > 0) done += (size_t)put;
     }
     return KA_OK;
+}
+
+/* Put a fresh file, with all that was written to it, in the place of *f; after an error, r or one that comes, remove it. */
+static int ka__file_supersede(ka__file *f, ka__file fresh, const char *from, const char *to, int r)
+{
+    if (r == KA_OK) r = ka__file_sync(fresh);
+    if (r == KA_OK) r = ka__file_replace(f, fresh, from, to);
+    if (r == KA_OK) return r;
+    int code = ka__os_code();
+    ka__file_close(fresh);
+    ka__file_remove(from);
+    ka__os_code_set(code);
+    return r;
 }
 
 /* The system's code right after one of these functions, where its result is about that alone. */
@@ -2312,6 +2378,14 @@ static ptrdiff_t ka__pipe_read(intptr_t pipe, char *out, size_t n, int64_t until
     }
 }
 
+/* Bytes of standard input, however long it takes; 0: its end. */
+static ptrdiff_t ka__input_read(char *out, size_t n)
+{
+    DWORD got = 0;
+    if (ReadFile(GetStdHandle(STD_INPUT_HANDLE), out, (DWORD)n, &got, NULL)) return (ptrdiff_t)got;
+    return GetLastError() == ERROR_BROKEN_PIPE ? 0 : KA_EOS;
+}
+
 int ka_child_end(ka_child *c, bool by_force, int timeout_ms)
 {
     HANDLE process = (HANDLE)c->process;
@@ -2476,7 +2550,7 @@ int ka_child_start(ka_child *c, const char *const *args)
     return KA_OK;
 }
 
-/* Bytes of a pipe; 0: its end; KA_ETIME. */
+/* Bytes of a pipe, or of anything else that can be read; 0: its end; KA_ETIME. */
 static ptrdiff_t ka__pipe_read(intptr_t pipe, char *out, size_t n, int64_t until)
 {
     for (;;) {
@@ -2487,6 +2561,9 @@ static ptrdiff_t ka__pipe_read(intptr_t pipe, char *out, size_t n, int64_t until
         if (r != KA_EAGAIN && (r != KA_ETIME || left == 0)) return r;      /* a signal, or early */
     }
 }
+
+/* Bytes of standard input, however long it takes; 0: its end. */
+static ptrdiff_t ka__input_read(char *out, size_t n) { return ka__pipe_read(0, out, n, INT64_MAX); }
 
 /* Its PID, once it has ended; 0: it runs; less: its status is lost. */
 static pid_t ka__child_look(const ka_child *c, int *status)
@@ -5339,6 +5416,7 @@ struct ka_server {
     ka__worker  *from;
     ka__timer   *timers;       /* a binary heap, the first one due in front */
     size_t       timers_n, timers_room;
+    bool         input;        /* standard input has not ended yet */
     void       (*at_batch_end)(void *arg);
     void        *at_batch_end_arg;
     _Atomic(size_t) requests;
@@ -5465,6 +5543,82 @@ static ka__timer ka__timer_take(ka_server *s)
     return first;
 }
 
+/* ---- standard input: a thread reads it, piece by piece. It may sit in a read for ever, and so what it touches is static; but
+        for the server, whose parent it wakes, and which ka_server_free takes away from it ---- */
+
+static struct {
+    ka__thread           thread;
+    _Atomic(ka_server *) server;
+    _Atomic(int)         reading;      /* there is such a thread */
+    _Atomic(int)         waking;       /* it may be using the server */
+    _Atomic(ptrdiff_t)   n;            /* bytes of the piece, the parent's until it sets this to 0; less than 0: KA_E..., the end */
+    char                 piece[4096];
+    /* the parent's */
+    ptrdiff_t            at;
+    size_t               line_n;
+    bool                 given;        /* the line is the last event's */
+    char                 line[KA_MAX_BODY + 1];      /* and a carriage return */
+} ka__input;
+
+static void ka__input_run(void *unused)
+{
+    ptrdiff_t n;
+    (void)unused;
+    do {
+        n = ka__input_read(ka__input.piece, sizeof ka__input.piece);
+        if (n == 0) n = KA_ENOTFOUND;
+        atomic_store(&ka__input.waking, 1);
+        atomic_store(&ka__input.n, n);
+        ka_server *s = atomic_load(&ka__input.server);
+        if (s) ka__wake(&s->sleeper);
+        atomic_store(&ka__input.waking, 0);
+        while (n > 0 && atomic_load(&ka__input.n) && atomic_load(&ka__input.server)) ka_sleep_ms(1);
+    } while (n > 0 && atomic_load(&ka__input.server));
+    atomic_store(&ka__input.reading, 0);
+}
+
+int ka_read_input(ka_server *s)
+{
+    if (atomic_exchange(&ka__input.reading, 1)) return KA_EINVAL;
+    atomic_store(&ka__input.server, s);
+    atomic_store(&ka__input.n, 0);
+    ka__input.at = 0;
+    ka__input.line_n = 0;
+    int r = ka__thread_start(&ka__input.thread, ka__input_run, NULL);
+    if (r == KA_OK) ka__thread_detach(&ka__input.thread);
+    else atomic_store(&ka__input.reading, 0);
+    s->input = r == KA_OK;
+    return r;
+}
+
+/* Cut the next line. KA_OK; KA_EAGAIN: it isn't all here; or how the input has ended. */
+static int ka__input_cut(void)
+{
+    ptrdiff_t n;
+    for (; (n = atomic_load(&ka__input.n)) > 0; atomic_store(&ka__input.n, 0)) {
+        while (ka__input.at < n) {
+            char c = ka__input.piece[ka__input.at++];
+            if (c == '\n') return KA_OK;
+            if (ka__input.line_n < sizeof ka__input.line) ka__input.line[ka__input.line_n++] = c;
+        }
+        ka__input.at = 0;
+    }
+    return n == 0 ? KA_EAGAIN : ka__input.line_n > 0 ? KA_OK : (int)n;
+}
+
+static bool ka__input_next(ka_server *s, ka_event *ev)
+{
+    if (ka__input.given) ka__input.line_n = 0;
+    int r = ka__input_cut();
+    ka__input.given = r == KA_OK;
+    if (r == KA_EAGAIN) return false;
+    size_t n = ka__input.line_n;
+    if (n > 0 && ka__input.line[n - 1] == '\r') n--;
+    *ev = (ka_event){ .kind = KA_INPUT, .error = r, .now_ms = s->now_ms, .body = { ka__input.line, n < KA_MAX_BODY ? n : KA_MAX_BODY } };
+    s->input = r == KA_OK;
+    return true;
+}
+
 static void ka__listener_drop(ka_server *s, uint32_t i)
 {
     if (s->listeners[i] != -1) ka__sock_close(s->listeners[i]);
@@ -5546,12 +5700,16 @@ static bool ka__event_of(ka_server *s, ka__worker *w, ka__record *r, ka_event *e
     }
 }
 
-/* The next event, a timer's or out of any up box, without waiting. Timers have half of a batch at most, so that they can't
-   keep all else waiting. */
+/* The next event, a timer's, a line of input or out of any up box, without waiting. Timers have half of a batch at most,
+   and with the input three quarters, so that they can't keep all else waiting. */
 static bool ka__event_next(ka_server *s, ka_event *ev)
 {
     if (s->timers_n > 0 && s->timers[0].at_ms <= s->now_ms && s->batch < KA_BATCH / 2) {
         *ev = (ka_event){ .kind = KA_TIMER, .now_ms = s->now_ms, .tag = ka__timer_take(s).tag };
+        s->batch++;
+        return true;
+    }
+    if (s->input && s->batch < KA_BATCH / 4 * 3 && ka__input_next(s, ev)) {
         s->batch++;
         return true;
     }
@@ -5603,7 +5761,7 @@ static void ka__parent_sleep(ka_server *s, int64_t until)
     int64_t left = until - s->now_ms;
     int ms = until < 0 ? -1 : left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
     atomic_store(&s->sleeper.asleep, 1);
-    bool idle = atomic_load(&s->stop) == (int)s->stop_sent;
+    bool idle = atomic_load(&s->stop) == (int)s->stop_sent && !(s->input && atomic_load(&ka__input.n));
     for (int i = 0; i < s->workers_n; i++) idle = idle && ka__box_empty(&s->workers[i]->up);
     if (idle) ka__poller_wait(&s->sleeper.poller, &none, 1, ms);
     atomic_store(&s->sleeper.asleep, 0);
@@ -5747,6 +5905,9 @@ void ka_server_free(ka_server *s)
     if (!s) return;
     ka_server *self = s;
     if (atomic_compare_exchange_strong(&ka__interruptible, &self, NULL)) ka__interrupts_release();
+    self = s;
+    if (atomic_compare_exchange_strong(&ka__input.server, &self, NULL))
+        while (atomic_load(&ka__input.waking)) ka_sleep_ms(1);
     for (int i = 0; i < s->workers_n; i++) {
         ka__down(s->workers[i], KA__QUIT, 0);
         ka__publish_down(s->workers[i]);
@@ -6160,13 +6321,8 @@ static int ka__journal_rewrite(ka_keyring *k, int64_t now_ms)
         ka__frame_begin(f);
     }
     if (r == KA_OK && f->keys) r = ka__frame_write(f, fresh, &size);
-    if (r == KA_OK) r = ka__file_sync(fresh);
-    if (r == KA_OK) r = ka__file_replace(&j->file, fresh, j->path_new, j->path);
+    r = ka__file_supersede(&j->file, fresh, j->path_new, j->path, r);
     if (r < 0) {
-        int code = ka__os_code();
-        ka__file_close(fresh);
-        ka__file_remove(j->path_new);
-        ka__os_code_set(code);
         j->broken = j->broken || j->file == KA__NO_FILE;
         return r;
     }
@@ -6485,14 +6641,14 @@ enum {
 };
 
 struct ka_log {
-    ka__file    file;                  /* KA__NO_FILE: it was moved away, and no other could be opened so far */
+    ka__file    file;                  /* KA__NO_FILE: it was moved away, or not replaced, and none could be opened so far */
     int64_t     size;                  /* bytes that are told of, or were there before */
     bool        failed;                /* there may be more than that: a commit's that failed */
     bool        named;                 /* its name is on disk, too */
     const char *begins;
     char       *pending;
     size_t      n, cap;
-    char        path[KA__PATH];
+    char        path[KA__PATH_MAX + 1];
 };
 
 /* Where the unfinished line at the end begins, looked for backwards; size: there is none. */
@@ -6623,6 +6779,15 @@ static int ka__log_append(ka_log *log)
     return r;
 }
 
+static void ka__log_drop(ka_log *log)
+{
+    log->n = 0;
+    if (log->cap <= KA__LOG_KEPT) return;
+    ka__free(log->pending);
+    log->pending = NULL;
+    log->cap = 0;
+}
+
 int ka_log_commit(ka_log *log, int *os_error)
 {
     *os_error = 0;
@@ -6630,12 +6795,34 @@ int ka_log_commit(ka_log *log, int *os_error)
     int r = ka__log_ready(log);
     if (r == KA_OK) r = ka__log_append(log);
     *os_error = ka__file_code(r);
-    log->n = 0;
-    if (log->cap > KA__LOG_KEPT) {
-        ka__free(log->pending);
-        log->pending = NULL;
-        log->cap = 0;
-    }
+    ka__log_drop(log);
+    return r;
+}
+
+/* Write the lines into a new file, and put that in the place of the old. */
+static int ka__log_rewrite(ka_log *log, const void *p, size_t n)
+{
+    char path_new[KA__PATH];
+    ka__file fresh;
+    snprintf(path_new, sizeof path_new, "%s.new", log->path);
+    int r = ka__file_open(&fresh, path_new, KA__FRESH | KA__APPEND);
+    if (r < 0) return r;
+    r = ka__file_supersede(&log->file, fresh, path_new, log->path, ka__file_write(fresh, p, n, KA__END));
+    if (r < 0) return r;
+    log->size = (int64_t)n;
+    r = ka__folder_sync(log->path);
+    log->named = r == KA_OK;
+    return r;
+}
+
+int ka_log_replace(ka_log *log, const void *p, size_t n, int *os_error)
+{
+    *os_error = 0;
+    if (n > 0 && ((const char *)p)[n - 1] != '\n') return KA_EINVAL;
+    int r = ka__log_ready(log);      /* what the path leads to now is ours, or becomes so */
+    if (r == KA_OK) r = ka__log_rewrite(log, p, n);
+    *os_error = ka__file_code(r);
+    ka__log_drop(log);
     return r;
 }
 
