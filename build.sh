@@ -1,7 +1,7 @@
 #!/bin/sh
 # ./build.sh          build server and client
 # ./build.sh run      and show the handshake
-# ./build.sh examples build examples/codes, gate, quickstart and relay
+# ./build.sh examples build examples/codes, fleet/fleet, gate, quickstart and relay
 # ./build.sh test     build them all, and run the tests
 # ./build.sh coverage and say which lines of keyauth.h they don't run (gcc, gcov)
 # ./build.sh win      build server.exe, client.exe and test.exe with MinGW
@@ -17,7 +17,7 @@ cd "$(dirname "$0")"
 warn="-std=c11 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes"
 harden="-fstack-protector-strong -fPIE" link=
 [ "$(uname)" != Linux ] || link="-pie -Wl,-z,relro,-z,now"      # macOS: ld has no -z, and PIE is the default
-examples="examples/quickstart examples/codes examples/gate examples/relay"
+examples="examples/quickstart examples/codes examples/gate examples/relay examples/fleet/fleet"
 optimise="-O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2"            # in CFLAGS' place: sanitizers and -O0 don't go with it
 
 build() {
