@@ -2931,11 +2931,11 @@ static char ka__lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c;
 }
 
-/* As ka_is, but letters match in either case; text is in lower case. */
+/* As ka_is, but letters match in either case. */
 static bool ka__is_nocase(ka_str s, const char *text)
 {
     size_t i = 0;
-    while (i < s.n && text[i] && ka__lower(s.p[i]) == text[i]) i++;
+    while (i < s.n && text[i] && ka__lower(s.p[i]) == ka__lower(text[i])) i++;
     return i == s.n && text[i] == 0;
 }
 
