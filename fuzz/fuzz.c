@@ -2475,6 +2475,7 @@ static int next_message(const peer *p, int framing, ka_str *body, size_t *end)
     }
     if (framing == KA_RESP) {
         size_t n = all - from < 4 * KA_MAX_BODY ? all - from : 4 * KA_MAX_BODY, found = 0, first = 0;
+        if (n == 0) return KA_EAGAIN;
         int r = plain_resp(text + from, n, &found);
         *body = (ka_str){ text + from, found };
         *end = from + found;
@@ -2768,13 +2769,15 @@ static void settle(void)
         CHECK(epoll_ready == 0, "%d sockets are ready, and nothing is done about them", epoll_ready);
         CHECK(ka__patience(w) != 0, "does not sleep");
     }
+    bool others = false;                     /* ka_connect's end after them */
+    for (int i = 0; i < peers_n; i++) others = others || (peers[i].port < OUT && peers[i].accepted && !peers[i].closed);
     for (int i = 0; i < peers_n; i++) {      /* all was read, and all that is whole was delivered */
         peer *p = &peers[i];
         ka_http h;
         char body[KA_MAX_BODY];
         size_t n, end;
         if (p->closed || !p->known || p->over || p->bare || failed() || p->window == 0) continue;
-        if (at.stopping) CHECK(!p->opened || p->told || p->hung_up || p->refused, "stopping, and the parent doesn't know");
+        if (at.stopping) CHECK(!p->opened || p->told || p->hung_up || p->refused || (p->port >= OUT && others), "stopping, and the parent doesn't know");
         if (at.stopping) continue;           /* an answer may have said that it is the last one */
         if (p->port != 0) {
             if (p->knock == CONNECTED) delivered_check(p);
