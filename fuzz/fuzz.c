@@ -2199,6 +2199,7 @@ static struct {
     ka_keyring keys;
     question   asked[QUESTIONS];      /* not answered yet */
     int        asked_n;
+    bool       fields;                /* its requests bring theirs */
     bool       defer, stopping, stopped, slept, freeing;      /* slept: the clock was advanced */
     unsigned   big;                   /* the next answers have so many bytes */
     bytes      last;                  /* what was sent last */
@@ -2406,6 +2407,7 @@ static void event_check(const ka_event *ev)
         CHECK(r == KA_OK, "an event of what read at once gives %d with %d", r, h.status);
         CHECK(same_str(h.method, ev->method) && same_str(h.target, ev->target) && same_str((ka_str){ body, n }, ev->body), "another request: %.*s %.*s with %d bytes, want %d",
               (int)ev->method.n, ev->method.p, (int)ev->target.n, ev->target.p, (int)ev->body.n, (int)n);
+        CHECK(same_str(ev->fields, at.fields ? h.fields : (ka_str){ NULL, 0 }), "%d bytes of fields, want %d", (int)ev->fields.n, (int)h.fields.n);
         CHECK(a->bodiless == ka_is(h.method, "HEAD"), "HEAD");
         p->at = end;
         if (!h.keep_alive) p->over = a->closes = true;
@@ -3124,6 +3126,7 @@ static void serve(const char *text, size_t size, bool messages)
     ka_event ev;
     sim_begin();
     memset(&at, 0, sizeof at);
+    at.fields = setup >> 3 & 1;
     if (ka_keyring_init(&at.keys, 6, 5) < 0 || ka_server_start(&at.server, 1 + (int)(setup & 1)) < 0) abort();
     for (int i = 0; i < at.server->workers_n; i++) {      /* rings whose end is near */
         ka__box *box[2] = { &at.server->workers[i]->up, &at.server->workers[i]->down };
@@ -3134,7 +3137,7 @@ static void serve(const char *text, size_t size, bool messages)
         }
     }
     for (int framing = KA_HTTP; framing <= (messages ? KA_RESP : KA_HTTP); framing++)
-        CHECK(ka_listen_as(at.server, framing, "127.0.0.1", framing) == framing, "ka_listen_as");
+        CHECK(ka_listen_as(at.server, framing == KA_HTTP && at.fields ? KA_HTTP | KA_FIELDS : framing, "127.0.0.1", framing) == framing, "ka_listen_as");
     for (int i = 0; i < 3; i++)
         for (int k = 0; k < at.server->workers_n; k++) {
             worker_round(at.server->workers[k]);
