@@ -1,6 +1,6 @@
 /* test-page - the page /docs in headless Chromium: a fleet server, devices that speak its protocol, and a person at a keyboard.
      PLAYWRIGHT=/tmp/pw/node_modules/playwright-core/index.mjs node examples/fleet/test-page.mjs
-     ... test-page.mjs --screenshot FILE       instead makes the README's picture
+     ... test-page.mjs --screenshot FILE       instead makes the README's picture (a palette makes it small)
    FLEET and CHROMIUM may name the programs. The last line counts; exit status 1 if anything failed. */
 
 import { spawn } from 'node:child_process';
@@ -310,6 +310,30 @@ async function pauses({ s }) {
   await page.close();
 }
 
+async function zooms() {
+  const s = await server(), page = await open(s.url), devices = [await Device.connect(s.tcp), await Device.connect(s.tcp)];
+  const apart = async () => {
+    const [a, b] = await Promise.all(devices.map(device => point(page, device.id).locator('path').boundingBox()));
+    return Math.hypot(a.x - b.x, a.y - b.y);
+  };
+  await devices[0].report(48.1, 11.5);
+  await devices[1].report(48.11, 11.51);
+  await until(async () => await page.locator('.point:not([hidden])').count() === 2 && await apart() > 100, 'two that are near fill the plot');
+  await page.locator('#world').click();
+  await until(async () => await apart() < 1, 'in the world they are one');
+  await page.locator('#world').click();
+  await devices[1].report(-77.8, 166.7);
+  await has(row(page, devices[1].id), '-77.8000, 166.7000');
+  const plot = await page.locator('#plot').boundingBox();
+  for (const device of devices) {
+    const { x, y } = await point(page, device.id).locator('path').boundingBox();
+    check(x > plot.x && x < plot.x + plot.width && y > plot.y && y < plot.y + plot.height, 'two that are far apart are both in the plot');
+    device.leave();
+  }
+  await page.close();
+  await stop(s);
+}
+
 async function comesBack() {
   const s = await server(), device = await Device.connect(s.tcp), page = await open(s.url, {}, /ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_CONNECTION_RESET|ERR_EMPTY/);
   await has(row(page, device.id), 'online');
@@ -366,7 +390,7 @@ async function wantsToken() {
   rmSync(folder, { recursive: true });
 }
 
-const TESTS = [showsDevices, commands, worksByKeyboard, hasEveryEndpoint, isNarrow, isLegible, takesText, pauses, comesBack, showsMany, wantsToken];
+const TESTS = [showsDevices, commands, worksByKeyboard, hasEveryEndpoint, isNarrow, isLegible, takesText, pauses, zooms, comesBack, showsMany, wantsToken];
 
 async function test() {
   const s = await server();
@@ -387,17 +411,19 @@ async function test() {
 async function screenshot(file) {
   const s = await server(), simulate = (count, seed) => program(['device', '--count', count, '--seed', seed, '--report-every', '1', '--quiet', '127.0.0.1', String(s.tcp)]);
   const gone = simulate('4', '5'), there = simulate('16', '2');
-  const page = await open(s.url, { width: 1280, height: 1400 }), turnOn = endpoint(page, 'POST /vehicles/{id}/turnOn');
+  const page = await open(s.url, { width: 1280, height: 1600 }), turnOn = endpoint(page, 'POST /vehicles/{id}/turnOn');
   await has(page.locator('#health'), '20 of 20 online');
+  await until(async () => await page.locator('.point:not([hidden])').count() === 20, 'all 20 have reported');
   await stop(gone);
   await has(page.locator('#health'), '16 of 20 online');
-  await page.locator('tr.resting').first().click();
+  await page.locator('tr.resting:not(:has(.bad))').first().click();
   await turnOn.locator('summary').click();
   await turnOn.locator('.send').click();
   await turnOn.locator('.body').waitFor();
   await until(async () => await page.locator('#log li').count() === 20, 'a full log');
   await page.evaluate(() => document.activeElement.blur());
-  await page.screenshot({ path: file });
+  const { y, height } = await turnOn.boundingBox();
+  await page.screenshot({ path: file, clip: { x: 0, y: 0, width: 1280, height: y + height } });
   await stop(there);
   await stop(s);
 }
