@@ -503,6 +503,13 @@ def reading():
         limit = int(re.search(r"limit=(\d)", query)[1])
         check((got, pages), (want, -(-len(want) // limit)), "by `next` from page to page: " + query)
 
+    crowd = [Device(one, hello=True) for _ in range(500)]
+    for device in crowd:
+        device.ask(HERE_IS % ("-89.123456 -179.123456", "RESTING", 100))
+    value = http(one, "GET", "/vehicles?limit=500")[1]
+    check((len(value["vehicles"]), value["total"]), (500, 507), "as many on a page as there may be")
+    check([v["id"] for v in value["vehicles"] + http(one, "GET", value["next"])[1]["vehicles"]], sorted(ids + [device.id for device in crowd]), "and the rest on the next")
+
     first = vehicle(one, ids[0])
     for target in ("/vehicles/%s/" % ids[0], "/vehicles/" + ids[0].upper(), "/%76ehicles/" + ids[0].replace("-", "%2d"), "/vehicles/%s?" % ids[0], "http://x/vehicles/" + ids[0]):
         check(http(one, "GET", target), (200, first), target)
