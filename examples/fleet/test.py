@@ -505,7 +505,7 @@ def reading():
 
     crowd = [Device(one, hello=True) for _ in range(500)]
     for device in crowd:
-        device.ask(HERE_IS % ("-89.123456 -179.123456", "RESTING", 100))
+        device.ask(here("-89.123456", "-179.123456", "RESTING", 100))
     value = http(one, "GET", "/vehicles?limit=500")[1]
     check((len(value["vehicles"]), value["total"]), (500, 507), "as many on a page as there may be")
     check([v["id"] for v in value["vehicles"] + http(one, "GET", value["next"])[1]["vehicles"]], sorted(ids + [device.id for device in crowd]), "and the rest on the next")
@@ -677,8 +677,8 @@ def events():
     check(ask(one, "GET", "/events", [], version="1.0")[0], 400, "an answer without an end needs HTTP/1.1")
 
     device = Device(one, hello=True)
-    for message in (HERE_IS % ("1.5 2", "RUNNING", 50), HERE_IS % ("1.5 2", "RUNNING", 50), HERE_IS % ("1.5 2", "RUNNING", 49), "PING.",
-                    "WTF! 8\na\n\nb\r\u2028", HERE_IS % ("1.5 3", "RESTING", 49), "GOTTA GO."):
+    for message in (here("1.5", "2", "RUNNING", 50), here("1.5", "2", "RUNNING", 50), here("1.5", "2", "RUNNING", 49), "PING.",
+                    blob("a\n\nb\r\u2028"), here("1.5", "3", "RESTING", 49), "GOTTA GO."):
         device.ask(message)
     want = [["online"], ["position", "charge", "running"], ["charge"], ["blob"], ["position", "running"], ["offline"]]
     for stream in first, second:
@@ -696,10 +696,10 @@ def events():
     # one that doesn't read is closed; who reads misses nothing, and devices are served meanwhile
     slow = Stream(one, read=False)
     check_that(wait_for(lambda: http(one, "GET", "/")[1]["streams"] == 3), "one that doesn't read has come")
-    device, blob, sent = Device(one, hello=True), "WTF! 8192\n" + "\1" * 8192, 0
+    device, large, sent = Device(one, hello=True), blob("\1" * 8192), 0
     while sent < 1000 and http(one, "GET", "/")[1]["streams"] == 3:
         for _ in range(20):
-            device.ask(blob)
+            device.ask(large)
             sent += 1
     check(http(one, "GET", "/")[1]["streams"], 2, "who doesn't read is closed: after %d changes of 50 kB" % sent)
     for stream in first, second:
@@ -722,7 +722,7 @@ def events():
     many.pop().socket.shutdown(socket.SHUT_RDWR)
     check_that(wait_for(lambda: http(one, "GET", "/")[1]["streams"] == 255), "one leaves")
     many.append(Stream(one))
-    device.ask(HERE_IS % ("1.5 2", "RUNNING", 50))
+    device.ask(here("1.5", "2", "RUNNING", 50))
     check_that(wait_for(lambda: all(len(stream.changes()) == 1 for stream in many)), "all of them are told")
     check_that(wait_for(lambda: first.comments, 17), "a comment every 15 s")
     check_that(first.comments <= (time.monotonic() - began) // 15 + 1, "and not more often")
@@ -866,7 +866,7 @@ def hooks_of(fleet):
 def drive(device, n):
     """Changes in one go, and what each changes: a device's charge."""
     for i in range(n):
-        device.send(HERE_IS % ("1 2", "RUNNING", i % 2))
+        device.send(here("1", "2", "RUNNING", i % 2))
     for i in range(n):
         device.said("reply")
 
@@ -898,7 +898,7 @@ def webhook():
         runs.append((why, first, wait, error, receiver, one, Stream(one), Device(one, hello=True), time.monotonic()))
     for why, first, wait, error, receiver, one, stream, device, began in runs:
         drive(device, 25)
-        device.ask("WTF! 2\n\u00e9")
+        device.ask(blob("\u00e9"))
         if first == "late":
             receiver.begin()
     for why, first, wait, error, receiver, one, stream, device, began in runs:
@@ -947,9 +947,8 @@ def webhook_bound():
     receiver = Receiver()
     one = start("--webhook", receiver.url)
     device = Device(one, hello=True)
-    blob = "WTF! 8192\n" + "\1" * 8192
     for _ in range(800):
-        device.ask(blob)
+        device.ask(blob("\1" * 8192))
     found = hooks_of(one)
     check((found["dropped"] > 0, found["waiting"] * 49152 < 32 * 1048576, found["waiting"] + found["dropped"]), (True, True, 801), "bytes are bounded")
     receiver.begin()
