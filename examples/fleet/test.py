@@ -1395,7 +1395,7 @@ def timeouts():
     check(vehicle(f, d.id)["running"], True, "and what it says counts")
 
     check((outcome(tell(f, d.id, "turnOff"))[0], d.command()), (504, "HEY YOU, REST!"), "one that is never replied to")
-    for _ in range(9):                        # more than a heartbeat
+    for _ in range(11):                       # more than a heartbeat after that
         d.ask("PING.")
         time.sleep(0.5)
     call = tell(f, d.id, "turnOff")
@@ -1421,6 +1421,63 @@ def timeouts():
     calls = [command(f, d.id, "C%d" % i) for i in range(20)]
     got = sorted(outcome(c)[0] for c in calls)
     check(got, [503] * 4 + [504] * 16, "of a device, sixteen commands can wait")
+
+
+@topic
+def many_calls():
+    """An instance has 4,096 commands that wait; those beyond are refused at once."""
+    f = start("--timeout", "3")
+    devices = [Device(f, hello=True) for _ in range(300)]
+    requests = [b"POST /vehicles/%s/turnOn HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n" % d.id.encode() for d in devices]
+    people = [socket.create_connection(("127.0.0.1", f.rest), DEADLINE) for _ in range(14)]
+    started.extend(people)
+    for person in people:
+        person.sendall(b"".join(requests))
+
+    def answers(person):
+        text = b""
+        while text.count(b"HTTP/1.1 ") < 300 or not text.endswith(b"}"):
+            more = person.recv(65536)
+            if not more:
+                break
+            text += more
+        return [text.count(b"HTTP/1.1 %d " % status) for status in (503, 504)]
+
+    counts = [answers(person) for person in people]
+    check((sum(c[0] for c in counts), sum(c[1] for c in counts)), (300 * 14 - 4096, 4096), "503, and 504")
+    call = tell(f, devices[0].id, "turnOff")
+    late = 0
+    while (message := devices[0].command()) == "HEY YOU, RUN!":
+        late += 1
+    check(message, "HEY YOU, REST!", "when their time is over there is room again")
+    for _ in range(late):
+        devices[0].reply(CANT)
+    devices[0].reply("DONE!")
+    check(outcome(call), (200, "DONE!"), "for a command that is replied to")
+
+
+@topic
+def many_devices():
+    """100,000 are known; no more are taken."""
+    path = os.path.join(folder, "devices")
+    f = start("--state", path)
+    d = Device(f, hello=True)
+    check(f.stop(), 0, "a state")
+    line = open(path).readlines()[-1]
+    with open(path, "w") as file:
+        for i in range(100000):
+            file.write(line.replace(d.id, "00000000-0000-4000-8000-%012x" % i))
+    f = start("--state", path)
+    check(http(f, "GET", "/")[1]["devices"], {"online": 0, "known": 100000}, "a file of as many")
+    check(Device(f).ask("PING."), NOT_UNDERSTOOD, "one more device")
+    last = Device(f, "00000000-0000-4000-8000-%012x" % 99999)
+    check(last.ask("PING."), "PONG.", "one that is known")
+    check(http(f, "GET", "/")[1]["devices"], {"online": 1, "known": 100000}, "and is online")
+    check(f.stop(), 0, "it stops")
+    with open(path, "a") as file:
+        file.write(line)
+    got = run("server", "--state", path, "--tcp-port", "0", "--rest-port", "0")
+    check_that(got[0] == 1 and ": this line is no device (100000 at most are kept)" in got[2], "a file of more: %r" % (got,))
 
 
 # ---- state ----
