@@ -92,6 +92,8 @@ struct call {
     uint64_t from_number;                     /* and its call's number; or "": a request here, */
     ka_event request;                         /* whose strings are dead, */
     int      route;                           /* of that route */
+    int64_t  made_ms;
+    bool     sent;                            /* here: it is in device.calls; else the share has it */
     bool     over;                            /* whoever asked has been answered: it waits for a late reply to drop */
 };
 
