@@ -92,7 +92,7 @@ static void share_put_done(void *arg, const void *note, const ka_resp *reply)
     bool error = reply && reply->kind == KA_RESP_ERROR;
     if (error) share_error(f, reply->text);
     if (!d) return;
-    bool same = strcmp(n->owner, d->owner) == 0;      /* else it is another connection's by now, or a reaper's: see share_echo */
+    bool same = strcmp(n->owner, d->owner) == 0;      /* else another connection has it by now, or this was for reaping: see share_echo */
     if (!reply || error) {
         if (same) d->unshared = true;
         return;
@@ -104,10 +104,11 @@ static void share_put_done(void *arg, const void *note, const ka_resp *reply)
         share_fetch(f, n->id);
         return;
     }
+    if (!same) return;
     uint64_t version = strtoull(reply->text.p, NULL, 10), known = d->version;
-    if (same && n->claim) d->claimed = true;
-    if (version > known || (same && n->claim)) d->version = version;
-    if (same && n->claim && known > version) share_fetch(f, n->id);      /* somebody claimed it after us, as we heard before this */
+    if (n->claim) d->claimed = true;
+    if (n->claim || version > known) d->version = version;
+    if (n->claim && known > version) share_fetch(f, n->id);      /* somebody claimed it after us, as we heard before this */
 }
 
 /* Have the script put d as it is, with that owner token. False: not now. */
