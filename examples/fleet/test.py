@@ -369,6 +369,12 @@ class Redis:
         self.process.terminate()
         self.process.wait(DEADLINE)
 
+    def ask(self, *words):
+        """Send a command; its reply as it comes."""
+        with socket.create_connection(("127.0.0.1", self.port), DEADLINE) as s:
+            s.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(one.encode()), one.encode()) for one in words))
+            return s.recv(65536)
+
 
 class Proxy:
     """HAProxy by haproxy.cfg, in front of two instances: .tcp, .rest (ports)."""
@@ -648,6 +654,60 @@ def redis_away():
     alone = start("--redis", "127.0.0.1:%d" % free_port())
     check(Device(alone).ask("PING."), "PONG.", "an instance that has never seen Redis serves its devices")
     check(state_of(alone), "away", "and tells so")
+
+
+@topic
+def redis_meddled_with():
+    """Others write to the same Redis, or it does not take what it is told."""
+    if not have("redis-server"):
+        return
+    redis = Redis()
+    a, b = fleets = instances_of(redis, 2)
+    device, other = Device(a, hello=True), Device(b, hello=True)
+    key = "fleet:device:" + device.id
+    all_see(fleets, device, "online", connected=True)
+
+    hash = redis.ask("HGET", key, "device").split(b"\r\n")[1].decode()
+    good = '{"instance":"%s","owner":"x","was":"x","version":1,"change":{"changes":[],"vehicle":%s}}' % (uuid.uuid4(), hash)
+    for text in ("", "{", "{}", good.replace("1,", '"1",'), good.replace("1,", "99999999999999999999,"), good.replace('"x"', '"%s"' % ("x" * 99)),
+                 good.replace(device.id, "x"), good.replace(hash, "{}"), good.replace('"x"', '"\\u0000"'), good.replace("[]", "0"), good):
+        redis.ask("PUBLISH", "fleet:changes", text)
+    for text in "", "x", "x" * 36, "x" * 60000:
+        redis.ask("PUBLISH", "fleet:alive", text)
+    call = '{"call":1,"from":"%s","device":"%s","message":"HEY YOU, RUN!"}' % (uuid.uuid4(), device.id)
+    for text in ("", "{}", '{"reply":1,"status":200,"text":"DONE!"}', '{"reply":1,"status":1000}', call.replace("1,", "-1,"), call.replace(device.id, "x"),
+                 call.replace("RUN", "x" * 257), call.replace("RUN", "\\u0000")):
+        redis.ask("PUBLISH", "fleet:to:" + a.id, text)
+    strangers = [str(uuid.uuid4()) for _ in range(4)]
+    redis.ask("SET", "fleet:device:" + strangers[0], "x")
+    redis.ask("HSET", "fleet:device:" + strangers[1], "owner", "x")
+    redis.ask("HSET", "fleet:device:" + strangers[2], "owner", "x" * 99, "version", "1", "device", "{}")
+    redis.ask("HSET", "fleet:device:" + strangers[3], "owner", "x", "version", "1", "device", "{}")
+    redis.ask("HSET", "fleet:device:x", "owner", "x", "version", "1", "device", "{}")
+    [c] = instances_of(redis, 1)
+    check_that(wait_for(lambda: "refuses: WRONGTYPE" in c.errors()), "a key that is no hash is told: " + c.errors())
+    check([vehicle(c, id) for id in strangers], [None] * 4, "what can't be read is left out")
+    redis.ask("DEL", *("fleet:device:" + id for id in strangers))
+    check(commands(b, device), (200, "DONE!"), "all goes on")
+    all_see([a, b, c], device, "as if nothing had been", connected=True, instance=a.id, running=True)
+
+    for word in ("DEL", key), ("FLUSHALL",):
+        redis.ask(*word)
+        check(device.ask(HERE_IS % ("1 2", "RUNNING", len(word[0]))), "OK, THANKS!", "a report after " + word[0])
+        all_see([a, b, c], device, "what is deleted is there again", charge=len(word[0]))
+    blob = "\u0001" * 8192
+    check(device.ask("WTF! %d\n%s" % (len(blob), blob)), "DAAAMN! ISSUE REPORTED ON JIRA", "the longest change there is")
+    all_see([a, b, c], device, "fits", issues=1)
+
+    redis.ask("CONFIG", "SET", "maxmemory", "1")
+    check(device.ask(HERE_IS % ("1 2", "RUNNING", 50)), "OK, THANKS!", "a report when Redis is full")
+    check_that(wait_for(lambda: "refuses: " in a.errors() and "OOM" in a.errors()), "that it is full is told: " + a.errors())
+    late = Device(b, device.id, hello=True)
+    check_that(sees(c, device, charge=8, instance=a.id), "others don't know it")
+    redis.ask("CONFIG", "SET", "maxmemory", "0")
+    all_see([a, b, c], late, "what could not be put is put when it can be", connected=True, instance=b.id)
+    check_that(device.ended(), "so the newer connection wins after all")
+    check(other.ask("PING."), "PONG.", "and all goes on")
 
 
 class Hopper:
