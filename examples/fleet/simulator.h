@@ -65,7 +65,7 @@ typedef struct {
     sim_device *devices;
     uint32_t   *owner;              /* of a connection, by ka_conn_index */
     size_t      owner_room;
-    uint32_t    online, gone;
+    uint32_t    online, gone, shown_online;      /* shown_: at the last second */
     int64_t     begun_ms, shown_ms;
     uint64_t    sent, received, shown_sent, shown_received, commands, connects, lost, refused, strange;
     sim_histogram second, all;
@@ -125,28 +125,26 @@ static void sim_measure(sim *m, int64_t *since_us)
     m->all.n++;
 }
 
-/* The milliseconds that so much of 1 stayed below. */
-static double sim_percentile(const sim_histogram *h, double part)
+/* The milliseconds that so many of 1000 stayed below. */
+static double sim_percentile(const sim_histogram *h, uint64_t part)
 {
-    uint64_t seen = 0, wanted = (uint64_t)(part * (double)h->n);
+    uint64_t seen = 0;
     size_t i = 0;
-    while (i < SIM_BUCKETS - 1 && (seen += h->buckets[i]) <= wanted) i++;
+    while (i < SIM_BUCKETS && (seen += h->buckets[i]) * 1000 < h->n * part) i++;
     size_t shift = ++i < SIM_LINEAR ? 0 : i / (SIM_LINEAR / 2) - 1;
-    return h->n ? (double)((int64_t)(i - shift * (SIM_LINEAR / 2)) << shift) / 1000 : 0;
+    return h->n ? (double)((uint64_t)(i - shift * (SIM_LINEAR / 2)) << shift) / 1000 : 0;
 }
 
 static void sim_figures(sim *m, int64_t now_ms)
 {
     char line[128];
-    int64_t ms = now_ms > m->shown_ms ? now_ms - m->shown_ms : 1;
-    snprintf(line, sizeof line, "%u online, %llu messages/s sent, %llu received, p99 %.1f ms", (unsigned)m->online,
-             (unsigned long long)((m->sent - m->shown_sent) * 1000 / (uint64_t)ms), (unsigned long long)((m->received - m->shown_received) * 1000 / (uint64_t)ms),
-             sim_percentile(&m->second, 0.99));
+    double s = now_ms > m->shown_ms ? (double)(now_ms - m->shown_ms) / 1000 : 1;
+    snprintf(line, sizeof line, "%u online, %.0f messages/s sent, %.0f received, p99 %.1f ms", (unsigned)m->online,
+             (double)(m->sent - m->shown_sent) / s, (double)(m->received - m->shown_received) / s, sim_percentile(&m->second, 990));
     if (ka_is_terminal(2)) fprintf(stderr, "\r%-70s", line);
     else fprintf(stderr, "fleet: %s\n", line);
     fflush(stderr);
-    m->second.n = 0;
-    memset(m->second.buckets, 0, sizeof m->second.buckets);
+    m->second = (sim_histogram){ .n = 0 };
     m->shown_ms = now_ms;
     m->shown_sent = m->sent;
     m->shown_received = m->received;
@@ -156,11 +154,11 @@ static int sim_sums(const sim *m)
 {
     double s = (double)(ka_now_ms() - m->begun_ms) / 1000;
     if (!m->quiet && ka_is_terminal(2)) fputc('\n', stderr);
-    printf("devices      %lld, %u online at the end, %u said goodbye\n", m->count, (unsigned)m->online, (unsigned)m->gone);
+    printf("devices      %lld, %u online at the end, %u said goodbye\n", m->count, (unsigned)m->shown_online, (unsigned)m->gone);
     printf("messages     %llu sent, %llu received in %.1f s; %llu commands; %llu not understood\n", (unsigned long long)m->sent, (unsigned long long)m->received, s,
            (unsigned long long)m->commands, (unsigned long long)m->strange);
-    printf("replies      %llu, ms: p50 %.3f, p99 %.3f, max %.3f\n", (unsigned long long)m->all.n, sim_percentile(&m->all, 0.5),
-           sim_percentile(&m->all, 0.99), sim_percentile(&m->all, 1));
+    printf("replies      %llu, ms: p50 %.3f, p99 %.3f, max %.3f\n", (unsigned long long)m->all.n, sim_percentile(&m->all, 500),
+           sim_percentile(&m->all, 990), sim_percentile(&m->all, 1000));
     printf("connections  %llu, %llu lost, %llu refused\n", (unsigned long long)m->connects, (unsigned long long)m->lost, (unsigned long long)m->refused);
     return fflush(stdout) == 0 ? EXIT_DONE : fail(EXIT_FAILED, "the sums could not be written");
 }
@@ -444,7 +442,8 @@ static void sim_timed(sim *m, uint64_t tag, int64_t now_ms)
     sim_device *d = &m->devices[tag & 0xffffff];
     int kind = (int)(tag >> 56);
     if (kind == SIM_FIGURES) {
-        sim_figures(m, now_ms);
+        m->shown_online = m->online;
+        if (m->count > 1 && !m->quiet) sim_figures(m, now_ms);
         sim_timer(m, now_ms + 1000, SIM_FIGURES, d);
     } else if (kind == SIM_CONNECT) {
         if (d->state != SIM_GONE) sim_connect(m, d);
@@ -484,7 +483,7 @@ static void sim_begin(sim *m)
         if (m->ping_s) sim_timer(m, m->begun_ms + sim_spread(d, m->ping_s * 1000), SIM_PING, d);
         if (m->report_s) sim_timer(m, m->begun_ms + sim_spread(d, m->report_s * 1000), SIM_REPORT, d);
     }
-    if (m->count > 1 && !m->quiet) sim_timer(m, m->begun_ms + 1000, SIM_FIGURES, m->devices);
+    sim_timer(m, m->begun_ms + 1000, SIM_FIGURES, m->devices);
 }
 
 /* -1: go on; otherwise exit with this. */
