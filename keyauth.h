@@ -143,8 +143,8 @@ extern "C" {
 #define KA_RETRY_STEP_MS 5        /* every further wait is this much longer */
 #endif
 #ifndef KA_REDIS_MS
-#define KA_REDIS_MS 3000          /* Redis: a connection of which nothing is heard for so long is lost. Asked for a word (PING)
-                                     after a third of it */
+#define KA_REDIS_MS 3000          /* Redis: a connection of which nothing is heard for so long, and a third of it more at most, is lost.
+                                     Asked for a word (PING) three times meanwhile */
 #endif
 #ifndef KA_REDIS_RETRY_MS
 #define KA_REDIS_RETRY_MS 100     /* Redis: the wait before it is connected to again; twice as long each time, up to KA_REDIS_MS */
@@ -628,8 +628,9 @@ KADEF void ka_server_free(ka_server *s);
 /* ------------------------------------------------------------------------------------------------
    7 redis: one connection to a Redis server, kept up. The parent only. */
 
-/* What has become of a command; called by ka_redis_event.
-     note       the command's, as ka_redis_command has it
+/* What has become of a command; called by ka_redis_event, and may send further ones.
+     arg        the connection's
+     note       the command's, as ka_redis_command has it; at no particular address: memcpy it
      reply      borrowed; of an error, too. NULL: the connection was lost first, and whether the command was carried out is not known */
 typedef void ka_redis_fn(void *arg, const void *note, const ka_resp *reply);
 
@@ -642,27 +643,29 @@ typedef struct {
     const char *password;            /* for AUTH; borrowed */
     uint32_t    tag;                 /* of its ka_connect and its ka_timer: nothing else may have it */
     void      (*on_change)(void *arg, bool up);               /* it can be used from now on, or can't any more; NULL: none */
-    void      (*on_push)(void *arg, const ka_resp *message);  /* not NULL: this connection subscribes, and this is called for each reply. It
-                                        lives on no reply but PING's if nothing is published */
+    void      (*on_push)(void *arg, const ka_resp *message);  /* not NULL: this connection subscribes, and this is called for each reply
+                                        but PING's */
     void       *arg;                 /* of both, and of each ka_redis_fn */
     /* yours to read */
     bool        up;
-    char        error[96];           /* why it isn't, in Redis's own words where there are any; stays until the next one */
+    char        error[96];           /* why it isn't, in Redis's own words where there are any; stays until the next one. Empty: there
+                                        was none yet, or ka_stop */
     /* its own */
     ka_server  *server;
     uint64_t    conn;
     struct ka__command *waiting;     /* a ring of those that wait for their replies */
     size_t      waiting_n, first, room, bytes;
-    int64_t     heard_ms;
-    int         retry_ms;
+    int64_t     due_ms;              /* when it looks after itself again */
+    int         retry_ms, silent;
     uint8_t     state;
 } ka_redis;
 
-/* Begin to connect, and to connect again whenever it is lost. Pass it each event then, by ka_redis_event.
-     returns    KA_OK, or KA_EINVAL (ip, port), KA_ENOMEM, KA_ESTOPPED */
+/* Begin to connect, and to connect again whenever it is lost, until ka_stop. Pass it each event then, by ka_redis_event.
+     returns    KA_OK, or KA_EINVAL (ip, port), KA_ESTOPPED */
 KADEF int ka_redis_start(ka_redis *r, ka_server *s);
 
-/* Is this event about the connection of r? Then it has been dealt with here, callbacks included. */
+/* Is this event about the connection of r? Then it has been dealt with here, callbacks included. False for an r that was
+   not started. */
 KADEF bool ka_redis_event(ka_redis *r, const ka_event *ev);
 
 /* Send a command. Replies come in the order of the commands.
@@ -673,8 +676,8 @@ KADEF bool ka_redis_event(ka_redis *r, const ka_event *ev);
                 arguments, or note is too long; KA_ENOMEM. Then nothing was sent, and fn is not called */
 KADEF int ka_redis_command(ka_redis *r, const ka_str *args, size_t args_n, ka_redis_fn *fn, const void *note, size_t n);
 
-/* Free what it holds; commands that wait are told so, with no reply. Before ka_server_free. Harmless after a failed
-   ka_redis_start, or twice. */
+/* Close the connection and free what it holds; commands that wait are told so, with no reply. Before ka_server_free, and not
+   from within its callbacks. Harmless after a failed ka_redis_start, or twice. */
 KADEF void ka_redis_free(ka_redis *r);
 
 /* ------------------------------------------------------------------------------------------------
@@ -731,9 +734,9 @@ KADEF int ka_journal_group(ka_keyring *k, ka_server *s);
    asked from, it is good at all that have the same Redis and prefix. ka_auth_answer then gives no answer, and ka_redis_event
    does when Redis has acknowledged; while it is away, or says an error, the answer is 503 try_later. max_keys doesn't count
    there. Of the other functions, ka_keyring_free is left.
-     redis      started; not one that subscribes. It must live as long as ka_redis_event is called, and the keyring longer
+     redis      started, and kept as long as the keyring; not one that subscribes
      prefix     borrowed; KA_MAX_ID bytes at most
-     returns    KA_OK, or KA_EINVAL (prefix, a journal is open) */
+     returns    KA_OK, or KA_EINVAL (redis, prefix, a journal is open) */
 KADEF int ka_keyring_redis(ka_keyring *k, ka_redis *redis, const char *prefix);
 
 /* Make a fresh key for an ID and keep its digest; the key itself is in key only: wipe it after use.
@@ -748,7 +751,7 @@ KADEF ka_str ka_keyring_find(const ka_keyring *k, ka_str key, int64_t now_ms);
 
 /* Answer a request by the protocol: POST ask_key=ID or login=KEY; anything else is wrong_query.
      text, *n   the body of the answer; of n bytes, no NUL
-     returns    the status of the answer, for ka_reply: 200, 403 wrong_key, 503 server_full,
+     returns    the status of the answer, for ka_reply: 200, 403 wrong_key, 503 server_full or try_later,
                 or wrong_query with 405 (say Allow: POST), 400, or the one in ev->error;
                 0 after ka_journal_group and ka_keyring_redis only: don't reply, ka_wait or ka_redis_event will */
 KADEF int ka_auth_answer(ka_keyring *k, const ka_event *ev, char text[KA_MAX_ANSWER], size_t *n);
@@ -6148,6 +6151,257 @@ void ka_server_free(ka_server *s)
 }
 
 /* ================================================================================================
+   7 redis
+
+   One connection, and a time that is always set: r->due_ms, at which it is connected to, or asked for a word, or given up.
+
+       away -> connecting -> auth, ping: the greeting -> up -> ending -> away
+
+   A connection that is of no use any more is closed, and the next one is not begun before the last event of that has come:
+   so none of its late events can be taken for the next one's. A greeting is refused in Redis's own words: NOAUTH,
+   WRONGPASS, LOADING... Silence is counted in looks, not milliseconds: this process may have been stopped itself. */
+
+enum { KA__REDIS_AWAY, KA__REDIS_CONNECTING, KA__REDIS_AUTH, KA__REDIS_PING, KA__REDIS_UP, KA__REDIS_ENDING };
+enum { KA__REDIS_LOOK_MS = KA_REDIS_MS / 3, KA__REDIS_LOOKS = 3 };
+enum { KA__RESP_LINE = 32 };         /* more than the bytes around an argument: $, up to 20 digits, CRLF twice */
+_Static_assert(KA__REDIS_LOOK_MS > 0, "KA_REDIS_MS is too small");
+
+struct ka__command { ka_redis_fn *fn; size_t size; char note[KA_REDIS_NOTE]; };
+
+static const ka_str ka__ping = { "PING", 4 };
+
+/* Without memory for the timer, the next event after that time will do. */
+static void ka__redis_look_at(ka_redis *r, int64_t at_ms)
+{
+    r->due_ms = at_ms;
+    ka_timer(r->server, at_ms, r->tag);
+}
+
+/* Send a command. The block that it is written into is wiped: it may hold a password, or a key.
+     returns    its bytes, or KA_ELIMIT, KA_ENOMEM */
+static ptrdiff_t ka__redis_send(ka_redis *r, const ka_str *args, size_t n)
+{
+    size_t room = KA__RESP_LINE;
+    for (size_t i = 0; i < n; room += KA__RESP_LINE + args[i++].n)
+        if (args[i].n > KA_REDIS_BYTES || room > KA_REDIS_BYTES) return KA_ELIMIT;
+    char *p = ka__resize(NULL, room, 1);
+    if (!p) return KA_ENOMEM;
+    ptrdiff_t size = ka_resp_command(p, room, args, n);
+    bool fits = r->bytes + (size_t)size <= KA_REDIS_BYTES;
+    if (fits) ka_send(r->server, r->conn, p, (size_t)size);
+    ka__free_wiped(p, room);
+    return fits ? size : KA_ELIMIT;
+}
+
+/* ---- commands that wait, in a ring whose room is a power of two ---- */
+
+static struct ka__command *ka__command_at(const ka_redis *r, size_t i) { return &r->waiting[(r->first + i) & (r->room - 1)]; }
+
+/* Make room for one more. A new block each time: a realloc might leave notes behind. */
+static int ka__commands_grow(ka_redis *r)
+{
+    if (r->waiting_n == KA_REDIS_WAITING) return KA_ELIMIT;
+    if (r->waiting_n < r->room) return KA_OK;
+    size_t room = r->room ? r->room * 2 : 16;
+    struct ka__command *more = ka__resize(NULL, room, sizeof *more);
+    if (!more) return KA_ENOMEM;
+    for (size_t i = 0; i < r->waiting_n; i++) more[i] = *ka__command_at(r, i);
+    ka__free_wiped(r->waiting, r->room * sizeof *more);
+    r->waiting = more;
+    r->first = 0;
+    r->room = room;
+    return KA_OK;
+}
+
+/* The first one has its reply, or will have none: NULL. */
+static void ka__command_done(ka_redis *r, const ka_resp *reply)
+{
+    struct ka__command *first = ka__command_at(r, 0), c = *first;
+    ka_wipe(first, sizeof *first);
+    r->first = (r->first + 1) & (r->room - 1);
+    r->waiting_n--;
+    r->bytes -= c.size;
+    if (c.fn) c.fn(r->arg, c.note, reply);
+    ka_wipe(&c, sizeof c);
+}
+
+/* None will have a reply. What they send now fails, so there are no more of them. */
+static void ka__commands_fail(ka_redis *r)
+{
+    r->up = false;
+    while (r->waiting_n > 0) ka__command_done(r, NULL);
+    ka__free(r->waiting);
+    r->waiting = NULL;
+    r->room = 0;
+}
+
+int ka_redis_command(ka_redis *r, const ka_str *args, size_t args_n, ka_redis_fn *fn, const void *note, size_t n)
+{
+    if (args_n == 0 || n > KA_REDIS_NOTE) return KA_EINVAL;
+    if (!r->up) return KA_EOFFLINE;
+    int error = r->on_push ? KA_OK : ka__commands_grow(r);
+    ptrdiff_t size = error ? error : ka__redis_send(r, args, args_n);
+    if (size < 0) return (int)size;
+    if (r->on_push) return KA_OK;
+    struct ka__command *c = ka__command_at(r, r->waiting_n++);
+    c->fn = fn;
+    c->size = (size_t)size;
+    if (n) memcpy(c->note, note, n);
+    r->bytes += c->size;
+    return KA_OK;
+}
+
+/* ---- the connection ---- */
+
+/* It can't be used any more, or did not come to that. After ka_stop that's no error. */
+static void ka__redis_lost(ka_redis *r, ka_str why)
+{
+    bool was_up = r->up;
+    size_t n = why.n < sizeof r->error ? why.n : sizeof r->error - 1;
+    if (atomic_load(&r->server->stop)) n = 0;
+    for (size_t i = 0; i < n; i++) r->error[i] = why.p[i] < ' ' || why.p[i] > '~' ? '?' : why.p[i];
+    r->error[n] = 0;
+    r->state = KA__REDIS_ENDING;
+    ka__commands_fail(r);
+    if (was_up && r->on_change) r->on_change(r->arg, false);
+}
+
+static void ka__redis_give_up(ka_redis *r, const char *why)
+{
+    ka_close(r->server, r->conn);
+    ka__redis_lost(r, (ka_str){ why, strlen(why) });
+}
+
+/* After ka_stop this fails, and it was the last time. */
+static int ka__redis_connect(ka_redis *r, int64_t now_ms)
+{
+    int error = ka_connect(r->server, KA_RESP, NULL, r->ip, r->port, r->tag);
+    r->state = KA__REDIS_CONNECTING;
+    r->due_ms = INT64_MAX;
+    if (error == KA_OK) ka__redis_look_at(r, now_ms + 2 * KA_ATTEMPT_MS);      /* what came of it is told before, or was lost */
+    return error;
+}
+
+/* What it does when its time has come. */
+static void ka__redis_look(ka_redis *r, int64_t now_ms)
+{
+    if (r->state <= KA__REDIS_CONNECTING) {
+        ka__redis_connect(r, now_ms);
+        return;
+    }
+    if (r->state != KA__REDIS_ENDING && r->silent++ == KA__REDIS_LOOKS) ka__redis_give_up(r, "it says nothing");
+    ka_redis_command(r, &ka__ping, 1, NULL, NULL, 0);      /* if there is no room for it, others wait for replies */
+    ka__redis_look_at(r, now_ms + KA__REDIS_LOOK_MS);
+}
+
+static void ka__redis_retry(ka_redis *r, int64_t now_ms)
+{
+    r->state = KA__REDIS_AWAY;
+    r->conn = 0;
+    ka__redis_look_at(r, now_ms + r->retry_ms);
+    r->retry_ms = r->retry_ms < KA_REDIS_MS / 2 ? r->retry_ms * 2 : KA_REDIS_MS;
+}
+
+static void ka__redis_opened(ka_redis *r, const ka_event *ev)
+{
+    const ka_str auth[] = { { "AUTH", 4 }, { r->password, r->password ? strlen(r->password) : 0 } };
+    if (ev->error) {
+        const char *why = ka_error_text(ev->error);
+        ka__redis_lost(r, (ka_str){ why, strlen(why) });
+        ka__redis_retry(r, ev->now_ms);
+        return;
+    }
+    r->conn = ev->conn;
+    r->silent = 0;
+    r->state = r->password ? KA__REDIS_AUTH : KA__REDIS_PING;
+    ka__redis_look_at(r, ev->now_ms + KA__REDIS_LOOK_MS);
+    ptrdiff_t sent = r->password ? ka__redis_send(r, auth, 2) : 0;
+    if (sent >= 0) sent = ka__redis_send(r, &ka__ping, 1);
+    if (sent < 0) ka__redis_give_up(r, ka_error_text((int)sent));
+}
+
+static void ka__redis_greeted(ka_redis *r, const ka_resp *v)
+{
+    if (v->kind != KA_RESP_STRING || !ka_is(v->text, r->state == KA__REDIS_AUTH ? "OK" : "PONG")) {
+        ka_close(r->server, r->conn);
+        ka__redis_lost(r, v->text);
+    } else if (++r->state == KA__REDIS_UP) {
+        r->up = true;
+        r->retry_ms = KA_REDIS_RETRY_MS;
+        if (r->on_change) r->on_change(r->arg, true);
+    }
+}
+
+/* PONG, or to who has subscribed: pong, and what was sent along, which is nothing. */
+static bool ka__is_pong(const ka_resp *v)
+{
+    ka_resp rest = *v, first;
+    return v->kind == KA_RESP_STRING ? ka_is(v->text, "PONG") :
+           v->kind == KA_RESP_ARRAY && v->number == 2 && ka_resp_next(&rest, &first) && ka_is(first.text, "pong");
+}
+
+static void ka__redis_reply(ka_redis *r, const ka_event *ev)
+{
+    ka_resp v;
+    r->silent = 0;
+    if (r->state == KA__REDIS_ENDING) return;
+    if (ev->error || ka_resp_read(&v, ev->body) < 0) ka__redis_give_up(r, "its reply is malformed, or over KA_MAX_BODY bytes");
+    else if (r->state < KA__REDIS_UP) ka__redis_greeted(r, &v);
+    else if (!r->on_push && r->waiting_n > 0) ka__command_done(r, &v);
+    else if (!r->on_push) ka__redis_give_up(r, "it replies to nothing");
+    else if (!ka__is_pong(&v)) r->on_push(r->arg, &v);
+}
+
+static void ka__redis_closed(ka_redis *r, const ka_event *ev)
+{
+    static const char why[] = "the connection was lost";
+    if (r->state != KA__REDIS_ENDING) ka__redis_lost(r, (ka_str){ why, sizeof why - 1 });
+    ka__redis_retry(r, ev->now_ms);
+}
+
+int ka_redis_start(ka_redis *r, ka_server *s)
+{
+    r->server = s;
+    r->retry_ms = KA_REDIS_RETRY_MS;
+    int error = ka__redis_connect(r, ka_now_ms());
+    if (error < 0) r->server = NULL;
+    return error;
+}
+
+bool ka_redis_event(ka_redis *r, const ka_event *ev)
+{
+    if (!r->server) return false;
+    if (ev->now_ms >= r->due_ms) ka__redis_look(r, ev->now_ms);
+    switch (ev->kind) {
+    case KA_TIMER:
+        return ev->tag == r->tag;
+    case KA_OPENED:
+        if (ev->listener != -1 || ev->seq != r->tag) return false;
+        if (r->state == KA__REDIS_CONNECTING) ka__redis_opened(r, ev);
+        else ka_close(r->server, ev->conn);      /* it was thought lost */
+        return true;
+    case KA_MESSAGE:
+        if (ev->conn != r->conn) return false;
+        ka__redis_reply(r, ev);
+        return true;
+    case KA_CLOSED:
+        if (ev->conn != r->conn) return false;
+        ka__redis_closed(r, ev);
+        return true;
+    default:
+        return false;
+    }
+}
+
+void ka_redis_free(ka_redis *r)
+{
+    if (r->conn) ka_close(r->server, r->conn);
+    ka__commands_fail(r);
+    r->server = NULL;
+    r->conn = 0;
+}
+
+/* ================================================================================================
    8 keyring
 
    Keys are secrets: only SHA-256(key) is kept. The records, digest and ID, lie in a log of segments, in
@@ -6759,6 +7013,7 @@ static int ka__key_make(ka_keyring *k, ka_str id, int64_t now_ms, char key[KA_KE
 
 int ka_keyring_issue(ka_keyring *k, ka_str id, int64_t now_ms, char key[KA_KEY_TEXT])
 {
+    if (k->redis) return KA_EINVAL;
     if (k->journal) ka__journal_settle(k);      /* if others wait, this one's outcome shall not be theirs */
     int r = ka__key_make(k, id, now_ms, key);
     if (r == KA_OK && k->journal && (r = ka__journal_commit(k, now_ms)) < 0) ka_wipe(key, KA_KEY_TEXT);
@@ -6777,14 +7032,21 @@ static int ka__journal_hold(ka_keyring *k, ka_str id, const ka_event *ev)
     return KA_OK;
 }
 
-ka_str ka_keyring_find(const ka_keyring *k, ka_str key, int64_t now_ms)
+/* False if it is malformed. */
+static bool ka__key_digest(unsigned char digest[32], ka_str key)
 {
-    const ka_str none = { NULL, 0 };
-    unsigned char raw[KA_KEY_BYTES], digest[32];
+    unsigned char raw[KA_KEY_BYTES];
     bool key_like = key.n == KA_KEY_TEXT && ka_b64_decode(raw, sizeof raw, key.p, key.n) == KA_KEY_BYTES;
     if (key_like) ka_sha256(digest, raw, sizeof raw);
     ka_wipe(raw, sizeof raw);
-    if (!key_like) return none;
+    return key_like;
+}
+
+ka_str ka_keyring_find(const ka_keyring *k, ka_str key, int64_t now_ms)
+{
+    const ka_str none = { NULL, 0 };
+    unsigned char digest[32];
+    if (!ka__key_digest(digest, key)) return none;
     const struct ka__shard *shard = ka__shard_of(k, digest);
     if (shard->capacity == 0) return none;
     uint64_t slot = shard->slots[ka__slot_find(k, shard, digest)];
@@ -6814,6 +7076,87 @@ static bool ka__printable(const char *p, size_t n)
     return (odd & each * 0x80) == 0;
 }
 
+/* ---- keys in Redis ---- */
+
+static const char ka__later[] = "try_later";
+
+/* What the answer needs when Redis has replied: what ka_reply takes of the event, and of a fresh key its text. */
+typedef struct { ka_server *server; uint64_t conn; uint32_t seq; uint8_t flags; char key[KA_KEY_TEXT]; } ka__asked;
+_Static_assert(sizeof(ka__asked) <= KA_REDIS_NOTE, "a command's note has it");
+
+int ka_keyring_redis(ka_keyring *k, ka_redis *redis, const char *prefix)
+{
+    if (k->journal || !redis->server || redis->on_push || strlen(prefix) > KA_MAX_ID) return KA_EINVAL;
+    k->redis = redis;
+    k->prefix = prefix;
+    return KA_OK;
+}
+
+/* Answer, and wipe the note's copy. */
+static void ka__asked_answer(ka__asked *a, int status, const char *p, size_t n)
+{
+    ka_event ev = { .kind = KA_REQUEST, .conn = a->conn, .seq = a->seq, .flags = a->flags };
+    ka_reply(a->server, &ev, status, NULL, p, n);
+    ka_wipe(a, sizeof *a);
+}
+
+static void ka__asked_key(void *arg, const void *note, const ka_resp *reply)
+{
+    ka__asked a;
+    (void)arg;
+    memcpy(&a, note, sizeof a);
+    if (reply && reply->kind == KA_RESP_STRING && ka_is(reply->text, "OK")) ka__asked_answer(&a, 200, a.key, KA_KEY_TEXT);
+    else ka__asked_answer(&a, 503, ka__later, sizeof ka__later - 1);
+}
+
+static void ka__asked_id(void *arg, const void *note, const ka_resp *reply)
+{
+    ka__asked a;
+    (void)arg;
+    memcpy(&a, note, sizeof a);
+    ka_str id = reply && reply->kind == KA_RESP_STRING ? reply->text : (ka_str){ NULL, 0 };
+    if (id.n > 0 && id.n <= KA_MAX_ID && ka__printable(id.p, id.n)) ka__asked_answer(&a, 200, id.p, id.n);
+    else if (reply && reply->kind == KA_RESP_NIL) ka__asked_answer(&a, 403, "wrong_key", 9);
+    else ka__asked_answer(&a, 503, ka__later, sizeof ka__later - 1);
+}
+
+/* Have Redis keep the digest of a key with its ID, or without one, tell whose it is. The answer leaves when it has.
+     returns    0, or the status of the answer that can be given now */
+static int ka__redis_ask(const ka_keyring *k, const ka_event *ev, ka_str key, ka_str id, char *text, size_t *n)
+{
+    size_t prefix_n = strlen(k->prefix);
+    unsigned char digest[32];
+    char name[KA_MAX_ID + 2 * sizeof digest], ttl[24];
+    if (!ka__key_digest(digest, key)) return ka__answer_text(text, n, 403, "wrong_key");
+    memcpy(name, k->prefix, prefix_n);
+    ka_hex_encode(name + prefix_n, digest, sizeof digest);
+    snprintf(ttl, sizeof ttl, "%lld", (long long)k->ttl_s);
+    ka__asked a = { .server = k->redis->server, .conn = ev->conn, .seq = ev->seq, .flags = ev->flags };
+    memcpy(a.key, key.p, KA_KEY_TEXT);
+    const ka_str at = { name, prefix_n + 2 * sizeof digest }, get[] = { { "GET", 3 }, at },
+                 set[] = { { "SET", 3 }, at, id, { "NX", 2 }, { "EX", 2 }, { ttl, strlen(ttl) } };
+    int r = id.n ? ka_redis_command(k->redis, set, k->ttl_s ? 6 : 4, ka__asked_key, &a, sizeof a)
+                 : ka_redis_command(k->redis, get, 2, ka__asked_id, &a, sizeof a);
+    ka_wipe(&a, sizeof a);
+    *n = 0;
+    return r < 0 ? ka__answer_text(text, n, 503, ka__later) : 0;
+}
+
+/* A fresh key, for Redis to keep. */
+static int ka__redis_issue(ka_keyring *k, const ka_event *ev, ka_str id, char *text, size_t *n)
+{
+    unsigned char raw[KA_KEY_BYTES];
+    char key[KA_KEY_TEXT];
+    if (ka__key_random(k, raw) < 0) return ka__answer_text(text, n, 503, ka__later);
+    ka_b64_encode(key, sizeof key, raw, sizeof raw);
+    int status = ka__redis_ask(k, ev, (ka_str){ key, sizeof key }, id, text, n);
+    ka_wipe(raw, sizeof raw);
+    ka_wipe(key, sizeof key);
+    return status;
+}
+
+/* ---- the protocol ---- */
+
 static int ka__answer_ask(ka_keyring *k, ka_str value, const ka_event *ev, char *text, size_t *n)
 {
     char id[KA_MAX_ID];
@@ -6822,23 +7165,30 @@ static int ka__answer_ask(ka_keyring *k, ka_str value, const ka_event *ev, char 
     if (size <= 0) return ka__answer_text(text, n, 400, "wrong_query");
     if (!ka__printable(id, (size_t)size)) return ka__answer_text(text, n, 400, "wrong_query");
     ka_str whose = { id, (size_t)size };
+    if (k->redis) return ka__redis_issue(k, ev, whose, text, n);
     int r = grouped ? ka__journal_hold(k, whose, ev) : ka_keyring_issue(k, whose, ev->now_ms, text);
     if (r < 0) return ka__answer_text(text, n, 503, ka__full);
     *n = grouped ? 0 : KA_KEY_TEXT;
     return grouped ? 0 : 200;
 }
 
-static int ka__answer_login(ka_keyring *k, ka_str value, int64_t now_ms, char *text, size_t *n)
+static int ka__answer_id(const ka_keyring *k, ka_str key, int64_t now_ms, char *text, size_t *n)
+{
+    ka_str id = ka_keyring_find(k, key, now_ms);
+    if (!id.p) return ka__answer_text(text, n, 403, "wrong_key");
+    memcpy(text, id.p, *n = id.n);
+    return 200;
+}
+
+static int ka__answer_login(ka_keyring *k, ka_str value, const ka_event *ev, char *text, size_t *n)
 {
     char key[KA_KEY_TEXT];
     if (value.n == 0) return ka__answer_text(text, n, 400, "wrong_query");
     ptrdiff_t size = ka_percent_decode(key, sizeof key, value);      /* KA_E...: malformed, or too long for a key */
-    ka_str id = ka_keyring_find(k, (ka_str){ key, size > 0 ? (size_t)size : 0 }, now_ms);
+    ka_str whose = { key, size > 0 ? (size_t)size : 0 }, none = { NULL, 0 };
+    int status = k->redis ? ka__redis_ask(k, ev, whose, none, text, n) : ka__answer_id(k, whose, ev->now_ms, text, n);
     ka_wipe(key, sizeof key);
-    if (!id.p) return ka__answer_text(text, n, 403, "wrong_key");
-    memcpy(text, id.p, id.n);
-    *n = id.n;
-    return 200;
+    return status;
 }
 
 int ka_auth_answer(ka_keyring *k, const ka_event *ev, char text[KA_MAX_ANSWER], size_t *n)
@@ -6848,7 +7198,7 @@ int ka_auth_answer(ka_keyring *k, const ka_event *ev, char text[KA_MAX_ANSWER], 
     if (!ka_is(ev->method, "POST")) return ka__answer_text(text, n, 405, "wrong_query");
     if (ka_form_next(&rest, &name, &value) == KA_OK && ka_form_next(&rest, &other, &other) == KA_ENOTFOUND) {
         if (ka_is(name, "ask_key")) return ka__answer_ask(k, value, ev, text, n);
-        if (ka_is(name, "login")) return ka__answer_login(k, value, ev->now_ms, text, n);
+        if (ka_is(name, "login")) return ka__answer_login(k, value, ev, text, n);
     }
     return ka__answer_text(text, n, 400, "wrong_query");
 }
