@@ -507,22 +507,22 @@ typedef struct {
     int32_t lat, lon;
     int     charge, running;
     ka_str  blob;                             /* p: NULL: none */
-} said;
+} report;
 
-static bool said_no_more(ka_str rest, const char *id, said *s)
+static bool said_no_more(ka_str rest, const char *id, report *s)
 {
     (void)id, (void)s;
     return rest.n == 0;
 }
 
-static bool said_goodbye(ka_str rest, const char *id, said *s)
+static bool said_goodbye(ka_str rest, const char *id, report *s)
 {
     (void)id;
     s->leaving = true;
     return rest.n == 0;
 }
 
-static bool said_hello(ka_str rest, const char *id, said *s)
+static bool said_hello(ka_str rest, const char *id, report *s)
 {
     char named[KA_UUID_TEXT + 1];
     (void)s;
@@ -530,7 +530,7 @@ static bool said_hello(ka_str rest, const char *id, said *s)
     return ka_uuid_read(named, (ka_str){ rest.p, KA_UUID_TEXT }) == KA_OK && strcmp(named, id) == 0;
 }
 
-static bool said_here(ka_str rest, const char *id, said *s)
+static bool said_here(ka_str rest, const char *id, report *s)
 {
     int64_t charge;
     (void)id;
@@ -542,7 +542,7 @@ static bool said_here(ka_str rest, const char *id, said *s)
     return s->placed = true;
 }
 
-static bool said_issue(ka_str rest, const char *id, said *s)
+static bool said_issue(ka_str rest, const char *id, report *s)
 {
     int64_t n;
     (void)id;
@@ -551,7 +551,7 @@ static bool said_issue(ka_str rest, const char *id, said *s)
     return true;
 }
 
-static const struct { const char *begins, *answer; bool (*read)(ka_str rest, const char *id, said *s); } forms[] = {
+static const struct { const char *begins, *answer; bool (*read)(ka_str rest, const char *id, report *s); } forms[] = {
     { "PING.", "PONG.", said_no_more },
     { "REPORT. I'M HERE ", "OK, THANKS!", said_here },
     { "FINE. I'M HERE ", "OK, THANKS!", said_here },
@@ -561,7 +561,7 @@ static const struct { const char *begins, *answer; bool (*read)(ka_str rest, con
 };
 
 /* The answer to a message, and what it says; NULL: it is of no such form. */
-static const char *understand(ka_str text, const char *id, said *s)
+static const char *understand(ka_str text, const char *id, report *s)
 {
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         ka_str rest = text;
@@ -571,7 +571,7 @@ static const char *understand(ka_str text, const char *id, said *s)
 }
 
 /* Put into d what was said; what has changed by that. */
-static unsigned apply(device *d, const said *s)
+static unsigned apply(device *d, const report *s)
 {
     unsigned changes = 0;
     if (s->placed) {
@@ -593,7 +593,7 @@ static unsigned apply(device *d, const said *s)
 
 static void on_words(fleet *f, struct link *l, ka_str text)
 {
-    said s = { 0 };
+    report s = { 0 };
     const char *answer = understand(text, l->id, &s);
     device *d = !answer ? NULL : l->device ? l->device : device_get(f, l->id);
     if (!d) {
@@ -646,7 +646,7 @@ static unsigned obeyed(device *d, int command, int64_t seconds)
 
 static void on_reply(fleet *f, struct link *l, ka_str text)
 {
-    said s = { 0 };
+    report s = { 0 };
     ka_str rest = text;
     device *d = l->device;
     int64_t seconds = 0;
