@@ -61,7 +61,8 @@ static const property properties[] = {
     { "Answer", "reply", "string", .what = "what it said", .example = "\"DONE!\"" },
     { "Answer", "done", "boolean", .what = "false: it can't", .example = "true" },
 
-    { "Change", "id", "string", .format = "uuid", .what = "of this change: the same for all who are told of it", .example = "\"0b0e7a5e-6a4e-4a53-8d0c-8b5a4a1a9e21\"" },
+    { "Change", "id", "string", .format = "uuid", .what = "the vehicle's id; with `at`, which no other change of it has, it tells whether one was seen before",
+      .example = "\"3f2504e0-4f89-41d3-9a0c-0305e82c3301\"" },
     { "Change", "at", "string", .format = "date-time", .what = "when it was made", .example = "\"2026-11-21T09:30:00.123456Z\"" },
     { "Change", "changes", "[]string", .format = "online|offline|position|charge|running|frequency|blob", .what = "what has changed", .example = "[\"position\", \"charge\"]" },
     { "Change", "vehicle", "#Vehicle", .what = "as it is then" },
@@ -222,7 +223,7 @@ static bool token_is_right(const fleet *f, ka_str authorization)
    127.0.0.1 meanwhile (DNS rebinding) shows in Host, one that posts or links to here in Origin or Sec-Fetch-Site. */
 static bool comes_from_here(const ka_event *ev)
 {
-    ka_str host = ka_field(ev->fields, "Host"), origin = ka_field(ev->fields, "Origin"), site = ka_field(ev->fields, "Sec-Fetch-Site");
+    ka_str host = ka_field(ev->fields, "host"), origin = ka_field(ev->fields, "origin"), site = ka_field(ev->fields, "sec-fetch-site");
     size_t name = 0, scheme = origin.n > 8 && same_nocase((ka_str){ origin.p, 8 }, "https://", 8) ? 8 : 7;
     bool numeric = true;
     for (; name < host.n && host.p[name] != ':'; name++)
@@ -237,7 +238,7 @@ static bool may_command(const request *q)
 {
     fleet *f = q->f;
     if (f->has_token) {
-        ka_str authorization = ka_field(q->ev->fields, "Authorization");
+        ka_str authorization = ka_field(q->ev->fields, "authorization");
         if (token_is_right(f, authorization)) return true;
         refuse(f, q->ev, 401, authorization.p ? "WWW-Authenticate: Bearer realm=\"fleet\", error=\"invalid_token\"\r\n" : "WWW-Authenticate: Bearer realm=\"fleet\"\r\n",
                authorization.p ? "that is not the token; it is in the server's --token-file" : "this needs the field Authorization: Bearer TOKEN, once; the token is in the server's --token-file");
@@ -667,8 +668,8 @@ static void put_content(ka_json_out *w, const char *type, const char *schema)
 
 static void put_response(ka_json_out *w, int status, const char *what, const char *type, const char *schema)
 {
-    char name[4];
-    snprintf(name, sizeof name, "%d", status % 1000);
+    char name[16];
+    snprintf(name, sizeof name, "%d", status);
     ka_json_open(w, name, KA_OBJECT);
     ka_json_put(w, "description", rest_str(what));
     put_content(w, type ? type : "application/json", schema);
@@ -684,11 +685,9 @@ static bool has_status(const fleet *f, const route *r, int status)
     return r->commands || (status == 503 && r->limited);
 }
 
-/* Whoever commands needs a token, if there is one; else nothing: {}. */
-static void put_security(ka_json_out *w, const fleet *f)
+static void put_security(ka_json_out *w)
 {
     ka_json_open(w, "security", KA_ARRAY);
-    if (!f->has_token) ka_json_open(w, NULL, KA_OBJECT), ka_json_close(w);
     ka_json_open(w, NULL, KA_OBJECT);
     ka_json_open(w, "bearerAuth", KA_ARRAY);
     ka_json_close(w);
@@ -705,9 +704,9 @@ static void put_operation(ka_json_out *w, const fleet *f, const route *r)
     ka_json_put(w, "summary", rest_str(r->summary));
     if (r->more) ka_json_put(w, "description", rest_str(r->more));
     ka_json_open(w, "tags", KA_ARRAY);
-    ka_json_put(w, NULL, rest_str(r->commands ? "commands" : strncmp(r->path, "/vehicles", 9) == 0 ? "vehicles" : "server"));
+    ka_json_put(w, NULL, rest_str(r->commands ? "Commands" : strncmp(r->path, "/vehicles", 9) == 0 ? "Vehicles" : "Server"));
     ka_json_close(w);
-    if (r->commands) put_security(w, f);
+    if (r->commands && f->has_token) put_security(w);
     ka_json_open(w, "parameters", KA_ARRAY);
     if (strchr(r->path, '{')) put_parameter(w, property_at("Vehicle", 0), "id", "path");
     for (size_t k = 0; !posts && (p = property_at(r->takes, k)) != NULL; k++) put_parameter(w, p, p->name, "query");
