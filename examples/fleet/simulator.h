@@ -243,41 +243,39 @@ static void sim_say(sim *m, const sim_device *d, const char *type, const char *t
     sim_send(m, d, type, (ka_str){ text, strlen(text) });
 }
 
-static void sim_ping(sim *m, sim_device *d, int64_t now_ms)
+static void sim_ping(sim *m, sim_device *d)
 {
-    if (d->state == SIM_ONLINE) {
-        if (!d->ping_us) d->ping_us = ka_now_us();
-        sim_say(m, d, "message", "PING.");
-    }
-    sim_timer(m, now_ms + m->ping_s * 1000, SIM_PING, d);
+    if (d->state != SIM_ONLINE) return;
+    if (!d->ping_us) d->ping_us = ka_now_us();
+    sim_say(m, d, "message", "PING.");
 }
 
 static void sim_report(sim *m, sim_device *d, int64_t now_ms)
 {
     char text[MAX_COMMAND];
-    if (d->state == SIM_ONLINE) {
-        sim_condition(d, "REPORT.", now_ms, text);
-        if (!d->report_us) d->report_us = ka_now_us();
-        sim_say(m, d, "message", text);
-    }
-    sim_timer(m, now_ms + d->every_s * 1000, SIM_REPORT, d);
+    if (d->state != SIM_ONLINE) return;
+    sim_condition(d, "REPORT.", now_ms, text);
+    if (!d->report_us) d->report_us = ka_now_us();
+    sim_say(m, d, "message", text);
 }
 
 /* ---- what it hears ---- */
 
-static void sim_greeted(sim *m, sim_device *d)
+/* It reports at once, so that it has a place on every map. */
+static void sim_greeted(sim *m, sim_device *d, int64_t now_ms)
 {
     if (d->state != SIM_OPEN) return;
     d->state = SIM_ONLINE;
     d->misses = 0;
     m->online++;
+    if (d->every_s) sim_report(m, d, now_ms);
 }
 
-static void sim_reply(sim *m, sim_device *d, const ka_json *text)
+static void sim_reply(sim *m, sim_device *d, const ka_json *text, int64_t now_ms)
 {
     if (ka_json_is(text, "PONG.")) sim_measure(m, &d->ping_us);
     else if (ka_json_is(text, "OK, THANKS!")) sim_measure(m, &d->report_us);
-    else if (ka_json_is(text, "HI, NICE TO MEET YOU!")) sim_greeted(m, d);
+    else if (ka_json_is(text, "HI, NICE TO MEET YOU!")) sim_greeted(m, d, now_ms);
     else if (ka_json_is(text, "SEE YA!")) ka_close(m->s, d->conn);
     else if (!ka_json_is(text, "DAAAMN! ISSUE REPORTED ON JIRA")) m->strange++;
 }
@@ -342,7 +340,7 @@ static void sim_hear(sim *m, sim_device *d, const ka_event *ev)
         snprintf(hello, sizeof hello, "HELLO, I'M %s!", d->id);
         sim_say(m, d, "message", hello);
     } else if (ka_json_is(&type, "reply")) {
-        sim_reply(m, d, &text);
+        sim_reply(m, d, &text, ev->now_ms);
     } else if (ka_json_is(&type, "command") && d->state != SIM_LEAVING) {
         sim_obey(m, d, (ka_str){ m->text, (size_t)n }, ev->now_ms);
     }
@@ -450,9 +448,11 @@ static void sim_timed(sim *m, uint64_t tag, int64_t now_ms)
     } else if (d->state == SIM_GONE) {
         return;
     } else if (kind == SIM_PING) {
-        sim_ping(m, d, now_ms);
+        sim_ping(m, d);
+        sim_timer(m, now_ms + m->ping_s * 1000, SIM_PING, d);
     } else if (d->round == (uint32_t)(tag >> 24)) {
         sim_report(m, d, now_ms);
+        sim_timer(m, now_ms + d->every_s * 1000, SIM_REPORT, d);
     }
 }
 
