@@ -493,14 +493,14 @@ static void share_mail(fleet *f, ka_str text)
 {
     ka_json v;
     uint64_t number, status;
-    char from[KA_UUID_TEXT + 1], id[KA_UUID_TEXT + 1], said[MAX_COMMAND + 1];
+    char from[KA_UUID_TEXT + 1], id[KA_UUID_TEXT + 1], words[MAX_COMMAND + 1];
     if (ka_json_read(&v, text) != KA_OK) return;
     if (share_number_of(&v, "call", &number) && share_id_of(&v, "from", from) && share_id_of(&v, "device", id) &&
-        share_text_of(&v, "message", said, MAX_COMMAND)) {
-        call_from(f, from, number, id, said);
+        share_text_of(&v, "message", words, MAX_COMMAND)) {
+        call_from(f, from, number, id, words);
     } else if (share_number_of(&v, "reply", &number) && share_number_of(&v, "status", &status) && status <= 599) {
-        bool replied = share_text_of(&v, "text", said, MAX_COMMAND);
-        call_done(f, number, (int)status, replied ? share_str(said) : (ka_str){ NULL, 0 });
+        bool replied = share_text_of(&v, "text", words, MAX_COMMAND);
+        call_done(f, number, (int)status, replied ? share_str(words) : (ka_str){ NULL, 0 });
     }
 }
 
