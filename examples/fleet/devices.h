@@ -446,9 +446,9 @@ static void link_leave(fleet *f, struct link *l)
 {
     device *d = l->device;
     if (!d) return;
-    link_loosen(f, l);
-    d->online = false;
+    d->online = false;                        /* before anybody is told */
     f->online_n--;
+    link_loosen(f, l);
     device_changed(f, d, OFFLINE, d->owner, no_text);
 }
 
