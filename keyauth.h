@@ -2935,7 +2935,7 @@ static char ka__lower(char c)
 static bool ka__is_nocase(ka_str s, const char *text)
 {
     size_t i = 0;
-    while (i < s.n && text[i] && ka__lower(s.p[i]) == text[i]) i++;
+    while (i < s.n && text[i] && ka__lower(s.p[i]) == ka__lower(text[i])) i++;
     return i == s.n && text[i] == 0;
 }
 

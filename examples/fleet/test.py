@@ -11,6 +11,7 @@ Everything is on loopback, at ports that the system chooses, and what was starte
 
 import json
 import os
+import random
 import re
 import resource
 import shutil
@@ -116,7 +117,7 @@ class Fleet:
     """A fleet server: .tcp, .rest (ports), .id (instance), .pid, .errors() (its stderr so far)."""
 
     def __init__(self, *args, **more):
-        self.stderr = tempfile.TemporaryFile("w+")
+        self.stderr = tempfile.TemporaryFile()
         started.append(self.stderr)
         ports = [] if "--tcp-port" in args else ["--tcp-port", "0"]
         ports += [] if "--rest-port" in args else ["--rest-port", "0"]
@@ -129,8 +130,7 @@ class Fleet:
         self.id, self.tcp, self.rest = found[1], int(found[2]), int(found[3])
 
     def errors(self):
-        self.stderr.seek(0)
-        return self.stderr.read()
+        return os.pread(self.stderr.fileno(), 1000000, 0).decode()      # its own place in the file is the program's, too
 
     def stop(self, number=signal.SIGTERM):
         """Its exit status; None: it does not end."""
@@ -324,6 +324,393 @@ def listening():
         check(one.stop(number), 0, "exit status after signal %d" % number)
         check(one.errors(), "", "nothing to say after signal %d" % number)
         check_that(device.ended(), "a device's connection is closed in the end")
+
+
+# ---- several instances ----
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def have(*programs):
+    """Are they installed? Else the topic is skipped."""
+    missing = [one for one in programs if not shutil.which(one, path=os.environ["PATH"] + ":/usr/sbin")]
+    if missing:
+        skip("%s is missing; sudo apt install redis-server haproxy" % " and ".join(missing))
+    return not missing
+
+
+class Redis:
+    """A redis-server with its data in this topic's folder: .port, .address, .start(), .stop()."""
+
+    def __init__(self, *args):
+        self.args, self.port = args, free_port()
+        self.address = "127.0.0.1:%d" % self.port
+        self.data = os.path.join(folder, "redis-%d" % self.port)
+        self.start()
+
+    def start(self, lose=False):
+        if lose:
+            shutil.rmtree(self.data)
+        os.makedirs(self.data, exist_ok=True)
+        self.process = spawn(["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.data, "--save", "",
+                              "--appendonly", "yes", *self.args], stdout=subprocess.DEVNULL)
+        if not wait_for(self.serves):
+            raise Gone("redis-server does not start")
+
+    def serves(self):
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1) as s:
+                s.sendall(b"PING\r\n")
+                return s.recv(100)[:5] in (b"+PONG", b"-NOAU")
+        except OSError:
+            return False
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(DEADLINE)
+
+
+class Proxy:
+    """HAProxy by haproxy.cfg, in front of two instances: .tcp, .rest (ports)."""
+
+    def __init__(self, *fleets):
+        self.tcp, self.rest = free_port(), free_port()
+        told = {"FLEET_IP": "127.0.0.1", "FLEET_TCP_PORT": self.tcp, "FLEET_REST_PORT": self.rest}
+        for i, one in enumerate(fleets, 1):
+            told.update({"FLEET_%d" % i: "127.0.0.1", "FLEET_%d_TCP" % i: one.tcp, "FLEET_%d_REST" % i: one.rest})
+        spawn(["haproxy", "-db", "-f", os.path.join(HERE, "haproxy.cfg")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+              env={**os.environ, **{name: str(value) for name, value in told.items()}, "PATH": os.environ["PATH"] + ":/usr/sbin"})
+        if not wait_for(self.serves):
+            raise Gone("haproxy does not start")
+
+    def serves(self):
+        try:
+            return http(self.rest, "GET", "/")[0] == 200
+        except OSError:
+            return False
+
+
+class Hooks:
+    """A server of webhooks: .url, .got (what was posted)."""
+
+    def __init__(self):
+        self.got = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:%d/hook" % self.listener.getsockname()[1]
+        started.append(self)
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self):
+        while True:
+            try:
+                connection = self.listener.accept()[0]
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+
+    def serve(self, connection):
+        try:
+            with connection, connection.makefile("rb") as lines:
+                while lines.readline().startswith(b"POST "):
+                    size = 0
+                    while (line := lines.readline()) not in (b"\r\n", b""):
+                        if line.lower().startswith(b"content-length:"):
+                            size = int(line.split(b":")[1])
+                    self.got += json.loads(lines.read(size))["events"]
+                    connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+        except OSError:
+            pass
+
+    def of(self, id, change):
+        return [one for one in self.got if one["vehicle"]["id"] == id and change in one["changes"]]
+
+    def close(self):
+        self.listener.close()
+
+
+def instances_of(redis, n, *args):
+    """So many of them, all of which are one fleet already."""
+    fleets = [start("--redis", redis.address, *args) for _ in range(n)]
+    check_that(wait_for(lambda: all(state_of(one) == "up" for one in fleets)), "Redis is up for all instances")
+    return fleets
+
+
+def state_of(fleet):
+    return http(fleet, "GET", "/")[1]["redis"]
+
+
+def say(fleets, n, text):
+    """Have they all said so many lines, the last of which has that text?"""
+    lines = [one.errors().splitlines() for one in fleets]
+    return all(len(one) == n and text in one[-1] for one in lines)
+
+
+def sees(fleet, device, **wanted):
+    """Does the fleet know that of the device?"""
+    known = vehicle(fleet, device.id)
+    return known is not None and all(known[name] == value for name, value in wanted.items())
+
+
+def all_see(fleets, device, why, seconds=None, **wanted):
+    if wait_for(lambda: all(sees(one, device, **wanted) for one in fleets), seconds):
+        return check(True, True, why)
+    known = [vehicle(one, device.id) for one in fleets]
+    return check([one and {name: one[name] for name in wanted} for one in known], [wanted] * len(fleets), why)
+
+
+def commands(fleet, device, word="turnOn", message="HEY YOU, RUN!", reply="DONE!"):
+    """Command it there, and have it reply: what the one who commanded is answered."""
+    call = Call(fleet, "POST", "/vehicles/%s/%s" % (device.id, word))
+    check(device.command(), message, "a command arrives")
+    device.reply(reply)
+    status, answer = call.answer()
+    return status, answer.get("reply")
+
+
+@topic
+def instances():
+    if not have("redis-server", "haproxy"):
+        return
+    redis = Redis()
+    a, b = both = instances_of(redis, 2, "--timeout", "1")
+    proxy = Proxy(a, b)
+    check({Device(proxy.tcp).server for _ in range(4)}, {a.id, b.id}, "devices are handed to both instances")
+    check({http(proxy.rest, "GET", "/")[1]["instance"] for _ in range(4)}, {a.id, b.id}, "people are handed to both instances")
+
+    here, there = Device(a, hello=True), Device(b, hello=True)
+    all_see(both, here, "a device at A is seen everywhere", connected=True, instance=a.id)
+    all_see(both, there, "a device at B is seen everywhere", connected=True, instance=b.id)
+    check(here.ask(HERE_IS % ("52.5 13.25", "RESTING", 80)), "OK, THANKS!", "a report")
+    all_see(both, here, "a report at A is seen everywhere", position={"lat": 52.5, "lon": 13.25}, charge=80, running=False)
+    for fleet, device in (b, here), (a, there), (a, here), (proxy.rest, here), (proxy.rest, here):
+        check(commands(fleet, device), (200, "DONE!"), "a command, and its reply")
+    all_see(both, here, "what the command changed is seen everywhere", running=True)
+    check(commands(b, here, "turnOff", "HEY YOU, REST!", "I CAN'T, SORRY."), (200, "I CAN'T, SORRY."), "a reply that says no")
+
+    late = Call(b, "POST", "/vehicles/%s/turnOn" % here.id)
+    check(late.answer()[0], 504, "no reply in time, across instances")
+    here.command(), here.reply("DONE!")
+
+    newer = Device(b, here.id, hello=True)
+    check_that(here.ended(), "the newer connection wins, A to B")
+    all_see(both, newer, "it is at B now", connected=True, instance=b.id)
+    newest = Device(a, here.id, hello=True)
+    check_that(newer.ended(), "the newer connection wins, B to A")
+    all_see(both, newest, "it is at A again", connected=True, instance=a.id)
+    check(commands(b, newest), (200, "DONE!"), "a command finds the newest connection")
+
+    newest.close()
+    all_see(both, newest, "offline is told everywhere", connected=False, instance=None)
+    check(http(b, "POST", "/vehicles/%s/turnOn" % here.id)[0], 409, "a command to who is offline")
+    check(a.stop(), 0, "A is stopped")
+    check(there.ask("PING."), "PONG.", "B goes on")
+    other = Device(proxy.tcp)
+    check(other.server, b.id, "all devices are handed to B")
+
+
+@topic
+def stopped():
+    if not have("redis-server"):
+        return
+    a, b = instances_of(Redis(), 2)
+    device = Device(a, hello=True)
+    all_see([a, b], device, "online", connected=True)
+    check(a.stop(), 0, "A is stopped")
+    all_see([b], device, "A has said that its devices are offline", seconds=2, connected=False)
+    check(a.errors() + b.errors(), "", "nothing to say")
+
+
+@topic
+def newcomer():
+    if not have("redis-server"):
+        return
+    redis = Redis("--requirepass", "secret")
+    redis.address += ",password=secret,prefix=f:"
+    a, b = instances_of(redis, 2)
+    devices = [Device(one, hello=True) for one in [a, b] * 150]
+    for i, device in enumerate(devices):
+        device.ask(HERE_IS % ("%d.5 -%d.000001" % (i % 90, i % 180), "RUNNING", i % 101))
+    for device in devices[::3]:
+        device.close()
+    for device in devices[::3]:
+        all_see([a, b], device, "offline", connected=False)
+    [c] = instances_of(redis, 1)
+    check_that(wait_for(lambda: http(c, "GET", "/")[1]["devices"] == {"online": 200, "known": 300}), "a new instance knows all devices")
+    check([vehicle(c, one.id) for one in devices], [vehicle(a, one.id) for one in devices], "and all of them")
+    check(commands(c, devices[1]), (200, "DONE!"), "it can command them")
+    wrong = start("--redis", redis.address.replace("secret", "wrong"))
+    check_that(wait_for(lambda: "WRONGPASS" in wrong.errors()), "a wrong password is told: %s" % wrong.errors())
+    check(state_of(wrong), "away", "and of no use")
+
+
+@topic
+def killed():
+    if not have("redis-server", "haproxy"):
+        return
+    redis, hooks = Redis(), Hooks()
+    a, b, c = instances_of(redis, 3, "--webhook", hooks.url)
+    proxy = Proxy(a, b)
+    devices = [Device(proxy.tcp, hello=True) for _ in range(10)]
+    at_a = [one for one in devices if one.server == a.id]
+    check(len(at_a), 5, "half of them are at A")
+    for device in devices:
+        all_see([a, b, c], device, "online", connected=True, instance=device.server)
+    check(a.stop(signal.SIGKILL), -signal.SIGKILL, "A is killed")
+    at = time.monotonic()
+    lost = at_a.pop()
+    for device in at_a:
+        check_that(device.ended(), "its device loses the connection")
+        again = Device(proxy.tcp, device.id, hello=True)
+        check(again.server, b.id, "it is at another instance, which says so")
+        all_see([b, c], again, "and is online there", connected=True, instance=b.id)
+    all_see([b, c], lost, "who does not come back goes offline", connected=False)
+    check_that(time.monotonic() - at < 10, "within 10 s")
+    check_that(wait_for(lambda: hooks.of(lost.id, "offline")), "offline is forwarded")
+    time.sleep(2)
+    check(len(hooks.of(lost.id, "offline")), 1, "by one instance only")
+    check([hooks.of(one.id, "offline") for one in at_a], [[]] * len(at_a), "who came back in time was never offline")
+    for device in devices:
+        if device.server == b.id:
+            check(device.ask("PING."), "PONG.", "a device of B was not concerned")
+
+
+@topic
+def paused():
+    if not have("redis-server"):
+        return
+    a, b = instances_of(Redis(), 2)
+    moved, stays, other = Device(a, hello=True), Device(a, hello=True), Device(b, hello=True)
+    for device in moved, stays, other:
+        all_see([a, b], device, "online", connected=True)
+    a.process.send_signal(signal.SIGSTOP)
+    time.sleep(1)
+    again = Device(b, moved.id, hello=True)
+    time.sleep(6)
+    check_that(sees(b, stays, connected=False), "who was silent for so long is taken for gone")
+    a.process.send_signal(signal.SIGCONT)
+    check_that(moved.ended(), "the older connection is closed")
+    check_that(stays.ended(), "who was made offline has to connect again")
+    all_see([a, b], again, "the newer one stays", connected=True, instance=b.id)
+    back = Device(a, stays.id, hello=True)
+    all_see([a, b], back, "who has connected again is online", connected=True, instance=a.id)
+    all_see([a, b], other, "who came back late does not take others for gone", connected=True, instance=b.id)
+    for device in again, back, other:
+        check(device.ask("PING."), "PONG.", "each has one connection")
+
+
+def away(redis, fleets, devices, lose):
+    """Redis goes, with its data or without, and comes back. The devices as they are then."""
+    a, b = fleets
+    [leaves, moves, stays, other] = devices
+    redis.stop()
+    check_that(wait_for(lambda: [state_of(one) for one in fleets] == ["away"] * 2), "it is told that Redis is away")
+    leaves.close()
+    moved, fresh = Device(b, moves.id, hello=True), Device(b, hello=True)
+    fleeting = Device(a, hello=True)
+    fleeting.close()
+    check(stays.ask(HERE_IS % ("1.5 2.5", "RUNNING", 7)), "OK, THANKS!", "own devices are served meanwhile")
+    check(commands(a, stays), (200, "DONE!"), "and can be commanded")
+    began = time.monotonic()
+    check(http(a, "POST", "/vehicles/%s/turnOn" % other.id)[0], 503, "a command to a device elsewhere")
+    check_that(time.monotonic() - began < 1, "is refused at once")
+    check_that(sees(a, other, connected=True, instance=b.id), "it is as it was last known")
+    check_that(wait_for(lambda: say(fleets, 1 + 2 * lose, "is away")), "it is said that Redis is away")
+    redis.start(lose)
+    check_that(wait_for(lambda: [state_of(one) for one in fleets] == ["up"] * 2), "it is told that Redis is back")
+    all_see(fleets, stays, "what was reported meanwhile", connected=True, instance=a.id, position={"lat": 1.5, "lon": 2.5}, charge=7, running=True)
+    all_see(fleets, leaves, "who went meanwhile", connected=False)
+    all_see(fleets, fleeting, "who came and went meanwhile", connected=False)
+    all_see(fleets, fresh, "who came meanwhile", connected=True, instance=b.id)
+    all_see(fleets, other, "who did nothing", connected=True, instance=b.id)
+    all_see(fleets, moved, "who went over meanwhile", connected=True, instance=b.id)
+    check_that(moves.ended(), "its older connection is closed")
+    for device in moved, stays, fresh, other:
+        check(device.ask("PING."), "PONG.", "nobody else was disconnected")
+        check(commands(b if device.server == a.id else a, device), (200, "DONE!"), "calls across instances are back")
+    check_that(wait_for(lambda: say(fleets, 2 + 2 * lose, "is back")), "it is said that Redis is back")
+    return [Device(a, leaves.id, hello=True), Device(a, moves.id, hello=True), stays, other]
+
+
+@topic
+def redis_away():
+    if not have("redis-server"):
+        return
+    redis = Redis()
+    a, b = fleets = instances_of(redis, 2)
+    devices = [Device(a, hello=True), Device(a, hello=True), Device(a, hello=True), Device(b, hello=True)]
+    for lose in False, True:
+        for device in devices:
+            all_see(fleets, device, "online", connected=True, instance=device.server)
+        devices = away(redis, fleets, devices, lose)
+    [c] = instances_of(redis, 1)
+    known = [http(one, "GET", "/vehicles?limit=500")[1]["vehicles"] for one in (a, b, c)]
+    check(known[1:], known[:1] * 2, "a new instance knows all, too")
+    alone = start("--redis", "127.0.0.1:%d" % free_port())
+    check(Device(alone).ask("PING."), "PONG.", "an instance that has never seen Redis serves its devices")
+    check(state_of(alone), "away", "and tells so")
+
+
+class Hopper:
+    """A device that connects here and there, closing its last connection or not."""
+
+    def __init__(self, fleets, random):
+        self.fleets, self.random, self.id, self.connection = fleets, random, str(uuid.UUID(int=random.getrandbits(128), version=4)), None
+
+    def connect(self):
+        if self.connection and self.random.random() < 0.5:
+            self.connection.close()
+        self.connection = Device(self.random.choice(self.fleets), self.id, hello=True)
+
+    def act(self):
+        what = self.random.random()
+        if not self.connection or what < 0.3:
+            self.connect()
+        elif what < 0.4:
+            self.connection.close()
+            self.connection = None
+        else:
+            self.connection.send(HERE_IS % (self.place(), "RUNNING", self.random.randrange(101)))
+
+    def place(self):
+        return "%d %d" % (self.random.randrange(-90, 91), self.random.randrange(-180, 181))
+
+    def step(self):
+        try:
+            self.act()
+        except (OSError, Gone):
+            self.connection = None
+
+    def settle(self):
+        """As a device does: connect again if the connection was lost. The connection's server; None: it is to be offline."""
+        while self.connection and self.connection.ask("PING.") is not False:
+            while (said := self.connection.read(0.05)):
+                pass
+            if said is False:
+                return self.connection.server
+            self.connect()
+
+
+@topic
+def chaos():
+    if not have("redis-server"):
+        return
+    seed = random.Random(7)
+    fleets = instances_of(Redis(), 3)
+    hoppers = [Hopper(fleets, seed) for _ in range(50)]
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        seed.choice(hoppers).step()
+
+    def agree():
+        truth = {one.id: one.settle() for one in hoppers}
+        told = [{one["id"]: one["instance"] for one in http(fleet, "GET", "/vehicles?limit=500")[1]["vehicles"]} for fleet in fleets]
+        return all(one == truth for one in told)
+    check_that(wait_for(agree, 30), "all instances agree on where each device is")
+    known = [http(one, "GET", "/vehicles?limit=500")[1]["vehicles"] for one in fleets]
+    check(known[1:], known[:1] * 2, "and on all about it")
 
 
 # ---- the protocol ----
