@@ -33,8 +33,8 @@ enum {
     SIM_LINEAR = 64, SIM_BUCKETS = SIM_LINEAR / 2 * 40
 };
 
-/* A device's state: not connected, or connecting; the same, after its connection was lost; not greeted yet; online; has said
-   goodbye; gone for good. */
+/* A device's state: not connected, or connecting; its connection was lost; not greeted yet; online; has said goodbye; gone for good.
+   A lost one counts as online until it connects again: when ka_stop ends all connections, none does. */
 enum { SIM_AWAY, SIM_LOST, SIM_OPEN, SIM_ONLINE, SIM_LEAVING, SIM_GONE };
 
 /* What a timer is for: its tag has this in 8 bits, which round of reports it belongs to in 32, and the device in 24. None is
@@ -65,7 +65,7 @@ typedef struct {
     sim_device *devices;
     uint32_t   *owner;              /* of a connection, by ka_conn_index */
     size_t      owner_room;
-    uint32_t    online, gone, shown_online;      /* shown_: at the last second */
+    uint32_t    online, gone;
     int64_t     begun_ms, shown_ms;
     uint64_t    sent, received, shown_sent, shown_received, commands, connects, lost, refused, strange;
     sim_histogram second, all;
@@ -154,7 +154,7 @@ static int sim_sums(const sim *m)
 {
     double s = (double)(ka_now_ms() - m->begun_ms) / 1000;
     if (!m->quiet && ka_is_terminal(2)) fputc('\n', stderr);
-    printf("devices      %lld, %u online at the end, %u said goodbye\n", m->count, (unsigned)m->shown_online, (unsigned)m->gone);
+    printf("devices      %lld, %u online at the end, %u said goodbye\n", m->count, (unsigned)m->online, (unsigned)m->gone);
     printf("messages     %llu sent, %llu received in %.1f s; %llu commands; %llu not understood\n", (unsigned long long)m->sent, (unsigned long long)m->received, s,
            (unsigned long long)m->commands, (unsigned long long)m->strange);
     printf("replies      %llu, ms: p50 %.3f, p99 %.3f, max %.3f\n", (unsigned long long)m->all.n, sim_percentile(&m->all, 500),
@@ -354,7 +354,9 @@ static void sim_connect(sim *m, sim_device *d)
     char from[16];
     snprintf(from, sizeof from, "127.1.0.%u", 1 + (unsigned)(i / SIM_PORTS));
     int r = ka_connect(m->s, KA_JSON, m->sources ? from : NULL, m->ip, (int)m->port, i);
-    if (r < 0 || d->state != SIM_LOST) return;      /* an error: ka_stop was what ended all connections */
+    if (r < 0 || d->state != SIM_LOST) return;
+    d->state = SIM_AWAY;
+    m->online--;
     m->lost++;
     if (m->count == 1) fail(0, "the connection was lost; connecting again");
 }
@@ -369,21 +371,24 @@ static int64_t sim_again(sim *m, sim_device *d, uint8_t state, int64_t now_ms)
     return delay_ms;
 }
 
-static void sim_missed(sim *m, sim_device *d, const ka_event *ev)
+static void sim_missed(sim *m, sim_device *d, const char *why, int64_t now_ms)
+{
+    int64_t delay_ms = sim_again(m, d, SIM_AWAY, now_ms);
+    m->refused++;
+    if (m->count == 1 && (d->misses & (d->misses - 1)) == 0)
+        fail(0, "cannot connect to %s:%lld: %s (miss %u); trying again in %lld ms", m->ip, m->port, why, (unsigned)d->misses, (long long)delay_ms);
+}
+
+/* What came of ka_connect. */
+static void sim_opened(sim *m, sim_device *d, const ka_event *ev)
 {
     if (ev->error == KA_EADDR && m->sources) {
         sim_stop(m, fail(EXIT_FAILED, "more than %d devices need more source addresses, and 127.1.0.1 is none of this machine's; macOS: "
                          "sudo ifconfig lo0 alias 127.1.0.K, for K from 1 to %lld", SIM_PORTS, 1 + (m->count - 1) / SIM_PORTS));
-        return;
+    } else if (ev->error && ev->error != KA_ESTOPPED) {
+        sim_missed(m, d, ka_error_text(ev->error), ev->now_ms);
     }
-    m->refused++;
-    int64_t delay_ms = sim_again(m, d, SIM_AWAY, ev->now_ms);
-    if (m->count == 1 && (d->misses & (d->misses - 1)) == 0)
-        fail(0, "cannot connect to %s:%lld: %s (miss %u); trying again in %lld ms", m->ip, m->port, ka_error_text(ev->error), (unsigned)d->misses, (long long)delay_ms);
-}
-
-static void sim_opened(sim *m, sim_device *d, const ka_event *ev)
-{
+    if (ev->error) return;
     size_t at = ka_conn_index(m->s, ev->conn), room = m->owner_room;
     while (room <= at) room = room ? 2 * room : 64;
     uint32_t *owner = room > m->owner_room ? realloc(m->owner, room * sizeof *owner) : m->owner;
@@ -400,20 +405,13 @@ static void sim_opened(sim *m, sim_device *d, const ka_event *ev)
     m->connects++;
 }
 
-static void sim_depart(sim *m, sim_device *d)
-{
-    d->state = SIM_GONE;
-    if (++m->gone == m->count) ka_stop(m->s);
-}
-
 static void sim_closed(sim *m, sim_device *d, int64_t now_ms)
 {
-    if (d->state == SIM_LEAVING) {
-        sim_depart(m, d);
-        return;
-    }
-    m->online -= d->state == SIM_ONLINE;
-    sim_again(m, d, SIM_LOST, now_ms);
+    if (d->state == SIM_ONLINE) sim_again(m, d, SIM_LOST, now_ms);
+    if (d->state == SIM_OPEN) sim_missed(m, d, "closed without a greeting", now_ms);
+    if (d->state != SIM_LEAVING) return;
+    d->state = SIM_GONE;
+    if (++m->gone == m->count) ka_stop(m->s);
 }
 
 /* ---- the loop ---- */
@@ -429,7 +427,7 @@ static void sim_typed(sim *m, sim_device *d, ka_str line)
         snprintf(text, sizeof text, "WTF! %u\n%s", (unsigned)strlen(trace), trace);
         line = (ka_str){ text, strlen(text) };
     }
-    if (leaves && d->state < SIM_OPEN) sim_depart(m, d);
+    if (leaves && d->state < SIM_OPEN) ka_stop(m->s);
     else if (!open) fail(0, "not connected; the line was not sent");
     else if (sim_send(m, d, "message", line) < 0) fail(0, "the line is not UTF-8, or too long; it was not sent");
     else if (leaves) sim_leave(m, d);
@@ -440,7 +438,6 @@ static void sim_timed(sim *m, uint64_t tag, int64_t now_ms)
     sim_device *d = &m->devices[tag & 0xffffff];
     int kind = (int)(tag >> 56);
     if (kind == SIM_FIGURES) {
-        m->shown_online = m->online;
         if (m->count > 1 && !m->quiet) sim_figures(m, now_ms);
         sim_timer(m, now_ms + 1000, SIM_FIGURES, d);
     } else if (kind == SIM_CONNECT) {
@@ -467,8 +464,7 @@ static void sim_event(sim *m, const ka_event *ev)
         return;
     }
     sim_device *d = &m->devices[ev->kind == KA_OPENED ? ev->seq : m->owner[ka_conn_index(m->s, ev->conn)]];
-    if (ev->kind == KA_OPENED && ev->error) sim_missed(m, d, ev);
-    else if (ev->kind == KA_OPENED) sim_opened(m, d, ev);
+    if (ev->kind == KA_OPENED) sim_opened(m, d, ev);
     else if (ev->kind == KA_MESSAGE) sim_hear(m, d, ev);
     else if (ev->kind == KA_CLOSED) sim_closed(m, d, ev->now_ms);
 }

@@ -1333,7 +1333,6 @@ def simulator():
     check_that(wait_for(lambda: online(f) == 19), "all others are back: %r" % online(f))
     check_that(wait_for(lambda: all(v["position"] for v in known(f).values())), "with their positions")
     check(sorted(known(f)), sorted(set(first) - {full[0]}), "and they are the same, without the one that has gone")
-    time.sleep(1.2)                 # its sums are those of its last whole second
     check(crowd.ends(signal.SIGTERM), 0, "exit status")
     said = crowd.said()
     for text in "devices      20, 19 online at the end, 1 said goodbye\n", "; %d commands; 0 not understood\n" % (1 + 6 * len(full)), "connections  39, 19 lost, ":
