@@ -7673,6 +7673,7 @@ static void faults_redis(void)
     for (int64_t until = ka_now_ms() + 8000; r == KA_OK && !good && p.web_port >= 0 && ka_now_ms() < until; ) {
         play_turn(&p);
         fault_exempt = true;
+        p.r.retry_ms = KA_REDIS_RETRY_MS;      /* twelve failures take long else */
         play_obey(&p);
         if (v.ended || v.got == 2) {
             if (v.open) wire_close(&v.w);
