@@ -42,7 +42,7 @@ enum {
     MAX_CALLS = 4096,             /* commands that wait for a device's reply, of an instance: 503 beyond, */
     MAX_DEVICE_CALLS = 16,        /* and of a device */
     MAX_COMMAND = 256,            /* bytes of a command, and of a device's reply to it */
-    MAX_BLOB = 16384,             /* bytes of what a device reports by WTF! */
+    MAX_BLOB = 8192,              /* bytes of what a device reports by WTF!: its change fits in a message of Redis, KA_MAX_BODY */
     MAX_STREAMS = 256,            /* subscribers of /events: 503 beyond */
     MAX_HOOKS = 10000,            /* changes that wait to be forwarded; beyond, the oldest is dropped, and counted */
     MAX_PAGE = 500,               /* vehicles in one answer */
@@ -92,6 +92,8 @@ struct call {
     uint64_t from_number;                     /* and its call's number; or "": a request here, */
     ka_event request;                         /* whose strings are dead, */
     int      route;                           /* of that route */
+    int64_t  made_ms;
+    bool     sent;                            /* here: it is in device.calls; else the share has it */
     bool     over;                            /* whoever asked has been answered: it waits for a late reply to drop */
 };
 
