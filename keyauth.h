@@ -2931,7 +2931,7 @@ static char ka__lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c;
 }
 
-/* As ka_is, but letters match in either case; text is in lower case. */
+/* As ka_is, but letters match in either case. */
 static bool ka__is_nocase(ka_str s, const char *text)
 {
     size_t i = 0;
@@ -5483,9 +5483,10 @@ static void ka__drained(ka__worker *w)
         ka__finish(w, c);
         ka__conn_settle(w, c);
     }
-    if (w->now_ms >= w->drain_until_ms)
-        for (uint32_t place = 0; place < w->conns_n; place++)
-            if (w->conns[place].open) ka__conn_close(w, &w->conns[place]);
+    for (uint32_t place = 0; place < w->conns_n && w->now_ms >= w->drain_until_ms; place++) {
+        w->conns[place].ended = true;      /* by the stop, if nobody was told so far: it wasn't lost */
+        if (w->conns[place].open) ka__conn_close(w, &w->conns[place]);
+    }
     size_t left = atomic_load_explicit(&w->connections, memory_order_relaxed);
     if (w->draining == KA__SERVES && left == w->outgoing) {
         ka__box_put(&w->up, KA__SERVED, 0);
