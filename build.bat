@@ -1,7 +1,7 @@
 @echo off
 rem build         build server.exe and client.exe with gcc (MinGW); set CC for another one
 rem build run     and show the handshake, with the server in a window of its own
-rem build examples   build examples\codes.exe, gate.exe, quickstart.exe and relay.exe
+rem build examples   build examples\codes.exe, fleet\fleet.exe, gate.exe, quickstart.exe and relay.exe
 rem build test    build them all, and run the tests
 rem build clean   remove all that was built
 setlocal
@@ -25,7 +25,7 @@ echo build: no such word: %1 (run, examples, test and clean are)
 exit /b 2
 :examples
 if not exist examples\codes.c echo build: the examples are not in this folder& exit /b 1
-for %%f in (quickstart codes gate relay gate_test) do (
+for %%f in (quickstart codes fleet/fleet gate relay gate_test) do (
     call %CC% %FLAGS% -I. -o examples/%%f.exe examples/%%f.c %LIBS%
     if errorlevel 1 exit /b 1
 )
@@ -41,5 +41,5 @@ start "keyauth server" server.exe
 client.exe 127.0.0.2 9999
 exit /b %errorlevel%
 :clean
-del /q server.exe client.exe test.exe examples\*.exe 2>nul
+del /q server.exe client.exe test.exe examples\*.exe examples\fleet\*.exe 2>nul
 exit /b 0

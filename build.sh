@@ -8,6 +8,7 @@
 # ./build.sh bench    measure it beside other servers (bench/README.md)
 # ./build.sh bench-relay   and the relay beside one in Go (bench/README.md)
 # ./build.sh hostile  what bad clients do to it, and whether a good one is served meanwhile (bench/README.md)
+# ./build.sh fleet-demo    Redis, two instances of examples/fleet, HAProxy and 20 devices; Ctrl+C ends them
 # ./build.sh fuzz [SECONDS] [TARGET...]   fuzz it (fuzz/README.md); 0 seconds: only run what is kept
 # ./build.sh dist     keyauth.tar.gz: a folder of the server and one of the client
 # ./build.sh clean    remove all that was built
@@ -64,6 +65,10 @@ bench-relay)
     build examples/relay
     shift
     sh bench/build.sh && exec python3 bench/relay.py "$@" ;;
+fleet-demo)
+    need examples/fleet/fleet
+    build examples/fleet/fleet
+    exec examples/fleet/demo ;;
 fuzz)
     need fuzz/fuzz
     shift
@@ -91,6 +96,6 @@ clean)
     rm -f bench/bench bench/hostile bench/floor bench/microhttpd bench/http bench/relay bench/sqlite
     rm -f fuzz/fuzz fuzz/replay ;;
 *)
-    sed -n '2,13s/^# //p' "$0" >&2
+    sed -n '2,14s/^# //p' "$0" >&2
     exit 2 ;;
 esac

@@ -51,7 +51,8 @@
    ERRORS
      0 or more is success, and is the count where there is one; less than 0 is one of KA_E...
      The library never prints, exits or aborts, and keeps no state but in the objects you hold
-     (one exception: interrupts are the process's, so ka_stop_on_interrupt keeps its server).
+     (two exceptions: interrupts and standard input are the process's, so ka_stop_on_interrupt and ka_read_input
+     keep their server).
 
    LIMITS
      IPv4 only. No TLS: use it on loopback, or behind a TLS proxy. One process holds the keys, or one Redis. */
@@ -142,8 +143,8 @@ extern "C" {
 #define KA_RETRY_STEP_MS 5        /* every further wait is this much longer */
 #endif
 #ifndef KA_REDIS_MS
-#define KA_REDIS_MS 3000          /* Redis: a connection of which nothing is heard for so long is lost. Asked for a word (PING)
-                                     after a third of it */
+#define KA_REDIS_MS 3000          /* Redis: a connection of which nothing is heard for so long, and a third of it more at most, is lost.
+                                     Asked for a word (PING) three times meanwhile */
 #endif
 #ifndef KA_REDIS_RETRY_MS
 #define KA_REDIS_RETRY_MS 100     /* Redis: the wait before it is connected to again; twice as long each time, up to KA_REDIS_MS */
@@ -242,8 +243,8 @@ KADEF int ka_file_put(const char *path, const void *p, size_t n);
 /* Remove a file, if it is there. KA_OK, or KA_EPERM, KA_EOS... */
 KADEF int ka_file_remove(const char *path);
 
-/* The IPv4 address of a host's name, or of a numeric address itself (getaddrinfo(3)). It may take seconds: before there is
-   anything to serve.
+/* The IPv4 address of a host's name, the first one that it has, or of a numeric address itself (getaddrinfo(3)). It may take
+   seconds: call it before there is anything to serve.
      returns    KA_OK; KA_ENOTFOUND: no such name, or none that has such an address; KA_ETIME: no name server answers;
                 KA_ENOMEM, KA_EOS */
 KADEF int ka_resolve(const char *host, char ip[16]);
@@ -461,11 +462,11 @@ typedef struct {
 } ka_resp;
 
 /* Read a text that is one such value and nothing else, such as a message of KA_RESP is.
-     returns    KA_OK; or KA_ESYNTAX, and v->kind is 0. The elements of an array are cut, but read by ka_resp_next only */
+     returns    KA_OK; or KA_ESYNTAX, and v->kind is 0 */
 KADEF int ka_resp_read(ka_resp *v, ka_str text);
 
-/* Take the next element off an array. Begin with a copy of what ka_resp_read or this function gave. False at the end, for
-   values of other kinds, and where an element is malformed. */
+/* Take the next element off an array. Begin with a copy of what ka_resp_read or this function gave. False at the end, and for
+   values of other kinds. */
 KADEF bool ka_resp_next(ka_resp *rest, ka_resp *element);
 
 /* Write a command, its name and arguments, as an array of bulk strings.
@@ -503,6 +504,7 @@ typedef struct {
     int      kind;
     int      error;          /* KA_REQUEST, KA_MESSAGE: 0, or the HTTP status that fits what was refused (400, 408, 413...).
                                 KA_LISTENING, KA_OPENED: 0, or KA_E...: nothing listens there, or is open.
+                                KA_INPUT: 0, or KA_ENOTFOUND: it has ended; KA_EOS, KA_ELIMIT: it can't be read any more.
                                 KA_CLOSED: 0: its peer has ended it, or ka_stop; KA_EOFFLINE: it was lost (reset, or closed
                                 for what its peer did not read, or did not end after ka_close) */
     int      os_error;       /* KA_LISTENING, KA_OPENED: errno or WSAGetLastError() behind that error */
@@ -579,7 +581,7 @@ KADEF int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fie
 KADEF int ka_stream(ka_server *s, const ka_event *ev, const char *fields);
 
 /* Send bytes on a connection that isn't HTTP: what belongs around them, as a frame's length, is for you to write. If it has
-   gone they are dropped; if its peer leaves more than KA_MAX_UNSENT unread it is closed. So send more than that bit by
+   gone they are dropped; if its peer leaves more than KA_MAX_UNSENT unread (KA_REDIS_BYTES, if it is ka_connect's and KA_RESP) it is closed. So send more than that bit by
    bit: a peer has no time to read what is said at once.
      p, n       copied
      returns    KA_OK, or KA_EINVAL (no such worker) */
@@ -602,9 +604,10 @@ KADEF size_t ka_conn_index(const ka_server *s, uint64_t conn);
    one takes the place of the first, which may be ka_journal_group's. */
 KADEF void ka_at_batch_end(ka_server *s, void (*fn)(void *arg), void *arg);
 
-/* Have ka_wait give a KA_INPUT event for each line of standard input, without its end; what is beyond KA_MAX_BODY bytes of
-   it is lost. A thread reads it, which ends with the process. One server a process.
-     returns    KA_OK, or KA_EINVAL (called before), KA_EOS, KA_ELIMIT, KA_ENOMEM */
+/* Have ka_wait give a KA_INPUT event for each line of standard input, without its line feed and a carriage return right before
+   it; the last one may lack its end. What is beyond KA_MAX_BODY bytes of a line is lost. A thread reads it, which may
+   do so until the process ends: nothing else can read it then. Lines don't wait for ka_stop. One server a process.
+     returns    KA_OK, or KA_EINVAL (it is read already), KA_ELIMIT */
 KADEF int ka_read_input(ka_server *s);
 
 /* Stop: accept no more, finish what is under way (KA_DRAIN_MS at most); connections of ka_connect end after
@@ -625,8 +628,9 @@ KADEF void ka_server_free(ka_server *s);
 /* ------------------------------------------------------------------------------------------------
    7 redis: one connection to a Redis server, kept up. The parent only. */
 
-/* What has become of a command; called by ka_redis_event.
-     note       the command's, as ka_redis_command has it
+/* What has become of a command; called by ka_redis_event, and may send further ones.
+     arg        the connection's
+     note       the command's, as ka_redis_command has it; at no particular address: memcpy it
      reply      borrowed; of an error, too. NULL: the connection was lost first, and whether the command was carried out is not known */
 typedef void ka_redis_fn(void *arg, const void *note, const ka_resp *reply);
 
@@ -639,27 +643,29 @@ typedef struct {
     const char *password;            /* for AUTH; borrowed */
     uint32_t    tag;                 /* of its ka_connect and its ka_timer: nothing else may have it */
     void      (*on_change)(void *arg, bool up);               /* it can be used from now on, or can't any more; NULL: none */
-    void      (*on_push)(void *arg, const ka_resp *message);  /* not NULL: this connection subscribes, and this is called for each reply. It
-                                        lives on no reply but PING's if nothing is published */
+    void      (*on_push)(void *arg, const ka_resp *message);  /* not NULL: this connection subscribes, and this is called for each reply
+                                        but PING's */
     void       *arg;                 /* of both, and of each ka_redis_fn */
     /* yours to read */
     bool        up;
-    char        error[96];           /* why it isn't, in Redis's own words where there are any; stays until the next one */
+    char        error[96];           /* why it isn't, in Redis's own words where there are any; stays until the next one. Empty: there
+                                        was none yet, or ka_stop */
     /* its own */
     ka_server  *server;
     uint64_t    conn;
     struct ka__command *waiting;     /* a ring of those that wait for their replies */
     size_t      waiting_n, first, room, bytes;
-    int64_t     heard_ms;
-    int         retry_ms;
+    int64_t     due_ms;              /* when it looks after itself again */
+    int         retry_ms, silent;
     uint8_t     state;
 } ka_redis;
 
-/* Begin to connect, and to connect again whenever it is lost. Pass it each event then, by ka_redis_event.
-     returns    KA_OK, or KA_EINVAL (ip, port), KA_ENOMEM, KA_ESTOPPED */
+/* Begin to connect, and to connect again whenever it is lost, until ka_stop. Pass it each event then, by ka_redis_event.
+     returns    KA_OK, or KA_EINVAL (ip, port), KA_ESTOPPED */
 KADEF int ka_redis_start(ka_redis *r, ka_server *s);
 
-/* Is this event about the connection of r? Then it has been dealt with here, callbacks included. */
+/* Is this event about the connection of r? Then it has been dealt with here, callbacks included. False for an r that was
+   not started. */
 KADEF bool ka_redis_event(ka_redis *r, const ka_event *ev);
 
 /* Send a command. Replies come in the order of the commands.
@@ -670,8 +676,8 @@ KADEF bool ka_redis_event(ka_redis *r, const ka_event *ev);
                 arguments, or note is too long; KA_ENOMEM. Then nothing was sent, and fn is not called */
 KADEF int ka_redis_command(ka_redis *r, const ka_str *args, size_t args_n, ka_redis_fn *fn, const void *note, size_t n);
 
-/* Free what it holds; commands that wait are told so, with no reply. Before ka_server_free. Harmless after a failed
-   ka_redis_start, or twice. */
+/* Close the connection and free what it holds; commands that wait are told so, with no reply. Before ka_server_free, and not
+   from within its callbacks. Harmless after a failed ka_redis_start, or twice. */
 KADEF void ka_redis_free(ka_redis *r);
 
 /* ------------------------------------------------------------------------------------------------
@@ -728,9 +734,9 @@ KADEF int ka_journal_group(ka_keyring *k, ka_server *s);
    asked from, it is good at all that have the same Redis and prefix. ka_auth_answer then gives no answer, and ka_redis_event
    does when Redis has acknowledged; while it is away, or says an error, the answer is 503 try_later. max_keys doesn't count
    there. Of the other functions, ka_keyring_free is left.
-     redis      started; not one that subscribes. It must live as long as ka_redis_event is called, and the keyring longer
+     redis      started, and kept as long as the keyring; not one that subscribes
      prefix     borrowed; KA_MAX_ID bytes at most
-     returns    KA_OK, or KA_EINVAL (prefix, a journal is open) */
+     returns    KA_OK, or KA_EINVAL (redis, prefix, a journal is open) */
 KADEF int ka_keyring_redis(ka_keyring *k, ka_redis *redis, const char *prefix);
 
 /* Make a fresh key for an ID and keep its digest; the key itself is in key only: wipe it after use.
@@ -745,7 +751,7 @@ KADEF ka_str ka_keyring_find(const ka_keyring *k, ka_str key, int64_t now_ms);
 
 /* Answer a request by the protocol: POST ask_key=ID or login=KEY; anything else is wrong_query.
      text, *n   the body of the answer; of n bytes, no NUL
-     returns    the status of the answer, for ka_reply: 200, 403 wrong_key, 503 server_full,
+     returns    the status of the answer, for ka_reply: 200, 403 wrong_key, 503 server_full or try_later,
                 or wrong_query with 405 (say Allow: POST), 400, or the one in ev->error;
                 0 after ka_journal_group and ka_keyring_redis only: don't reply, ka_wait or ka_redis_event will */
 KADEF int ka_auth_answer(ka_keyring *k, const ka_event *ev, char text[KA_MAX_ANSWER], size_t *n);
@@ -778,7 +784,8 @@ KADEF int ka_log_commit(ka_log *log, int *os_error);
 /* Put these lines in the place of all that the log holds, at once for whoever reads it, and synced; lines that wait are dropped.
    Beside it, path.new is written. For a log that is a state: when most of it is history.
      p, n       whole lines, each with its line feed; may be none
-     returns    as ka_log_commit; after an error the log is as it was */
+     returns    as ka_log_commit, and KA_EINVAL: the last line has no line feed. After an error the log is as it was; but if
+                no more than its folder could not be synced, they are there, and a crash may bring back what was */
 KADEF int ka_log_replace(ka_log *log, const void *p, size_t n, int *os_error);
 
 /* Close it; lines that wait are dropped. NULL is fine. */
@@ -862,6 +869,7 @@ KADEF int ka_client_kill_server(ka_client *c, int64_t *pid);
 #elif defined(__linux__) || defined(__APPLE__)
 #  include <arpa/inet.h>
 #  include <fcntl.h>
+#  include <netdb.h>
 #  include <netinet/in.h>
 #  include <netinet/tcp.h>
 #  include <poll.h>
@@ -998,7 +1006,7 @@ typedef pthread_t ka__thread_id;
 typedef thrd_t ka__thread_id;
 #endif
 
-/* Stays where it is until it has been joined: the new thread reads it. */
+/* Stays where it is until it has been joined, or for ever: the new thread reads it. */
 typedef struct { ka__thread_id id; void (*run)(void *); void *arg; } ka__thread;
 
 #if defined(_WIN32)
@@ -1032,6 +1040,18 @@ static void ka__thread_join(ka__thread *t)
     pthread_join(t->id, NULL);
 #else
     thrd_join(t->id, NULL);
+#endif
+}
+
+/* It ends by itself, and nobody waits for that. */
+static void ka__thread_detach(ka__thread *t)
+{
+#if defined(_WIN32)
+    CloseHandle(t->id);
+#elif defined(KA__PTHREADS)
+    pthread_detach(t->id);
+#else
+    thrd_detach(t->id);
 #endif
 }
 
@@ -1417,6 +1437,44 @@ static bool ka__address(const char *ip, int port, struct sockaddr_in *a)
     return port >= 0 && port <= 65535 && inet_pton(AF_INET, ip, &a->sin_addr) == 1;
 }
 
+static void ka__address_text(char ip[16], const struct sockaddr_in *a)
+{
+    unsigned char b[4];
+    memcpy(b, &a->sin_addr, sizeof b);
+    snprintf(ip, 16, "%d.%d.%d.%d", b[0], b[1], b[2], b[3]);
+}
+
+/* What getaddrinfo(3) returns. */
+static int ka__resolve_error(int code)
+{
+    switch (code) {
+    case 0:          return KA_OK;
+    case EAI_AGAIN:  return KA_ETIME;
+    case EAI_MEMORY: return KA_ENOMEM;
+#if defined(_WIN32)
+    case WSANO_DATA:
+#else
+    case EAI_NODATA: case EAI_ADDRFAMILY:
+#endif
+    case EAI_NONAME: return KA_ENOTFOUND;
+    default:         return KA_EOS;
+    }
+}
+
+int ka_resolve(const char *host, char ip[16])
+{
+    struct addrinfo wanted, *found = NULL;
+    memset(&wanted, 0, sizeof wanted);
+    wanted.ai_family = AF_INET;
+    wanted.ai_socktype = SOCK_STREAM;
+    int r = *host ? ka__os_start() : KA_ENOTFOUND;      /* to Windows, no name is this machine's */
+    if (r == KA_OK) r = ka__resolve_error(getaddrinfo(host, NULL, &wanted, &found));
+    if (r < 0) return r;
+    ka__address_text(ip, (const struct sockaddr_in *)(const void *)found->ai_addr);
+    freeaddrinfo(found);
+    return KA_OK;
+}
+
 /* Have a new socket listen on ip:port; *bound is the port it got. POSIX: SO_REUSEADDR, so that connections of
    a server that just ended don't hold the port. Windows: there, that option would let anyone steal the port. */
 static int ka__sock_listen(ka__sock s, const char *ip, int port, int *bound)
@@ -1483,11 +1541,9 @@ static int ka__sock_peer(ka__sock s, char ip[16])
 {
     struct sockaddr_in a;
     socklen_t size = sizeof a;
-    unsigned char b[4];
     ip[0] = 0;
     if (getpeername(KA__FD(s), (struct sockaddr *)&a, &size) != 0) return 0;
-    memcpy(b, &a.sin_addr, sizeof b);
-    snprintf(ip, 16, "%d.%d.%d.%d", b[0], b[1], b[2], b[3]);
+    ka__address_text(ip, &a);
     return ntohs(a.sin_port);
 }
 
@@ -1516,7 +1572,7 @@ static ptrdiff_t ka__sock_send(ka__sock s, const char *p, size_t n)
 
 /* ---- files: one that a single process reads, appends to, and replaces by another ---- */
 
-enum { KA__KEEP, KA__FRESH, KA__APPEND };      /* how to open one: as it is; as a new one; to write at KA__END too */
+enum { KA__KEEP = 0, KA__FRESH = 1, KA__APPEND = 2 };      /* how to open one: as it is; or as a new one, and to write at KA__END, too */
 enum { KA__END = -1 };
 
 enum { KA__PATH = 4096, KA__PATH_MAX = 4000 };      /* room for a path; the longest, to which ".new" and such are added */
@@ -1550,7 +1606,7 @@ static int ka__folder_make(const char *path) { return CreateDirectoryA(path, NUL
 /* Nobody else may write to it while it is open; renaming is for us. */
 static int ka__file_open(ka__file *f, const char *path, int how)
 {
-    *f = CreateFileA(path, GENERIC_READ | GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_DELETE, NULL, how == KA__FRESH ? CREATE_ALWAYS : OPEN_ALWAYS,
+    *f = CreateFileA(path, GENERIC_READ | GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_DELETE, NULL, how & KA__FRESH ? CREATE_ALWAYS : OPEN_ALWAYS,
                      FILE_ATTRIBUTE_NORMAL, NULL);
     if (*f == KA__NO_FILE) return ka__file_error();
     if (GetFileType(*f) == FILE_TYPE_DISK) return KA_OK;
@@ -1665,12 +1721,12 @@ static int ka__file_there(ka__file f, const char *path)
 static int ka__file_open(ka__file *f, const char *path, int how)
 {
     signal(SIGXFSZ, SIG_IGN);      /* at the limit of `ulimit -f` a write shall fail, no more */
-    if (how == KA__FRESH) unlink(path);
-    *f = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (how == KA__FRESH ? O_EXCL : how == KA__APPEND ? O_APPEND : 0), 0600);
+    if (how & KA__FRESH) unlink(path);
+    *f = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (how & KA__FRESH ? O_EXCL : 0) | (how & KA__APPEND ? O_APPEND : 0), 0600);
     if (*f < 0) return ka__file_error();
     int r = ka__file_claim(*f, path), code = errno;
     if (r < 0) ka__file_close(*f);
-    if (r < 0 && how == KA__FRESH) unlink(path);
+    if (r < 0 && (how & KA__FRESH)) unlink(path);
     errno = code;
     return r;
 }
@@ -1760,6 +1816,19 @@ static int ka__file_write(ka__file f, const void *p, size_t n, int64_t at)
         if (put > 0) done += (size_t)put;
     }
     return KA_OK;
+}
+
+/* Put a fresh file, with all that was written to it, in the place of *f; after an error, r or one that comes, remove it. */
+static int ka__file_supersede(ka__file *f, ka__file fresh, const char *from, const char *to, int r)
+{
+    if (r == KA_OK) r = ka__file_sync(fresh);
+    if (r == KA_OK) r = ka__file_replace(f, fresh, from, to);
+    if (r == KA_OK) return r;
+    int code = ka__os_code();
+    ka__file_close(fresh);
+    ka__file_remove(from);
+    ka__os_code_set(code);
+    return r;
 }
 
 /* The system's code right after one of these functions, where its result is about that alone. */
@@ -2312,6 +2381,14 @@ static ptrdiff_t ka__pipe_read(intptr_t pipe, char *out, size_t n, int64_t until
     }
 }
 
+/* Bytes of standard input, however long it takes; 0: its end. */
+static ptrdiff_t ka__input_read(char *out, size_t n)
+{
+    DWORD got = 0;
+    if (ReadFile(GetStdHandle(STD_INPUT_HANDLE), out, (DWORD)n, &got, NULL)) return (ptrdiff_t)got;
+    return GetLastError() == ERROR_BROKEN_PIPE ? 0 : KA_EOS;
+}
+
 int ka_child_end(ka_child *c, bool by_force, int timeout_ms)
 {
     HANDLE process = (HANDLE)c->process;
@@ -2476,7 +2553,7 @@ int ka_child_start(ka_child *c, const char *const *args)
     return KA_OK;
 }
 
-/* Bytes of a pipe; 0: its end; KA_ETIME. */
+/* Bytes of a pipe, or of anything else that can be read; 0: its end; KA_ETIME. */
 static ptrdiff_t ka__pipe_read(intptr_t pipe, char *out, size_t n, int64_t until)
 {
     for (;;) {
@@ -2487,6 +2564,9 @@ static ptrdiff_t ka__pipe_read(intptr_t pipe, char *out, size_t n, int64_t until
         if (r != KA_EAGAIN && (r != KA_ETIME || left == 0)) return r;      /* a signal, or early */
     }
 }
+
+/* Bytes of standard input, however long it takes; 0: its end. */
+static ptrdiff_t ka__input_read(char *out, size_t n) { return ka__pipe_read(0, out, n, INT64_MAX); }
 
 /* Its PID, once it has ended; 0: it runs; less: its status is lost. */
 static pid_t ka__child_look(const ka_child *c, int *status)
@@ -2855,7 +2935,7 @@ static char ka__lower(char c)
 static bool ka__is_nocase(ka_str s, const char *text)
 {
     size_t i = 0;
-    while (i < s.n && text[i] && ka__lower(s.p[i]) == text[i]) i++;
+    while (i < s.n && text[i] && ka__lower(s.p[i]) == ka__lower(text[i])) i++;
     return i == s.n && text[i] == 0;
 }
 
@@ -3126,6 +3206,14 @@ void ka_utc_text(char out[KA_UTC_TEXT + 1], int64_t wall_us)
     ka__put_digits(out + 20, 6, us % 1000000);
 }
 
+/* Write a number's decimal digits, 20 at most, that end before `end`. Returns the first of them. */
+static char *ka__decimal(uint64_t n, char *end)
+{
+    do *--end = (char)('0' + n % 10);
+    while (n /= 10);
+    return end;
+}
+
 /* ================================================================================================
    3 text
 
@@ -3319,6 +3407,32 @@ static int ka__fields_check(const ka__fields *f)
     return KA_OK;
 }
 
+static int ka__fields_all(ka__fields *f, ka__cursor *c)
+{
+    const char *from = c->p;
+    int r = ka__fields_read(f, c);
+    if (r < 0) return r;
+    f->h->fields = (ka_str){ from, (size_t)(c->p - from) - 2 };      /* without the empty line */
+    return ka__fields_check(f);
+}
+
+ka_str ka_field(ka_str fields, const char *name)
+{
+    ka__cursor c = { fields.p, fields.n ? fields.p + fields.n : fields.p };
+    ka_str found = { NULL, 0 };
+    bool whole;
+    while (c.p < c.end) {
+        ka_str called = ka__take(&c, KA__TOKEN, &whole);
+        if (ka__expect(&c, ":") < 0) break;
+        ka_str value = ka__take(&c, KA__VALUE, &whole);
+        if (ka__expect(&c, "\r\n") < 0) break;
+        if (!ka__is_nocase(called, name)) continue;
+        if (found.p) return (ka_str){ NULL, 0 };
+        found = ka__trim(value);
+    }
+    return found;
+}
+
 /* HTTP-version (RFC 9112 s.2.3). Another major version is no error of form: 505. */
 static int ka__version(ka__cursor *c, ka_http *h)
 {
@@ -3379,8 +3493,7 @@ ptrdiff_t ka_http_request(ka_http *h, const char *p, size_t n)
     h->length = -1;
     int r = ka__request_line(&c, h);
     if (r < 0) return ka__head_result(r, &c, p, h, 414);
-    r = ka__fields_read(&f, &c);
-    if (r == KA_OK) r = ka__fields_check(&f);
+    r = ka__fields_all(&f, &c);
     if (r == KA_OK && f.hosts == 0 && h->minor > 0) r = ka__refuse(h, 400);            /* s.3.2 */
     return ka__head_result(r, &c, p, h, 431);
 }
@@ -3411,8 +3524,7 @@ ptrdiff_t ka_http_response(ka_http *h, const char *p, size_t n)
     memset(h, 0, sizeof *h);
     h->length = -1;
     int r = ka__status_line(&c, h, &status);
-    if (r == KA_OK) r = ka__fields_read(&f, &c);
-    if (r == KA_OK) r = ka__fields_check(&f);
+    if (r == KA_OK) r = ka__fields_all(&f, &c);
     ptrdiff_t head = ka__head_result(r, &c, p, h, 431);
     h->status = status;
     return head;
@@ -3958,11 +4070,9 @@ void ka_json_put(ka_json_out *w, const char *name, ka_str text)
 
 void ka_json_put_integer(ka_json_out *w, const char *name, int64_t number)
 {
-    char room[20], *p = room + sizeof room;      /* -9223372036854775808 */
-    uint64_t left = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
+    char room[20];      /* -9223372036854775808 */
+    char *p = ka__decimal(number < 0 ? 0 - (uint64_t)number : (uint64_t)number, room + sizeof room);
     size_t before = w->n;
-    do *--p = (char)('0' + left % 10);
-    while (left /= 10);
     if (number < 0) *--p = '-';
     ka__json_lead(w, ka__json_called(name), false);
     ka__json_add(w, p, (size_t)(room + sizeof room - p));
@@ -4001,6 +4111,123 @@ void ka_json_put_value(ka_json_out *w, const char *name, const ka_json *v)
     size_t before = w->n;
     ka__json_copy(w, ka__json_called(name), false, v);
     ka__json_done(w, before);
+}
+
+/* ---- RESP2, the Redis serialization protocol (redis.io/docs/reference/protocol-spec) ---- */
+
+/* A whole number and nothing else; KA_ESYNTAX: it is none, or out of an int64_t's range. */
+static int ka__resp_number(ka_str s, int64_t *out)
+{
+    bool minus = s.n > 0 && s.p[0] == '-';
+    size_t i = minus || (s.n > 0 && s.p[0] == '+');
+    uint64_t v = 0, most = (uint64_t)INT64_MAX + minus;
+    if (i == s.n) return KA_ESYNTAX;
+    for (; i < s.n; i++) {
+        unsigned digit = (unsigned)(s.p[i] - '0');
+        if (digit > 9 || v > (most - digit) / 10) return KA_ESYNTAX;
+        v = v * 10 + digit;
+    }
+    *out = minus ? (int64_t)(0 - v) : (int64_t)v;
+    return KA_OK;
+}
+
+/* Read a value that begins at p, but of an array only its first line.
+     returns    the bytes that it takes; KA_EAGAIN, KA_ESYNTAX */
+static ptrdiff_t ka__resp_value(ka_resp *v, const char *p, size_t n)
+{
+    static const char marks[] = "+-:$*";
+    static const int kinds[] = { KA_RESP_STRING, KA_RESP_ERROR, KA_RESP_INTEGER, KA_RESP_STRING, KA_RESP_ARRAY };
+    const char *mark = n ? memchr(marks, *p, sizeof marks - 1) : NULL, *end = n ? memchr(p, '\r', n) : NULL;
+    *v = (ka_resp){ 0, { NULL, 0 }, 0 };
+    if (n && !mark) return KA_ESYNTAX;
+    if (!end || end + 1 == p + n) return n && memchr(p, '\n', n) ? KA_ESYNTAX : KA_EAGAIN;
+    ka_str line = { p + 1, (size_t)(end - p) - 1 };
+    size_t head = line.n + 3;
+    if (end[1] != '\n' || memchr(line.p, '\n', line.n)) return KA_ESYNTAX;
+    if (mark - marks >= 2 && ka__resp_number(line, &v->number) < 0) return KA_ESYNTAX;
+    v->kind = kinds[mark - marks];
+    v->text = line;
+    if (mark - marks < 3) return (ptrdiff_t)head;
+    if (v->number < -1 || v->number > INT32_MAX || line.p[0] == '+') return KA_ESYNTAX;
+    if (v->number == -1) v->kind = KA_RESP_NIL;
+    v->text = (ka_str){ p + head, 0 };
+    if (v->kind != KA_RESP_STRING) return (ptrdiff_t)head;
+    v->text.n = (size_t)v->number;
+    if (n - head < v->text.n + 2) return KA_EAGAIN;
+    return memcmp(v->text.p + v->text.n, "\r\n", 2) == 0 ? (ptrdiff_t)(head + v->text.n + 2) : KA_ESYNTAX;
+}
+
+/* How far a value was found: the bytes, and the values that are still missing in it. No matter how deep it is. */
+typedef struct { uint64_t missing; uint32_t at; } ka__resp_cut;
+
+/* Find the end of the value that begins at p. Goes on where it stopped before. As ka__resp_value, but all of an array. */
+static ptrdiff_t ka__resp_find(ka__resp_cut *cut, const char *p, size_t n)
+{
+    ka_resp v;
+    if (cut->at == 0) cut->missing = 1;
+    while (cut->missing > 0) {
+        ptrdiff_t size = ka__resp_value(&v, p + cut->at, n - cut->at);
+        if (size < 0) return size;
+        cut->at += (uint32_t)size;
+        cut->missing--;
+        if (v.kind == KA_RESP_ARRAY) cut->missing += (uint64_t)v.number;
+    }
+    return (ptrdiff_t)cut->at;
+}
+
+/* Take the value in front of a text. */
+static int ka__resp_take(ka_str *text, ka_resp *v)
+{
+    ka__resp_cut cut = { 0, 0 };
+    ptrdiff_t n = text->n <= INT32_MAX ? ka__resp_find(&cut, text->p, text->n) : KA_ESYNTAX;
+    *v = (ka_resp){ 0, { NULL, 0 }, 0 };
+    if (n < 0) return KA_ESYNTAX;
+    ptrdiff_t head = ka__resp_value(v, text->p, text->n);
+    if (v->kind == KA_RESP_ARRAY) v->text.n = (size_t)(n - head);
+    *text = (ka_str){ text->p + n, text->n - (size_t)n };
+    return KA_OK;
+}
+
+int ka_resp_read(ka_resp *v, ka_str text)
+{
+    if (ka__resp_take(&text, v) == KA_OK && text.n == 0) return KA_OK;
+    v->kind = 0;
+    return KA_ESYNTAX;
+}
+
+bool ka_resp_next(ka_resp *rest, ka_resp *element)
+{
+    if (rest->kind != KA_RESP_ARRAY || rest->number == 0) return false;
+    rest->number--;
+    return ka__resp_take(&rest->text, element) == KA_OK;
+}
+
+/* "$5" CRLF, or "*2" CRLF. */
+static ka_str ka__resp_head(char mark, size_t n, char room[24])
+{
+    memcpy(room + 22, "\r\n", 2);
+    char *p = ka__decimal(n, room + 22) - 1;
+    *p = mark;
+    return (ka_str){ p, (size_t)(room + 24 - p) };
+}
+
+ptrdiff_t ka_resp_command(char *out, size_t cap, const ka_str *args, size_t n)
+{
+    char room[24];
+    ka_str head = ka__resp_head('*', n, room);
+    size_t at = head.n;
+    if (at > cap) return KA_ENOSPC;
+    memcpy(out, head.p, head.n);
+    for (size_t i = 0; i < n; i++) {
+        head = ka__resp_head('$', args[i].n, room);
+        if (args[i].n > cap - at || head.n + 2 > cap - at - args[i].n) return KA_ENOSPC;
+        memcpy(out + at, head.p, head.n);
+        at += head.n;
+        if (args[i].n) memcpy(out + at, args[i].p, args[i].n);
+        memcpy(out + at + args[i].n, "\r\n", 2);
+        at += args[i].n + 2;
+    }
+    return (ptrdiff_t)at;
 }
 
 /* ================================================================================================
@@ -4150,6 +4377,7 @@ static bool ka__box_empty(ka__box *b) { return atomic_load(&b->head) == b->read;
 
 enum { KA__READ_BYTES = 16384, KA__WRITE_BYTES = 65536, KA__ACCEPTS = 64, KA__ACCEPT_AGAIN_MS = 100, KA__YOUNG_MS = 100 };
 enum { KA__SCRATCH = KA__READ_BYTES + KA_MAX_HEAD + KA_MAX_BODY };
+enum { KA__REDIS_UNSENT = KA_REDIS_BYTES > KA_MAX_UNSENT ? KA_REDIS_BYTES : KA_MAX_UNSENT };      /* ka_redis_command sees to it */
 enum { KA__SENDERS = 512, KA__SENDS_BYTES = KA_MAILBOX / 4 };      /* what is gathered, so that each connection is written to once */
 
 /* The shortest request has 16 bytes ("A / HTTP/1.0" CRLF CRLF) and makes a record of 48, so what is received at once
@@ -4157,8 +4385,8 @@ enum { KA__SENDERS = 512, KA__SENDS_BYTES = KA_MAILBOX / 4 };      /* what is ga
    is for records of other kinds. The shortest message, an empty line, has one byte and makes a record of 32: hence fewer
    bytes are received at once. */
 enum { KA__UP_RESERVE = 4 * KA__READ_BYTES + 2 * (KA_MAX_HEAD + KA_MAX_BODY), KA__MESSAGES_BYTES = KA__READ_BYTES / 8 };
-enum { KA__MUST_BYTES = (KA_MAX_LISTENERS + 3) * (int)sizeof(ka__record) };      /* of what must be told: KA_LISTENING, KA__RELEASED, KA__ENDED */
-_Static_assert(KA_MAX_UNSENT <= INT_MAX, "lengths have 32 bits");
+enum { KA__MUST_BYTES = (KA_MAX_LISTENERS + 4) * (int)sizeof(ka__record) };      /* of what must be told: KA_LISTENING, KA__RELEASED, _SERVED, _ENDED */
+_Static_assert(KA_MAX_UNSENT <= INT_MAX && KA_REDIS_BYTES <= INT_MAX, "lengths have 32 bits");
 _Static_assert(KA_MAX_HEAD >= 512, "the reserve of the up box has room for records of other kinds");
 _Static_assert(KA_MAX_BODY < 0x09000000, "white space must not be the first byte of a frame's length");
 _Static_assert(KA_MAILBOX >= KA__UP_RESERVE + 4 * KA__READ_BYTES, "KA_MAILBOX is too small for KA_MAX_HEAD and KA_MAX_BODY");
@@ -4172,7 +4400,8 @@ enum {
     KA__SEND,          /* conn; payload: n bytes; a: the next one of its chain */
     KA__CLOSE,         /* conn: the parent has nothing more to say to it */
     KA__REFRAME,       /* conn; flags: framing */
-    KA__DRAIN,         /* stop accepting, finish */
+    KA__DRAIN,         /* stop accepting, finish what is not ka_connect's, */
+    KA__FINISH,        /* and that */
     KA__CROWDED_TOO,   /* somebody waits, and a workers are out of descriptors: try to take him */
     KA__QUIT           /* end now */
 };
@@ -4180,21 +4409,25 @@ enum {
 enum {
     KA__RELEASED = 64, /* watches no listener any more */
     KA__CROWDED,       /* somebody waits, and a workers, this the last of them, are out of descriptors */
-    KA__ENDED          /* has no connection any more */
+    KA__SERVED,        /* has no connection any more but ka_connect's, */
+    KA__ENDED          /* nor those */
 };
+enum { KA__RUNS, KA__SERVES, KA__HAS_SERVED, KA__FINISHES };      /* ka__worker.draining */
 
 /* A request's flags go up with it and come back down with its answer; its listener's number is in the upper four bits,
    as in KA_OPENED. KA__TYPED: the answer's fields have a Content-Type. */
-enum { KA__OLD = 1 /* HTTP/1.0 */, KA__BODILESS = 2 /* HEAD */, KA__TYPED = 4, KA__OUTGOING = 8 /* KA_OPENED: ka_connect's */ };
+enum { KA__OLD = 1 /* HTTP/1.0 */, KA__BODILESS = 2 /* HEAD */, KA__TYPED = 4, KA__BEGINS = 8 /* KA__REPLY: ka_stream's */,
+       KA__OUTGOING = 8 /* KA_OPENED: ka_connect's */ };
 _Static_assert(KA_MAX_LISTENERS <= 16, "a listener's number has 4 bits");
 
 /* What a connection is timed for; each kind has one FIFO list, because within a kind those who came first
-   are due first. KA__KNOCK: it is being connected. KA__GONE: it is closed, and the parent is to be told as soon as
-   there is room. KA__UNTIMED: the parent takes its own time to answer; or it is not HTTP, and idle. */
-enum { KA__IDLE, KA__REQUEST, KA__STALL, KA__LINGER, KA__KNOCK, KA__GONE, KA__TIMED, KA__UNTIMED = KA__TIMED };
-static const int ka__time_limit[KA__TIMED] = { KA_IDLE_MS, KA_REQUEST_MS, KA_STALL_MS, KA_LINGER_MS, KA_ATTEMPT_MS, 0 };
+   are due first. KA__KNOCK: it is being connected. KA__BEGUN: a stream has begun, KA__GONE: it is closed, and the parent is
+   to be told as soon as there is room. KA__UNTIMED: the parent takes its own time to answer; or it is not HTTP, and idle. */
+enum { KA__IDLE, KA__REQUEST, KA__STALL, KA__LINGER, KA__KNOCK, KA__BEGUN, KA__GONE, KA__TIMED, KA__UNTIMED = KA__TIMED };
+static const int ka__time_limit[KA__TIMED] = { KA_IDLE_MS, KA_REQUEST_MS, KA_STALL_MS, KA_LINGER_MS, KA_ATTEMPT_MS, 0, 0 };
 
 #define KA__NIL UINT32_MAX
+enum { KA__STREAM = KA_RESP + 1 };      /* the framing of a connection after ka_stream: nothing that comes is heard */
 enum { KA__FEW_CONNS = 1024, KA__MAX_CONNS = 1 << 24 };      /* of one worker: a connection's number is worker: 8 | place: 24 | generation: 32 */
 
 /* How far an object was read. */
@@ -4217,11 +4450,14 @@ typedef struct {
     union {
         ka_chunked chunked;          /* KA_HTTP */
         ka__object object;           /* KA_JSON; KA_LINES: its `at` */
+        ka__resp_cut resp;           /* KA_RESP */
         struct { uint32_t tag; int error, os_error; } knock;      /* while it is being connected */
     };
     int8_t     watched;
     uint8_t    timed, framing, listener;
     bool       open;
+    bool       fields;               /* KA_HTTP: the parent wants the field lines */
+    bool       outgoing;             /* ka_connect's */
     bool       knocks;               /* is being connected */
     bool       told;                 /* not KA_HTTP: the parent knows that it ends */
     bool       ended;                /* not KA_HTTP: its peer sends no more */
@@ -4248,7 +4484,9 @@ typedef struct {
     uint32_t      generations;       /* of all connections so far, since a table that was freed forgets its places' */
     struct { uint32_t head, tail; } list[KA__TIMED];
     ka__listener  listeners[KA_MAX_LISTENERS];
-    bool          draining, quit, accept_paused, place_freed;
+    int           draining;          /* KA__SERVES... */
+    uint32_t      outgoing;          /* connections of ka_connect */
+    bool          quit, accept_paused, place_freed;
     bool          own_table;         /* of descriptors: sockets of the parent have other numbers here */
     uint32_t      turn, finished;    /* finished: while draining, the places below have been told so */
     int64_t       now_ms, drain_until_ms, accept_again_ms;
@@ -4358,8 +4596,9 @@ static void ka__conn_open(ka__worker *w, ka__conn *c, ka__sock sock, int framing
     c->generation = ++w->generations;      /* from 1 on, so that no connection has the number 0 */
     c->watched = KA__UNWATCHED;
     c->timed = KA__UNTIMED;
-    c->framing = (uint8_t)framing;
-    if (framing == KA_HTTP) c->chunked.room = KA_MAX_BODY;
+    c->framing = (uint8_t)(framing % KA_FIELDS);
+    c->fields = framing >= KA_FIELDS;
+    if (c->framing == KA_HTTP) c->chunked.room = KA_MAX_BODY;
     c->open = true;
     ka__count(&w->connections, 1);
 }
@@ -4369,6 +4608,7 @@ static void ka__conn_free(ka__worker *w, ka__conn *c)
     c->next = w->free_head;
     w->free_head = ka__place(w, c);
     w->place_freed = true;
+    w->outgoing -= c->outgoing;
     ka__count(&w->connections, -1);
 }
 
@@ -4405,8 +4645,8 @@ static void ka__conn_watch(ka__worker *w, ka__conn *c, int8_t want)
 /* Keep bytes that the socket did not take. */
 static int ka__keep_unsent(ka__worker *w, ka__conn *c, const char *p, size_t n)
 {
-    size_t left = c->out_n - c->out_at;
-    if (left + n > KA_MAX_UNSENT) return KA_ELIMIT;
+    size_t left = c->out_n - c->out_at, most = c->outgoing && c->framing == KA_RESP ? KA__REDIS_UNSENT : KA_MAX_UNSENT;
+    if (left + n > most) return KA_ELIMIT;
     char *more = ka__resize(NULL, left + n, 1);      /* a new block: a realloc might leave keys behind */
     if (!more) return KA_ENOMEM;
     if (left) memcpy(more, c->out + c->out_at, left);
@@ -4431,7 +4671,7 @@ static void ka__send(ka__worker *w, ka__conn *c, const char *p, size_t n)
 static void ka__conn_settle(ka__worker *w, ka__conn *c)
 {
     static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
-    if (!c->open) return;
+    if (!c->open || c->timed == KA__BEGUN) return;
     bool answered = c->seq_in == c->seq_out;
     if (c->expects && answered) {      /* not earlier: answers to the requests before it come first */
         c->expects = false;
@@ -4538,13 +4778,26 @@ static ka_str ka__common_fields(ka__worker *w, bool typed)
 /* "Content-Length: n" (RFC 9110 s.8.6) and the end of the head, written from the back into room. */
 static ka_str ka__length_field(size_t n, char room[48])
 {
-    char *p = room + 44;
-    memcpy(p, "\r\n\r\n", 4);
-    do *--p = (char)('0' + n % 10);
-    while (n /= 10);
-    p -= 16;
+    memcpy(room + 44, "\r\n\r\n", 4);
+    char *p = ka__decimal(n, room + 44) - 16;
     memcpy(p, "Content-Length: ", 16);
     return (ka_str){ p, (size_t)(room + 48 - p) };
+}
+
+/* Begin an answer whose end is the connection's. What was asked behind it gets none. */
+static void ka__stream_begin(ka__worker *w, ka__conn *c, const ka__record *r)
+{
+    ka__out_str(w, c, KA__STR("HTTP/1.1 200 OK\r\n"));
+    ka__out_str(w, c, ka__common_fields(w, r->flags & KA__TYPED));
+    ka__out_put(w, c, (const char *)(r + 1), r->a);
+    ka__out_str(w, c, KA__STR("Connection: close\r\n\r\n"));
+    if (!c->open) return;
+    ka__drop(w, &c->in, &c->in_n);
+    c->framing = KA__STREAM;
+    c->seq_out = c->seq_in;
+    c->last = c->linger = c->expects = false;
+    c->told = true;                    /* of its end there is nothing to tell until ka__stream_begun */
+    ka__time(w, c, KA__BEGUN);
 }
 
 static void ka__answer(ka__worker *w, ka__conn *c, const ka__record *r)
@@ -4561,6 +4814,10 @@ static void ka__answer(ka__worker *w, ka__conn *c, const ka__record *r)
             ka__out_flush(w);
             ka__conn_settle(w, c);
         }
+        return;
+    }
+    if (r->flags & KA__BEGINS) {
+        ka__stream_begin(w, c, r);
         return;
     }
     if (w->draining && final && !c->in) c->last = true;
@@ -4623,6 +4880,13 @@ static ka__conn *ka__talker_find(ka__worker *w, uint64_t number)
     return c && c->framing != KA_HTTP && !c->knocks ? c : NULL;
 }
 
+/* Nothing of the next message was looked at. */
+static void ka__unread_anew(ka__conn *c)
+{
+    if (c->framing == KA_RESP) c->resp = (ka__resp_cut){ 0, 0 };
+    else c->object = (ka__object){ 0, 0, 0, false };
+}
+
 /* Chain it to those of its connection. The chains leave before anything else is done, see ka__commands. */
 static void ka__on_send(ka__worker *w, const ka__record *r)
 {
@@ -4677,14 +4941,15 @@ static void ka__on_reframe(ka__worker *w, const ka__record *r)
         return;
     }
     c->framing = r->flags;
-    memset(&c->object, 0, sizeof c->object);
+    ka__unread_anew(c);
 }
 
 /* ---- reading ---- */
 
 static void ka__deliver(ka__worker *w, ka__conn *c, const ka_http *h, int error, ka_str body)
 {
-    ka__record *r = ka__box_put(&w->up, KA_REQUEST, h->method.n + h->target.n + body.n);
+    ka_str fields = c->fields ? h->fields : (ka_str){ NULL, 0 };
+    ka__record *r = ka__box_put(&w->up, KA_REQUEST, h->method.n + h->target.n + body.n + fields.n + c->fields);
     KA_ASSERT(r && "KA__UP_RESERVE");
     char *p = ka__payload(r);
     r->conn = ka__conn_number(w, c);
@@ -4696,7 +4961,10 @@ static void ka__deliver(ka__worker *w, ka__conn *c, const ka_http *h, int error,
     r->n = (uint32_t)body.n;
     memcpy(p, h->method.p, h->method.n);
     memcpy(p + r->a, h->target.p, h->target.n);
-    if (body.n) memcpy(p + r->a + r->b, body.p, body.n);
+    p += r->a + r->b;
+    if (body.n) memcpy(p, body.p, body.n);
+    if (fields.n) memcpy(p + body.n, fields.p, fields.n);
+    if (c->fields) p[body.n + fields.n] = 0;      /* no NUL is among them */
     if (!h->keep_alive) c->last = true;
 }
 
@@ -4772,7 +5040,7 @@ static bool ka__request(ka__worker *w, ka__conn *c)
     return true;
 }
 
-/* The three framings. Each finds the first message among the n bytes at p, n > 0.
+/* The framings. Each finds the first message among the n bytes at p, n > 0.
      returns    the bytes that it takes, with *message among them; KA_EAGAIN, KA_ESYNTAX, KA_ENOSPC
 
    An object ends where its braces, outside of strings, come out even. Goes on where it stopped before. KA_ESYNTAX: no
@@ -4814,25 +5082,33 @@ static ptrdiff_t ka__line_find(uint32_t *at, const char *p, size_t n, ka_str *me
     return (ptrdiff_t)(length + 1);
 }
 
+static ptrdiff_t ka__value_find(ka__resp_cut *cut, const char *p, size_t n, ka_str *message)
+{
+    ptrdiff_t taken = ka__resp_find(cut, p, n);
+    if (taken >= 0) *message = (ka_str){ p, (size_t)taken };
+    return taken == KA_EAGAIN && n > KA_MAX_BODY ? KA_ENOSPC : taken;
+}
+
 /* As ka__request, for the other framings. White space is passed over in frames too, since what follows an object may come
    after ka_reframe. */
 static bool ka__message(ka__worker *w, ka__conn *c)
 {
-    if (c->framing != KA_LINES)
+    if (c->framing < KA_LINES)
         while (w->in_at < w->in_n && w->in[w->in_at] && strchr(" \t\r\n", w->in[w->in_at])) w->in_at++;
     if (w->in_at == w->in_n) return false;
     const char *p = w->in + w->in_at;
     size_t n = w->in_n - w->in_at;
     ka_str message = { NULL, 0 };
     ptrdiff_t taken = c->framing == KA_JSON ? ka__object_find(&c->object, p, n, &message) :
-                      c->framing == KA_FRAMES ? ka__frame_find(p, n, &message) : ka__line_find(&c->object.at, p, n, &message);
+                      c->framing == KA_FRAMES ? ka__frame_find(p, n, &message) :
+                      c->framing == KA_LINES ? ka__line_find(&c->object.at, p, n, &message) : ka__value_find(&c->resp, p, n, &message);
     if (taken == KA_EAGAIN) return false;
     if (taken < 0 || message.n > KA_MAX_BODY) {
         ka__reject(w, c, taken == KA_ESYNTAX ? 400 : 413, false);
         return true;
     }
     ka__tell(w, c, KA_MESSAGE, message);
-    memset(&c->object, 0, sizeof c->object);
+    ka__unread_anew(c);
     w->in_at += (uint32_t)taken;
     return true;
 }
@@ -4869,7 +5145,7 @@ static void ka__conn_read(ka__worker *w, ka__conn *c)
     ptrdiff_t got = ka__sock_recv(c->sock, w->in + c->in_n, http ? KA__READ_BYTES : KA__MESSAGES_BYTES);
     bool lingering = c->timed == KA__LINGER;
     c->ended = got == 0;
-    if (got == KA_EAGAIN || (got > 0 && lingering)) return;
+    if (got == KA_EAGAIN || (got > 0 && (lingering || c->framing == KA__STREAM))) return;
     if (got < 0 || lingering) {
         ka__conn_close(w, c);
         return;
@@ -4936,7 +5212,7 @@ static void ka__knock_heard(ka__worker *w, ka__conn *c)
         return;
     }
     c->knocks = false;
-    memset(&c->object, 0, sizeof c->object);
+    ka__unread_anew(c);
     ka__conn_opened(w, c, tag, KA__OUTGOING);
     ka__conn_settle(w, c);
 }
@@ -4955,9 +5231,19 @@ static void ka__gone(ka__worker *w, ka__conn *c)
     ka__conn_free(w, c);
 }
 
+/* The parent learns that a stream has begun, and is one of its connections from now on. */
+static void ka__stream_begun(ka__worker *w, ka__conn *c)
+{
+    ka__untime(w, c);
+    ka__conn_opened(w, c, 0, c->listener << 4);
+    c->told = false;
+    if (w->draining) ka__finish(w, c);
+    ka__conn_settle(w, c);
+}
+
 static void ka__conn_event(ka__worker *w, ka__conn *c)
 {
-    if (!c->open) return;
+    if (!c->open || c->timed == KA__BEGUN) return;
     if (c->knocks) ka__knock_heard(w, c);
     else if (c->watched == KA__OUT) ka__conn_write(w, c);
     else if (c->watched == KA__IN) ka__conn_read(w, c);
@@ -5107,7 +5393,8 @@ static void ka__on_connect(ka__worker *w, ka__record *r)
     int error = ka__sock_connect(r->b ? ka__payload(r) + r->b : NULL, ka__payload(r), (int)r->a, &sock);
     bool failed = error && error != KA_EAGAIN;
     ka__conn_open(w, c, failed ? -1 : sock, r->flags);
-    c->knocks = true;
+    c->outgoing = c->knocks = true;
+    w->outgoing++;
     c->knock.tag = r->seq;
     if (!failed) error = ka__poller_set(&w->sleeper.poller, sock, ka__token(w, c), KA__UNWATCHED, KA__OUT);
     if (error) {
@@ -5124,7 +5411,7 @@ static void ka__on_drain(ka__worker *w)
     for (int i = 0; i < KA_MAX_LISTENERS; i++) ka__accept(w, &w->listeners[i], KA_BACKLOG, w->workers);
     ka__listeners_close(w);
     w->accept_paused = false;
-    w->draining = true;
+    w->draining = KA__SERVES;
     w->drain_until_ms = w->now_ms + KA_DRAIN_MS;
     w->finished = 0;
     for (uint32_t place = 0; place < w->conns_n; place++) {
@@ -5149,6 +5436,7 @@ static void ka__commands(ka__worker *w)
         case KA__CLOSE:  ka__on_close(w, r); break;
         case KA__REFRAME: ka__on_reframe(w, r); break;
         case KA__DRAIN:  ka__on_drain(w); break;
+        case KA__FINISH: w->draining = KA__FINISHES, w->finished = 0; break;
         case KA__QUIT:   w->quit = true; break;
         default: /* KA__CROWDED_TOO */
             if (w->accept_paused) ka__accept_resume(w);
@@ -5173,6 +5461,7 @@ static void ka__expire(ka__worker *w)
                 if (!c->open || c->timed != kind || c->due_ms > w->now_ms) continue;
             }
             if (kind == KA__GONE) ka__gone(w, c);
+            else if (kind == KA__BEGUN) ka__stream_begun(w, c);
             else if (kind == KA__KNOCK) ka__knock_failed(w, c, KA_ETIME);
             else if (kind != KA__REQUEST) ka__conn_close(w, c);
             if (kind != KA__REQUEST) continue;
@@ -5184,21 +5473,27 @@ static void ka__expire(ka__worker *w)
 }
 
 /* While draining: over when the last connection has ended, or the time. Those that are not HTTP end when the parent,
-   having been told, has said its last word. */
+   having been told, has said its last word; those of ka_connect, when no worker has any other. */
 static void ka__drained(ka__worker *w)
 {
     for (; w->finished < w->conns_n && ka__box_room(&w->up, KA__UP_RESERVE); w->finished++) {
         ka__conn *c = &w->conns[w->finished];
-        if (!c->open || c->framing == KA_HTTP || c->last) continue;
+        if (!c->open || c->framing == KA_HTTP || c->last || c->timed == KA__BEGUN) continue;
+        if (c->outgoing && w->draining != KA__FINISHES) continue;
         ka__finish(w, c);
         ka__conn_settle(w, c);
     }
     if (w->now_ms >= w->drain_until_ms)
         for (uint32_t place = 0; place < w->conns_n; place++)
             if (w->conns[place].open) ka__conn_close(w, &w->conns[place]);
-    if (atomic_load_explicit(&w->connections, memory_order_relaxed) > 0) return;
-    w->draining = false;      /* nothing can come any more but the order to quit */
-    ka__box_put(&w->up, KA__ENDED, 0);
+    size_t left = atomic_load_explicit(&w->connections, memory_order_relaxed);
+    if (w->draining == KA__SERVES && left == w->outgoing) {
+        ka__box_put(&w->up, KA__SERVED, 0);
+        w->draining = KA__HAS_SERVED;
+    } else if (w->draining == KA__FINISHES && left == 0) {
+        ka__box_put(&w->up, KA__ENDED, 0);
+        w->draining = KA__RUNS;      /* nothing can come any more but the order to quit */
+    }
 }
 
 /* How long to sleep, for ka__poller_wait. */
@@ -5331,7 +5626,7 @@ struct ka_server {
     ka__sleeper  sleeper;
     _Atomic(int) stop;
     bool         stop_sent;
-    int          workers_n, turn, batch, released, ended;
+    int          workers_n, turn, batch, released, served, ended;
     uint32_t     listeners_n, connects;
     uint8_t      framings[KA_MAX_LISTENERS];
     ka__sock     listeners[KA_MAX_LISTENERS];      /* -1: none */
@@ -5339,6 +5634,7 @@ struct ka_server {
     ka__worker  *from;
     ka__timer   *timers;       /* a binary heap, the first one due in front */
     size_t       timers_n, timers_room;
+    bool         input;        /* standard input has not ended yet */
     void       (*at_batch_end)(void *arg);
     void        *at_batch_end_arg;
     _Atomic(size_t) requests;
@@ -5396,7 +5692,7 @@ int ka_listen_as(ka_server *s, int framing, const char *ip, int port)
 {
     struct sockaddr_in a;
     size_t n = strlen(ip) + 1;
-    if (framing < KA_HTTP || framing > KA_LINES || !ka__address(ip, port, &a)) return KA_EINVAL;
+    if (framing < KA_HTTP || (framing > KA_RESP && framing != (KA_HTTP | KA_FIELDS)) || !ka__address(ip, port, &a)) return KA_EINVAL;
     if (s->listeners_n == KA_MAX_LISTENERS) return KA_ELIMIT;
     if (atomic_load(&s->stop)) return KA_ESTOPPED;
     ka__sock *sock = &s->listeners[s->listeners_n];
@@ -5418,7 +5714,7 @@ int ka_connect(ka_server *s, int framing, const char *from, const char *ip, int 
 {
     struct sockaddr_in a;
     size_t n = strlen(ip) + 1, from_n = from ? strlen(from) + 1 : 0;
-    if (framing <= KA_HTTP || framing > KA_LINES || port == 0 || !ka__address(ip, port, &a)) return KA_EINVAL;
+    if (framing <= KA_HTTP || framing > KA_RESP || port == 0 || !ka__address(ip, port, &a)) return KA_EINVAL;
     if (from && !ka__address(from, 0, &a)) return KA_EINVAL;
     if (atomic_load(&s->stop)) return KA_ESTOPPED;
     ka__record *r = ka__down(s->workers[s->connects++ % (uint32_t)s->workers_n], KA__CONNECT, n + from_n);
@@ -5463,6 +5759,82 @@ static ka__timer ka__timer_take(ka_server *s)
         s->timers_room = 0;
     }
     return first;
+}
+
+/* ---- standard input: a thread reads it, piece by piece. It may sit in a read for ever, and so what it touches is static; but
+        for the server, whose parent it wakes, and which ka_server_free takes away from it ---- */
+
+static struct {
+    ka__thread           thread;
+    _Atomic(ka_server *) server;
+    _Atomic(int)         reading;      /* there is such a thread */
+    _Atomic(int)         waking;       /* it may be using the server */
+    _Atomic(ptrdiff_t)   n;            /* bytes of the piece, the parent's until it sets this to 0; less than 0: KA_E..., the end */
+    char                 piece[4096];
+    /* the parent's */
+    ptrdiff_t            at;
+    size_t               line_n;
+    bool                 given;        /* the line is the last event's */
+    char                 line[KA_MAX_BODY + 1];      /* and a carriage return */
+} ka__input;
+
+static void ka__input_run(void *unused)
+{
+    ptrdiff_t n;
+    (void)unused;
+    do {
+        n = ka__input_read(ka__input.piece, sizeof ka__input.piece);
+        if (n == 0) n = KA_ENOTFOUND;
+        atomic_store(&ka__input.waking, 1);
+        atomic_store(&ka__input.n, n);
+        ka_server *s = atomic_load(&ka__input.server);
+        if (s) ka__wake(&s->sleeper);
+        atomic_store(&ka__input.waking, 0);
+        while (n > 0 && atomic_load(&ka__input.n) && atomic_load(&ka__input.server)) ka_sleep_ms(1);
+    } while (n > 0 && atomic_load(&ka__input.server));
+    atomic_store(&ka__input.reading, 0);
+}
+
+int ka_read_input(ka_server *s)
+{
+    if (atomic_exchange(&ka__input.reading, 1)) return KA_EINVAL;
+    atomic_store(&ka__input.server, s);
+    atomic_store(&ka__input.n, 0);
+    ka__input.at = 0;
+    ka__input.line_n = 0;
+    int r = ka__thread_start(&ka__input.thread, ka__input_run, NULL);
+    if (r == KA_OK) ka__thread_detach(&ka__input.thread);
+    else atomic_store(&ka__input.reading, 0);
+    s->input = r == KA_OK;
+    return r;
+}
+
+/* Cut the next line. KA_OK; KA_EAGAIN: it isn't all here; or how the input has ended. */
+static int ka__input_cut(void)
+{
+    ptrdiff_t n;
+    for (; (n = atomic_load(&ka__input.n)) > 0; atomic_store(&ka__input.n, 0)) {
+        while (ka__input.at < n) {
+            char c = ka__input.piece[ka__input.at++];
+            if (c == '\n') return KA_OK;
+            if (ka__input.line_n < sizeof ka__input.line) ka__input.line[ka__input.line_n++] = c;
+        }
+        ka__input.at = 0;
+    }
+    return n == 0 ? KA_EAGAIN : ka__input.line_n > 0 ? KA_OK : (int)n;
+}
+
+static bool ka__input_next(ka_server *s, ka_event *ev)
+{
+    if (ka__input.given) ka__input.line_n = 0;
+    int r = ka__input_cut();
+    ka__input.given = r == KA_OK;
+    if (r == KA_EAGAIN) return false;
+    size_t n = ka__input.line_n;
+    if (n > 0 && ka__input.line[n - 1] == '\r') n--;
+    *ev = (ka_event){ .kind = KA_INPUT, .error = r, .now_ms = s->now_ms, .body = { ka__input.line, n < KA_MAX_BODY ? n : KA_MAX_BODY } };
+    s->input = r == KA_OK;
+    return true;
 }
 
 static void ka__listener_drop(ka_server *s, uint32_t i)
@@ -5511,6 +5883,7 @@ static bool ka__event_of(ka_server *s, ka__worker *w, ka__record *r, ka_event *e
         ev->method = (ka_str){ p, r->a };
         ev->target = (ka_str){ p + r->a, r->b };
         ev->body = (ka_str){ p + r->a + r->b, r->n };
+        if (s->framings[ev->listener] & KA_FIELDS) ev->fields = (ka_str){ ev->body.p + r->n, strlen(ev->body.p + r->n) };
         ka__count(&s->requests, 1);
         return true;
     }
@@ -5540,18 +5913,25 @@ static bool ka__event_of(ka_server *s, ka__worker *w, ka__record *r, ka_event *e
     case KA__CROWDED:
         ka__down(s->workers[(w->number + 1) % (uint32_t)s->workers_n], KA__CROWDED_TOO, 0)->a = r->a;
         return false;
+    case KA__SERVED:
+        for (int i = ++s->served == s->workers_n ? 0 : s->workers_n; i < s->workers_n; i++) ka__down(s->workers[i], KA__FINISH, 0);
+        return false;
     default: /* KA__ENDED */
         s->ended++;
         return false;
     }
 }
 
-/* The next event, a timer's or out of any up box, without waiting. Timers have half of a batch at most, so that they can't
-   keep all else waiting. */
+/* The next event, a timer's, a line of input or out of any up box, without waiting. Timers have half of a batch at most,
+   and with the input three quarters, so that they can't keep all else waiting. */
 static bool ka__event_next(ka_server *s, ka_event *ev)
 {
     if (s->timers_n > 0 && s->timers[0].at_ms <= s->now_ms && s->batch < KA_BATCH / 2) {
         *ev = (ka_event){ .kind = KA_TIMER, .now_ms = s->now_ms, .tag = ka__timer_take(s).tag };
+        s->batch++;
+        return true;
+    }
+    if (s->input && s->batch < KA_BATCH / 4 * 3 && ka__input_next(s, ev)) {
         s->batch++;
         return true;
     }
@@ -5603,7 +5983,7 @@ static void ka__parent_sleep(ka_server *s, int64_t until)
     int64_t left = until - s->now_ms;
     int ms = until < 0 ? -1 : left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
     atomic_store(&s->sleeper.asleep, 1);
-    bool idle = atomic_load(&s->stop) == (int)s->stop_sent;
+    bool idle = atomic_load(&s->stop) == (int)s->stop_sent && !(s->input && atomic_load(&ka__input.n));
     for (int i = 0; i < s->workers_n; i++) idle = idle && ka__box_empty(&s->workers[i]->up);
     if (idle) ka__poller_wait(&s->sleeper.poller, &none, 1, ms);
     atomic_store(&s->sleeper.asleep, 0);
@@ -5672,6 +6052,14 @@ int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fields, c
     return KA_OK;
 }
 
+int ka_stream(ka_server *s, const ka_event *ev, const char *fields)
+{
+    ka_event begins = *ev;
+    if (ev->error || ev->flags & (KA__OLD | KA__BODILESS)) return KA_EINVAL;
+    begins.flags |= KA__BEGINS;
+    return ka_reply(s, &begins, 200, fields, NULL, 0);
+}
+
 /* A record for the worker of a connection, or NULL if there is no such worker. */
 static ka__record *ka__down_to(ka_server *s, uint64_t conn, int kind, size_t payload)
 {
@@ -5701,7 +6089,7 @@ void ka_close(ka_server *s, uint64_t conn)
 
 int ka_reframe(ka_server *s, uint64_t conn, int framing)
 {
-    ka__record *r = framing > KA_HTTP && framing <= KA_LINES ? ka__down_to(s, conn, KA__REFRAME, 0) : NULL;
+    ka__record *r = framing > KA_HTTP && framing <= KA_RESP ? ka__down_to(s, conn, KA__REFRAME, 0) : NULL;
     if (!r) return KA_EINVAL;
     r->flags = (uint8_t)framing;
     return KA_OK;
@@ -5747,6 +6135,9 @@ void ka_server_free(ka_server *s)
     if (!s) return;
     ka_server *self = s;
     if (atomic_compare_exchange_strong(&ka__interruptible, &self, NULL)) ka__interrupts_release();
+    self = s;
+    if (atomic_compare_exchange_strong(&ka__input.server, &self, NULL))
+        while (atomic_load(&ka__input.waking)) ka_sleep_ms(1);
     for (int i = 0; i < s->workers_n; i++) {
         ka__down(s->workers[i], KA__QUIT, 0);
         ka__publish_down(s->workers[i]);
@@ -5757,6 +6148,257 @@ void ka_server_free(ka_server *s)
     ka__free(s->timers);
     ka__poller_free(&s->sleeper.poller);
     ka__free(s);
+}
+
+/* ================================================================================================
+   7 redis
+
+   One connection, and a time that is always set: r->due_ms, at which it is connected to, or asked for a word, or given up.
+
+       away -> connecting -> auth, ping: the greeting -> up -> ending -> away
+
+   A connection that is of no use any more is closed, and the next one is not begun before the last event of that has come:
+   so none of its late events can be taken for the next one's. A greeting is refused in Redis's own words: NOAUTH,
+   WRONGPASS, LOADING... Silence is counted in looks, not milliseconds: this process may have been stopped itself. */
+
+enum { KA__REDIS_AWAY, KA__REDIS_CONNECTING, KA__REDIS_AUTH, KA__REDIS_PING, KA__REDIS_UP, KA__REDIS_ENDING };
+enum { KA__REDIS_LOOK_MS = KA_REDIS_MS / 3, KA__REDIS_LOOKS = 3 };
+enum { KA__RESP_LINE = 32 };         /* more than the bytes around an argument: $, up to 20 digits, CRLF twice */
+_Static_assert(KA__REDIS_LOOK_MS > 0, "KA_REDIS_MS is too small");
+
+struct ka__command { ka_redis_fn *fn; size_t size; char note[KA_REDIS_NOTE]; };
+
+static const ka_str ka__ping = { "PING", 4 };
+
+/* Without memory for the timer, the next event after that time will do. */
+static void ka__redis_look_at(ka_redis *r, int64_t at_ms)
+{
+    r->due_ms = at_ms;
+    ka_timer(r->server, at_ms, r->tag);
+}
+
+/* Send a command. The block that it is written into is wiped: it may hold a password, or a key.
+     returns    its bytes, or KA_ELIMIT, KA_ENOMEM */
+static ptrdiff_t ka__redis_send(ka_redis *r, const ka_str *args, size_t n)
+{
+    size_t room = KA__RESP_LINE;
+    for (size_t i = 0; i < n; room += KA__RESP_LINE + args[i++].n)
+        if (args[i].n > KA_REDIS_BYTES || room > KA_REDIS_BYTES) return KA_ELIMIT;
+    char *p = ka__resize(NULL, room, 1);
+    if (!p) return KA_ENOMEM;
+    ptrdiff_t size = ka_resp_command(p, room, args, n);
+    bool fits = r->bytes + (size_t)size <= KA_REDIS_BYTES;
+    if (fits) ka_send(r->server, r->conn, p, (size_t)size);
+    ka__free_wiped(p, room);
+    return fits ? size : KA_ELIMIT;
+}
+
+/* ---- commands that wait, in a ring whose room is a power of two ---- */
+
+static struct ka__command *ka__command_at(const ka_redis *r, size_t i) { return &r->waiting[(r->first + i) & (r->room - 1)]; }
+
+/* Make room for one more. A new block each time: a realloc might leave notes behind. */
+static int ka__commands_grow(ka_redis *r)
+{
+    if (r->waiting_n == KA_REDIS_WAITING) return KA_ELIMIT;
+    if (r->waiting_n < r->room) return KA_OK;
+    size_t room = r->room ? r->room * 2 : 16;
+    struct ka__command *more = ka__resize(NULL, room, sizeof *more);
+    if (!more) return KA_ENOMEM;
+    for (size_t i = 0; i < r->waiting_n; i++) more[i] = *ka__command_at(r, i);
+    ka__free_wiped(r->waiting, r->room * sizeof *more);
+    r->waiting = more;
+    r->first = 0;
+    r->room = room;
+    return KA_OK;
+}
+
+/* The first one has its reply, or will have none: NULL. */
+static void ka__command_done(ka_redis *r, const ka_resp *reply)
+{
+    struct ka__command *first = ka__command_at(r, 0), c = *first;
+    ka_wipe(first, sizeof *first);
+    r->first = (r->first + 1) & (r->room - 1);
+    r->waiting_n--;
+    r->bytes -= c.size;
+    if (c.fn) c.fn(r->arg, c.note, reply);
+    ka_wipe(&c, sizeof c);
+}
+
+/* None will have a reply. What they send now fails, so there are no more of them. */
+static void ka__commands_fail(ka_redis *r)
+{
+    r->up = false;
+    while (r->waiting_n > 0) ka__command_done(r, NULL);
+    ka__free(r->waiting);
+    r->waiting = NULL;
+    r->room = 0;
+}
+
+int ka_redis_command(ka_redis *r, const ka_str *args, size_t args_n, ka_redis_fn *fn, const void *note, size_t n)
+{
+    if (args_n == 0 || n > KA_REDIS_NOTE) return KA_EINVAL;
+    if (!r->up) return KA_EOFFLINE;
+    int error = r->on_push ? KA_OK : ka__commands_grow(r);
+    ptrdiff_t size = error ? error : ka__redis_send(r, args, args_n);
+    if (size < 0) return (int)size;
+    if (r->on_push) return KA_OK;
+    struct ka__command *c = ka__command_at(r, r->waiting_n++);
+    c->fn = fn;
+    c->size = (size_t)size;
+    if (n) memcpy(c->note, note, n);
+    r->bytes += c->size;
+    return KA_OK;
+}
+
+/* ---- the connection ---- */
+
+/* It can't be used any more, or did not come to that. After ka_stop that's no error. */
+static void ka__redis_lost(ka_redis *r, ka_str why)
+{
+    bool was_up = r->up;
+    size_t n = why.n < sizeof r->error ? why.n : sizeof r->error - 1;
+    if (atomic_load(&r->server->stop)) n = 0;
+    for (size_t i = 0; i < n; i++) r->error[i] = why.p[i] < ' ' || why.p[i] > '~' ? '?' : why.p[i];
+    r->error[n] = 0;
+    r->state = KA__REDIS_ENDING;
+    ka__commands_fail(r);
+    if (was_up && r->on_change) r->on_change(r->arg, false);
+}
+
+static void ka__redis_give_up(ka_redis *r, const char *why)
+{
+    ka_close(r->server, r->conn);
+    ka__redis_lost(r, (ka_str){ why, strlen(why) });
+}
+
+/* After ka_stop this fails, and it was the last time. */
+static int ka__redis_connect(ka_redis *r, int64_t now_ms)
+{
+    int error = ka_connect(r->server, KA_RESP, NULL, r->ip, r->port, r->tag);
+    r->state = KA__REDIS_CONNECTING;
+    r->due_ms = INT64_MAX;
+    if (error == KA_OK) ka__redis_look_at(r, now_ms + 2 * KA_ATTEMPT_MS);      /* what came of it is told before, or was lost */
+    return error;
+}
+
+/* What it does when its time has come. */
+static void ka__redis_look(ka_redis *r, int64_t now_ms)
+{
+    if (r->state <= KA__REDIS_CONNECTING) {
+        ka__redis_connect(r, now_ms);
+        return;
+    }
+    if (r->state != KA__REDIS_ENDING && r->silent++ == KA__REDIS_LOOKS) ka__redis_give_up(r, "it says nothing");
+    ka_redis_command(r, &ka__ping, 1, NULL, NULL, 0);      /* if there is no room for it, others wait for replies */
+    ka__redis_look_at(r, now_ms + KA__REDIS_LOOK_MS);
+}
+
+static void ka__redis_retry(ka_redis *r, int64_t now_ms)
+{
+    r->state = KA__REDIS_AWAY;
+    r->conn = 0;
+    ka__redis_look_at(r, now_ms + r->retry_ms);
+    r->retry_ms = r->retry_ms < KA_REDIS_MS / 2 ? r->retry_ms * 2 : KA_REDIS_MS;
+}
+
+static void ka__redis_opened(ka_redis *r, const ka_event *ev)
+{
+    const ka_str auth[] = { { "AUTH", 4 }, { r->password, r->password ? strlen(r->password) : 0 } };
+    if (ev->error) {
+        const char *why = ka_error_text(ev->error);
+        ka__redis_lost(r, (ka_str){ why, strlen(why) });
+        ka__redis_retry(r, ev->now_ms);
+        return;
+    }
+    r->conn = ev->conn;
+    r->silent = 0;
+    r->state = r->password ? KA__REDIS_AUTH : KA__REDIS_PING;
+    ka__redis_look_at(r, ev->now_ms + KA__REDIS_LOOK_MS);
+    ptrdiff_t sent = r->password ? ka__redis_send(r, auth, 2) : 0;
+    if (sent >= 0) sent = ka__redis_send(r, &ka__ping, 1);
+    if (sent < 0) ka__redis_give_up(r, ka_error_text((int)sent));
+}
+
+static void ka__redis_greeted(ka_redis *r, const ka_resp *v)
+{
+    if (v->kind != KA_RESP_STRING || !ka_is(v->text, r->state == KA__REDIS_AUTH ? "OK" : "PONG")) {
+        ka_close(r->server, r->conn);
+        ka__redis_lost(r, v->text);
+    } else if (++r->state == KA__REDIS_UP) {
+        r->up = true;
+        r->retry_ms = KA_REDIS_RETRY_MS;
+        if (r->on_change) r->on_change(r->arg, true);
+    }
+}
+
+/* PONG, or to who has subscribed: pong, and what was sent along, which is nothing. */
+static bool ka__is_pong(const ka_resp *v)
+{
+    ka_resp rest = *v, first;
+    return v->kind == KA_RESP_STRING ? ka_is(v->text, "PONG") :
+           v->kind == KA_RESP_ARRAY && v->number == 2 && ka_resp_next(&rest, &first) && ka_is(first.text, "pong");
+}
+
+static void ka__redis_reply(ka_redis *r, const ka_event *ev)
+{
+    ka_resp v;
+    r->silent = 0;
+    if (r->state == KA__REDIS_ENDING) return;
+    if (ev->error || ka_resp_read(&v, ev->body) < 0) ka__redis_give_up(r, "its reply is malformed, or over KA_MAX_BODY bytes");
+    else if (r->state < KA__REDIS_UP) ka__redis_greeted(r, &v);
+    else if (!r->on_push && r->waiting_n > 0) ka__command_done(r, &v);
+    else if (!r->on_push) ka__redis_give_up(r, "it replies to nothing");
+    else if (!ka__is_pong(&v)) r->on_push(r->arg, &v);
+}
+
+static void ka__redis_closed(ka_redis *r, const ka_event *ev)
+{
+    static const char why[] = "the connection was lost";
+    if (r->state != KA__REDIS_ENDING) ka__redis_lost(r, (ka_str){ why, sizeof why - 1 });
+    ka__redis_retry(r, ev->now_ms);
+}
+
+int ka_redis_start(ka_redis *r, ka_server *s)
+{
+    r->server = s;
+    r->retry_ms = KA_REDIS_RETRY_MS;
+    int error = ka__redis_connect(r, ka_now_ms());
+    if (error < 0) r->server = NULL;
+    return error;
+}
+
+bool ka_redis_event(ka_redis *r, const ka_event *ev)
+{
+    if (!r->server) return false;
+    if (ev->now_ms >= r->due_ms) ka__redis_look(r, ev->now_ms);
+    switch (ev->kind) {
+    case KA_TIMER:
+        return ev->tag == r->tag;
+    case KA_OPENED:
+        if (ev->listener != -1 || ev->seq != r->tag) return false;
+        if (r->state == KA__REDIS_CONNECTING) ka__redis_opened(r, ev);
+        else ka_close(r->server, ev->conn);      /* it was thought lost */
+        return true;
+    case KA_MESSAGE:
+        if (ev->conn != r->conn) return false;
+        ka__redis_reply(r, ev);
+        return true;
+    case KA_CLOSED:
+        if (ev->conn != r->conn) return false;
+        ka__redis_closed(r, ev);
+        return true;
+    default:
+        return false;
+    }
+}
+
+void ka_redis_free(ka_redis *r)
+{
+    if (r->conn) ka_close(r->server, r->conn);
+    ka__commands_fail(r);
+    r->server = NULL;
+    r->conn = 0;
 }
 
 /* ================================================================================================
@@ -6160,13 +6802,8 @@ static int ka__journal_rewrite(ka_keyring *k, int64_t now_ms)
         ka__frame_begin(f);
     }
     if (r == KA_OK && f->keys) r = ka__frame_write(f, fresh, &size);
-    if (r == KA_OK) r = ka__file_sync(fresh);
-    if (r == KA_OK) r = ka__file_replace(&j->file, fresh, j->path_new, j->path);
+    r = ka__file_supersede(&j->file, fresh, j->path_new, j->path, r);
     if (r < 0) {
-        int code = ka__os_code();
-        ka__file_close(fresh);
-        ka__file_remove(j->path_new);
-        ka__os_code_set(code);
         j->broken = j->broken || j->file == KA__NO_FILE;
         return r;
     }
@@ -6376,6 +7013,7 @@ static int ka__key_make(ka_keyring *k, ka_str id, int64_t now_ms, char key[KA_KE
 
 int ka_keyring_issue(ka_keyring *k, ka_str id, int64_t now_ms, char key[KA_KEY_TEXT])
 {
+    if (k->redis) return KA_EINVAL;
     if (k->journal) ka__journal_settle(k);      /* if others wait, this one's outcome shall not be theirs */
     int r = ka__key_make(k, id, now_ms, key);
     if (r == KA_OK && k->journal && (r = ka__journal_commit(k, now_ms)) < 0) ka_wipe(key, KA_KEY_TEXT);
@@ -6394,14 +7032,21 @@ static int ka__journal_hold(ka_keyring *k, ka_str id, const ka_event *ev)
     return KA_OK;
 }
 
-ka_str ka_keyring_find(const ka_keyring *k, ka_str key, int64_t now_ms)
+/* False if it is malformed. */
+static bool ka__key_digest(unsigned char digest[32], ka_str key)
 {
-    const ka_str none = { NULL, 0 };
-    unsigned char raw[KA_KEY_BYTES], digest[32];
+    unsigned char raw[KA_KEY_BYTES];
     bool key_like = key.n == KA_KEY_TEXT && ka_b64_decode(raw, sizeof raw, key.p, key.n) == KA_KEY_BYTES;
     if (key_like) ka_sha256(digest, raw, sizeof raw);
     ka_wipe(raw, sizeof raw);
-    if (!key_like) return none;
+    return key_like;
+}
+
+ka_str ka_keyring_find(const ka_keyring *k, ka_str key, int64_t now_ms)
+{
+    const ka_str none = { NULL, 0 };
+    unsigned char digest[32];
+    if (!ka__key_digest(digest, key)) return none;
     const struct ka__shard *shard = ka__shard_of(k, digest);
     if (shard->capacity == 0) return none;
     uint64_t slot = shard->slots[ka__slot_find(k, shard, digest)];
@@ -6431,6 +7076,87 @@ static bool ka__printable(const char *p, size_t n)
     return (odd & each * 0x80) == 0;
 }
 
+/* ---- keys in Redis ---- */
+
+static const char ka__later[] = "try_later";
+
+/* What the answer needs when Redis has replied: what ka_reply takes of the event, and of a fresh key its text. */
+typedef struct { ka_server *server; uint64_t conn; uint32_t seq; uint8_t flags; char key[KA_KEY_TEXT]; } ka__asked;
+_Static_assert(sizeof(ka__asked) <= KA_REDIS_NOTE, "a command's note has it");
+
+int ka_keyring_redis(ka_keyring *k, ka_redis *redis, const char *prefix)
+{
+    if (k->journal || !redis->server || redis->on_push || strlen(prefix) > KA_MAX_ID) return KA_EINVAL;
+    k->redis = redis;
+    k->prefix = prefix;
+    return KA_OK;
+}
+
+/* Answer, and wipe the note's copy. */
+static void ka__asked_answer(ka__asked *a, int status, const char *p, size_t n)
+{
+    ka_event ev = { .kind = KA_REQUEST, .conn = a->conn, .seq = a->seq, .flags = a->flags };
+    ka_reply(a->server, &ev, status, NULL, p, n);
+    ka_wipe(a, sizeof *a);
+}
+
+static void ka__asked_key(void *arg, const void *note, const ka_resp *reply)
+{
+    ka__asked a;
+    (void)arg;
+    memcpy(&a, note, sizeof a);
+    if (reply && reply->kind == KA_RESP_STRING && ka_is(reply->text, "OK")) ka__asked_answer(&a, 200, a.key, KA_KEY_TEXT);
+    else ka__asked_answer(&a, 503, ka__later, sizeof ka__later - 1);
+}
+
+static void ka__asked_id(void *arg, const void *note, const ka_resp *reply)
+{
+    ka__asked a;
+    (void)arg;
+    memcpy(&a, note, sizeof a);
+    ka_str id = reply && reply->kind == KA_RESP_STRING ? reply->text : (ka_str){ NULL, 0 };
+    if (id.n > 0 && id.n <= KA_MAX_ID && ka__printable(id.p, id.n)) ka__asked_answer(&a, 200, id.p, id.n);
+    else if (reply && reply->kind == KA_RESP_NIL) ka__asked_answer(&a, 403, "wrong_key", 9);
+    else ka__asked_answer(&a, 503, ka__later, sizeof ka__later - 1);
+}
+
+/* Have Redis keep the digest of a key with its ID, or without one, tell whose it is. The answer leaves when it has.
+     returns    0, or the status of the answer that can be given now */
+static int ka__redis_ask(const ka_keyring *k, const ka_event *ev, ka_str key, ka_str id, char *text, size_t *n)
+{
+    size_t prefix_n = strlen(k->prefix);
+    unsigned char digest[32];
+    char name[KA_MAX_ID + 2 * sizeof digest], ttl[24];
+    if (!ka__key_digest(digest, key)) return ka__answer_text(text, n, 403, "wrong_key");
+    memcpy(name, k->prefix, prefix_n);
+    ka_hex_encode(name + prefix_n, digest, sizeof digest);
+    snprintf(ttl, sizeof ttl, "%lld", (long long)k->ttl_s);
+    ka__asked a = { .server = k->redis->server, .conn = ev->conn, .seq = ev->seq, .flags = ev->flags };
+    memcpy(a.key, key.p, KA_KEY_TEXT);
+    const ka_str at = { name, prefix_n + 2 * sizeof digest }, get[] = { { "GET", 3 }, at },
+                 set[] = { { "SET", 3 }, at, id, { "NX", 2 }, { "EX", 2 }, { ttl, strlen(ttl) } };
+    int r = id.n ? ka_redis_command(k->redis, set, k->ttl_s ? 6 : 4, ka__asked_key, &a, sizeof a)
+                 : ka_redis_command(k->redis, get, 2, ka__asked_id, &a, sizeof a);
+    ka_wipe(&a, sizeof a);
+    *n = 0;
+    return r < 0 ? ka__answer_text(text, n, 503, ka__later) : 0;
+}
+
+/* A fresh key, for Redis to keep. */
+static int ka__redis_issue(ka_keyring *k, const ka_event *ev, ka_str id, char *text, size_t *n)
+{
+    unsigned char raw[KA_KEY_BYTES];
+    char key[KA_KEY_TEXT];
+    if (ka__key_random(k, raw) < 0) return ka__answer_text(text, n, 503, ka__later);
+    ka_b64_encode(key, sizeof key, raw, sizeof raw);
+    int status = ka__redis_ask(k, ev, (ka_str){ key, sizeof key }, id, text, n);
+    ka_wipe(raw, sizeof raw);
+    ka_wipe(key, sizeof key);
+    return status;
+}
+
+/* ---- the protocol ---- */
+
 static int ka__answer_ask(ka_keyring *k, ka_str value, const ka_event *ev, char *text, size_t *n)
 {
     char id[KA_MAX_ID];
@@ -6439,23 +7165,30 @@ static int ka__answer_ask(ka_keyring *k, ka_str value, const ka_event *ev, char 
     if (size <= 0) return ka__answer_text(text, n, 400, "wrong_query");
     if (!ka__printable(id, (size_t)size)) return ka__answer_text(text, n, 400, "wrong_query");
     ka_str whose = { id, (size_t)size };
+    if (k->redis) return ka__redis_issue(k, ev, whose, text, n);
     int r = grouped ? ka__journal_hold(k, whose, ev) : ka_keyring_issue(k, whose, ev->now_ms, text);
     if (r < 0) return ka__answer_text(text, n, 503, ka__full);
     *n = grouped ? 0 : KA_KEY_TEXT;
     return grouped ? 0 : 200;
 }
 
-static int ka__answer_login(ka_keyring *k, ka_str value, int64_t now_ms, char *text, size_t *n)
+static int ka__answer_id(const ka_keyring *k, ka_str key, int64_t now_ms, char *text, size_t *n)
+{
+    ka_str id = ka_keyring_find(k, key, now_ms);
+    if (!id.p) return ka__answer_text(text, n, 403, "wrong_key");
+    memcpy(text, id.p, *n = id.n);
+    return 200;
+}
+
+static int ka__answer_login(ka_keyring *k, ka_str value, const ka_event *ev, char *text, size_t *n)
 {
     char key[KA_KEY_TEXT];
     if (value.n == 0) return ka__answer_text(text, n, 400, "wrong_query");
     ptrdiff_t size = ka_percent_decode(key, sizeof key, value);      /* KA_E...: malformed, or too long for a key */
-    ka_str id = ka_keyring_find(k, (ka_str){ key, size > 0 ? (size_t)size : 0 }, now_ms);
+    ka_str whose = { key, size > 0 ? (size_t)size : 0 }, none = { NULL, 0 };
+    int status = k->redis ? ka__redis_ask(k, ev, whose, none, text, n) : ka__answer_id(k, whose, ev->now_ms, text, n);
     ka_wipe(key, sizeof key);
-    if (!id.p) return ka__answer_text(text, n, 403, "wrong_key");
-    memcpy(text, id.p, id.n);
-    *n = id.n;
-    return 200;
+    return status;
 }
 
 int ka_auth_answer(ka_keyring *k, const ka_event *ev, char text[KA_MAX_ANSWER], size_t *n)
@@ -6465,7 +7198,7 @@ int ka_auth_answer(ka_keyring *k, const ka_event *ev, char text[KA_MAX_ANSWER], 
     if (!ka_is(ev->method, "POST")) return ka__answer_text(text, n, 405, "wrong_query");
     if (ka_form_next(&rest, &name, &value) == KA_OK && ka_form_next(&rest, &other, &other) == KA_ENOTFOUND) {
         if (ka_is(name, "ask_key")) return ka__answer_ask(k, value, ev, text, n);
-        if (ka_is(name, "login")) return ka__answer_login(k, value, ev->now_ms, text, n);
+        if (ka_is(name, "login")) return ka__answer_login(k, value, ev, text, n);
     }
     return ka__answer_text(text, n, 400, "wrong_query");
 }
@@ -6485,14 +7218,14 @@ enum {
 };
 
 struct ka_log {
-    ka__file    file;                  /* KA__NO_FILE: it was moved away, and no other could be opened so far */
+    ka__file    file;                  /* KA__NO_FILE: it was moved away, or not replaced, and none could be opened so far */
     int64_t     size;                  /* bytes that are told of, or were there before */
     bool        failed;                /* there may be more than that: a commit's that failed */
     bool        named;                 /* its name is on disk, too */
     const char *begins;
     char       *pending;
     size_t      n, cap;
-    char        path[KA__PATH];
+    char        path[KA__PATH_MAX + 1];
 };
 
 /* Where the unfinished line at the end begins, looked for backwards; size: there is none. */
@@ -6623,6 +7356,15 @@ static int ka__log_append(ka_log *log)
     return r;
 }
 
+static void ka__log_drop(ka_log *log)
+{
+    log->n = 0;
+    if (log->cap <= KA__LOG_KEPT) return;
+    ka__free(log->pending);
+    log->pending = NULL;
+    log->cap = 0;
+}
+
 int ka_log_commit(ka_log *log, int *os_error)
 {
     *os_error = 0;
@@ -6630,12 +7372,34 @@ int ka_log_commit(ka_log *log, int *os_error)
     int r = ka__log_ready(log);
     if (r == KA_OK) r = ka__log_append(log);
     *os_error = ka__file_code(r);
-    log->n = 0;
-    if (log->cap > KA__LOG_KEPT) {
-        ka__free(log->pending);
-        log->pending = NULL;
-        log->cap = 0;
-    }
+    ka__log_drop(log);
+    return r;
+}
+
+/* Write the lines into a new file, and put that in the place of the old. */
+static int ka__log_rewrite(ka_log *log, const void *p, size_t n)
+{
+    char path_new[KA__PATH];
+    ka__file fresh;
+    snprintf(path_new, sizeof path_new, "%s.new", log->path);
+    int r = ka__file_open(&fresh, path_new, KA__FRESH | KA__APPEND);
+    if (r < 0) return r;
+    r = ka__file_supersede(&log->file, fresh, path_new, log->path, ka__file_write(fresh, p, n, KA__END));
+    if (r < 0) return r;
+    log->size = (int64_t)n;
+    r = ka__folder_sync(log->path);
+    log->named = r == KA_OK;
+    return r;
+}
+
+int ka_log_replace(ka_log *log, const void *p, size_t n, int *os_error)
+{
+    *os_error = 0;
+    if (n > 0 && ((const char *)p)[n - 1] != '\n') return KA_EINVAL;
+    int r = ka__log_ready(log);      /* what the path leads to now is ours, or becomes so */
+    if (r == KA_OK) r = ka__log_rewrite(log, p, n);
+    *os_error = ka__file_code(r);
+    ka__log_drop(log);
     return r;
 }
 

@@ -1,4 +1,4 @@
-/* server - the key handshake's server: HTTP in a worker thread, the keys here in the parent.
+/* server - the key handshake's server: HTTP in a worker thread, the keys here in the parent, or in Redis.
      cc -O2 -pthread -o server server.c
    What it answers is ka_auth_answer in keyauth.h, section 8. */
 
@@ -16,7 +16,8 @@ enum { EXIT_STOPPED = 0, EXIT_SYSTEM = 1, EXIT_USAGE = 2 };
 
 static const char usage[] =
     "usage: server [--ip 127.0.0.2] [--port 9999] [--wrong] [--max-keys N] [--ttl SECONDS]\n"
-    "              [--journal FILE [--journal-salvage]] [--workers N] [--stats] [--help] [--version]\n"
+    "              [--journal FILE [--journal-salvage]] [--redis HOST:PORT[,password=...][,prefix=...]]\n"
+    "              [--workers N] [--stats] [--help] [--version]\n"
     "\n"
     "  --ip IP         the IPv4 address to listen on, 127.0.0.2 unless told\n"
     "  --port PORT     the port, 9999 unless told; 0 lets the system choose one\n"
@@ -25,13 +26,16 @@ static const char usage[] =
     "  --ttl SECONDS   forget a key after so long, and less than a second more; 0, unless told: never\n"
     "  --journal FILE  keep the keys in FILE too: a key is given out only after it is on disk\n"
     "  --journal-salvage   leave out what is damaged in FILE, which is kept as FILE.damaged\n"
+    "  --redis HOST:PORT[,password=...][,prefix=keyauth:]\n"
+    "                  keep the keys in Redis instead, so that any number of servers are one; while it is away,\n"
+    "                  say try_later. No commas in password and prefix. Not with --journal, --max-keys and --wrong\n"
     "  --workers N     run HTTP in N threads, 1 to 64; 1 unless told\n"
     "  --stats         show keys, connections and requests/s on stderr, every second\n"
     "\n"
     "Exit status: 0 stopped by Ctrl+C or SIGTERM; 1 could not run; 2 wrong usage.\n";
 
 typedef struct {
-    const char *ip, *journal;
+    const char *ip, *journal, *redis;
     long long   port, max_keys, ttl_s, workers;
     bool        wrong, stats, salvage;
 } options;
@@ -65,6 +69,7 @@ static int parse(options *o, int argc, char **argv)
         { "--journal-salvage", &o->salvage, NULL, NULL, 0, 0 },
         { "--ip", NULL, &o->ip, NULL, 0, 0 },
         { "--journal", NULL, &o->journal, NULL, 0, 0 },
+        { "--redis", NULL, &o->redis, NULL, 0, 0 },
         { "--port", NULL, NULL, &o->port, 0, 65535 },
         { "--max-keys", NULL, NULL, &o->max_keys, 1, 1000000000 },
         { "--ttl", NULL, NULL, &o->ttl_s, 0, 3153600000 },
@@ -75,7 +80,7 @@ static int parse(options *o, int argc, char **argv)
         if (strcmp(argv[i], "--version") == 0) return puts("server " KA_VERSION), EXIT_STOPPED;
         size_t k = 0;
         while (k < sizeof known / sizeof *known && strcmp(argv[i], known[k].name) != 0) k++;
-        if (k == sizeof known / sizeof *known) return fail(EXIT_USAGE, "%s: no such option; server --help lists them", argv[i]);
+        if (k == sizeof known / sizeof *known) return fail(EXIT_USAGE, "%.*s: no such option; server --help lists them", (int)strcspn(argv[i], "=,"), argv[i]);
         if (known[k].flag) *known[k].flag = true;
         else if (++i == argc) return fail(EXIT_USAGE, "%s needs a value", known[k].name);
         else if (known[k].text) *known[k].text = argv[i];
@@ -83,6 +88,56 @@ static int parse(options *o, int argc, char **argv)
             return fail(EXIT_USAGE, "%s %s: a whole number from %lld to %lld is needed", known[k].name, argv[i], known[k].least, known[k].most);
     }
     return -1;
+}
+
+/* Cut HOST:PORT[,password=...][,prefix=...], of which r borrows. */
+static bool redis_cut(char *text, ka_redis *r, const char **host, const char **prefix)
+{
+    long long n;
+    char *rest = strchr(text, ',');
+    if (rest) *rest++ = 0;
+    char *port = strrchr(text, ':');
+    if (!port || !number(port + 1, 1, 65535, &n)) return false;
+    *port = 0;
+    *host = text;
+    r->port = (int)n;
+    while (rest) {
+        char *option = rest;
+        rest = strchr(option, ',');
+        if (rest) *rest++ = 0;
+        if (strncmp(option, "password=", 9) == 0) r->password = option + 9;
+        else if (strncmp(option, "prefix=", 7) == 0 && strlen(option + 7) <= KA_MAX_ID) *prefix = option + 7;
+        else return false;
+    }
+    return true;
+}
+
+/* Where Redis is. What was given may hold a password, and so is not shown. -1: go on; otherwise exit with this. */
+static int read_redis(const options *o, ka_redis *r, const char **prefix)
+{
+    static char text[2048], ip[16];
+    const char *host;
+    if (!o->redis) return -1;
+    if (o->journal || o->max_keys || o->wrong) return fail(EXIT_USAGE, "--redis goes without --journal, --max-keys and --wrong: Redis has the keys");
+    snprintf(text, sizeof text, "%s", o->redis);
+    if (strlen(o->redis) >= sizeof text || !redis_cut(text, r, &host, prefix))
+        return fail(EXIT_USAGE, "--redis needs HOST:PORT[,password=...][,prefix=...], such as 127.0.0.1:6379");
+    int e = ka_resolve(host, ip);
+    r->ip = ip;
+    return e == KA_OK ? -1 : fail(EXIT_SYSTEM, "cannot find the host %s of --redis: %s", host, ka_error_text(e));
+}
+
+/* Say so when Redis is away, and why, and when it is back; once a second at most. */
+static void show_redis(const ka_redis *r, int64_t now_ms)
+{
+    static char told[sizeof r->error];      /* why it is away; empty: nothing was told but that it is there */
+    static int64_t last_ms;
+    const char *is = r->up ? "" : r->error;
+    if (strcmp(is, told) == 0 || (!r->up && !is[0]) || now_ms - last_ms < 1000) return;
+    memcpy(told, is, strlen(is) + 1);
+    last_ms = now_ms;
+    if (r->up) fail(0, "Redis at %s:%d is back", r->ip, r->port);
+    else fail(0, "Redis at %s:%d is away: %s; keys are refused with try_later until it is back", r->ip, r->port, is);
 }
 
 /* -1: go on; otherwise exit with this. */
@@ -163,15 +218,16 @@ static int answer(const options *o, ka_keyring *keys, const ka_event *ev, char *
     return 200;
 }
 
-static int serve(const options *o, ka_server *s, ka_keyring *keys)
+static int serve(const options *o, ka_server *s, ka_keyring *keys, ka_redis *redis)
 {
     char text[KA_MAX_ANSWER];
     int status = EXIT_STOPPED, r;
     bool listening = false;
-    for (ka_event ev; (r = ka_wait(s, &ev, o->stats || o->journal ? 1000 : -1)) == KA_OK || r == KA_ETIME; ) {
+    for (ka_event ev; (r = ka_wait(s, &ev, o->stats || o->journal || o->redis ? 1000 : -1)) == KA_OK || r == KA_ETIME; ) {
         if (o->stats && listening) show_stats(s, keys, ka_now_ms());
         show_journal(o, keys);
-        if (r == KA_ETIME) continue;
+        if (o->redis) show_redis(redis, ka_now_ms());
+        if (r == KA_ETIME || ka_redis_event(redis, &ev)) continue;
         if (ev.kind == KA_LISTENING) {
             if (ev.error) {
                 status = cannot_listen(o, &ev);
@@ -195,10 +251,13 @@ static int serve(const options *o, ka_server *s, ka_keyring *keys)
 
 int main(int argc, char **argv)
 {
-    options o = { .ip = DEFAULT_IP, .port = DEFAULT_PORT, .max_keys = KA_MAX_KEYS, .workers = 1 };
+    options o = { .ip = DEFAULT_IP, .port = DEFAULT_PORT, .workers = 1 };
+    ka_redis redis = { .tag = 1 };
+    const char *prefix = "keyauth:";
     ka_keyring keys;
     ka_server *s;
     int status = parse(&o, argc, argv);
+    if (status < 0) status = read_redis(&o, &redis, &prefix);
     if (status >= 0) return status;
 
     int r = ka_keyring_init(&keys, (size_t)o.max_keys, o.ttl_s);
@@ -208,11 +267,14 @@ int main(int argc, char **argv)
     r = ka_server_start(&s, (int)o.workers);          /* the worker runs, and knows no address yet */
     if (r < 0) return fail(EXIT_SYSTEM, "cannot start: %s", ka_error_text(r));
     if (o.journal) ka_journal_group(&keys, s);
+    if (o.redis && ((r = ka_redis_start(&redis, s)) < 0 || (r = ka_keyring_redis(&keys, &redis, prefix)) < 0))
+        return fail(EXIT_SYSTEM, "cannot start: %s", ka_error_text(r));
     if (ka_stop_on_interrupt(s) < 0) return fail(EXIT_SYSTEM, "cannot catch interrupts");
     if (ka_listen(s, o.ip, (int)o.port) == KA_EINVAL) /* now it is told */
         status = fail(EXIT_USAGE, "--ip %s: a numeric IPv4 address is needed, such as %s", o.ip, DEFAULT_IP);
     else
-        status = serve(&o, s, &keys);
+        status = serve(&o, s, &keys, &redis);
+    ka_redis_free(&redis);
     ka_server_free(s);
     ka_keyring_free(&keys);
     return status;

@@ -1,19 +1,756 @@
-/* devices.h - stub, until it is there */
-static int  devices_start(fleet *f) { (void)f; return KA_OK; }
-static void devices_free(fleet *f) { (void)f; }
-static void devices_event(fleet *f, const ka_event *ev) { (void)f; (void)ev; }
-static void devices_tick(fleet *f, int64_t now_ms) { (void)f; (void)now_ms; }
-static device *device_find(const fleet *f, const char *id) { (void)f; (void)id; return NULL; }
-static device *device_get(fleet *f, const char *id) { (void)f; (void)id; return NULL; }
-static size_t device_after(const fleet *f, const char *id) { (void)f; (void)id; return 0; }
-static void device_put(ka_json_out *w, const char *name, const device *d) { (void)w; (void)name; (void)d; }
-static bool device_read(device *d, const ka_json *v) { (void)d; (void)v; return false; }
-static ka_str device_event(char *room, const device *d, unsigned changes, ka_str blob) { (void)d; (void)changes; (void)blob; return (ka_str){ room, 0 }; }
-static void device_changed(fleet *f, device *d, unsigned changes, const char *was, ka_str blob) { (void)f; (void)d; (void)changes; (void)was; (void)blob; }
-static void device_changed_elsewhere(fleet *f, device *d, ka_str event) { (void)f; (void)d; (void)event; }
-static void device_lost(fleet *f, device *d) { (void)f; (void)d; }
-static void device_reaped(fleet *f, device *d, ka_str event) { (void)f; (void)d; (void)event; }
-static int  call_start(fleet *f, device *d, const char *message, const ka_event *request, int route) { (void)f; (void)d; (void)message; (void)request; (void)route; return 503; }
-static void call_from(fleet *f, const char *from, uint64_t from_number, const char *id, const char *message) { (void)f; (void)from; (void)from_number; (void)id; (void)message; }
-static void call_done(fleet *f, uint64_t number, int status, ka_str reply) { (void)f; (void)number; (void)status; (void)reply; }
-static void call_timeout(fleet *f, uint64_t number) { (void)f; (void)number; }
+/* devices.h - the devices that are known, their protocol over TCP, and commands to them.
+
+   THE PROTOCOL: JSON objects back to back, each way. The words in capitals are exactly these, to the letter.
+
+   To a device, as soon as it has connected:
+     {"type":"connected","message":"Connected to server","serverId":UUID}                    serverId: the instance's
+   A device says, and is answered by {"type":"reply","message":...}:
+     {"type":"message","message":M,"clientId":UUID,"serverId":...}
+     HELLO, I'M <device id>!                                                                 HI, NICE TO MEET YOU!
+     PING.                                                                                   PONG.
+     REPORT. I'M HERE <lat> <lon>, <RESTING|RUNNING> AND CHARGED AT <n>%.                    OK, THANKS!
+     FINE. I'M HERE <lat> <lon>, <RESTING|RUNNING> AND CHARGED AT <n>%.                      OK, THANKS!
+     WTF! <bytes>\n<blob>                                                                    DAAAMN! ISSUE REPORTED ON JIRA
+     GOTTA GO.                                                                               SEE YA!    and the close
+     anything else                                                                           SERVER COULD NOT PROCESS THE RECEIVED MESSAGE.
+   A device is told {"type":"command","message":C,"serverId":UUID}, and says by {"type":"reply",...}, the rest as above:
+     KEEP ME POSTED EVERY <n> SECONDS.                                                       SURE, I WILL!
+     HEY YOU, RUN!        HEY YOU, REST!                                                     DONE!
+     HOW'S IT GOING?                                                                         FINE. ... as above
+     GOTTA GO.                                                                               SEE YA!    and is closed
+     anything else                                                                           anything
+     and to each of them                                                                     I CAN'T, SORRY.
+
+   A message is anything else, too, and changes nothing, if
+     - it is no object, or its type, message or clientId is not there, there twice, or no string; its type is neither message nor
+       reply; its clientId is no UUID (in any case of its letters). serverId is not looked at;
+     - its clientId is not that of the first such message on the connection, or a HELLO's device id isn't;
+     - a position is beyond 90 and 180 degrees, a charge beyond 100, or one of them not written as digits: a minus may come
+       before those of a position, and a fraction after, rounded to millionths;
+     - a blob isn't as long, in bytes of UTF-8, as was said, or over MAX_BLOB; a reply is over MAX_COMMAND;
+     - MAX_DEVICES are known.
+   What can't be cut into objects ends the connection, too. But for that, all of it is a sign of life.
+
+   The first message of a form above, HELLO or not, makes the device one of this connection: it is online. If it has another
+   connection, here or at another instance, that one is closed, since the newer wins. It doesn't go offline by that, so nothing of
+   the kind is told; if it was another instance's it is told to be online, which tells where.
+   Silent for SILENT_BEATS heartbeats it is offline, and closed. A connection that doesn't say in that time who it is is closed.
+
+   A reply belongs to the oldest command sent to the device and not replied to that it can be an answer to. Those before that
+   one won't be replied to any more. A command whose time is over waits for its reply all the same, so that this is not taken for
+   that of a later one, until the connection ends; but no longer than a heartbeat, as a device may not reply to what it doesn't know.
+   A reply that belongs to none is no answer to anything; nor is it answered. The position in it counts, though, if it is a FINE. */
+
+#define NOT_UNDERSTOOD "SERVER COULD NOT PROCESS THE RECEIVED MESSAGE."
+
+/* What is known of a connection. */
+struct link {
+    uint64_t conn;                            /* 0: none */
+    device  *device;                          /* whose connection this is; NULL: nobody's so far, or any more */
+    int64_t  heard_ms;                        /* the last word of it, or when it was opened */
+    uint64_t number;                          /* of its owner token */
+    char     id[KA_UUID_TEXT + 1];            /* its clientId; "": not said so far */
+    bool     ended;                           /* closed from here: what still comes isn't heard */
+};
+
+static const ka_str no_text = { NULL, 0 };
+
+/* ---- what is known ---- */
+
+static int devices_start(fleet *f)
+{
+    return ka_uuid_new(f->id);
+}
+
+/* The place of the first device whose id is not less. */
+static size_t device_place(const fleet *f, const char *id)
+{
+    size_t low = 0, high = f->devices_n;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (strcmp(f->devices[middle]->id, id) < 0) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+static device *device_find(const fleet *f, const char *id)
+{
+    size_t i = device_place(f, id);
+    return i < f->devices_n && strcmp(f->devices[i]->id, id) == 0 ? f->devices[i] : NULL;
+}
+
+static size_t device_after(const fleet *f, const char *id)
+{
+    size_t i = device_place(f, id);
+    return i + (i < f->devices_n && strcmp(f->devices[i]->id, id) == 0);
+}
+
+static device *device_get(fleet *f, const char *id)
+{
+    size_t i = device_place(f, id), room = 2 * f->devices_room + 64;
+    if (i < f->devices_n && strcmp(f->devices[i]->id, id) == 0) return f->devices[i];
+    if (f->devices_n == MAX_DEVICES) return NULL;
+    if (f->devices_n == f->devices_room) {
+        device **more = realloc(f->devices, room * sizeof *more);
+        if (!more) return NULL;
+        f->devices = more;
+        f->devices_room = room;
+    }
+    device *d = calloc(1, sizeof *d);
+    if (!d) return NULL;
+    memcpy(d->id, id, sizeof d->id);
+    d->charge = d->running = -1;
+    d->touched_ms = ka_now_ms();
+    memmove(&f->devices[i + 1], &f->devices[i], (f->devices_n++ - i) * sizeof *f->devices);
+    return f->devices[i] = d;
+}
+
+/* ---- numbers and words ---- */
+
+static bool take(ka_str *rest, const char *text)
+{
+    size_t n = strlen(text);
+    if (rest->n < n || memcmp(rest->p, text, n) != 0) return false;
+    *rest = (ka_str){ rest->p + n, rest->n - n };
+    return true;
+}
+
+/* Digits, of a number up to most. */
+static bool take_number(ka_str *rest, int64_t most, int64_t *out)
+{
+    size_t i = 0;
+    *out = 0;
+    for (; i < rest->n && rest->p[i] >= '0' && rest->p[i] <= '9'; i++)
+        if (*out <= most) *out = *out * 10 + (rest->p[i] - '0');
+    *rest = (ka_str){ rest->p + i, rest->n - i };
+    return i > 0 && *out <= most;
+}
+
+/* A number from -limit to limit, in millionths. No floating point: that reads by the locale. */
+static bool take_degrees(ka_str *rest, int64_t limit, int32_t *out)
+{
+    int64_t value, unit = 100000;
+    size_t i = 0;
+    bool minus = take(rest, "-");
+    if (!take_number(rest, limit, &value)) return false;
+    bool at_limit = value == limit;
+    value *= 1000000;
+    if (take(rest, ".")) {
+        for (; i < rest->n && rest->p[i] >= '0' && rest->p[i] <= '9'; i++, unit /= 10) {
+            int digit = rest->p[i] - '0';
+            if (digit && at_limit) return false;
+            value += digit * unit;                     /* nothing from the seventh one on, */
+            if (i == 6 && digit >= 5) value++;         /* which rounds */
+        }
+        *rest = (ka_str){ rest->p + i, rest->n - i };
+        if (i == 0) return false;
+    }
+    *out = (int32_t)(minus ? -value : value);
+    return true;
+}
+
+/* ---- a device in JSON ---- */
+
+static void put_degrees(ka_json_out *w, const char *name, int32_t millionths)
+{
+    char text[16];
+    int n = snprintf(text, sizeof text, "%s%d.%06d", millionths < 0 ? "-" : "", abs(millionths) / 1000000, abs(millionths) % 1000000);
+    ka_json_put_value(w, name, &(ka_json){ .kind = KA_NUMBER, .raw = { text, (size_t)n } });
+}
+
+static void put_null(ka_json_out *w, const char *name)
+{
+    ka_json_put(w, name, no_text);
+}
+
+static void device_put(ka_json_out *w, const char *name, const device *d)
+{
+    ka_json_open(w, name, KA_OBJECT);
+    ka_json_put(w, "id", (ka_str){ d->id, KA_UUID_TEXT });
+    ka_json_put_bool(w, "connected", d->online);
+    ka_json_put(w, "instance", (ka_str){ d->online && *d->owner ? d->owner : NULL, KA_UUID_TEXT });
+    if (d->placed) {
+        ka_json_open(w, "position", KA_OBJECT);
+        put_degrees(w, "lat", d->lat);
+        put_degrees(w, "lon", d->lon);
+        ka_json_close(w);
+    } else put_null(w, "position");
+    if (d->charge >= 0) ka_json_put_integer(w, "charge", d->charge);
+    else put_null(w, "charge");
+    if (d->running >= 0) ka_json_put_bool(w, "running", d->running > 0);
+    else put_null(w, "running");
+    if (d->every_s) ka_json_put_integer(w, "reportEvery", d->every_s);
+    else put_null(w, "reportEvery");
+    ka_json_put_integer(w, "issues", d->issues);
+    ka_json_put(w, "lastSeen", (ka_str){ *d->seen ? d->seen : NULL, strlen(d->seen) });
+    ka_json_close(w);
+}
+
+/* A whole number up to most; -1: null. */
+static bool read_number(const ka_json *object, const char *name, int64_t most, int64_t *out)
+{
+    ka_json v;
+    *out = -1;
+    if (ka_json_find(object, name, &v) < 0) return false;
+    if (v.kind == KA_NULL) return true;
+    return v.kind == KA_NUMBER && take_number(&v.raw, most, out) && v.raw.n == 0;
+}
+
+/* 1 or 0; -1: null. */
+static bool read_bool(const ka_json *object, const char *name, int *out)
+{
+    ka_json v;
+    if (ka_json_find(object, name, &v) < 0) return false;
+    *out = v.kind == KA_NULL ? -1 : v.kind == KA_TRUE;
+    return v.kind == KA_NULL || v.kind == KA_TRUE || v.kind == KA_FALSE;
+}
+
+static bool read_degrees(const ka_json *object, const char *name, int64_t limit, int32_t *out)
+{
+    ka_json v;
+    return ka_json_find(object, name, &v) == KA_OK && v.kind == KA_NUMBER && take_degrees(&v.raw, limit, out) && v.raw.n == 0;
+}
+
+static bool read_position(const ka_json *object, device *d)
+{
+    ka_json v;
+    if (ka_json_find(object, "position", &v) < 0) return false;
+    d->placed = v.kind != KA_NULL;
+    return !d->placed || (read_degrees(&v, "lat", 90, &d->lat) && read_degrees(&v, "lon", 180, &d->lon));
+}
+
+static bool read_seen(const ka_json *object, device *d)
+{
+    ka_json v;
+    if (ka_json_find(object, "lastSeen", &v) < 0) return false;
+    memset(d->seen, 0, sizeof d->seen);
+    return v.kind == KA_NULL || ka_json_string(d->seen, KA_UTC_TEXT, &v) == KA_UTC_TEXT;
+}
+
+static bool device_read(device *d, const ka_json *v)
+{
+    device new = *d;
+    int64_t charge, every_s, issues;
+    int online;
+    if (!read_bool(v, "connected", &online) || online < 0 || !read_bool(v, "running", &new.running)) return false;
+    if (!read_number(v, "charge", 100, &charge) || !read_number(v, "reportEvery", INT32_MAX, &every_s)) return false;
+    if (!read_number(v, "issues", UINT32_MAX, &issues) || issues < 0 || !read_position(v, &new) || !read_seen(v, &new)) return false;
+    new.online = online;
+    new.charge = (int)charge;
+    new.every_s = every_s < 0 ? 0 : (int)every_s;
+    new.issues = (uint32_t)issues;
+    *d = new;
+    return true;
+}
+
+static ka_str device_event(char *room, const device *d, unsigned changes, ka_str blob)
+{
+    char utc[KA_UTC_TEXT + 1];
+    ka_json_out w = { .p = room, .cap = MAX_EVENT };
+    ka_utc_text(utc, ka_wall_us());
+    ka_json_open(&w, NULL, KA_OBJECT);
+    ka_json_put(&w, "id", (ka_str){ d->id, KA_UUID_TEXT });
+    ka_json_put(&w, "at", (ka_str){ utc, KA_UTC_TEXT });
+    ka_json_open(&w, "changes", KA_ARRAY);
+    for (unsigned i = 0; changes >> i; i++)
+        if (changes >> i & 1) ka_json_put(&w, NULL, (ka_str){ change_names[i], strlen(change_names[i]) });
+    ka_json_close(&w);
+    device_put(&w, "vehicle", d);
+    if (changes & ISSUE) ka_json_put(&w, "blob", blob);
+    ka_json_close(&w);
+    KA_ASSERT(!w.error);
+    return (ka_str){ room, w.n };
+}
+
+/* ---- changes ---- */
+
+static void device_changed(fleet *f, device *d, unsigned changes, const char *was, ka_str blob)
+{
+    static char room[MAX_EVENT];
+    if (!changes && !f->share) return;
+    ka_str event = device_event(room, d, changes, blob);
+    if (f->share) share_put(f, d, was, event);
+    if (!changes) return;
+    d->unsaved = true;
+    rest_tell(f, event);
+    hooks_add(f, event);
+}
+
+/* ---- calls ---- */
+
+static call *call_of(const fleet *f, uint64_t number)
+{
+    call *c = f->calls[number % MAX_CALLS];
+    return c && c->number == number ? c : NULL;
+}
+
+/* A new one, with its place and its timer; NULL: too many wait, or no memory. */
+static call *call_new(fleet *f, const char *id, const char *message)
+{
+    size_t tried = 0;
+    do f->calls_made++;
+    while (f->calls[f->calls_made % MAX_CALLS] && ++tried < MAX_CALLS);
+    call *c = tried < MAX_CALLS ? calloc(1, sizeof *c) : NULL;
+    if (!c) return NULL;
+    c->number = f->calls_made;
+    c->made_ms = ka_now_ms();
+    memcpy(c->device, id, sizeof c->device);
+    snprintf(c->message, sizeof c->message, "%s", message);
+    if (ka_timer(f->s, c->made_ms + f->timeout_s * 1000, c->number << 8 | TAG_CALL) < 0) {
+        free(c);
+        return NULL;
+    }
+    return f->calls[c->number % MAX_CALLS] = c;
+}
+
+/* Answer whoever asked, once; from then on it has no place among those that wait. */
+static void call_answer(fleet *f, call *c, int status, ka_str reply)
+{
+    if (c->over) return;
+    c->over = true;
+    f->calls[c->number % MAX_CALLS] = NULL;
+    if (*c->from) share_reply(f, c->from, c->from_number, status, reply);
+    else rest_called(f, c, status, reply);
+}
+
+static void call_end(fleet *f, call *c, int status, ka_str reply)
+{
+    call_answer(f, c, status, reply);
+    free(c);
+}
+
+/* Take the first of the calls to d. */
+static call *call_take(device *d)
+{
+    call *c = d->calls;
+    d->calls = c->next;
+    return c;
+}
+
+static void say(fleet *f, uint64_t conn, const char *type, const char *message)
+{
+    char room[256 + 6 * MAX_COMMAND];
+    ka_json_out w = { .p = room, .cap = sizeof room };
+    ka_json_open(&w, NULL, KA_OBJECT);
+    ka_json_put(&w, "type", (ka_str){ type, strlen(type) });
+    ka_json_put(&w, "message", (ka_str){ message, strlen(message) });
+    if (strcmp(type, "reply") != 0) ka_json_put(&w, "serverId", (ka_str){ f->id, KA_UUID_TEXT });
+    ka_json_close(&w);
+    KA_ASSERT(!w.error);
+    ka_send(f->s, conn, room, w.n);
+}
+
+/* Send it on the connection of d. 0, or 503. */
+static int call_send(fleet *f, device *d, call *c)
+{
+    call **at = &d->calls;
+    for (int n = 0; *at; at = &(*at)->next)
+        if (++n == MAX_DEVICE_CALLS) return 503;
+    *at = c;
+    c->sent = true;
+    say(f, d->conn, "command", c->message);
+    return 0;
+}
+
+/* Here or elsewhere; when it is refused it is freed. */
+static int call_go(fleet *f, device *d, call *c)
+{
+    int status = d->conn ? call_send(f, d, c) : share_call(f, d, c);
+    if (!status) return 0;
+    f->calls[c->number % MAX_CALLS] = NULL;
+    free(c);
+    return status;
+}
+
+static int call_start(fleet *f, device *d, const char *message, const ka_event *request, int route)
+{
+    if (!d->conn && !(d->online && f->share)) return 409;
+    call *c = call_new(f, d->id, message);
+    if (!c) return 503;
+    c->request = *request;
+    c->route = route;
+    return call_go(f, d, c);
+}
+
+static void call_from(fleet *f, const char *from, uint64_t from_number, const char *id, const char *message)
+{
+    device *d = device_find(f, id);
+    size_t n = strlen(message);
+    int status = !d || !d->conn ? 409 : n > MAX_COMMAND || !ka_is_utf8((ka_str){ message, n }) ? 503 : 0;
+    call *c = status ? NULL : call_new(f, id, message);
+    if (c) {
+        snprintf(c->from, sizeof c->from, "%s", from);
+        c->from_number = from_number;
+        status = call_go(f, d, c);
+    } else if (!status) status = 503;
+    if (status) share_reply(f, from, from_number, status, no_text);
+}
+
+static void call_done(fleet *f, uint64_t number, int status, ka_str reply)
+{
+    call *c = call_of(f, number);
+    if (c && !c->sent) call_end(f, c, status, reply);
+}
+
+static void call_timeout(fleet *f, uint64_t number)
+{
+    call *c = call_of(f, number);
+    if (!c) return;
+    if (c->sent) call_answer(f, c, 504, no_text);
+    else call_end(f, c, 504, no_text);
+}
+
+/* ---- connections ---- */
+
+static struct link *link_of(const fleet *f, uint64_t conn)
+{
+    size_t i = ka_conn_index(f->s, conn);
+    return i < f->links_room && f->links[i].conn == conn ? &f->links[i] : NULL;
+}
+
+static void link_open(fleet *f, const ka_event *ev)
+{
+    size_t i = ka_conn_index(f->s, ev->conn), room = 2 * i + 64;
+    if (i >= f->links_room) {
+        struct link *more = realloc(f->links, room * sizeof *more);
+        if (!more) {
+            ka_close(f->s, ev->conn);
+            return;
+        }
+        memset(more + f->links_room, 0, (room - f->links_room) * sizeof *more);
+        f->links = more;
+        f->links_room = room;
+    }
+    f->links[i] = (struct link){ .conn = ev->conn, .heard_ms = ev->now_ms };
+    say(f, ev->conn, "connected", "Connected to server");
+}
+
+/* It is the connection of its device no more: who waits for a reply gets none. */
+static void link_loosen(fleet *f, struct link *l)
+{
+    device *d = l->device;
+    l->device = NULL;
+    d->conn = 0;
+    while (d->calls) call_end(f, call_take(d), 409, no_text);
+}
+
+static void link_close(fleet *f, struct link *l)
+{
+    l->ended = true;
+    ka_close(f->s, l->conn);
+}
+
+/* The device of this connection, if any, is offline from now on. */
+static void link_leave(fleet *f, struct link *l)
+{
+    device *d = l->device;
+    if (!d) return;
+    d->online = false;                        /* before anybody is told */
+    f->online_n--;
+    link_loosen(f, l);
+    device_changed(f, d, OFFLINE, d->owner, no_text);
+}
+
+/* Close the connection of d, of which nothing is told, as it has a newer one. */
+static void link_outdated(fleet *f, device *d)
+{
+    struct link *l = link_of(f, d->conn);
+    link_loosen(f, l);
+    link_close(f, l);
+}
+
+/* Make d the device of this connection, whoever had it. What has changed by that. */
+static unsigned link_claim(fleet *f, struct link *l, device *d)
+{
+    bool other = strncmp(d->owner, f->id, KA_UUID_TEXT) != 0, was_online = d->online;
+    if (d->conn) link_outdated(f, d);
+    l->device = d;
+    l->number = ++f->connections_made;
+    snprintf(d->owner, sizeof d->owner, "%s:%llu", f->id, (unsigned long long)l->number);
+    d->conn = l->conn;
+    d->online = true;
+    f->online_n += !was_online;
+    return was_online && !other ? 0 : ONLINE;
+}
+
+static void device_lost(fleet *f, device *d)
+{
+    if (d->conn) link_outdated(f, d);
+}
+
+static void device_changed_elsewhere(fleet *f, device *d, ka_str event)
+{
+    char owner[OWNER_TEXT + 1] = "";
+    const struct link *l = d->conn ? link_of(f, d->conn) : NULL;
+    if (l) snprintf(owner, sizeof owner, "%s:%llu", f->id, (unsigned long long)l->number);
+    if (l && strcmp(owner, d->owner) != 0) link_outdated(f, d);
+    d->touched_ms = ka_now_ms();
+    d->unsaved = true;
+    rest_tell(f, event);
+}
+
+static void device_reaped(fleet *f, device *d, ka_str event)
+{
+    f->online_n -= d->online;
+    d->online = false;
+    d->touched_ms = ka_now_ms();
+    d->unsaved = true;
+    rest_tell(f, event);
+    hooks_add(f, event);
+}
+
+/* ---- what devices say ---- */
+
+typedef struct {
+    bool    placed, leaving;
+    int32_t lat, lon;
+    int     charge, running;
+    ka_str  blob;                             /* p: NULL: none */
+} report;
+
+static bool said_no_more(ka_str rest, const char *id, report *s)
+{
+    (void)id, (void)s;
+    return rest.n == 0;
+}
+
+static bool said_goodbye(ka_str rest, const char *id, report *s)
+{
+    (void)id;
+    s->leaving = true;
+    return rest.n == 0;
+}
+
+static bool said_hello(ka_str rest, const char *id, report *s)
+{
+    char named[KA_UUID_TEXT + 1];
+    (void)s;
+    if (rest.n != KA_UUID_TEXT + 1 || rest.p[KA_UUID_TEXT] != '!') return false;
+    return ka_uuid_read(named, (ka_str){ rest.p, KA_UUID_TEXT }) == KA_OK && strcmp(named, id) == 0;
+}
+
+static bool said_here(ka_str rest, const char *id, report *s)
+{
+    int64_t charge;
+    (void)id;
+    if (!take_degrees(&rest, 90, &s->lat) || !take(&rest, " ") || !take_degrees(&rest, 180, &s->lon) || !take(&rest, ", ")) return false;
+    s->running = take(&rest, "RUNNING");
+    if (!s->running && !take(&rest, "RESTING")) return false;
+    if (!take(&rest, " AND CHARGED AT ") || !take_number(&rest, 100, &charge) || !ka_is(rest, "%.")) return false;
+    s->charge = (int)charge;
+    return s->placed = true;
+}
+
+static bool said_issue(ka_str rest, const char *id, report *s)
+{
+    int64_t n;
+    (void)id;
+    if (!take_number(&rest, MAX_BLOB, &n) || !take(&rest, "\n") || rest.n != (size_t)n) return false;
+    s->blob = rest;
+    return true;
+}
+
+static const struct { const char *begins, *answer; bool (*read)(ka_str rest, const char *id, report *s); } forms[] = {
+    { "PING.", "PONG.", said_no_more },
+    { "REPORT. I'M HERE ", "OK, THANKS!", said_here },
+    { "FINE. I'M HERE ", "OK, THANKS!", said_here },
+    { "HELLO, I'M ", "HI, NICE TO MEET YOU!", said_hello },
+    { "WTF! ", "DAAAMN! ISSUE REPORTED ON JIRA", said_issue },
+    { "GOTTA GO.", "SEE YA!", said_goodbye },
+};
+
+/* The answer to a message, and what it says; NULL: it is of no such form. */
+static const char *understand(ka_str text, const char *id, report *s)
+{
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        ka_str rest = text;
+        if (take(&rest, forms[i].begins)) return forms[i].read(rest, id, s) ? forms[i].answer : NULL;
+    }
+    return NULL;
+}
+
+/* Put into d what was said; what has changed by that. */
+static unsigned apply(device *d, const report *s)
+{
+    unsigned changes = 0;
+    if (s->placed) {
+        if (!d->placed || d->lat != s->lat || d->lon != s->lon) changes |= POSITION;
+        if (d->charge != s->charge) changes |= CHARGE;
+        if (d->running != s->running) changes |= RUNNING;
+        d->placed = true;
+        d->lat = s->lat;
+        d->lon = s->lon;
+        d->charge = s->charge;
+        d->running = s->running;
+    }
+    if (s->blob.p) {
+        d->issues++;
+        changes |= ISSUE;
+    }
+    return changes;
+}
+
+static void on_words(fleet *f, struct link *l, ka_str text)
+{
+    report s = { 0 };
+    const char *answer = understand(text, l->id, &s);
+    device *d = !answer ? NULL : l->device ? l->device : device_get(f, l->id);
+    if (!d) {
+        say(f, l->conn, "reply", NOT_UNDERSTOOD);
+        return;
+    }
+    const char *was = l->device ? d->owner : NULL;
+    unsigned changes = l->device ? 0 : link_claim(f, l, d);
+    changes |= apply(d, &s);
+    ka_utc_text(d->seen, ka_wall_us());
+    say(f, l->conn, "reply", answer);
+    if (!s.leaving || !was) device_changed(f, d, changes, was, s.blob);
+    if (!s.leaving) return;
+    link_leave(f, l);
+    link_close(f, l);
+}
+
+/* ---- what devices reply ---- */
+
+enum { OTHER, EVERY, RUN, REST, HOW, GO };     /* commands */
+
+/* Which one it is; EVERY's seconds. */
+static int command_of(const char *message, int64_t *seconds)
+{
+    static const char *const known[] = { [RUN] = "HEY YOU, RUN!", [REST] = "HEY YOU, REST!", [HOW] = "HOW'S IT GOING?", [GO] = "GOTTA GO." };
+    ka_str rest = { message, strlen(message) };
+    if (take(&rest, "KEEP ME POSTED EVERY ") && take_number(&rest, INT32_MAX, seconds) && *seconds && ka_is(rest, " SECONDS.")) return EVERY;
+    for (int i = RUN; i <= GO; i++)
+        if (strcmp(message, known[i]) == 0) return i;
+    return OTHER;
+}
+
+/* Can a reply be an answer to that command? fine: it is a FINE. */
+static bool answers(ka_str reply, bool fine, int command)
+{
+    static const char *const right[] = { [EVERY] = "SURE, I WILL!", [RUN] = "DONE!", [REST] = "DONE!", [GO] = "SEE YA!" };
+    if (command == OTHER || ka_is(reply, "I CAN'T, SORRY.")) return true;
+    return command == HOW ? fine : ka_is(reply, right[command]);
+}
+
+/* What a reply that isn't I CAN'T, SORRY. says of the device. */
+static unsigned obeyed(device *d, int command, int64_t seconds)
+{
+    int running = command == RUN ? 1 : command == REST ? 0 : d->running, every_s = command == EVERY ? (int)seconds : d->every_s;
+    unsigned changes = (running != d->running ? RUNNING : 0u) | (every_s != d->every_s ? FREQUENCY : 0u);
+    d->running = running;
+    d->every_s = every_s;
+    return changes;
+}
+
+static void on_reply(fleet *f, struct link *l, ka_str text)
+{
+    report s = { 0 };
+    ka_str rest = text;
+    device *d = l->device;
+    int64_t seconds = 0;
+    int command = OTHER;
+    bool fine = take(&rest, "FINE. I'M HERE ") && said_here(rest, l->id, &s), sorry = ka_is(text, "I CAN'T, SORRY.");
+    call *c = d->calls;
+    while (c && !answers(text, fine, command = command_of(c->message, &seconds))) c = c->next;
+    if (!c || sorry) command = OTHER;
+    while (c && d->calls != c) call_end(f, call_take(d), 504, no_text);
+
+    unsigned changes = fine ? apply(d, &s) : 0;
+    changes |= obeyed(d, command, seconds);
+    ka_utc_text(d->seen, ka_wall_us());
+    if (c) call_end(f, call_take(d), 200, text);
+    if (command != GO) device_changed(f, d, changes, d->owner, no_text);
+    else {
+        link_leave(f, l);
+        link_close(f, l);
+    }
+}
+
+/* ---- events ---- */
+
+/* Read a message: whether it is a reply, and its words, borrowed until the next one. False: it is none, or another device's. */
+static bool envelope(struct link *l, ka_str body, bool *reply, ka_str *text)
+{
+    static char words[KA_MAX_BODY];
+    char id[KA_UUID_TEXT], read[KA_UUID_TEXT + 1];
+    ka_json v, type, message, client;
+    if (ka_json_read(&v, body) < 0 || ka_json_find(&v, "type", &type) < 0) return false;
+    if (ka_json_find(&v, "message", &message) < 0 || ka_json_find(&v, "clientId", &client) < 0) return false;
+    *reply = ka_json_is(&type, "reply");
+    if (!*reply && !ka_json_is(&type, "message")) return false;
+    ptrdiff_t n = ka_json_string(words, sizeof words, &message);
+    if (n < 0 || (*reply && n > MAX_COMMAND)) return false;
+    if (ka_json_string(id, sizeof id, &client) != KA_UUID_TEXT || ka_uuid_read(read, (ka_str){ id, KA_UUID_TEXT }) < 0) return false;
+    if (*l->id && strcmp(l->id, read) != 0) return false;
+    memcpy(l->id, read, sizeof read);
+    *text = (ka_str){ words, (size_t)n };
+    return true;
+}
+
+static void on_message(fleet *f, struct link *l, const ka_event *ev)
+{
+    bool reply;
+    ka_str text;
+    if (l->device) {
+        l->heard_ms = l->device->touched_ms = ev->now_ms;
+        ka_utc_text(l->device->seen, ka_wall_us());
+    }
+    if (ev->error || !envelope(l, ev->body, &reply, &text)) {
+        say(f, l->conn, "reply", NOT_UNDERSTOOD);
+        if (!ev->error) return;
+        link_leave(f, l);
+        l->ended = true;                      /* ka_wait closes it */
+    } else if (!reply) on_words(f, l, text);
+    else if (l->device) on_reply(f, l, text);
+}
+
+static void devices_event(fleet *f, const ka_event *ev)
+{
+    struct link *l = ev->kind == KA_OPENED ? NULL : link_of(f, ev->conn);
+    if (ev->kind == KA_OPENED) link_open(f, ev);
+    else if (ev->kind == KA_MESSAGE && !l->ended) on_message(f, l, ev);
+    else if (ev->kind == KA_CLOSED) {
+        link_leave(f, l);
+        l->conn = 0;
+    }
+}
+
+/* Forget who is offline for long, and commands that nobody replies to any more; count who is online. */
+static void devices_look(fleet *f, int64_t now_ms)
+{
+    size_t kept = 0;
+    f->online_n = 0;
+    for (size_t i = 0; i < f->devices_n; i++) {
+        device *d = f->devices[i];
+        while (d->calls && d->calls->over && now_ms - d->calls->made_ms > (f->timeout_s + f->heartbeat_s) * 1000) free(call_take(d));
+        f->online_n += d->online;
+        if (d->online || now_ms - d->touched_ms < FORGET_S * (int64_t)1000) f->devices[kept++] = d;
+        else free(d);
+    }
+    f->devices_n = kept;
+}
+
+static void devices_tick(fleet *f, int64_t now_ms)
+{
+    for (size_t i = 0; i < f->links_room; i++) {
+        struct link *l = &f->links[i];
+        if (!l->conn || l->ended || now_ms - l->heard_ms < SILENT_BEATS * f->heartbeat_s * 1000) continue;
+        link_leave(f, l);
+        link_close(f, l);
+    }
+    devices_look(f, now_ms);
+}
+
+static void devices_free(fleet *f)
+{
+    for (size_t i = 0; i < f->devices_n; i++) {
+        while (f->devices[i]->calls) free(call_take(f->devices[i]));
+        free(f->devices[i]);
+    }
+    for (size_t i = 0; i < MAX_CALLS; i++)
+        if (f->calls[i] && !f->calls[i]->sent) free(f->calls[i]);
+    free(f->devices);
+    free(f->links);
+}

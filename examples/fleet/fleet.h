@@ -42,7 +42,7 @@ enum {
     MAX_CALLS = 4096,             /* commands that wait for a device's reply, of an instance: 503 beyond, */
     MAX_DEVICE_CALLS = 16,        /* and of a device */
     MAX_COMMAND = 256,            /* bytes of a command, and of a device's reply to it */
-    MAX_BLOB = 16384,             /* bytes of what a device reports by WTF! */
+    MAX_BLOB = 8192,              /* bytes of what a device reports by WTF!: its change fits in a message of Redis, KA_MAX_BODY */
     MAX_STREAMS = 256,            /* subscribers of /events: 503 beyond */
     MAX_HOOKS = 10000,            /* changes that wait to be forwarded; beyond, the oldest is dropped, and counted */
     MAX_PAGE = 500,               /* vehicles in one answer */
@@ -55,8 +55,8 @@ enum {
 /* Tags of timers and outgoing connections. A call's timer: its number, above TAG_CALL's 8 bits. */
 enum { TAG_TICK = 1, TAG_REDIS, TAG_SUBSCRIBER, TAG_HOOK, TAG_CALL };
 
-/* Changes; change_names has their names, in this order. */
-enum { ONLINE = 1, OFFLINE = 2, POSITION = 4, CHARGE = 8, RUNNING = 16, FREQUENCY = 32, BLOB = 64 };
+/* Changes; change_names has their names, in this order: an ISSUE is a "blob", which is a type of Windows. */
+enum { ONLINE = 1, OFFLINE = 2, POSITION = 4, CHARGE = 8, RUNNING = 16, FREQUENCY = 32, ISSUE = 64 };
 
 enum { OWNER_TEXT = KA_UUID_TEXT + 21 };      /* INSTANCE:NUMBER */
 
@@ -92,6 +92,8 @@ struct call {
     uint64_t from_number;                     /* and its call's number; or "": a request here, */
     ka_event request;                         /* whose strings are dead, */
     int      route;                           /* of that route */
+    int64_t  made_ms;
+    bool     sent;                            /* here: it is in device.calls; else the share has it */
     bool     over;                            /* whoever asked has been answered: it waits for a late reply to drop */
 };
 

@@ -1,9 +1,629 @@
-/* share.h - stub, until it is there */
-static int  share_start(fleet *f) { (void)f; return -1; }
-static bool share_event(fleet *f, const ka_event *ev) { (void)f; (void)ev; return false; }
-static void share_tick(fleet *f, int64_t now_ms) { (void)f; (void)now_ms; }
-static const char *share_text(const fleet *f) { (void)f; return "none"; }
-static void share_free(fleet *f) { (void)f; }
-static void share_put(fleet *f, device *d, const char *was, ka_str event) { (void)f; (void)d; (void)was; (void)event; }
-static int  share_call(fleet *f, const device *d, const call *c) { (void)f; (void)d; (void)c; return 503; }
-static void share_reply(fleet *f, const char *to, uint64_t number, int status, ka_str reply) { (void)f; (void)to; (void)number; (void)status; (void)reply; }
+/* share.h - devices in Redis: one fleet of several instances. Every key and channel begins with the prefix:
+     device:ID    a hash: `owner`, the owner token; `device`, its JSON; `version`, which only grows
+     changes      a channel: each change, published by the script that puts it into the hash
+     to:INSTANCE  a channel: an instance's mailbox, for calls and for replies to them
+     alive        a channel: each instance says its id there every second
+
+   A change counts only if it is newer than what is known: by its version, the time in microseconds at which Redis took it, or one more
+   than the last. (A plain count would begin at 1 again when a hash has expired, while others still know a higher one.)
+   Of devices with an own token nobody knows more than this instance; of all others, Redis does.
+
+   What could not be put, for Redis is away or has too much to do, stays marked as unshared, and is put by the next tick at which it can
+   be, as the device is then: no history is kept, so nothing grows. Both connections have to be up for that. Whenever they come up,
+   the hashes are read; what is known here and in no hash is put, so a Redis that has lost its data is filled again. Devices of other
+   instances are put only where there is no hash (their owner knows them better), and never dropped: it may be the only copy. */
+
+enum {
+    MAX_PREFIX = 64, MAX_PASSWORD = 255,      /* bytes of them in --redis */
+    MAX_KEY = MAX_PREFIX + 8 + KA_UUID_TEXT,
+    MAX_VEHICLE = 1024,                       /* bytes of a device in JSON */
+    SCAN_STEP = 200,                          /* hashes that are asked for at once; their names fit in a reply many times */
+    GONE_MS = 5000,                           /* an instance that isn't heard for so long is taken for gone */
+    LATE_MS = 3 * TICK_MS                     /* a tick later than that: we were not there to hear anybody */
+};
+
+typedef struct { char id[KA_UUID_TEXT + 1]; int64_t heard_ms; } share_peer;
+
+struct share {
+    ka_redis    commands, subscriber;
+    char        ip[16], password[MAX_PASSWORD + 1], prefix[MAX_PREFIX + 1];
+    char        changes[MAX_KEY + 1], alive[MAX_KEY + 1], mailbox[MAX_KEY + 1];
+    int         subscribed;                   /* channels that Redis has confirmed: 3 when all are */
+    bool        up;                           /* both connections are of use */
+    bool        told_away, told_error;        /* on stderr */
+    bool        load_due, loading;            /* the hashes are to be read, are being read; */
+    uint64_t    load;                         /* how often that was begun */
+    int64_t     since_ms, ticked_ms;          /* we hear others since; the last tick */
+    share_peer *peers;                        /* who was heard, and when */
+    size_t      peers_n;
+    char        event[MAX_EVENT];
+};
+
+/* KEYS: the hash. ARGV: whose it must be ('*' anybody's, '' only if there is none, or a token), its new owner, its JSON, its time to
+   live, the channel, the text up to the version, the change. Returns the version as a string; or false: somebody else has it. A put that
+   has its effect already is no other's. */
+static const char share_script[] =
+    "local has, old = unpack(redis.call('HMGET', KEYS[1], 'owner', 'version')) "
+    "if has and ARGV[1] ~= '*' and has ~= ARGV[1] and (ARGV[1] == '' or has ~= ARGV[2]) then return false end "
+    "local time = redis.call('TIME') "
+    "local version = string.format('%.0f', math.max(time[1] * 1000000 + time[2], (tonumber(old) or 0) + 1)) "
+    "redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'device', ARGV[3], 'version', version) "
+    "redis.call('EXPIRE', KEYS[1], ARGV[4]) "
+    "redis.call('PUBLISH', ARGV[5], ARGV[6] .. version .. ',\"change\":' .. ARGV[7] .. '}') "
+    "return version";
+
+/* What is said of a device, by its hash or by another instance. */
+typedef struct {
+    char     id[KA_UUID_TEXT + 1], owner[OWNER_TEXT + 1];
+    uint64_t version;
+    ka_json  vehicle;
+    bool     telling;                         /* there is an event that names changes; else what is new here is told */
+    ka_str   event;
+} share_news;
+
+typedef struct { char id[KA_UUID_TEXT + 1], owner[OWNER_TEXT + 1]; bool claim; } share_note;
+
+static ka_str share_str(const char *text) { return (ka_str){ text, strlen(text) }; }
+
+/* Is this token one of this instance's? */
+static bool share_owns(const fleet *f, const char *owner) { return strncmp(owner, f->id, KA_UUID_TEXT) == 0; }
+
+static void share_key(const struct share *s, char key[MAX_KEY + 1], const char *kind, const char *id)
+{
+    snprintf(key, MAX_KEY + 1, "%s%s%s", s->prefix, kind, id);
+}
+
+static void share_error(fleet *f, ka_str why)
+{
+    if (!f->share->told_error)
+        fail(0, "Redis at %s refuses: %.*s; mend that. What it doesn't take is tried again every second", f->redis, (int)why.n, why.p);
+    f->share->told_error = true;
+}
+
+/* ---- putting ---- */
+
+static void share_fetch(fleet *f, const char *id);
+
+static void share_put_done(void *arg, const void *note, const ka_resp *reply)
+{
+    fleet *f = arg;
+    const share_note *n = note;
+    device *d = device_find(f, n->id);
+    bool error = reply && reply->kind == KA_RESP_ERROR;
+    if (error) share_error(f, reply->text);
+    if (!d) return;
+    bool same = strcmp(n->owner, d->owner) == 0;      /* else another connection has it by now, or this was for reaping: see share_echo */
+    if (!reply || error) {
+        if (same) d->unshared = true;
+        return;
+    }
+    f->share->told_error = false;
+    if (reply->kind != KA_RESP_STRING) {
+        if (!same || !share_owns(f, d->owner)) return;
+        device_lost(f, d);
+        share_fetch(f, n->id);
+        return;
+    }
+    if (!same) return;
+    uint64_t version = strtoull(reply->text.p, NULL, 10), known = d->version;
+    if (n->claim) d->claimed = true;
+    if (n->claim || version > known) d->version = version;
+    if (n->claim && known > version) share_fetch(f, n->id);      /* somebody claimed it after us, as we heard before this */
+}
+
+/* Have the script put d as it is, with that owner token. False: not now. */
+static bool share_send(fleet *f, const device *d, const char *was, bool claim, ka_str event)
+{
+    struct share *s = f->share;
+    char key[MAX_KEY + 1], vehicle[MAX_VEHICLE], ttl[16], head[256];
+    share_note note = { .claim = claim };
+    ka_json_out w = { .p = vehicle, .cap = sizeof vehicle };
+    if (!s->up) return false;
+    device_put(&w, NULL, d);
+    share_key(s, key, "device:", d->id);
+    strcpy(note.id, d->id);
+    strcpy(note.owner, d->owner);
+    snprintf(ttl, sizeof ttl, "%d", FORGET_S);
+    snprintf(head, sizeof head, "{\"instance\":\"%s\",\"owner\":\"%s\",\"was\":\"%s\",\"version\":", f->id, d->owner, was);
+    const ka_str args[] = { share_str("EVAL"), share_str(share_script), share_str("1"), share_str(key), share_str(was), share_str(d->owner),
+                            { vehicle, w.n }, share_str(ttl), share_str(s->changes), share_str(head), event };
+    return ka_redis_command(&s->commands, args, sizeof args / sizeof *args, share_put_done, &note, sizeof note) == KA_OK;
+}
+
+static void share_put(fleet *f, device *d, const char *was, ka_str event)
+{
+    bool unclaimed = d->conn && !d->claimed && d->unshared;      /* a claim that was never sent; one that is under way counts as done */
+    if (!was) d->claimed = false;
+    if (!was || unclaimed) d->unshared = !share_send(f, d, "*", true, event);
+    else d->unshared = !share_send(f, d, was, false, event);
+}
+
+/* Put what is marked as unshared, until Redis has enough to do. */
+static void share_put_rest(fleet *f)
+{
+    for (size_t i = 0; i < f->devices_n; i++) {
+        device *d = f->devices[i];
+        if (!d->unshared) continue;
+        ka_str event = device_event(f->share->event, d, 0, no_text);
+        bool claim = d->conn && !d->claimed;
+        if (!share_send(f, d, claim ? "*" : share_owns(f, d->owner) ? d->owner : "", claim, event)) return;
+        d->unshared = false;
+    }
+}
+
+/* ---- hearing ---- */
+
+static unsigned share_differences(const device *a, const device *b)
+{
+    bool moved = b->online && strncmp(a->owner, b->owner, KA_UUID_TEXT) != 0;      /* ONLINE tells where, too */
+    return (a->online == b->online && !moved ? 0u : b->online ? ONLINE : OFFLINE) |
+           (a->placed == b->placed && a->lat == b->lat && a->lon == b->lon ? 0u : POSITION) |
+           (a->charge == b->charge ? 0u : CHARGE) | (a->running == b->running ? 0u : RUNNING) | (a->every_s == b->every_s ? 0u : FREQUENCY);
+}
+
+/* A device with an own token: does Redis have it as it is? */
+static void share_compare(device *d, const share_news *n)
+{
+    char vehicle[MAX_VEHICLE];
+    ka_json_out w = { .p = vehicle, .cap = sizeof vehicle };
+    device_put(&w, NULL, d);
+    d->claimed = true;
+    if (n->vehicle.raw.n != w.n || memcmp(n->vehicle.raw.p, vehicle, w.n) != 0) d->unshared = true;
+}
+
+/* Others know it better: take it as they say, but online only if its connection can be somewhere. That it was heard of is no change. */
+static void share_apply(fleet *f, device *d, const share_news *n, bool own)
+{
+    device before = *d;
+    ka_str event = n->event;
+    device_read(d, &n->vehicle);
+    strcpy(d->owner, n->owner);
+    d->claimed = d->unshared = own;
+    if (own) d->online = false;
+    unsigned changes = share_differences(&before, d);
+    d->touched_ms = ka_now_ms();
+    if (!n->telling && !changes && !d->conn) return;
+    if (!n->telling) event = device_event(f->share->event, d, changes, no_text);
+    device_changed_elsewhere(f, d, event);
+}
+
+static void share_learn(fleet *f, const share_news *n)
+{
+    device read = { .online = false }, *d = device_read(&read, &n->vehicle) ? device_get(f, n->id) : NULL;
+    if (!d || n->version <= d->version) return;
+    bool own = share_owns(f, d->owner);
+    d->version = n->version;
+    if (own && strcmp(n->owner, d->owner) == 0) {
+        share_compare(d, n);
+    } else if (own && !d->claimed && (d->conn || !d->unshared)) {
+        /* our claim is under way, or to be sent: that will tell who is the later one */
+    } else if (!share_owns(f, n->owner)) {
+        share_apply(f, d, n, false);
+    } else if (d->conn) {
+        d->claimed = false;                   /* a connection that we had: the newer one claims it */
+        d->unshared = true;
+    } else if (own) {
+        strcpy(d->owner, n->owner);           /* and so is this: neither is there any more, and Redis knows that one */
+        d->claimed = d->unshared = true;
+    } else {
+        share_apply(f, d, n, true);
+    }
+}
+
+/* What this instance published itself has come back. It was done before it was sent, but for reaping. */
+static void share_echo(fleet *f, const share_news *n, const ka_json *was)
+{
+    device *d = device_find(f, n->id);
+    if (!d || n->version <= d->version) return;
+    d->version = n->version;
+    if (!ka_json_is(was, d->owner) || strcmp(n->owner, d->owner) == 0) return;
+    strcpy(d->owner, n->owner);
+    d->claimed = true;
+    d->unshared = false;
+    device_reaped(f, d, n->event);
+}
+
+/* A member that is a string of at most n bytes, none of them NUL, and a NUL behind it. */
+static bool share_text_of(const ka_json *object, const char *name, char *out, size_t n)
+{
+    ka_json v;
+    if (ka_json_find(object, name, &v) != KA_OK) return false;
+    ptrdiff_t got = ka_json_string(out, n, &v);
+    if (got < 0 || memchr(out, 0, (size_t)got)) return false;
+    out[got] = 0;
+    return true;
+}
+
+static bool share_number_of(const ka_json *object, const char *name, uint64_t *out)
+{
+    ka_json v;
+    char digits[21] = "";
+    long long n;
+    if (ka_json_find(object, name, &v) != KA_OK || v.kind != KA_NUMBER || v.raw.n >= sizeof digits) return false;
+    memcpy(digits, v.raw.p, v.raw.n);
+    if (!number(digits, 0, INT64_MAX, &n)) return false;
+    *out = (uint64_t)n;
+    return true;
+}
+
+static bool share_id_of(const ka_json *object, const char *name, char id[KA_UUID_TEXT + 1])
+{
+    char text[KA_UUID_TEXT + 1];
+    return share_text_of(object, name, text, KA_UUID_TEXT) && ka_uuid_read(id, share_str(text)) == KA_OK;
+}
+
+static void share_changed(fleet *f, ka_str text)
+{
+    share_news n = { .version = 0 };
+    ka_json v, change, changes, was, first;
+    char instance[KA_UUID_TEXT + 1];
+    if (ka_json_read(&v, text) != KA_OK || !share_id_of(&v, "instance", instance) ||
+        !share_text_of(&v, "owner", n.owner, OWNER_TEXT) || !share_number_of(&v, "version", &n.version) ||
+        ka_json_find(&v, "was", &was) != KA_OK || ka_json_find(&v, "change", &change) != KA_OK ||
+        ka_json_find(&change, "vehicle", &n.vehicle) != KA_OK || !share_id_of(&n.vehicle, "id", n.id) ||
+        ka_json_find(&change, "changes", &changes) != KA_OK) return;
+    n.event = change.raw;
+    n.telling = ka_json_next(&changes, NULL, &first);
+    if (strcmp(instance, f->id) == 0) share_echo(f, &n, &was);
+    else share_learn(f, &n);
+}
+
+/* An instance is there. Who has long been silent counts as one that was never heard, and leaves its place. */
+static void share_heard(fleet *f, ka_str id, int64_t now_ms)
+{
+    struct share *s = f->share;
+    share_peer *free_one = NULL;
+    char peer[KA_UUID_TEXT + 1];
+    if (ka_uuid_read(peer, id) != KA_OK) return;
+    for (size_t i = 0; i < s->peers_n; i++) {
+        share_peer *p = &s->peers[i];
+        if (strcmp(p->id, peer) == 0) {
+            p->heard_ms = now_ms;
+            return;
+        }
+        if (now_ms - p->heard_ms > GONE_MS) free_one = p;
+    }
+    if (!free_one) {
+        share_peer *more = realloc(s->peers, (s->peers_n + 1) * sizeof *more);
+        if (!more) return;
+        s->peers = more;
+        free_one = &more[s->peers_n++];
+    }
+    strcpy(free_one->id, peer);
+    free_one->heard_ms = now_ms;
+}
+
+/* ---- loading ---- */
+
+/* A step of loading can't be asked for, or was not answered: begin again at a tick, if it is still needed then. */
+static void share_load_failed(fleet *f, uint64_t load)
+{
+    if (load == f->share->load) f->share->load_due = true;
+}
+
+static void share_fetched(void *arg, const void *note, const ka_resp *reply)
+{
+    fleet *f = arg;
+    share_news n = { .version = 0 };
+    ka_resp rest, owner, version, vehicle;
+    memcpy(n.id, note, sizeof n.id);
+    if (!reply) return;
+    if (reply->kind == KA_RESP_ERROR) {
+        share_error(f, reply->text);
+        return;
+    }
+    rest = *reply;
+    if (!ka_resp_next(&rest, &owner) || !ka_resp_next(&rest, &version) || !ka_resp_next(&rest, &vehicle) || owner.kind != KA_RESP_STRING ||
+        owner.text.n > OWNER_TEXT || version.kind != KA_RESP_STRING || ka_json_read(&n.vehicle, vehicle.text) != KA_OK) return;
+    memcpy(n.owner, owner.text.p, owner.text.n);
+    n.version = strtoull(version.text.p, NULL, 10);
+    share_learn(f, &n);
+}
+
+static void share_fetch(fleet *f, const char *id)
+{
+    char key[MAX_KEY + 1];
+    share_key(f->share, key, "device:", id);
+    const ka_str args[] = { share_str("HMGET"), share_str(key), share_str("owner"), share_str("version"), share_str("device") };
+    if (ka_redis_command(&f->share->commands, args, 5, share_fetched, id, KA_UUID_TEXT + 1) != KA_OK) share_load_failed(f, f->share->load);
+}
+
+static void share_load_done(fleet *f)
+{
+    f->share->loading = false;
+    for (size_t i = 0; i < f->devices_n; i++)
+        if (f->devices[i]->version == 0) f->devices[i]->unshared = true;
+    share_put_rest(f);
+}
+
+static void share_scan(fleet *f, ka_str cursor);
+
+/* A PING's reply: those of the last hashes have come before it. */
+static void share_scan_ended(void *arg, const void *note, const ka_resp *reply)
+{
+    uint64_t load;
+    memcpy(&load, note, sizeof load);
+    if (reply && load == ((fleet *)arg)->share->load) share_load_done(arg);
+}
+
+static void share_scan_end(fleet *f)
+{
+    struct share *s = f->share;
+    const ka_str args[] = { share_str("PING") };
+    if (ka_redis_command(&s->commands, args, 1, share_scan_ended, &s->load, sizeof s->load) != KA_OK) share_load_failed(f, s->load);
+}
+
+/* The names of some hashes: ask for them, and then for more names. */
+static void share_scanned(void *arg, const void *note, const ka_resp *reply)
+{
+    fleet *f = arg;
+    uint64_t load;
+    ka_resp rest, cursor, keys, key;
+    char id[KA_UUID_TEXT + 1];
+    size_t skip = strlen(f->share->prefix) + strlen("device:");
+    memcpy(&load, note, sizeof load);
+    if (load != f->share->load) return;
+    if (reply && reply->kind == KA_RESP_ERROR) share_error(f, reply->text);
+    rest = reply ? *reply : (ka_resp){ .kind = 0 };
+    if (!ka_resp_next(&rest, &cursor) || !ka_resp_next(&rest, &keys)) {
+        share_load_failed(f, load);
+        return;
+    }
+    while (ka_resp_next(&keys, &key))
+        if (key.text.n == skip + KA_UUID_TEXT && ka_uuid_read(id, (ka_str){ key.text.p + skip, KA_UUID_TEXT }) == KA_OK) share_fetch(f, id);
+    if (ka_is(cursor.text, "0")) share_scan_end(f);
+    else share_scan(f, cursor.text);
+}
+
+static void share_scan(fleet *f, ka_str cursor)
+{
+    struct share *s = f->share;
+    char pattern[MAX_KEY + 1], step[16];
+    share_key(s, pattern, "device:", "*");
+    snprintf(step, sizeof step, "%d", SCAN_STEP);
+    const ka_str args[] = { share_str("SCAN"), cursor, share_str("MATCH"), share_str(pattern), share_str("COUNT"), share_str(step) };
+    if (ka_redis_command(&s->commands, args, 6, share_scanned, &s->load, sizeof s->load) != KA_OK) share_load_failed(f, s->load);
+}
+
+static void share_load(fleet *f)
+{
+    f->share->load++;
+    f->share->load_due = false;
+    f->share->loading = true;
+    share_scan(f, share_str("0"));
+}
+
+/* ---- connections ---- */
+
+static void share_publish(fleet *f, const char *channel, ka_str text, ka_redis_fn *fn, const void *note, size_t n)
+{
+    const ka_str args[] = { share_str("PUBLISH"), share_str(channel), text };
+    ka_redis_command(&f->share->commands, args, 3, fn, note, n);
+}
+
+static void share_say_alive(fleet *f) { share_publish(f, f->share->alive, share_str(f->id), NULL, NULL, 0); }
+
+/* One of the two connections has come up, or gone. */
+static void share_look(fleet *f)
+{
+    struct share *s = f->share;
+    bool up = s->commands.up && s->subscribed == 3;
+    if (up == s->up) return;
+    s->up = up;
+    s->since_ms = ka_now_ms();
+    if (up) {
+        share_load(f);
+        return;
+    }
+    for (size_t i = 0; i < f->devices_n; i++) f->devices[i]->version = 0;      /* the Redis that comes back may be behind */
+}
+
+static void share_commands_changed(void *arg, bool up)
+{
+    if (up) share_say_alive(arg);
+    share_look(arg);
+}
+
+static void share_subscriber_changed(void *arg, bool up)
+{
+    struct share *s = ((fleet *)arg)->share;
+    const ka_str args[] = { share_str("SUBSCRIBE"), share_str(s->changes), share_str(s->alive), share_str(s->mailbox) };
+    s->subscribed = 0;
+    if (up) ka_redis_command(&s->subscriber, args, 4, NULL, NULL, 0);
+    share_look(arg);
+}
+
+static void share_mail(fleet *f, ka_str text);
+
+static void share_pushed(void *arg, const ka_resp *message)
+{
+    fleet *f = arg;
+    struct share *s = f->share;
+    ka_resp rest = *message, kind, channel, text;
+    if (!ka_resp_next(&rest, &kind) || !ka_resp_next(&rest, &channel) || !ka_resp_next(&rest, &text)) return;
+    if (ka_is(kind.text, "subscribe")) {
+        s->subscribed++;
+        share_look(f);
+    } else if (ka_is(kind.text, "message")) {
+        if (ka_is(channel.text, s->changes)) share_changed(f, text.text);
+        else if (ka_is(channel.text, s->alive)) share_heard(f, text.text, ka_now_ms());
+        else share_mail(f, text.text);
+    }
+}
+
+/* ---- calls ---- */
+
+static void share_called(void *arg, const void *note, const ka_resp *reply)
+{
+    uint64_t number;
+    memcpy(&number, note, sizeof number);
+    if (reply && reply->kind == KA_RESP_INTEGER && reply->number > 0) return;
+    call_done(arg, number, 503, no_text);
+}
+
+static int share_call(fleet *f, const device *d, const call *c)
+{
+    char text[8 * MAX_COMMAND], channel[MAX_KEY + 1], owner[KA_UUID_TEXT + 1];
+    ka_json_out w = { .p = text, .cap = sizeof text };
+    ka_json_open(&w, NULL, KA_OBJECT);
+    ka_json_put_integer(&w, "call", (int64_t)c->number);
+    ka_json_put(&w, "from", share_str(f->id));
+    ka_json_put(&w, "device", share_str(d->id));
+    ka_json_put(&w, "message", share_str(c->message));
+    ka_json_close(&w);
+    snprintf(owner, sizeof owner, "%.*s", (int)KA_UUID_TEXT, d->owner);
+    share_key(f->share, channel, "to:", owner);
+    const ka_str args[] = { share_str("PUBLISH"), share_str(channel), { text, w.n } };
+    if (!f->share->up || w.error) return 503;
+    return ka_redis_command(&f->share->commands, args, 3, share_called, &c->number, sizeof c->number) == KA_OK ? 0 : 503;
+}
+
+/* If that can't be sent, the call ends there by its time-out. */
+static void share_reply(fleet *f, const char *to, uint64_t number, int status, ka_str reply)
+{
+    char text[8 * MAX_COMMAND], channel[MAX_KEY + 1];
+    ka_json_out w = { .p = text, .cap = sizeof text };
+    ka_json_open(&w, NULL, KA_OBJECT);
+    ka_json_put_integer(&w, "reply", (int64_t)number);
+    ka_json_put_integer(&w, "status", status);
+    ka_json_put(&w, "text", reply);
+    ka_json_close(&w);
+    share_key(f->share, channel, "to:", to);
+    share_publish(f, channel, (ka_str){ text, w.n }, NULL, NULL, 0);
+}
+
+/* Somebody calls a device that is here, or replies to a call of ours. */
+static void share_mail(fleet *f, ka_str text)
+{
+    ka_json v;
+    uint64_t number, status;
+    char from[KA_UUID_TEXT + 1], id[KA_UUID_TEXT + 1], words[MAX_COMMAND + 1];
+    if (ka_json_read(&v, text) != KA_OK) return;
+    if (share_number_of(&v, "call", &number) && share_id_of(&v, "from", from) && share_id_of(&v, "device", id) &&
+        share_text_of(&v, "message", words, MAX_COMMAND)) {
+        call_from(f, from, number, id, words);
+    } else if (share_number_of(&v, "reply", &number) && share_number_of(&v, "status", &status) && status <= 599) {
+        bool replied = share_text_of(&v, "text", words, MAX_COMMAND);
+        call_done(f, number, (int)status, replied ? share_str(words) : no_text);
+    }
+}
+
+/* ---- time ---- */
+
+static bool share_is_gone(const struct share *s, const char *owner, int64_t now_ms)
+{
+    int64_t heard_ms = s->since_ms;
+    for (size_t i = 0; i < s->peers_n; i++)
+        if (strncmp(s->peers[i].id, owner, KA_UUID_TEXT) == 0 && s->peers[i].heard_ms > heard_ms) heard_ms = s->peers[i].heard_ms;
+    return now_ms - heard_ms > GONE_MS;
+}
+
+/* Make the devices of those who have gone offline, with a token of ours; share_echo tells whether we were the first. */
+static void share_reap(fleet *f, int64_t now_ms)
+{
+    for (size_t i = 0; i < f->devices_n; i++) {
+        const device *d = f->devices[i];
+        if (!d->online || d->conn || share_owns(f, d->owner) || !share_is_gone(f->share, d->owner, now_ms)) continue;
+        device reaped = *d;
+        reaped.online = false;
+        snprintf(reaped.owner, sizeof reaped.owner, "%s:%llu", f->id, (unsigned long long)++f->connections_made);
+        if (!share_send(f, &reaped, d->owner, false, device_event(f->share->event, &reaped, OFFLINE, no_text))) return;
+    }
+}
+
+static void share_tell(fleet *f, int64_t now_ms)
+{
+    struct share *s = f->share;
+    const char *why = s->commands.up ? s->subscriber.error : s->commands.error;
+    if (s->up && s->told_away) {
+        fail(0, "Redis at %s is back", f->redis);
+        s->told_away = false;
+    } else if (!s->up && !s->told_away && now_ms - s->since_ms >= TICK_MS) {
+        fail(0, "Redis at %s:%d is away (%s). Devices that are connected here are served; commands to others get 503 until it is back", s->ip,
+             s->commands.port, *why ? why : "no answer yet");
+        s->told_away = true;
+    }
+}
+
+static void share_tick(fleet *f, int64_t now_ms)
+{
+    struct share *s = f->share;
+    if (!s) return;
+    share_tell(f, now_ms);
+    if (now_ms - s->ticked_ms > LATE_MS) s->since_ms = now_ms;
+    s->ticked_ms = now_ms;
+    if (s->commands.up) share_say_alive(f);
+    if (!s->up) return;
+    if (s->load_due) share_load(f);
+    if (s->loading) return;
+    share_put_rest(f);
+    share_reap(f, now_ms);
+}
+
+static const char *share_text(const fleet *f) { return !f->share ? "none" : f->share->up ? "up" : "away"; }
+
+/* ---- begin and end ---- */
+
+/* HOST:PORT[,password=...][,prefix=...] */
+static int share_options(const char *text, struct share *s)
+{
+    size_t n = strcspn(text, ",");
+    int exit_status = address("--redis", text, n, s->ip, &s->commands.port);
+    if (exit_status >= 0) return exit_status;
+    strcpy(s->prefix, "fleet:");
+    for (const char *p = text + n; *p; p += n) {
+        n = strcspn(++p, ",");
+        if (strncmp(p, "password=", 9) == 0 && n > 9 && n - 9 <= MAX_PASSWORD) {
+            snprintf(s->password, sizeof s->password, "%.*s", (int)n - 9, p + 9);
+        } else if (strncmp(p, "prefix=", 7) == 0 && n - 7 <= MAX_PREFIX &&
+                   strspn(p + 7, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:._-") >= n - 7) {
+            snprintf(s->prefix, sizeof s->prefix, "%.*s", (int)n - 7, p + 7);
+        } else {
+            return fail(EXIT_USAGE, "--redis HOST:PORT takes ,password=... (1 to %d bytes, no comma) and ,prefix=... (up to %d letters, digits, : . _ -)",
+                        MAX_PASSWORD, MAX_PREFIX);
+        }
+    }
+    return -1;
+}
+
+static int share_start(fleet *f)
+{
+    if (!f->redis) return -1;
+    struct share *s = f->share = calloc(1, sizeof *s);
+    if (!s) return fail(EXIT_FAILED, "out of memory");
+    int status = share_options(f->redis, s);
+    if (status >= 0) return status;
+    share_key(s, s->changes, "changes", "");
+    share_key(s, s->alive, "alive", "");
+    share_key(s, s->mailbox, "to:", f->id);
+    s->since_ms = s->ticked_ms = ka_now_ms();
+    s->commands.ip = s->subscriber.ip = s->ip;
+    s->subscriber.port = s->commands.port;
+    s->commands.password = s->subscriber.password = *s->password ? s->password : NULL;
+    s->commands.tag = TAG_REDIS;
+    s->subscriber.tag = TAG_SUBSCRIBER;
+    s->commands.on_change = share_commands_changed;
+    s->subscriber.on_change = share_subscriber_changed;
+    s->subscriber.on_push = share_pushed;
+    s->commands.arg = s->subscriber.arg = f;
+    int error = ka_redis_start(&s->commands, f->s);
+    if (!error) error = ka_redis_start(&s->subscriber, f->s);
+    return error ? fail(EXIT_FAILED, "--redis %s: %s", f->redis, ka_error_text(error)) : -1;
+}
+
+static bool share_event(fleet *f, const ka_event *ev)
+{
+    return f->share && (ka_redis_event(&f->share->commands, ev) || ka_redis_event(&f->share->subscriber, ev));
+}
+
+static void share_free(fleet *f)
+{
+    struct share *s = f->share;
+    if (!s) return;
+    ka_redis_free(&s->commands);
+    ka_redis_free(&s->subscriber);
+    free(s->peers);
+    ka_wipe(s->password, sizeof s->password);
+    free(s);
+    f->share = NULL;
+}
