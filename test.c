@@ -14,11 +14,11 @@
 #define KA_LINGER_MS 1000
 #define KA_DRAIN_MS 4000
 #define KA_ATTEMPT_MS 5000
+#define KA_REDIS_BYTES 500000
 #define KA_MAILBOX (1u << 18)
 #define KA_REDIS_MS 1500
 #define KA_REDIS_RETRY_MS 20
 #define KA_REDIS_WAITING 40
-#define KA_REDIS_BYTES 100000
 #define KA_MALLOC(n) test_realloc(NULL, n)
 #define KA_REALLOC(p, n) test_realloc(p, n)
 #define KA_FREE(p) test_free(p)
@@ -407,6 +407,7 @@ static bool cannot_find(void)
 }
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
+#define BYTES(literal) literal, sizeof(literal) - 1
 
 static ka_str str(const char *text) { return (ka_str){ text, strlen(text) }; }
 
@@ -1590,6 +1591,180 @@ static void test_json_characters(void)
     CHECK(true, "all of them");
 }
 
+/* ---- RESP ---- */
+
+/* As it is sent, and what it is, by resp_told. */
+static const struct { const char *in; size_t in_n; const char *says, *why; } resp_good[] = {
+    { BYTES("+OK\r\n"), "'OK'", "a simple string" },
+    { BYTES("+\r\n"), "''", "an empty one" },
+    { BYTES("+ $1 \xff\t\r\n"), "' $1 \xff\t'", "any bytes but CR and LF" },
+    { BYTES("-ERR no\r\n"), "!ERR no", "an error" },
+    { BYTES("-\r\n"), "!", "an empty one" },
+    { BYTES(":0\r\n"), "0", "an integer" },
+    { BYTES(":-1\r\n"), "-1", "a negative one" },
+    { BYTES(":9223372036854775807\r\n"), "9223372036854775807", "the largest" },
+    { BYTES(":-9223372036854775808\r\n"), "-9223372036854775808", "the least" },
+    { BYTES("$0\r\n\r\n"), "''", "an empty bulk string" },
+    { BYTES("$5\r\nhello\r\n"), "'hello'", "a bulk string" },
+    { BYTES("$2\r\n\r\n\r\n"), "'\r\n'", "a line's end in it" },
+    { BYTES("$11\r\n*1\r\n$-1\r\n:1\r\n"), "'*1\r\n$-1\r\n:1'", "what looks like values in it" },
+    { BYTES("$-1\r\n"), "nil", "no string" },
+    { BYTES("*-1\r\n"), "nil", "no array" },
+    { BYTES("*0\r\n"), "[]", "an empty array" },
+    { BYTES("*1\r\n*-1\r\n"), "[nil]", "an array of no array" },
+    { BYTES("*6\r\n+a\r\n-b\r\n:3\r\n$1\r\nc\r\n$-1\r\n*0\r\n"), "['a' !b 3 'c' nil []]", "one of each kind" },
+    { BYTES("*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n"), "['message' 'c' 'hi']", "what is published" },
+    { BYTES("*2\r\n*2\r\n*1\r\n:1\r\n*-1\r\n*0\r\n"), "[[[1] nil] []]", "arrays within arrays" },
+    { BYTES("*11\r\n:1\r\n:2\r\n:3\r\n:4\r\n:5\r\n:6\r\n:7\r\n:8\r\n:9\r\n:10\r\n:11\r\n"), "[1 2 3 4 5 6 7 8 9 10 11]", "a length of two digits" },
+};
+
+/* What can't be read, and what its connection says of it. */
+static const struct { const char *in; size_t in_n; int status; const char *why; } resp_bad[] = {
+    { BYTES("x\r\n"), 400, "no such kind" },
+    { BYTES("PING\r\n"), 400, "words" },
+    { BYTES("\r\n"), 400, "an empty line" },
+    { BYTES(" +OK\r\n"), 400, "white space" },
+    { BYTES("\0\r\n"), 400, "a NUL" },
+    { BYTES("+a\rb\r\n"), 400, "a CR in a simple string" },
+    { BYTES("+a\nb\r\n"), 400, "an LF in it" },
+    { BYTES("+a\r\r\n"), 400, "two CRs" },
+    { BYTES("-a\rb\r\n"), 400, "a CR in an error" },
+    { BYTES(":\r\n"), 400, "no digit" },
+    { BYTES(":-\r\n"), 400, "a sign alone" },
+    { BYTES(":1a\r\n"), 400, "something behind the digits" },
+    { BYTES(": 1\r\n"), 400, "white space before them" },
+    { BYTES(":--1\r\n"), 400, "two signs" },
+    { BYTES(":1.0\r\n"), 400, "a fraction" },
+    { BYTES(":1\n\n"), 400, "LF alone" },
+    { BYTES(":9223372036854775808\r\n"), 400, "one over the largest" },
+    { BYTES(":-9223372036854775809\r\n"), 400, "one below the least" },
+    { BYTES(":18446744073709551617\r\n"), 400, "over 64 bits" },
+    { BYTES("$\r\n"), 400, "no length" },
+    { BYTES("$a\r\n"), 400, "not a digit" },
+    { BYTES("$-2\r\n"), 400, "a negative length" },
+    { BYTES("$-\r\n"), 400, "a sign alone" },
+    { BYTES("$-11\r\n"), 400, "another negative one" },
+    { BYTES("$-0\r\n\r\n"), 400, "minus nothing" },
+    { BYTES("$+1\r\na\r\n"), 400, "a plus" },
+    { BYTES("$01\r\na\r\n"), 400, "a leading zero" },
+    { BYTES("$00\r\n\r\n"), 400, "two zeros" },
+    { BYTES("$1\ra\r\n"), 400, "a CR without its LF behind the length" },
+    { BYTES("$1\na\r\n"), 400, "an LF alone" },
+    { BYTES("$1\r\nab\r\n"), 400, "longer than told" },
+    { BYTES("$1\r\na\rb"), 400, "a CR without its LF at the end" },
+    { BYTES("$1\r\na\n\n"), 400, "an LF alone at the end" },
+    { BYTES("$4294967297\r\na\r\n"), 413, "a length over 32 bits" },
+    { BYTES("$18446744073709551617\r\na\r\n"), 413, "a length over 64 bits" },
+    { BYTES("*\r\n"), 400, "no number of elements" },
+    { BYTES("*a\r\n"), 400, "not a digit" },
+    { BYTES("*-2\r\n"), 400, "a negative number of elements" },
+    { BYTES("*+1\r\n:1\r\n"), 400, "a plus" },
+    { BYTES("*01\r\n:1\r\n"), 400, "a leading zero" },
+    { BYTES("*18446744073709551617\r\n:1\r\n"), 413, "a number of elements over 64 bits" },
+    { BYTES("*2\r\n:1\r\nx\r\n"), 400, "no such kind of element" },
+    { BYTES("*1\r\n$1\r\nab\r\n"), 400, "an element longer than told" },
+    { BYTES("*1\r\n*1\r\n$-2\r\n"), 400, "an element of an element" },
+};
+
+/* 'string', !error, 7, nil, [elements]; ? for elements that an array should have. */
+static size_t resp_told(const ka_resp *v, char *out, size_t cap)
+{
+    int n = (int)v->text.n;
+    if (v->kind != KA_RESP_ARRAY)
+        return (size_t)(v->kind == KA_RESP_STRING ? snprintf(out, cap, "'%.*s'", n, v->text.p) : v->kind == KA_RESP_ERROR ? snprintf(out, cap, "!%.*s", n, v->text.p) :
+                        v->kind == KA_RESP_INTEGER ? snprintf(out, cap, "%lld", (long long)v->number) : snprintf(out, cap, v->kind == KA_RESP_NIL ? "nil" : "none"));
+    ka_resp rest = *v, element;
+    size_t at = (size_t)snprintf(out, cap, "[");
+    int64_t left = v->number;
+    for (; ka_resp_next(&rest, &element); left--) {
+        if (left < v->number) at += (size_t)snprintf(out + at, cap - at, " ");
+        at += resp_told(&element, out + at, cap - at);
+    }
+    return at + (size_t)snprintf(out + at, cap - at, left ? "?]" : "]");
+}
+
+/* Read a copy that ends where its block ends. */
+static void resp_says(ka_str in, const char *want, const char *why)
+{
+    char *copy = exact(in.p, in.n), says[256];
+    ka_resp v = { 0 };
+    int r = ka_resp_read(&v, (ka_str){ copy, in.n });
+    if (!want) CHECK(r == KA_ESYNTAX && v.kind == 0, "%s, %d bytes: %d, kind %d", why, (int)in.n, r, v.kind);
+    else {
+        if (r == KA_OK) resp_told(&v, says, sizeof says);
+        CHECK(r == KA_OK && strcmp(says, want) == 0, "%s: %d, %s", why, r, r == KA_OK ? says : "");
+    }
+    free(copy);
+}
+
+static void test_resp(void)
+{
+    for (size_t i = 0; i < COUNT(resp_good); i++) {
+        char longer[80];
+        ka_str in = { resp_good[i].in, resp_good[i].in_n };
+        resp_says(in, resp_good[i].says, resp_good[i].why);
+        for (size_t n = 0; n < in.n; n++) resp_says((ka_str){ in.p, n }, NULL, resp_good[i].why);
+        for (const char *more = "\r\n+$*:0"; *more; more++) {
+            memcpy(longer, in.p, in.n);
+            longer[in.n] = *more;
+            resp_says((ka_str){ longer, in.n + 1 }, NULL, resp_good[i].why);
+        }
+    }
+    for (size_t i = 0; i < COUNT(resp_bad); i++) resp_says((ka_str){ resp_bad[i].in, resp_bad[i].in_n }, NULL, resp_bad[i].why);
+}
+
+/* Elements: all of them, and no more of what has none. */
+static void test_resp_elements(void)
+{
+    ka_resp v, element = { 0 };
+    CHECK(ka_resp_read(&v, str("*2\r\n:1\r\n*1\r\n+x\r\n")) == KA_OK && v.number == 2 && ka_is(v.text, ":1\r\n*1\r\n+x\r\n"), "two, as they were sent");
+    CHECK(ka_resp_next(&v, &element) && element.kind == KA_RESP_INTEGER && element.number == 1 && ka_is(element.text, "1"), "the first");
+    CHECK(ka_resp_next(&v, &element) && element.kind == KA_RESP_ARRAY && element.number == 1 && ka_is(element.text, "+x\r\n"), "the second");
+    CHECK(!ka_resp_next(&v, &element) && !ka_resp_next(&v, &element), "no more");
+    static const char *const none[] = { "+a\r\n", "-a\r\n", ":1\r\n", "$1\r\na\r\n", "$-1\r\n", "*-1\r\n", "*0\r\n" };
+    for (size_t i = 0; i < COUNT(none); i++) CHECK(ka_resp_read(&v, str(none[i])) == KA_OK && !ka_resp_next(&v, &element), "%s has none", none[i]);
+    CHECK(!ka_resp_next(&(ka_resp){ 0 }, &element), "nor has what wasn't read");
+}
+
+/* Room for a command: each byte less is too little, and what was written reads as it was told. */
+static void resp_commands(const ka_str *args, size_t n)
+{
+    static char whole[4096];
+    ptrdiff_t all = ka_resp_command(whole, sizeof whole, args, n);
+    if (!CHECK(all > 0, "a command of %d: %d", (int)n, (int)all)) return;
+    for (size_t cap = 0; cap <= (size_t)all + 1; cap++) {
+        char *out = malloc(cap ? cap : 1);
+        if (!out) abort();
+        ptrdiff_t r = ka_resp_command(out, cap, args, n);
+        if (r != (cap < (size_t)all ? KA_ENOSPC : all) || (r > 0 && memcmp(out, whole, (size_t)r) != 0)) CHECK(false, "room for %d of %d: %d", (int)cap, (int)all, (int)r);
+        free(out);
+    }
+    ka_resp v, element;
+    CHECK(ka_resp_read(&v, (ka_str){ whole, (size_t)all }) == KA_OK && v.kind == KA_RESP_ARRAY && v.number == (int64_t)n, "%d arguments", (int)n);
+    for (size_t i = 0; i < n; i++)
+        CHECK(ka_resp_next(&v, &element) && element.kind == KA_RESP_STRING && element.text.n == args[i].n &&
+              (args[i].n == 0 || memcmp(element.text.p, args[i].p, args[i].n) == 0), "argument %d of %d bytes", (int)i, (int)args[i].n);
+    CHECK(!ka_resp_next(&v, &element), "and no other");
+}
+
+static void test_resp_command(void)
+{
+    static char bytes[1200];
+    ka_str args[12];
+    char out[64];
+    ka_str set[] = { str("SET"), { BYTES("a\0\r\n") }, { NULL, 0 } };
+    CHECK(ka_resp_command(out, sizeof out, set, 3) == 29 && memcmp(out, "*3\r\n$3\r\nSET\r\n$4\r\na\0\r\n\r\n$0\r\n\r\n", 29) == 0, "an array of bulk strings");
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (char)i;
+    for (size_t n = 0; n < sizeof bytes; n = n < 12 ? n + 1 : n < 90 ? n + 78 : n < 110 ? n + 5 : n + 445) {      /* one digit more at 10, 100, 1000 */
+        args[0] = (ka_str){ bytes, n };
+        resp_commands(args, 1);
+    }
+    for (size_t n = 2; n <= COUNT(args); n++) {
+        for (size_t i = 0; i < n; i++) args[i] = (ka_str){ bytes + i, i * 7 % 13 };
+        resp_commands(args, n);
+    }
+}
+
 /* ---- mailbox ---- */
 
 typedef struct { ka__box box; int records; _Atomic(bool) bad; } stress;
@@ -2473,7 +2648,7 @@ static void test_protocol(void)
 
 /* How its parent answers: what it was asked ("METHOD TARGET BODY"); or three at a time, the last one first;
    or each (SLOW: every sixteenth) a little later, so that requests pile up. */
-enum { ECHO, BACKWARDS, LATE, SLOW, STATUS /* the one that is asked for: GET /404 */, TALK /* JSON */, FRAMES, LINES };
+enum { ECHO, BACKWARDS, LATE, SLOW, STATUS /* the one that is asked for: GET /404 */, TALK /* JSON */, FRAMES, LINES, RESP };
 
 typedef struct {
     ka_server   *s;
@@ -3219,8 +3394,6 @@ static void test_frames(void)
     fixture_stop(&f);
 }
 
-#define BYTES(literal) literal, sizeof(literal) - 1
-
 /* As `talks`, in lines. */
 static const struct { const char *in; size_t in_n; const char *want; size_t want_n; const char *why; } cut_lines[] = {
     { BYTES(""), BYTES("bye;"), "nothing" },
@@ -3351,6 +3524,136 @@ static void test_lines_flood(void)
     ka__box_free(&box);
 }
 
+/* RESP on a connection: what is good comes as it was sent, and what isn't ends it. */
+static void test_resp_messages(void)
+{
+    static char all[4096], want[4096];
+    size_t all_n = 0, want_n = 0;
+    fixture f;
+    int runs = 0;
+    if (!fixture_start(&f, RESP, 2)) return;
+    for (size_t row = 0; row < COUNT(resp_good); row++) {
+        ka_str in = { resp_good[row].in, resp_good[row].in_n };
+        memcpy(all + all_n, in.p, in.n);
+        memcpy(want + want_n, in.p, in.n);
+        memcpy(want + want_n + in.n, ";bye;", 5);
+        run_lines(&f, in, (ka_str){ want + want_n, in.n + 5 }, 1, 1, resp_good[row].why);
+        for (size_t split = 1; split <= in.n; split++) run_lines(&f, in, (ka_str){ want + want_n, in.n + 5 }, split, in.n, resp_good[row].why);
+        for (size_t n = 1; n < in.n; n += 3) run_lines(&f, (ka_str){ in.p, n }, str("400;"), n, n, "the end in it");
+        all_n += in.n;
+        want_n += in.n + 1;
+        runs += 1 + (int)in.n + ((int)in.n + 1) / 3;
+    }
+    memcpy(want + want_n, "bye;", 4);
+    for (size_t piece = 1; piece <= all_n; piece = piece * 3 + 1, runs++) run_lines(&f, (ka_str){ all, all_n }, (ka_str){ want, want_n + 4 }, piece, piece, "many");
+    for (size_t row = 0; row < COUNT(resp_bad); row++)
+        for (int behind = 0; behind < 2; behind++) {      /* the first message, and the second */
+            all_n = (size_t)snprintf(all, sizeof all, "%s", behind ? ":1\r\n" : "");
+            memcpy(all + all_n, resp_bad[row].in, resp_bad[row].in_n);
+            all_n += resp_bad[row].in_n;
+            want_n = (size_t)snprintf(want, sizeof want, "%s%d;", behind ? ":1\r\n;" : "", resp_bad[row].status);
+            run_lines(&f, (ka_str){ all, all_n }, (ka_str){ want, want_n }, all_n, all_n, resp_bad[row].why);
+            run_lines(&f, (ka_str){ all, all_n }, (ka_str){ want, want_n }, 1, 1, resp_bad[row].why);
+            runs += 2;
+        }
+    all_closed(&f, runs);
+    fixture_stop(&f);
+}
+
+/* KA_MAX_BODY and its neighbours, whatever a value is made of. */
+static void test_resp_long(void)
+{
+    enum { M = KA_MAX_BODY };
+    static char in[2 * M + 64], want[2 * M + 64];
+    fixture f;
+    int runs = 0;
+    if (!fixture_start(&f, RESP, 1)) return;
+    for (int form = 0; form < 4; form++)
+        for (size_t n = M - 1; n <= M + 9; n = n < M + 2 ? n + 1 : n + 7) {      /* of n bytes in all */
+            static const char *const starts[] = { "+", "$%d\r\n", "*2\r\n:1\r\n$%d\r\n", "*1\r\n*1\r\n-" };
+            char start[64];
+            int start_n = snprintf(start, sizeof start, starts[form], (int)n);
+            start_n = snprintf(start, sizeof start, starts[form], (int)n - start_n - 2);
+            memset(in, 'x', n);
+            memcpy(in, start, (size_t)start_n);
+            memcpy(in + n - 2, "\r\n", 2);
+            memcpy(want, in, n);
+            memcpy(want + n, ";bye;", 5);
+            ka_str all = { in, n }, answer = n <= M ? (ka_str){ want, n + 5 } : str("413;");
+            run_lines(&f, all, answer, n, n, start);
+            run_lines(&f, all, answer, 7, 7, start);
+            run_lines(&f, all, answer, M - 2, 1, start);
+            runs += 3;
+        }
+    all_closed(&f, runs);
+    size_t n = (size_t)snprintf(in, sizeof in, "*700\r\n");      /* elements that fit, and more of them than that */
+    while (n + 4 <= M + 4) n += (size_t)snprintf(in + n, sizeof in - n, ":%d\r\n", (int)(n % 10));
+    run_lines(&f, (ka_str){ in, n }, str("413;"), n, n, "too many elements");
+    run_lines(&f, str("*2\r\n:1\r\n"), str("400;"), 1, 1, "too few elements, and the end");
+    static wire slow;
+    wire_open(&slow, atomic_load(&f.port));
+    wire_text(&slow, "+OK\r\n$5\r\nhel");
+    CHECK(wire_ends(&slow, HELLO + 6 + 4, "+OK\r\n;408;", 10) && wire_more(&slow) == 0, "an unfinished one is 408, and closed");
+    wire_close(&slow);
+    all_closed(&f, runs + 3);
+    fixture_stop(&f);
+}
+
+/* The first value in front of some bytes, as ka_resp_read sees it; 0: none. No value begins another one. */
+static size_t resp_first(const char *p, size_t n)
+{
+    size_t first = 0;
+    ka_resp v;
+    for (size_t i = 1; i <= n; i++) {
+        if (ka_resp_read(&v, (ka_str){ p, i }) < 0) continue;
+        if (first) CHECK(false, "a value of %d bytes in one of %d: %.*s", (int)first, (int)i, (int)i, p);
+        else first = i;
+    }
+    return first;
+}
+
+/* Values with a few other bytes in them: the connection and ka_resp_read agree on what is one. */
+static void test_resp_agree(void)
+{
+    enum { RUNS = 1500 };
+    static const char bytes[] = "+-:$*0129\r\nx";
+    fixture f;
+    uint32_t seed = 7;
+    char in[256], want[600];
+    if (!fixture_start(&f, RESP, 1)) return;
+    for (int run = 0; run < RUNS; run++) {
+        size_t n = 0, want_n = 0, at = 0, took;
+        for (int i = 0; i < 2; i++) {
+            size_t row = (next_random(&seed) >> 16) % COUNT(resp_good);
+            memcpy(in + n, resp_good[row].in, resp_good[row].in_n);
+            n += resp_good[row].in_n;
+        }
+        for (uint32_t i = next_random(&seed) >> 16 & 3; i > 0; i--) {
+            size_t where = (next_random(&seed) >> 16) % n;
+            uint32_t how = next_random(&seed) >> 16 & 3;
+            if (how == 0) memmove(in + where, in + where + 1, --n - where);
+            else if (how == 1) memmove(in + where + 1, in + where, n++ - where);
+            if (how) in[where] = bytes[(next_random(&seed) >> 16) % (sizeof bytes - 1)];
+        }
+        for (; (took = resp_first(in + at, n - at)) > 0; at += took) {
+            memcpy(want + want_n, in + at, took);
+            want_n += took;
+            want[want_n++] = ';';
+        }
+        want_n += (size_t)snprintf(want + want_n, sizeof want - want_n, at == n ? "bye;" : "400;");
+        static wire w;
+        if (!wire_open(&w, atomic_load(&f.port))) break;
+        wire_send(&w, in, n);
+        ka__sock_end(w.sock);
+        while (wire_more(&w) > 0) {}
+        bool same = w.n == HELLO + want_n && memcmp(w.buf + HELLO, want, want_n - 4) == 0 && (at < n || memcmp(w.buf + w.n - 4, "bye;", 4) == 0);      /* or 413; */
+        if (!same) CHECK(false, "run %d: \"%.*s\": got \"%.*s\", not \"%.*s\"", run, (int)n, in, (int)(w.n < HELLO ? 0 : w.n - HELLO), w.buf + HELLO, (int)want_n, want);
+        wire_close(&w);
+    }
+    all_closed(&f, RUNS);
+    fixture_stop(&f);
+}
+
 /* Closes by a reset. */
 static void wire_reset(wire *w)
 {
@@ -3448,7 +3751,7 @@ static void test_reframe(void)
     fixture_stop(&f);
     ka_server *s;
     if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
-    CHECK(ka_reframe(s, 0, KA_HTTP) == KA_EINVAL && ka_reframe(s, 0, KA_LINES + 1) == KA_EINVAL &&
+    CHECK(ka_reframe(s, 0, KA_HTTP) == KA_EINVAL && ka_reframe(s, 0, KA_RESP + 1) == KA_EINVAL &&
           ka_reframe(s, (uint64_t)9 << 56, KA_JSON) == KA_EINVAL, "no such framing, no such worker");
     CHECK(ka_send(s, (uint64_t)9 << 56, "x", 1) == KA_EINVAL, "no such worker");
     CHECK(ka_send(s, 0, NULL, 0) == KA_OK, "no bytes are no error, nor undefined");
@@ -3650,9 +3953,9 @@ static void test_connect(void)
     ka__sock listener, fill[FILL];
     int deaf = deaf_port(&listener, fill, FILL);
     if (!fixture_start(&f, TALK, 1) || !CHECK(ka_server_start(&s, 2) == KA_OK, "starts")) return;
-    CHECK(ka_connect(s, KA_HTTP, NULL, "127.0.0.1", 1, 0) == KA_EINVAL && ka_connect(s, KA_LINES + 1, NULL, "127.0.0.1", 1, 0) == KA_EINVAL &&
+    CHECK(ka_connect(s, KA_HTTP, NULL, "127.0.0.1", 1, 0) == KA_EINVAL && ka_connect(s, KA_RESP + 1, NULL, "127.0.0.1", 1, 0) == KA_EINVAL &&
           ka_connect(s, KA_JSON, NULL, "localhost", 1, 0) == KA_EINVAL && ka_connect(s, KA_JSON, NULL, "127.0.0.1", 0, 0) == KA_EINVAL, "no such address or framing");
-    CHECK(ka_listen_as(s, KA_LINES + 1, "127.0.0.1", 0) == KA_EINVAL, "nor is it listened for");
+    CHECK(ka_listen_as(s, KA_RESP + 1, "127.0.0.1", 0) == KA_EINVAL, "nor is it listened for");
 
     CHECK(ka_connect(s, KA_JSON, NULL, "127.0.0.1", atomic_load(&f.port), 7) == KA_OK && next_event(s, &ev, KA_OPENED), "connected");
     uint64_t conn = ev.conn;
@@ -3702,6 +4005,721 @@ static void test_connect_from(void)
     }
     CHECK(ka_connect(s, KA_LINES, "192.0.2.1", "127.0.0.1", port, 77) == KA_OK && next_event(s, &ev, KA_OPENED), "from another machine");
     CHECK(ev.error == KA_EADDR && ev.os_error && ev.seq == 77 && ev.listener == -1, "is not for us: %d", ev.error);
+    ka_server_free(s);
+}
+
+/* ---- field lines ---- */
+
+/* A server whose parent is this thread, and the port of its first listener. */
+static bool parent_start(ka_server **s, int workers, int framing, int *port)
+{
+    ka_event ev;
+    *port = 0;
+    if (!CHECK(ka_server_start(s, workers) == KA_OK && ka_listen_as(*s, framing, "127.0.0.1", 0) == 0, "starts") || !next_event(*s, &ev, KA_LISTENING)) return false;
+    *port = ev.port;
+    return CHECK(ev.error == 0, "listens: %d", ev.error);
+}
+
+static void test_field(void)
+{
+    static const struct { const char *fields, *name, *want, *why; } rows[] = {
+        { "X: y\r\n", "X", "y", "the only one" },
+        { "Last-Event-ID: 7\r\n", "last-event-id", "7", "in lower case" },
+        { "last-event-id: 7\r\n", "LAST-Event-Id", "7", "in any case" },
+        { "X:y\r\n", "x", "y", "no white space" },
+        { "X: \t a  b\t \r\n", "x", "a  b", "white space around it, and in it" },
+        { "X:\r\n", "x", "", "nothing" },
+        { "X: \t \r\n", "x", "", "white space alone" },
+        { "X: Y: z\r\n", "x", "Y: z", "a colon in it" },
+        { "X: Y: z\r\n", "y", NULL, "what looks like a name in a value" },
+        { "X: \xe9\"\r\n", "x", "\xe9\"", "any bytes" },
+        { "A: 1\r\nB: 2\r\nC: 3\r\n", "a", "1", "the first" },
+        { "A: 1\r\nB: 2\r\nC: 3\r\n", "b", "2", "one between others" },
+        { "A: 1\r\nB: 2\r\nC: 3\r\n", "c", "3", "the last" },
+        { "A: 1\r\nB: 2\r\nC: 3\r\n", "d", NULL, "absent" },
+        { "Accept-Language: de\r\nAccept: a/b\r\n", "accept", "a/b", "its name begins another one's" },
+        { "Accept: a/b\r\n", "accept-language", NULL, "another name begins it" },
+        { "X-Accept: a/b\r\n", "accept", NULL, "and ends another one" },
+        { "X: 1\r\nX: 2\r\n", "x", NULL, "twice" },
+        { "X: 1\r\nY: 2\r\nx: 1\r\n", "x", NULL, "twice, with the same value and in another case" },
+        { "X: 1\r\nY: 2\r\nX: 1\r\n", "y", "2", "between the two" },
+        { "X:\r\nX: 1\r\n", "x", NULL, "twice, once without a value" },
+        { "", "x", NULL, "no fields" },
+        { "X: 1\r\n", "", NULL, "no name" },
+        { "X: 1\r\n", "x:", NULL, "no name either" },
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        char *copy = exact(rows[i].fields, strlen(rows[i].fields));
+        ka_str got = ka_field((ka_str){ copy, strlen(rows[i].fields) }, rows[i].name);
+        CHECK(rows[i].want ? got.p && ka_is(got, rows[i].want) : !got.p && got.n == 0, "%s: \"%.*s\"", rows[i].why, (int)got.n, got.p ? got.p : "");
+        free(copy);
+    }
+    ka_str none = ka_field((ka_str){ NULL, 0 }, "x");
+    CHECK(!none.p && none.n == 0, "none at all");
+}
+
+/* Requests at a listener with KA_FIELDS: the field lines and the body of each, or its error. */
+static const struct { const char *in, *want, *why; } fielded[] = {
+    { "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "Host: a\r\n|;", "one" },
+    { "GET / HTTP/1.0\r\n\r\n", "|;", "none" },
+    { "GET http://a/b HTTP/1.1\r\nHost: a\r\nX:\r\ny: \t1 \r\n\r\n", "Host: a\r\nX:\r\ny: \t1 \r\n|;", "as they were sent" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\nHost: b\r\n\r\n",
+      "Host: a\r\nContent-Length: 3\r\n|abc;Host: b\r\n|;", "a body, and one behind it" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: T\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\nT: u\r\n\r\nGET / HTTP/1.1\r\nHost: b\r\n\r\n",
+      "Host: a\r\nTransfer-Encoding: chunked\r\nTrailer: T\r\n|abc;Host: b\r\n|;", "chunked, without its trailers" },
+    { "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: b\r\n\r\n\r\nHEAD / HTTP/1.1\r\nHost: c\r\n\r\n", "Host: a\r\n|;Host: b\r\n|;Host: c\r\n|;", "pipelined" },
+    { "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost : b\r\n\r\n", "Host: a\r\n|;400;", "one that is refused has none" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999\r\n\r\n", "413;", "nor one whose body is too long" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx", "400;", "nor one whose body is malformed" },
+};
+
+/* The second listener is one without KA_FIELDS. */
+static void run_fielded(ka_server *s, int listener, int port, size_t row, size_t piece)
+{
+    static wire w;
+    char got[512] = "";
+    ka_event ev;
+    size_t n = strlen(fielded[row].in);
+    int requests_n = 0, with = 0;
+    for (const char *p = fielded[row].want; *p; p++) requests_n += *p == ';';
+    if (!wire_open(&w, port)) return;
+    for (size_t at = 0; at < n; at += piece) wire_send(&w, fielded[row].in + at, n - at < piece ? n - at : piece);
+    for (size_t at = 0; requests_n > 0 && next_event(s, &ev, KA_REQUEST); requests_n--) {
+        CHECK(ev.listener == listener, "%s: listener %d", fielded[row].why, ev.listener);
+        if (ev.error) CHECK(ev.fields.n == 0, "%s: fields of what is refused", fielded[row].why);
+        with += ev.fields.p != NULL;
+        at += (size_t)(ev.error ? snprintf(got + at, sizeof got - at, "%d;", ev.error) :
+                       snprintf(got + at, sizeof got - at, "%.*s|%.*s;", (int)ev.fields.n, ev.fields.n ? ev.fields.p : "", (int)ev.body.n, ev.body.p));
+        ka_reply(s, &ev, ev.error ? ev.error : 200, NULL, "", 0);
+    }
+    if (listener == 0) CHECK(strcmp(got, fielded[row].want) == 0, "%s, %d at a time: \"%s\"", fielded[row].why, (int)piece, got);
+    else CHECK(with == 0, "%s: nobody asked for fields", fielded[row].why);
+    wire_close(&w);
+}
+
+static void test_fields(void)
+{
+    ka_server *s;
+    ka_event ev;
+    for (int workers = 1, port; workers <= 3; workers += 2) {
+        if (!parent_start(&s, workers, KA_HTTP | KA_FIELDS, &port)) return;
+        CHECK(ka_listen_as(s, KA_JSON | KA_FIELDS, "127.0.0.1", 0) == KA_EINVAL && ka_listen_as(s, 2 * KA_FIELDS, "127.0.0.1", 0) == KA_EINVAL &&
+              ka_connect(s, KA_FIELDS, NULL, "127.0.0.1", 1, 0) == KA_EINVAL && ka_connect(s, KA_LINES | KA_FIELDS, NULL, "127.0.0.1", 1, 0) == KA_EINVAL &&
+              ka_reframe(s, 0, KA_LINES | KA_FIELDS) == KA_EINVAL, "HTTP alone has them, where it is listened for");
+        if (!CHECK(ka_listen(s, "127.0.0.1", 0) == 1, "a listener without") || !next_event(s, &ev, KA_LISTENING)) return;
+        int without = ev.port;
+        for (size_t row = 0; row < COUNT(fielded); row++)
+            for (size_t piece = 1; piece < 300; piece = piece < 3 ? piece + 1 : piece * 9) {
+                run_fielded(s, 0, port, row, piece);
+                run_fielded(s, 1, without, row, piece);
+            }
+        ka_server_free(s);
+    }
+}
+
+/* The largest heads with the largest bodies, and the shortest ones, more of each than the mailbox holds while the parent sleeps. */
+static void test_fields_flood(void)
+{
+    enum { WIRES = 8, LARGE = 30, SMALL = 900 };
+    static const char small[] = "A / HTTP/1.1\r\nHost:\r\n\r\n";
+    static wire w[WIRES];
+    static char ask[KA_MAX_HEAD + KA_MAX_BODY + 1], many[SMALL * sizeof small];
+    ka_server *s;
+    ka_event ev;
+    int port, large = 0, smalls = 0, wrong = 0;
+    if (!parent_start(&s, 1, KA_HTTP | KA_FIELDS, &port)) return;
+    int start = snprintf(ask, sizeof ask, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nX: ", KA_MAX_BODY), first = (int)(strchr(ask, '\n') - ask) + 1;
+    memset(ask + start, 'x', sizeof ask - (size_t)start);
+    memcpy(ask + KA_MAX_HEAD - 4, "\r\n\r\n", 4);
+    for (int i = 0; i < SMALL; i++) memcpy(many + i * (int)(sizeof small - 1), small, sizeof small - 1);
+    for (int i = 0; i < WIRES; i++) wire_open(&w[i], port);
+    for (int k = 0; k < LARGE; k++)
+        for (int i = 0; i < WIRES; i += 2) wire_send(&w[i], ask, KA_MAX_HEAD + KA_MAX_BODY);
+    for (int i = 1; i < WIRES; i += 2) wire_send(&w[i], many, SMALL * (sizeof small - 1));
+    ka_sleep_ms(50);                   /* the up box has filled */
+    while (large + smalls < WIRES / 2 * (LARGE + SMALL) && next_event(s, &ev, KA_REQUEST)) {
+        bool is_small = ev.method.n == 1;
+        ka_str want = is_small ? (ka_str){ small + 14, 7 } : (ka_str){ ask + first, (size_t)(KA_MAX_HEAD - 2 - first) };
+        wrong += ev.fields.n != want.n || memcmp(ev.fields.p, want.p, want.n) != 0 || ev.body.n != (is_small ? 0 : KA_MAX_BODY);
+        is_small ? smalls++ : large++;
+        ka_reply(s, &ev, 204, NULL, NULL, 0);
+    }
+    CHECK(large == WIRES / 2 * LARGE && smalls == WIRES / 2 * SMALL && wrong == 0, "%d large ones and %d small ones, %d of them wrong", large, smalls, wrong);
+    for (int i = 0; i < WIRES; i++) wire_close(&w[i]);
+    wire_open(&w[0], port);
+    memcpy(ask + KA_MAX_HEAD - 4, "x\r\n\r\n", 5);
+    wire_send(&w[0], ask, KA_MAX_HEAD + 1);
+    CHECK(next_event(s, &ev, KA_REQUEST) && ev.error == 431 && ev.fields.n == 0, "one byte more is refused: %d", ev.error);
+    wire_close(&w[0]);
+    ka_server_free(s);
+}
+
+/* ---- streams ---- */
+
+static const char event_stream[] = "Content-Type: text/event-stream\r\n", ask_stream[] = "GET /s HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/* Nothing comes for so long, and what was said leaves. */
+static bool quiet(ka_server *s, int ms)
+{
+    ka_event ev;
+    int r = ka_wait(s, &ev, ms);
+    return CHECK(r == KA_ETIME, "nothing comes: %d, kind %d", r, r == KA_OK ? ev.kind : 0);
+}
+
+/* Read these bytes, and take them off. */
+static bool wire_gets(wire *w, const char *want)
+{
+    size_t n = strlen(want);
+    while (w->n < n && wire_more(w) > 0) {}
+    if (w->n < n || memcmp(w->buf, want, n) != 0) return false;
+    w->n -= n;
+    memmove(w->buf, w->buf + n, w->n);
+    return true;
+}
+
+/* Nothing more, and the end. */
+static bool wire_over(wire *w) { return w->n == 0 && wire_more(w) == 0; }
+
+/* Ask for a stream, and begin it; 0 if that fails. */
+static uint64_t stream_begin(ka_server *s, wire *w, int port)
+{
+    ka_event ev;
+    char body[8];
+    if (!wire_open(w, port) || !wire_text(w, ask_stream) || !next_event(s, &ev, KA_REQUEST)) return 0;
+    uint64_t conn = ev.conn;
+    if (!CHECK(ka_stream(s, &ev, event_stream) == KA_OK, "a stream") || !next_event(s, &ev, KA_OPENED)) return 0;
+    CHECK(ev.conn == conn && ev.error == 0 && ev.listener == 0, "on its connection, at its listener: %d, %d", ev.error, ev.listener);
+    return CHECK(wire_answer(w, body, sizeof body, NULL, false) == 200 && w->n == 0, "its head, and nothing else") ? conn : 0;
+}
+
+/* Its last event. */
+static void stream_closed(ka_server *s, uint64_t conn, int error, const char *why)
+{
+    ka_event ev;
+    if (!next_event(s, &ev, KA_CLOSED)) return;
+    CHECK(ev.conn == conn && ev.error == error, "%s: %d", why, ev.error);
+}
+
+/* What leaves, and how it ends. */
+static void test_stream(void)
+{
+    static wire w;
+    ka_server *s;
+    ka_event ev;
+    ka_stats st;
+    char body[8], head[1024], text[32];
+    for (int workers = 1, port; workers <= 2; workers++) {
+        if (!parent_start(&s, workers, KA_HTTP, &port)) return;
+        for (int round = 0; round < 4; round++) {
+            wire_open(&w, port);
+            wire_text(&w, ask_stream);
+            if (!next_event(s, &ev, KA_REQUEST)) return;
+            CHECK(ka_stream(s, &ev, round ? "X-Y: z\r\nContent-Type: text/event-stream\r\n" : NULL) == KA_OK, "a stream");
+            if (!next_event(s, &ev, KA_OPENED)) return;
+            uint64_t conn = ev.conn;
+            CHECK(wire_answer(&w, body, sizeof body, head, false) == 200 && strstr(head, "\r\nConnection: close\r\n") && strstr(head, "\r\nDate: ") &&
+                  strstr(head, "\r\nCache-Control: no-store\r\n") && !strstr(head, "Content-Length") && !strstr(head, "Transfer-Encoding"), "its head: %s", head);
+            CHECK(!strstr(head, "text/plain") == (round > 0) && !strstr(head, "X-Y: z\r\nContent-Type: text/event-stream\r\n") == (round == 0), "its fields: %s", head);
+            for (int i = 0; i < 20; i++) {
+                int n = snprintf(text, sizeof text, "data: %d\n\n", i);
+                for (int k = 0; k < n; k += i + 1) CHECK(ka_send(s, conn, text + k, (size_t)(n - k < i + 1 ? n - k : i + 1)) == KA_OK, "a bit of it");
+                quiet(s, 0);
+                CHECK(wire_gets(&w, text), "event %d: %.*s", i, (int)w.n, w.buf);
+            }
+            ka_send(s, conn, "bye", 3);
+            ka_close(s, conn);
+            ka_send(s, conn, "not heard", 9);
+            quiet(s, 0);
+            CHECK(wire_gets(&w, "bye") && wire_over(&w), "a last word, and the end: %.*s", (int)w.n, w.buf);
+            wire_close(&w);
+            stream_closed(s, conn, 0, "ended by ka_close");
+            quiet(s, 20);
+        }
+        ka_server_stats(s, &st);
+        CHECK(st.connections == 0 && st.buffered == 0, "nothing is kept: %d connections, %d bytes", (int)st.connections, (int)st.buffered);
+        ka_server_free(s);
+    }
+}
+
+/* Whoever ends it. A letter each: c: its peer closes, r: resets, e: sends no more, j: sends something more, k: ka_close, w: its peer reads to the end. */
+static void test_stream_ends(void)
+{
+    static const struct { const char *does; int error; const char *why; } rows[] = {
+        { "c", 0, "its peer closes" },
+        { "r", KA_EOFFLINE, "its peer resets it" },
+        { "e", 0, "its peer sends no more" },
+        { "jc", 0, "its peer says something, and closes" },
+        { "je", 0, "its peer says something, and no more" },
+        { "jkwc", 0, "its peer says something, and we close" },
+        { "kwc", 0, "we close, and its peer does" },
+        { "kwe", 0, "we close, and its peer sends no more" },
+        { "kwr", KA_EOFFLINE, "we close, and its peer resets it" },
+        { "kw", KA_EOFFLINE, "we close, and its peer doesn't" },
+    };
+    static wire w;
+    static char junk[40000];
+    ka_server *s;
+    ka_event ev;
+    int port;
+    if (!parent_start(&s, 1, KA_HTTP, &port)) return;
+    for (size_t i = 0; i < sizeof junk; i++) junk[i] = ask_stream[i % (sizeof ask_stream - 1)];
+    for (size_t row = 0; row < COUNT(rows); row++) {
+        uint64_t conn = stream_begin(s, &w, port);
+        bool open = true;
+        for (const char *p = rows[row].does; *p && conn; p++) {
+            if (*p == 'w') CHECK(wire_over(&w), "%s: the end", rows[row].why);
+            else if (*p == 'e') ka__sock_end(w.sock);
+            else if (*p == 'j') wire_send(&w, junk, sizeof junk);
+            else if (*p == 'k') ka_close(s, conn);
+            else {
+                *p == 'r' ? wire_reset(&w) : wire_close(&w);
+                open = false;
+            }
+            if (*p == 'j' || *p == 'k') quiet(s, 20);
+        }
+        if (!conn || !next_event(s, &ev, KA_CLOSED)) break;
+        if (on_wine() && strchr(rows[row].does, 'r')) skip(rows[row].why, "Wine takes it for an end");
+        else CHECK(ev.conn == conn && ev.error == rows[row].error, "%s: %d", rows[row].why, ev.error);
+        quiet(s, 0);
+        if (open) CHECK(wire_over(&w), "%s: the end for its peer", rows[row].why);
+        if (open) wire_close(&w);
+    }
+    quiet(s, 20);
+    ka_server_free(s);
+}
+
+/* Among other requests of its connection: it begins in its turn, and is the last one that is answered. */
+static void test_stream_order(void)
+{
+    static wire w;
+    ka_server *s;
+    ka_event ask[4], ev;
+    char body[8], head[1024];
+    for (int workers = 1, port; workers <= 2; workers++)
+        for (int round = 0; round < 3; round++) {
+            if (!parent_start(&s, workers, KA_HTTP, &port) || !wire_open(&w, port)) return;
+            for (int i = 0; i < 4; i++) wire_text(&w, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            for (int i = 0; i < 4; i++)
+                if (!next_event(s, &ask[i], KA_REQUEST)) return;
+            if (round == 1) ka__sock_end(w.sock);      /* "half-closed: what was asked is still answered" */
+            if (round == 2) ka_reply(s, &ask[3], 200, NULL, "never", 5);
+            CHECK(ka_stream(s, &ask[2], event_stream) == KA_OK && ka_send(s, ask[2].conn, "too soon", 8) == KA_OK, "the third");
+            quiet(s, 20);
+            ka_reply(s, &ask[1], 200, NULL, "2", 1);
+            quiet(s, 20);
+            ka_reply(s, &ask[0], 200, NULL, "1", 1);
+            CHECK(next_event(s, &ev, KA_OPENED) && ev.conn == ask[2].conn && ev.listener == 0, "the third has begun");
+            CHECK(ka_reply(s, &ask[3], 200, NULL, "never", 5) == KA_OK && ka_stream(s, &ask[3], NULL) == KA_OK && ka_stream(s, &ask[2], NULL) == KA_OK &&
+                  ka_reply(s, &ask[2], 200, NULL, "twice", 5) == KA_OK, "nothing comes of any other answer");
+            ka_send(s, ev.conn, "data: x\n\n", 9);
+            CHECK(wire_answer(&w, body, sizeof body, head, false) == 200 && strcmp(body, "1") == 0 && !strstr(head, "close"), "the first answer: %s", body);
+            CHECK(wire_answer(&w, body, sizeof body, head, false) == 200 && strcmp(body, "2") == 0 && !strstr(head, "close"), "the second: %s", body);
+            CHECK(wire_answer(&w, body, sizeof body, head, false) == 200 && strstr(head, "Connection: close\r\n"), "the stream: %s", head);
+            if (round == 1) stream_closed(s, ask[2].conn, 0, "its peer had sent its last before");
+            else ka_close(s, ev.conn);
+            quiet(s, 0);
+            CHECK(wire_gets(&w, "data: x\n\n") && wire_over(&w), "and nothing else: %.*s", (int)w.n, w.buf);
+            wire_close(&w);
+            if (round != 1) stream_closed(s, ask[2].conn, 0, "ended");
+            ka_server_free(s);
+        }
+}
+
+/* What can't be a stream is still to be answered. */
+static void test_stream_refused(void)
+{
+    static const struct { const char *ask; bool bodiless; } rows[] = {
+        { "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", true }, { "GET / HTTP/1.0\r\n\r\n", false }, { "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", false },
+    };
+    static const char *const bad[] = { "X: y", "X y\r\n", "X: y\r\n\r\n", ": y\r\n", "X: a\nb: c\r\n", "X : y\r\n", "X: \x01\r\n" };
+    static wire w;
+    static char large[KA_MAILBOX / 4 + 8];
+    ka_server *s;
+    ka_event ev, other;
+    char body[8];
+    int port;
+    if (!parent_start(&s, 1, KA_HTTP, &port)) return;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        if (!wire_open(&w, port) || !wire_text(&w, rows[i].ask) || !next_event(s, &ev, KA_REQUEST)) return;
+        CHECK(ka_stream(s, &ev, NULL) == KA_EINVAL && ka_reply(s, &ev, 200, NULL, "x", 1) == KA_OK, "no stream: %s", rows[i].ask);
+        quiet(s, 0);
+        CHECK(wire_answer(&w, body, sizeof body, NULL, rows[i].bodiless) == 200, "but an answer");
+        wire_close(&w);
+    }
+    if (!wire_open(&w, port) || !wire_text(&w, ask_stream) || !next_event(s, &ev, KA_REQUEST)) return;
+    for (size_t i = 0; i < COUNT(bad); i++) CHECK(ka_stream(s, &ev, bad[i]) == KA_EINVAL, "field %d", (int)i);
+    for (int i = 0; i < 2; i++) {
+        size_t n = KA_MAILBOX / 4 - 1 + 2 * (size_t)i;
+        memset(large, 'x', sizeof large);
+        memcpy(large, "X: ", 3);
+        strcpy(large + n - 2, "\r\n");
+        if (i) CHECK(ka_stream(s, &ev, large) == KA_ENOSPC, "fields that are too long");
+    }
+    other = ev;
+    other.conn |= (uint64_t)9 << 56;
+    CHECK(ka_stream(s, &other, NULL) == KA_EINVAL, "a worker that isn't there");
+    other = ev;
+    other.kind = KA_MESSAGE;
+    CHECK(ka_stream(s, &other, NULL) == KA_EINVAL, "no request");
+    CHECK(ka_send(s, ev.conn, "x", 1) == KA_OK, "not a stream yet: dropped");
+    ka_close(s, ev.conn);
+    ka_reframe(s, ev.conn, KA_LINES);
+    quiet(s, 0);
+    CHECK(ka_stream(s, &ev, event_stream) == KA_OK && next_event(s, &ev, KA_OPENED), "after all that, a stream");
+    ka_reframe(s, ev.conn, KA_LINES);
+    quiet(s, 0);
+    CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 200 && wire_text(&w, "a line\n"), "its head");
+    quiet(s, 50);                      /* it isn't heard, reframed or not */
+    ka_send(s, ev.conn, "x", 1);
+    quiet(s, 0);
+    CHECK(wire_gets(&w, "x"), "it goes on");
+    wire_close(&w);
+    stream_closed(s, ev.conn, 0, "closed");
+    ka_server_free(s);
+}
+
+/* A connection that has gone before its turn has come: no event. */
+static void test_stream_gone(void)
+{
+    static wire w;
+    ka_server *s;
+    ka_event ask[2];
+    ka_stats st;
+    for (int workers = 1, port; workers <= 2; workers++)
+        for (int round = 0; round < 3; round++) {
+            if (!parent_start(&s, workers, KA_HTTP, &port) || !wire_open(&w, port)) return;
+            wire_text(&w, ask_stream);
+            wire_text(&w, ask_stream);
+            for (int i = 0; i < 2; i++)
+                if (!next_event(s, &ask[i], KA_REQUEST)) return;
+            if (round) CHECK(ka_stream(s, &ask[1], event_stream) == KA_OK, "before its turn");
+            quiet(s, 0);
+            wire_reset(&w);
+            do {
+                if (!quiet(s, 1)) return;
+                ka_server_stats(s, &st);
+            } while (st.connections > 0 && !on_wine());
+            CHECK(ka_stream(s, &ask[0], event_stream) == KA_OK && ka_send(s, ask[0].conn, "x", 1) == KA_OK, "no error");
+            if (round == 2) ka_stop(s);
+            if (round == 2) CHECK(ka_wait(s, &ask[0], PATIENCE_MS) == KA_ESTOPPED, "and it can stop");
+            else quiet(s, 50);
+            ka_server_free(s);
+        }
+}
+
+/* Who doesn't read is closed when more than KA_MAX_UNSENT is left, or when he has taken nothing for KA_STALL_MS. */
+static void test_stream_unread(void)
+{
+    static wire w;
+    static char much[KA_MAX_UNSENT];
+    ka_server *s;
+    ka_event ev;
+    int port, r = KA_ETIME;
+    if (!parent_start(&s, 1, KA_HTTP, &port)) return;
+    uint64_t conn = stream_begin(s, &w, port);
+    memset(much, 'x', sizeof much);
+    ka_send(s, conn, much, sizeof much);
+    quiet(s, 20);
+    for (size_t left = sizeof much; left > 0 && wire_more(&w) > 0; w.n = 0) left -= w.n < left ? w.n : left;
+    size_t sent = 0;
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; r == KA_ETIME && ka_now_ms() < until; sent += 5000, r = ka_wait(s, &ev, 0)) ka_send(s, conn, much, 5000);
+    CHECK(r == KA_OK && ev.kind == KA_CLOSED && ev.conn == conn && ev.error == KA_EOFFLINE && sent > KA_MAX_UNSENT, "too much: %d, after %d bytes", r, (int)sent);
+    wire_close(&w);
+    conn = stream_begin(s, &w, port);
+    for (ka_stats st = { 0 }; st.buffered == 0; quiet(s, 1), ka_server_stats(s, &st)) ka_send(s, conn, much, 2000);
+    stream_closed(s, conn, KA_EOFFLINE, "too slow");
+    wire_close(&w);
+    ka_server_free(s);
+}
+
+/* Whatever else its peer says, before it begins or after, and however long nothing is said: it goes on. */
+static void test_stream_idle(void)
+{
+    static const struct { const char *ask, *more, *why; } rows[] = {
+        { "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "", "nothing else" },
+        { "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "", "the close is asked for" },
+        { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", "", "a body" },
+        { "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET", "", "half a request behind it" },
+        { "GET / HTTP/1.1\r\nHost: a\r\n\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", "", "one that wants to be told to go on" },
+        { "GET / HTTP/1.1\r\nHost: a\r\n\r\nnonsense\r\n\r\n", "nonsense", "nonsense behind it" },
+        { "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "a last request behind it" },
+        { "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "a request, later" },
+        { "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET", "half a request, later" },
+    };
+    static wire w[COUNT(rows)];
+    uint64_t conn[COUNT(rows)] = { 0 };
+    ka_server *s;
+    ka_event ev;
+    char body[8];
+    int port;
+    if (!parent_start(&s, 1, KA_HTTP, &port)) return;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        if (!wire_open(&w[i], port) || !wire_text(&w[i], rows[i].ask)) return;
+        while (ka_wait(s, &ev, 50) == KA_OK) {
+            if (ev.kind == KA_OPENED) conn[i] = ev.conn;
+            else if (CHECK(ev.kind == KA_REQUEST, "%s: event %d", rows[i].why, ev.kind)) ev.seq == 0 ? ka_stream(s, &ev, NULL) : ka_reply(s, &ev, 200, NULL, "no", 2);
+        }
+        CHECK(conn[i] && wire_answer(&w[i], body, sizeof body, NULL, false) == 200 && wire_text(&w[i], rows[i].more), "%s: begun", rows[i].why);
+    }
+    quiet(s, KA_IDLE_MS + 200);
+    for (size_t i = 0; i < COUNT(rows); i++) ka_send(s, conn[i], "x", 1);
+    quiet(s, 0);
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        CHECK(wire_gets(&w[i], "x") && w[i].n == 0, "%s: it goes on: %.*s", rows[i].why, (int)w[i].n, w[i].buf);
+        wire_close(&w[i]);
+        stream_closed(s, conn[i], 0, rows[i].why);
+    }
+    ka_server_free(s);
+}
+
+/* ka_stop ends those that have begun, and those that begin after it. */
+static void test_stream_stop(void)
+{
+    static wire open[3], late;
+    ka_server *s;
+    ka_event ev, ask;
+    char body[8];
+    for (int workers = 1, port; workers <= 2; workers++) {
+        if (!parent_start(&s, workers, KA_HTTP, &port)) return;
+        for (size_t i = 0; i < COUNT(open); i++) stream_begin(s, &open[i], port);
+        if (!wire_open(&late, port) || !wire_text(&late, ask_stream) || !next_event(s, &ask, KA_REQUEST)) return;
+        ka_stop(s);
+        for (size_t i = 0; i < COUNT(open); i++)
+            if (next_event(s, &ev, KA_CLOSED)) CHECK(ev.error == 0 && ka_send(s, ev.conn, "bye", 3) == KA_OK, "a last word: %d", ev.error);
+        quiet(s, 20);
+        for (size_t i = 0; i < COUNT(open); i++) {
+            CHECK(wire_gets(&open[i], "bye") && wire_over(&open[i]), "it arrives, and the end");
+            wire_close(&open[i]);
+        }
+        CHECK(ka_stream(s, &ask, event_stream) == KA_OK && next_event(s, &ev, KA_OPENED) && ev.conn == ask.conn, "one more");
+        stream_closed(s, ask.conn, 0, "which ends at once");
+        ka_send(s, ask.conn, "bye", 3);
+        quiet(s, 0);
+        CHECK(wire_answer(&late, body, sizeof body, NULL, false) == 200 && wire_gets(&late, "bye") && wire_over(&late), "with a last word, too");
+        wire_close(&late);
+        CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_ESTOPPED, "and that is all");
+        ka_server_free(s);
+    }
+}
+
+/* Many, all of which are told the same; some of them leave meanwhile. */
+static void test_stream_many(void)
+{
+    enum { MANY = 150, ROUNDS = 40 };
+    static wire w;
+    static ka__sock peer[MANY];
+    static uint64_t conn[MANY];
+    static char want[ROUNDS * 32];
+    ka_server *s;
+    ka_event ev;
+    ka_stats st;
+    for (int workers = 1, port; workers <= 3; workers += 2) {
+        size_t want_n = 0;
+        int wrong = 0, closed = 0;
+        if (!parent_start(&s, workers, KA_HTTP, &port)) return;
+        for (int i = 0; i < MANY; i++) {
+            conn[i] = stream_begin(s, &w, port);
+            peer[i] = w.sock;
+            if (!conn[i]) return;
+        }
+        for (int round = 0; round < ROUNDS; round++) {
+            char *text = want + want_n;
+            int n = snprintf(text, sizeof want - want_n, "data: %d%.*s\n\n", round, round % 20, "....................");
+            for (int i = 0; i < MANY; i++) ka_send(s, conn[i], text, (size_t)n);
+            want_n += (size_t)n;
+            if (round == ROUNDS / 2)
+                for (int i = 0; i < MANY; i += 3) ka__sock_close(peer[i]);
+            if (round % 4 == 0) closed += ka_wait(s, &ev, 0) == KA_OK && ev.kind == KA_CLOSED;
+        }
+        for (int i = 0; i < MANY; i++) ka_close(s, conn[i]);
+        while (closed < (MANY + 2) / 3 && next_event(s, &ev, KA_CLOSED)) closed++;
+        closed += ka_wait(s, &ev, 0) == KA_OK;
+        for (int i = 0; i < MANY; i++) {
+            if (i % 3 == 0) continue;
+            w.sock = peer[i];
+            w.n = 0;
+            while (wire_more(&w) > 0) {}
+            wrong += w.n != want_n || memcmp(w.buf, want, want_n) != 0;
+            wire_close(&w);
+        }
+        CHECK(wrong == 0, "%d workers: %d of %d got something else", workers, wrong, MANY);
+        while (closed < MANY && next_event(s, &ev, KA_CLOSED)) closed++;
+        quiet(s, 20);
+        ka_server_stats(s, &st);
+        CHECK(st.connections == 0 && st.buffered == 0, "nothing is kept: %d connections, %d bytes", (int)st.connections, (int)st.buffered);
+        ka_server_free(s);
+    }
+}
+
+/* The n-th allocation fails, for n = 1, 2, ...: KA_CLOSED follows KA_OPENED exactly, and nothing leaks. */
+static void test_stream_out_of_memory(void)
+{
+    static wire w;
+    static char much[KA_MAX_UNSENT / 2];
+    for (long nth = 0; nth < 60; nth++) {
+        ka_server *s;
+        ka_event ask[2], ev;
+        int port, asked = 0, opened = 0, closed = 0, r;
+        long before = atomic_load(&blocks_live);
+        if (!parent_start(&s, 1, KA_HTTP, &port) || !wire_open(&w, port)) return;
+        wire_text(&w, ask_stream);
+        wire_text(&w, ask_stream);
+        atomic_store(&allocations_left, nth);
+        for (int64_t until = ka_now_ms() + PATIENCE_MS; (r = ka_wait(s, &ev, 100)) == KA_OK && ka_now_ms() < until; ) {
+            if (ev.kind == KA_REQUEST && !ev.error) ask[asked++] = ev;
+            opened += ev.kind == KA_OPENED;
+            closed += ev.kind == KA_CLOSED;
+            if (asked == 2 && ev.kind == KA_REQUEST) {
+                ka_stream(s, &ask[1], event_stream);      /* before its turn: it is kept */
+                ka_reply(s, &ask[0], 200, NULL, much, sizeof much);
+            }
+            if (ev.kind != KA_OPENED) continue;
+            for (int i = 0; i < 3; i++) ka_send(s, ev.conn, much, 10000);
+            wire_reset(&w);
+        }
+        bool done = atomic_exchange(&allocations_left, -1) >= 0;
+        CHECK(r == KA_ETIME && opened == closed, "allocation %d: %d, %d opened, %d closed", (int)nth, r, opened, closed);
+        if (!opened) wire_close(&w);
+        ka_server_free(s);
+        if (!CHECK(atomic_load(&blocks_live) == before, "allocation %d: %d blocks leaked", (int)nth, (int)(atomic_load(&blocks_live) - before)) || done) break;
+    }
+}
+
+/* ---- connections of ka_connect, at the end ---- */
+
+/* Connect to a listener of the test's, and take the connection there. */
+static uint64_t reach(ka_server *s, ka__sock listener, int port, ka__sock *peer)
+{
+    ka_event ev;
+    if (!CHECK(ka_connect(s, KA_LINES, NULL, "127.0.0.1", port, 7) == KA_OK, "connects") || !next_event(s, &ev, KA_OPENED)) return 0;
+    bool taken = wire_wait(listener, KA__IN) && ka__sock_accept(listener, peer) == KA_OK;
+    return CHECK(taken && ev.error == 0 && ev.listener == -1 && ev.seq == 7, "connected: %d", ev.error) ? ev.conn : 0;
+}
+
+/* A request that is answered only when something has come over an outgoing connection, of whichever worker, gets its answer
+   after ka_stop; and what else there is has ended before those connections do. */
+static void test_drain_outgoing(void)
+{
+    enum { PEERS = 3 };
+    static wire w, guest, peer[PEERS];
+    ka_server *s;
+    ka_event ev, ask;
+    ka__sock listener;
+    char body[8];
+    int there;
+    if (!CHECK(ka__sock_new(&listener) == KA_OK && ka__sock_listen(listener, "127.0.0.1", 0, &there) == KA_OK, "listens")) return;
+    for (int workers = 1, port; workers <= PEERS; workers++) {
+        uint64_t out[PEERS] = { 0 };
+        if (!parent_start(&s, workers, KA_HTTP, &port)) return;
+        CHECK(ka_listen_as(s, KA_LINES, "127.0.0.1", 0) == 1 && next_event(s, &ev, KA_LISTENING) && wire_open(&guest, ev.port), "a listener for lines");
+        if (!next_event(s, &ev, KA_OPENED)) return;
+        uint64_t in = ev.conn;
+        for (int i = 0; i < PEERS; i++) {      /* one on each worker, or more */
+            peer[i].n = 0;
+            out[i] = reach(s, listener, there, &peer[i].sock);
+            if (!out[i]) return;
+        }
+        if (!wire_open(&w, port) || !wire_text(&w, ask_stream) || !next_event(s, &ask, KA_REQUEST)) return;
+        ka_stop(s);
+        stream_closed(s, in, 0, "who came in is told at once");
+        quiet(s, 20);
+        CHECK(wire_over(&guest), "and ended");
+        wire_close(&guest);
+        quiet(s, 50);
+        for (int i = 0; i < PEERS; i++) {
+            ka_send(s, out[i], "what?\n", 6);
+            quiet(s, 0);
+            CHECK(wire_gets(&peer[i], "what?\n") && wire_text(&peer[i], "that\n"), "asked there");
+            CHECK(next_event(s, &ev, KA_MESSAGE) && ev.conn == out[i] && ka_is(ev.body, "that"), "heard from there");
+        }
+        quiet(s, 50);
+        ka_reply(s, &ask, 200, NULL, "that", 4);
+        for (int i = 0; i < PEERS; i++)
+            if (next_event(s, &ev, KA_CLOSED)) CHECK(ev.error == 0 && ka_send(s, ev.conn, "bye\n", 4) == KA_OK, "then it ends: %d", ev.error);
+        CHECK(ka_wait(s, &ev, 20) == KA_ETIME, "and waits for its peers");
+        CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 200 && strcmp(body, "that") == 0, "the answer: %s", body);
+        wire_close(&w);
+        for (int i = 0; i < PEERS; i++) {
+            CHECK(wire_gets(&peer[i], "bye\n") && wire_over(&peer[i]), "a last word there");
+            wire_close(&peer[i]);
+        }
+        CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_ESTOPPED, "and that is all");
+        ka_server_free(s);
+    }
+    ka__sock_close(listener);
+}
+
+/* With outgoing ones alone it ends at once; with one that never ends, and a request that is never answered, in its time. */
+static void test_drain_outgoing_ends(void)
+{
+    static wire w, peer;
+    ka_server *s;
+    ka_event ev;
+    ka__sock listener;
+    int there, port;
+    if (!CHECK(ka__sock_new(&listener) == KA_OK && ka__sock_listen(listener, "127.0.0.1", 0, &there) == KA_OK, "listens")) return;
+    for (int workers = 1; workers <= 2; workers++)
+        for (int answered = 1; answered >= 0; answered--) {
+            if (!parent_start(&s, workers, KA_HTTP, &port)) return;
+            peer.n = 0;
+            uint64_t out = reach(s, listener, there, &peer.sock);
+            if (!out) return;
+            if (!answered && (!wire_open(&w, port) || !wire_text(&w, ask_stream) || !next_event(s, &ev, KA_REQUEST))) return;
+            int64_t start = ka_now_ms();
+            ka_stop(s);
+            if (!next_event(s, &ev, KA_CLOSED)) return;
+            int took = (int)(ka_now_ms() - start);
+            CHECK(ev.conn == out && (answered ? took < KA_DRAIN_MS / 2 && ev.error == 0 : took >= KA_DRAIN_MS - 100), "after %d ms: %d", took, ev.error);
+            if (answered) {
+                quiet(s, 0);
+                CHECK(wire_over(&peer), "the end there");
+                wire_close(&peer);
+            }
+            CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_ESTOPPED, "and that is all");
+            if (!answered) CHECK(wire_more(&w) <= 0 && wire_more(&peer) <= 0, "both are cut");
+            if (!answered) wire_close(&w);
+            if (!answered) wire_close(&peer);
+            ka_server_free(s);
+        }
+    ka__sock_close(listener);
+}
+
+/* Our own peers may be slow to read: up to KA_REDIS_BYTES, far more than of who comes in, are kept for them. */
+static void test_outgoing_unsent(void)
+{
+    enum { MUCH = KA_MAX_UNSENT * 4 };
+    static wire peer;
+    static char much[MUCH];
+    ka_server *s;
+    ka_event ev;
+    ka__sock listener;
+    int there, port, r = KA_ETIME;
+    if (!CHECK(ka__sock_new(&listener) == KA_OK && ka__sock_listen(listener, "127.0.0.1", 0, &there) == KA_OK, "listens")) return;
+    if (!parent_start(&s, 1, KA_HTTP, &port)) return;
+    uint64_t out = reach(s, listener, there, &peer.sock);
+    ka_stats st = { 0 };
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; st.buffered == 0 && ka_now_ms() < until; ka_server_stats(s, &st)) {      /* first what the system takes */
+        ka_send(s, out, much, 50000);
+        quiet(s, 1);
+    }
+    CHECK(st.buffered > 0, "it fills up");
+    for (size_t i = 0; i < MUCH; i++) much[i] = (char)('a' + i % 26);
+    ka_send(s, out, much, MUCH);
+    quiet(s, 20);
+    ka_server_stats(s, &st);
+    CHECK(st.buffered >= MUCH, "kept: %d bytes", (int)st.buffered);
+    size_t got = 0, wrong = 0;
+    for (bool zeros = true; got < MUCH && wire_more(&peer) > 0; peer.n = 0)
+        for (size_t i = 0; i < peer.n; i++) {
+            zeros = zeros && peer.buf[i] == 0;
+            if (!zeros) wrong += peer.buf[i] != much[got++];
+        }
+    CHECK(got == MUCH && wrong == 0, "all of it arrives: %d bytes, %d wrong", (int)got, (int)wrong);
+    size_t sent = 0;
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; r == KA_ETIME && ka_now_ms() < until; sent += MUCH, r = ka_wait(s, &ev, 0)) ka_send(s, out, much, MUCH);
+    CHECK(r == KA_OK && ev.kind == KA_CLOSED && ev.conn == out && ev.error == KA_EOFFLINE && sent > KA_REDIS_BYTES, "but it has an end: %d, after %d bytes", r, (int)sent);
+    wire_close(&peer);
+    ka__sock_close(listener);
     ka_server_free(s);
 }
 
@@ -8026,7 +9044,7 @@ static void faults_redis(void)
     fault_exempt = false;
 }
 
-/* -- a server that connects to itself after a moment, and talks JSON, frames and then lines until the one who called closes -- */
+/* -- a server that connects to itself after a moment, and talks JSON, frames, lines and then RESP until the one who called closes -- */
 
 typedef struct { ka_server *s; uint64_t caller; bool stopped, listens, whole; } talker;
 
@@ -8039,8 +9057,9 @@ static void talker_stop(talker *t)
 static void talker_event(talker *t, const ka_event *ev)
 {
     int r = KA_OK, next;
-    static const ka_str words[] = { [KA_JSON] = { BYTES("{\"frames\": 1}") }, [KA_FRAMES] = { BYTES("\0\0\0\7a frame") }, [KA_LINES] = { BYTES("a line\r\n") } };
-    static const char *const bodies[] = { [KA_JSON] = "{\"frames\": 1}", [KA_FRAMES] = "a frame", [KA_LINES] = "a line" };
+    static const ka_str words[] = { [KA_JSON] = { BYTES("{\"frames\": 1}") }, [KA_FRAMES] = { BYTES("\0\0\0\7a frame") }, [KA_LINES] = { BYTES("a line\r\n") },
+                                    [KA_RESP] = { BYTES("*2\r\n$1\r\na\r\n:1\r\n") } };
+    static const char *const bodies[] = { [KA_JSON] = "{\"frames\": 1}", [KA_FRAMES] = "a frame", [KA_LINES] = "a line", [KA_RESP] = "*2\r\n$1\r\na\r\n:1\r\n" };
     bool calls = ev->conn == t->caller;
     switch (ev->kind) {
     case KA_LISTENING:
@@ -8063,14 +9082,14 @@ static void talker_event(talker *t, const ka_event *ev)
         if (ev->error && ev->error != 503 && ev->error != 400) CHECK(false, "message %d; %s", ev->error, story());      /* 400: cut off */
         if (ev->error) break;
         if (!ka_is(ev->body, bodies[ev->framing])) CHECK(false, "\"%.*s\"; %s", (int)ev->body.n, ev->body.p, story());
-        next = ev->framing < KA_LINES ? ev->framing + 1 : KA_LINES;
-        if (ev->framing < KA_LINES) ka_reframe(t->s, ev->conn, next);
+        next = ev->framing < KA_RESP ? ev->framing + 1 : KA_RESP;
+        if (ev->framing < KA_RESP) ka_reframe(t->s, ev->conn, next);
         else if (calls) {
             t->whole = true;
             ka_close(t->s, ev->conn);
         }
         if (!calls) next = ev->framing;      /* what it was told goes back; then the caller begins in the next one */
-        if (!calls || ev->framing < KA_LINES) ka_send(t->s, ev->conn, words[next].p, words[next].n);
+        if (!calls || ev->framing < KA_RESP) ka_send(t->s, ev->conn, words[next].p, words[next].n);
         break;
     default: /* KA_CLOSED */
         if (calls) talker_stop(t);
@@ -8122,6 +9141,80 @@ static void faults_input(void)
     fault_exempt = true;
     input_over();
     (void)remove(INPUT);
+    fault_exempt = false;
+}
+
+/* -- a stream, behind a request that is answered late; who asked for it goes when it has ended -- */
+
+typedef struct { ka_server *s; wire *w; ka_event late; int opened, closed; bool open, stopped; } streamer;
+
+static void streamer_stop(streamer *t)
+{
+    if (!t->stopped) ka_stop(t->s);
+    t->stopped = true;
+}
+
+static void streamer_event(streamer *t, const ka_event *ev)
+{
+    static const char asks[] = "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /s HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n";
+    int r = KA_OK;
+    switch (ev->kind) {
+    case KA_LISTENING:
+        ALLOWED(ev->error, "KA_LISTENING", KA_EOS, KA_EINUSE, KA_EADDR, KA_EPERM, KA_ELIMIT);
+        fault_exempt = true;
+        t->open = ev->error == 0 && wire_open(t->w, ev->port) && wire_text(t->w, asks);
+        fault_exempt = false;
+        if (!t->open) streamer_stop(t);
+        break;
+    case KA_REQUEST:
+        if (ev->error) r = ka_reply(t->s, ev, ev->error, NULL, NULL, 0);
+        else if (ka_is(ev->target, "/1")) t->late = *ev;
+        else {
+            if (!ka_is(ka_field(ev->fields, "x"), "y")) CHECK(false, "its fields: %.*s; %s", (int)ev->fields.n, ev->fields.p, story());
+            r = ka_stream(t->s, ev, event_stream);
+            if (r == KA_OK) r = ka_reply(t->s, &t->late, 200, NULL, "1", 1);
+        }
+        if (r < 0) CHECK(false, "ka_reply or ka_stream: %d; %s", r, story());
+        break;
+    case KA_OPENED:
+        t->opened++;
+        for (int i = 0; i < 3; i++) ka_send(t->s, ev->conn, "data: x\n\n", 9);
+        ka_close(t->s, ev->conn);
+        break;
+    default: /* KA_CLOSED */
+        t->closed++;
+    }
+}
+
+static void faults_stream(void)
+{
+    static wire w;
+    streamer t = { .w = &w };
+    ka_event ev;
+    int r = ka_server_start(&t.s, 1);
+    ALLOWED(r, "ka_server_start", KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND, KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_EPERM);
+    if (r == KA_OK) ALLOWED(ka_listen_as(t.s, KA_HTTP | KA_FIELDS, "127.0.0.1", 0), "ka_listen_as", KA_ELIMIT, KA_ESTOPPED);
+    for (int64_t until = ka_now_ms() + 8000; r == KA_OK; ) {
+        int got = ka_wait(t.s, &ev, 1);
+        if (got == KA_ESTOPPED) break;
+        if (got == KA_OK) streamer_event(&t, &ev);
+        fault_exempt = true;
+        ptrdiff_t said = t.open ? ka__sock_recv(w.sock, w.buf, sizeof w.buf) : KA_EAGAIN;
+        if (said == 0 || (said < 0 && said != KA_EAGAIN)) {
+            wire_close(&w);
+            t.open = false;
+            streamer_stop(&t);
+        }
+        if (ka_now_ms() > until) {
+            if (!t.stopped) CHECK(false, "it has waited too long; %s", story());
+            streamer_stop(&t);
+        }
+        fault_exempt = false;
+    }
+    if (t.opened != t.closed || t.opened > 1) CHECK(false, "%d opened, %d closed; %s", t.opened, t.closed, story());
+    ka_server_free(t.s);
+    fault_exempt = true;
+    if (t.open) wire_close(&w);
     fault_exempt = false;
 }
 
@@ -8314,6 +9407,7 @@ static const struct { const char *name; void (*run)(void), (*before)(void), (*af
     { "talk", faults_talk, NULL, NULL, INT_MAX, INT_MAX },
     { "redis", faults_redis, NULL, NULL, INT_MAX, INT_MAX },
     { "input", faults_input, NULL, NULL, INT_MAX, INT_MAX },
+    { "stream", faults_stream, NULL, NULL, INT_MAX, INT_MAX },
     { "abandoned", faults_abandon, NULL, NULL, INT_MAX, INT_MAX },
     { "client", faults_client, responder_start, responder_stop, INT_MAX, INT_MAX },
     { "children", faults_children, NULL, NULL, 6, 12 },
@@ -8398,6 +9492,7 @@ int main(int argc, char **argv)
         { "json", test_json }, { "json depth", test_json_depth }, { "json members", test_json_members },
         { "json strings", test_json_strings }, { "utf8", test_utf8 },
         { "json writer", test_json_writer }, { "json characters", test_json_characters },
+        { "resp", test_resp }, { "resp elements", test_resp_elements }, { "resp command", test_resp_command },
         { "mailbox", test_mailbox }, { "keyring", test_keyring }, { "keyring growth", test_keyring_growth },
         { "keyring out of memory", test_keyring_out_of_memory }, { "keyring fork", test_keyring_fork }, { "protocol", test_protocol },
         { "journal", test_journal }, { "journal odd frames", test_journal_odd_frames }, { "journal torn", test_journal_torn }, { "journal long end", test_journal_long_end }, { "journal clock", test_journal_clock }, { "journal damaged", test_journal_damaged },
@@ -8409,9 +9504,15 @@ int main(int argc, char **argv)
         { "linger", test_linger }, { "drain", test_drain }, { "drain ends", test_drain_ends }, { "workers", test_workers },
         { "bare answer", test_bare_answer }, { "messages", test_messages }, { "frames", test_frames }, { "reframe", test_reframe },
         { "lines", test_lines }, { "lines long", test_lines_long }, { "lines flood", test_lines_flood }, { "closed", test_closed },
+        { "resp messages", test_resp_messages }, { "resp long", test_resp_long }, { "resp agree", test_resp_agree },
         { "messages flood", test_messages_flood }, { "messages end", test_messages_end },
         { "listeners' numbers", test_listener_numbers }, { "sends", test_sends }, { "connect", test_connect }, { "connect, no memory", test_connect_no_memory },
-        { "connect from", test_connect_from }, { "timers", test_timers }, { "timers' waits", test_timers_wait }, { "timers, busy", test_timers_busy },
+        { "connect from", test_connect_from }, { "field", test_field }, { "fields", test_fields }, { "fields flood", test_fields_flood },
+        { "stream", test_stream }, { "stream ends", test_stream_ends }, { "stream order", test_stream_order }, { "stream refused", test_stream_refused },
+        { "stream gone", test_stream_gone }, { "stream unread", test_stream_unread }, { "stream idle", test_stream_idle }, { "stream stop", test_stream_stop },
+        { "stream many", test_stream_many }, { "stream out of memory", test_stream_out_of_memory },
+        { "outgoing, drain", test_drain_outgoing }, { "outgoing, drain ends", test_drain_outgoing_ends }, { "outgoing, unsent", test_outgoing_unsent },
+        { "timers", test_timers }, { "timers' waits", test_timers_wait }, { "timers, busy", test_timers_busy },
         { "server out of memory", test_server_out_of_memory }, { "retries", test_retries }, { "client reads", test_client_reads },
         { "client type", test_client_type },
         { "redis", test_redis }, { "redis commands", test_redis_commands }, { "redis subscriber", test_redis_subscriber },
