@@ -2063,6 +2063,136 @@ def state_full():
     check((f.stop(), f.errors().count("\n")), (0, 2), "it stops")
 
 
+# ---- the simulator ----
+
+class Simulator:
+    """fleet device ...: .said() is what it has shown so far; lines can be typed."""
+
+    def __init__(self, port, *args, typed=subprocess.DEVNULL):
+        self.out, self.err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen([FLEET, "device", *args, "127.0.0.1", str(port)], stdin=typed, stdout=self.out, stderr=self.err)
+        started.extend([self.out, self.err, self.process])
+
+    def said(self, file=None):
+        file = file or self.out
+        return os.pread(file.fileno(), 1 << 20, 0).decode()
+
+    def type(self, line):
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def waits_for(self, text, why):
+        check_that(wait_for(lambda: text in self.said()), "%s: %r shows in %r" % (why, text, self.said()))
+
+    def ends(self, number=None):
+        if number:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(2 * DEADLINE)
+        except subprocess.TimeoutExpired:
+            return None
+
+
+def online(f):
+    return http(f, "GET", "/")[1]["devices"]["online"]
+
+
+def known(f):
+    return {v["id"]: v for v in http(f, "GET", "/vehicles?limit=500")[1]["vehicles"]}
+
+
+@topic
+def simulator():
+    """Twenty devices, told each command; some leave; and all others are back after the server was restarted."""
+    table = [
+        # arguments of fleet device, exit status, a part of what is said on stderr
+        (["127.0.0.1"], 2, "IP and PORT are needed"),
+        (["127.0.0.1", "0"], 2, "PORT 0: a whole number from 1 to 65535 is needed"),
+        (["127.0.0.1", "80", "x"], 2, "x is a word too many"),
+        (["--count", "100001", "127.0.0.1", "80"], 2, "--count 100001: a whole number from 1 to 100000 is needed"),
+        (["--count", "2", "--id", str(uuid.uuid4()), "127.0.0.1", "80"], 2, "--id is for one device"),
+        (["--id", "me", "127.0.0.1", "80"], 2, "--id me: a UUID is needed"),
+        (["--cuont", "2"], 2, "--cuont: no such option"),
+        (["--seed"], 2, "--seed needs a value"),
+        (["no-such-host.invalid", "80"], 1, "no-such-host.invalid: "),
+    ]
+    for args, status, text in table:
+        got, out, error = run("device", *args)
+        check((got, out), (status, ""), "fleet device %s: %s" % (" ".join(args), error))
+        check_that(text in error, "fleet device %s says %r, not %r" % (" ".join(args), error, text))
+
+    f = start()
+    crowd = Simulator(f.tcp, "--count", "20", "--report-every", "1", "--seed", "1")
+    check_that(wait_for(lambda: online(f) == 20), "all are online")
+    check_that(wait_for(lambda: all(v["position"] for v in known(f).values())), "and have said where they are")
+    first = known(f)
+    for v in first.values():
+        check_that(abs(v["position"]["lat"] - 52.52) < 0.07 and abs(v["position"]["lon"] - 13.405) < 0.11, "in the city: %r" % v["position"])
+    full = [id for id in first if first[id]["charge"] > 5]
+    for what, body, reply in [("frequency", {"seconds": 2}, "SURE, I WILL!"), ("command", {"message": "DANCE!"}, "I CAN'T, SORRY."),
+                              ("command", {"message": "KEEP ME POSTED EVERY 0 SECONDS."}, "I CAN'T, SORRY."), ("turnOff", None, "DONE!"), ("turnOn", None, "DONE!")]:
+        calls = [Call(f, "POST", "/vehicles/%s/%s" % (id, what), body) for id in full]
+        check([(s, v.get("reply")) for s, v in (c.answer() for c in calls)], [(200, reply)] * len(full), "%s of each" % what)
+    check_that(wait_for(lambda: all(known(f)[id]["position"] != first[id]["position"] for id in full)), "they move when they run")
+    fine = [Call(f, "POST", "/vehicles/%s/command" % id, {"message": "HOW'S IT GOING?"}).answer()[1].get("reply", "") for id in full]
+    check([t for t in fine if not re.fullmatch(r"FINE\. I'M HERE 52\.\d{6} 13\.\d{6}, RUNNING AND CHARGED AT \d+%\.", t)], [], "how each of them is going")
+
+    check(http(f, "POST", "/vehicles/%s/disconnect" % full[0])[1].get("reply"), "SEE YA!", "one goes")
+    check(f.stop(), 0, "the server ends")
+    f = start("--tcp-port", str(f.tcp))
+    check_that(wait_for(lambda: online(f) == 19), "all others are back: %r" % online(f))
+    check_that(wait_for(lambda: all(v["position"] for v in known(f).values())), "with their positions")
+    check(sorted(known(f)), sorted(set(first) - {full[0]}), "and they are the same, without the one that has gone")
+    check(crowd.ends(signal.SIGTERM), 0, "exit status")
+    said = crowd.said()
+    for text in "devices      20, 19 online at the end, 1 said goodbye\n", "; %d commands; 0 not understood\n" % (1 + 6 * len(full)), "connections  39, 19 lost, ":
+        check_that(text in said, "its sums: %r in %r" % (text, said))
+    check_that(wait_for(lambda: online(f) == 0), "and all are offline")
+
+    again = Simulator(f.tcp, "--count", "20", "--seed", "1", "--quiet")
+    check_that(wait_for(lambda: online(f) == 20), "the same seed")
+    check(sorted(known(f)), sorted(first), "makes the same devices")
+    check((again.ends(signal.SIGINT), again.said(again.err)), (0, ""), "and quietly")
+
+
+@topic
+def typed():
+    """One device: what it shows, and what is typed."""
+    f = start()
+    port = f.tcp
+    f.stop()
+    id = str(uuid.uuid4())
+    one = Simulator(port, "--id", id.upper(), "--report-every", "0", typed=subprocess.PIPE)
+    check_that(wait_for(lambda: "cannot connect to 127.0.0.1:%d: the server is offline (miss 1)" % port in one.said(one.err)), "no server: it says so")
+    one.type("PING.")
+    check_that(wait_for(lambda: "not connected; the line was not sent" in one.said(one.err)), "what is typed meanwhile is lost")
+    f = start("--tcp-port", str(port))
+    one.waits_for("< Connected to server\n> HELLO, I'M %s!\n< HI, NICE TO MEET YOU!\n" % id, "the server is there")
+    for line, message, reply in [("PING.", None, "PONG."), ("ERROR", r"WTF! 125\nTraceback (most recent call last):\n", "DAAAMN! ISSUE REPORTED ON JIRA"),
+                                 ("caf\u00e9 \x1b\"\\", 'caf\u00e9 \\u001b\\"\\\\', NOT_UNDERSTOOD), ("", "", NOT_UNDERSTOOD)]:
+        shown = len(one.said())
+        one.type(line)
+        check_that(wait_for(lambda: "\n< " in one.said()[shown:]), "%r is answered" % line)
+        lines = one.said()[shown:].split("\n")
+        check_that(lines[0].startswith("> " + (line if message is None else message)), "typed %r, sent %r" % (line, lines[0]))
+        check(lines[1:], ["< " + reply, ""], "received for %r" % line)
+    check(vehicle(f, id)["issues"], 1, "the issue was reported")
+    f.stop()
+    f = start("--tcp-port", str(port))
+    check_that(wait_for(lambda: one.said().count("< HI,") == 2 and "the connection was lost; connecting again" in one.said(one.err)), "the server was restarted")
+    one.type("GOTTA GO.")
+    check(one.ends(), 0, "goodbye")
+    check(one.said()[-22:], "> GOTTA GO.\n< SEE YA!\n", "in these words")
+    check(vehicle(f, id)["connected"], False, "and it is offline")
+
+    empty = Simulator(f.tcp, "--seed", "2194")      # which begins without charge; its standard input has ended
+    check_that(wait_for(lambda: online(f) == 1), "another one")
+    id = re.search("HELLO, I'M (.*)!", empty.said())[1]
+    check(http(f, "POST", "/vehicles/%s/turnOn" % id, {})[1].get("reply"), "I CAN'T, SORRY.", "an empty battery")
+    check(http(f, "POST", "/vehicles/%s/disconnect" % id)[1].get("reply"), "SEE YA!", "it is sent away")
+    check(empty.ends(), 0, "and ends")
+
+
 def main():
     global failed, folder
     names = sys.argv[1:] or list(topics)
