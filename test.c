@@ -1727,6 +1727,7 @@ static void test_resp_elements(void)
     static const char *const none[] = { "+a\r\n", "-a\r\n", ":1\r\n", "$1\r\na\r\n", "$-1\r\n", "*-1\r\n", "*0\r\n" };
     for (size_t i = 0; i < COUNT(none); i++) CHECK(ka_resp_read(&v, str(none[i])) == KA_OK && !ka_resp_next(&v, &element), "%s has none", none[i]);
     CHECK(!ka_resp_next(&(ka_resp){ 0 }, &element), "nor has what wasn't read");
+    CHECK(ka_resp_read(&v, (ka_str){ "+OK\r\n", (size_t)INT32_MAX + 1 }) == KA_ESYNTAX && v.kind == 0, "over 2 GiB nothing is looked at");
 }
 
 /* Room for a command: each byte less is too little, and what was written reads as it was told. */
@@ -3593,12 +3594,18 @@ static void test_resp_long(void)
     while (n + 4 <= M + 4) n += (size_t)snprintf(in + n, sizeof in - n, ":%d\r\n", (int)(n % 10));
     run_lines(&f, (ka_str){ in, n }, str("413;"), n, n, "too many elements");
     run_lines(&f, str("*2\r\n:1\r\n"), str("400;"), 1, 1, "too few elements, and the end");
+    for (n = 0; n + 8 <= M; n += 4) memcpy(in + n, "*1\r\n", 4);
+    memcpy(in + n, ":1\r\n", 4);
+    memcpy(want, in, n + 4);
+    memcpy(want + n + 4, ";bye;", 5);
+    run_lines(&f, (ka_str){ in, n + 4 }, (ka_str){ want, n + 9 }, n + 4, n + 4, "as deep as can be");
+    run_lines(&f, (ka_str){ in, n + 4 }, (ka_str){ want, n + 9 }, 1, 1, "as deep as can be");
     static wire slow;
     wire_open(&slow, atomic_load(&f.port));
     wire_text(&slow, "+OK\r\n$5\r\nhel");
     CHECK(wire_ends(&slow, HELLO + 6 + 4, "+OK\r\n;408;", 10) && wire_more(&slow) == 0, "an unfinished one is 408, and closed");
     wire_close(&slow);
-    all_closed(&f, runs + 3);
+    all_closed(&f, runs + 5);
     fixture_stop(&f);
 }
 
@@ -4050,6 +4057,8 @@ static void test_field(void)
         { "", "x", NULL, "no fields" },
         { "X: 1\r\n", "", NULL, "no name" },
         { "X: 1\r\n", "x:", NULL, "no name either" },
+        { "nonsense\r\nX: 1\r\n", "x", NULL, "what is no field" },
+        { "X: 1\r\nY: 2", "y", NULL, "cut off" },
     };
     for (size_t i = 0; i < COUNT(rows); i++) {
         char *copy = exact(rows[i].fields, strlen(rows[i].fields));
@@ -4211,15 +4220,17 @@ static void test_stream(void)
     ka_event ev;
     ka_stats st;
     char body[8], head[1024], text[32];
-    for (int workers = 1, port; workers <= 2; workers++) {
-        if (!parent_start(&s, workers, KA_HTTP, &port)) return;
+    for (int workers = 1, ports[2]; workers <= 2; workers++) {
+        if (!parent_start(&s, workers, KA_HTTP, &ports[0]) || ka_listen(s, "127.0.0.1", 0) != 1 || !next_event(s, &ev, KA_LISTENING)) return;
+        ports[1] = ev.port;
         for (int round = 0; round < 4; round++) {
-            wire_open(&w, port);
+            wire_open(&w, ports[round % 2]);
             wire_text(&w, ask_stream);
             if (!next_event(s, &ev, KA_REQUEST)) return;
             CHECK(ka_stream(s, &ev, round ? "X-Y: z\r\nContent-Type: text/event-stream\r\n" : NULL) == KA_OK, "a stream");
             if (!next_event(s, &ev, KA_OPENED)) return;
             uint64_t conn = ev.conn;
+            CHECK(ev.listener == round % 2, "its listener: %d", ev.listener);
             CHECK(wire_answer(&w, body, sizeof body, head, false) == 200 && strstr(head, "\r\nConnection: close\r\n") && strstr(head, "\r\nDate: ") &&
                   strstr(head, "\r\nCache-Control: no-store\r\n") && !strstr(head, "Content-Length") && !strstr(head, "Transfer-Encoding"), "its head: %s", head);
             CHECK(!strstr(head, "text/plain") == (round > 0) && !strstr(head, "X-Y: z\r\nContent-Type: text/event-stream\r\n") == (round == 0), "its fields: %s", head);
@@ -4644,13 +4655,16 @@ static void test_drain_outgoing(void)
             CHECK(next_event(s, &ev, KA_MESSAGE) && ev.conn == out[i] && ka_is(ev.body, "that"), "heard from there");
         }
         quiet(s, 50);
+        wire_close(&peer[0]);
+        stream_closed(s, out[0], 0, "one ends by itself");
+        quiet(s, 20);
         ka_reply(s, &ask, 200, NULL, "that", 4);
-        for (int i = 0; i < PEERS; i++)
+        for (int i = 1; i < PEERS; i++)
             if (next_event(s, &ev, KA_CLOSED)) CHECK(ev.error == 0 && ka_send(s, ev.conn, "bye\n", 4) == KA_OK, "then it ends: %d", ev.error);
         CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_ESTOPPED, "and that is all");
         CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 200 && strcmp(body, "that") == 0, "the answer: %s", body);
         wire_close(&w);
-        for (int i = 0; i < PEERS; i++) {
+        for (int i = 1; i < PEERS; i++) {
             CHECK(wire_gets(&peer[i], "bye\n") && wire_over(&peer[i]), "a last word there");
             wire_close(&peer[i]);
         }
@@ -9161,6 +9175,7 @@ static void streamer_stop(streamer *t)
 
 static void streamer_event(streamer *t, const ka_event *ev)
 {
+    static const char large[65380];      /* what leaves at once is nearly full of it */
     static const char asks[] = "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /s HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n";
     int r = KA_OK;
     switch (ev->kind) {
@@ -9177,7 +9192,7 @@ static void streamer_event(streamer *t, const ka_event *ev)
         else {
             if (!ka_is(ka_field(ev->fields, "x"), "y")) CHECK(false, "its fields: %.*s; %s", (int)ev->fields.n, ev->fields.p, story());
             r = ka_stream(t->s, ev, event_stream);
-            if (r == KA_OK) r = ka_reply(t->s, &t->late, 200, NULL, "1", 1);
+            if (r == KA_OK) r = ka_reply(t->s, &t->late, 200, NULL, large, sizeof large);
         }
         if (r < 0) CHECK(false, "ka_reply or ka_stream: %d; %s", r, story());
         break;
