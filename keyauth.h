@@ -4148,7 +4148,7 @@ static ptrdiff_t ka__resp_value(ka_resp *v, const char *p, size_t n)
     v->kind = kinds[mark - marks];
     v->text = line;
     if (mark - marks < 3) return (ptrdiff_t)head;
-    if (v->number < -1 || v->number > INT32_MAX || line.p[0] == '+') return KA_ESYNTAX;
+    if (v->number > INT32_MAX || (line.n > 1 && line.p[0] < '1' && !ka_is(line, "-1"))) return KA_ESYNTAX;      /* no sign, no leading zero */
     if (v->number == -1) v->kind = KA_RESP_NIL;
     v->text = (ka_str){ p + head, 0 };
     if (v->kind != KA_RESP_STRING) return (ptrdiff_t)head;
@@ -4934,7 +4934,7 @@ static void ka__on_close(ka__worker *w, const ka__record *r)
 static void ka__on_reframe(ka__worker *w, const ka__record *r)
 {
     ka__conn *c = ka__talker_find(w, r->conn);
-    if (!c) return;
+    if (!c || c->framing == KA__STREAM) return;
     if (c->in) {                       /* begun in the old framing: what would that be in the new one? */
         ka__out_flush(w);
         if (c->open) ka__conn_close(w, c);
