@@ -2931,7 +2931,7 @@ static char ka__lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c;
 }
 
-/* As ka_is, but letters match in either case; text is in lower case. */
+/* As ka_is, but letters match in either case. */
 static bool ka__is_nocase(ka_str s, const char *text)
 {
     size_t i = 0;
@@ -5483,9 +5483,10 @@ static void ka__drained(ka__worker *w)
         ka__finish(w, c);
         ka__conn_settle(w, c);
     }
-    if (w->now_ms >= w->drain_until_ms)
-        for (uint32_t place = 0; place < w->conns_n; place++)
-            if (w->conns[place].open) ka__conn_close(w, &w->conns[place]);
+    for (uint32_t place = 0; place < w->conns_n && w->now_ms >= w->drain_until_ms; place++) {
+        w->conns[place].ended = true;      /* by the stop, if nobody was told so far: it wasn't lost */
+        if (w->conns[place].open) ka__conn_close(w, &w->conns[place]);
+    }
     size_t left = atomic_load_explicit(&w->connections, memory_order_relaxed);
     if (w->draining == KA__SERVES && left == w->outgoing) {
         ka__box_put(&w->up, KA__SERVED, 0);
@@ -6170,6 +6171,8 @@ struct ka__command { ka_redis_fn *fn; size_t size; char note[KA_REDIS_NOTE]; };
 
 static const ka_str ka__ping = { "PING", 4 };
 
+static ka_str ka__words(const char *text) { return (ka_str){ text, strlen(text) }; }
+
 /* Without memory for the timer, the next event after that time will do. */
 static void ka__redis_look_at(ka_redis *r, int64_t at_ms)
 {
@@ -6266,10 +6269,10 @@ static void ka__redis_lost(ka_redis *r, ka_str why)
     if (was_up && r->on_change) r->on_change(r->arg, false);
 }
 
-static void ka__redis_give_up(ka_redis *r, const char *why)
+static void ka__redis_give_up(ka_redis *r, ka_str why)
 {
     ka_close(r->server, r->conn);
-    ka__redis_lost(r, (ka_str){ why, strlen(why) });
+    ka__redis_lost(r, why);
 }
 
 /* After ka_stop this fails, and it was the last time. */
@@ -6289,7 +6292,7 @@ static void ka__redis_look(ka_redis *r, int64_t now_ms)
         ka__redis_connect(r, now_ms);
         return;
     }
-    if (r->state != KA__REDIS_ENDING && r->silent++ == KA__REDIS_LOOKS) ka__redis_give_up(r, "it says nothing");
+    if (r->state != KA__REDIS_ENDING && r->silent++ == KA__REDIS_LOOKS) ka__redis_give_up(r, ka__words("it says nothing"));
     ka_redis_command(r, &ka__ping, 1, NULL, NULL, 0);      /* if there is no room for it, others wait for replies */
     ka__redis_look_at(r, now_ms + KA__REDIS_LOOK_MS);
 }
@@ -6304,10 +6307,9 @@ static void ka__redis_retry(ka_redis *r, int64_t now_ms)
 
 static void ka__redis_opened(ka_redis *r, const ka_event *ev)
 {
-    const ka_str auth[] = { { "AUTH", 4 }, { r->password, r->password ? strlen(r->password) : 0 } };
+    const ka_str auth[] = { ka__words("AUTH"), ka__words(r->password ? r->password : "") };
     if (ev->error) {
-        const char *why = ka_error_text(ev->error);
-        ka__redis_lost(r, (ka_str){ why, strlen(why) });
+        ka__redis_lost(r, ka__words(ka_error_text(ev->error)));
         ka__redis_retry(r, ev->now_ms);
         return;
     }
@@ -6317,14 +6319,15 @@ static void ka__redis_opened(ka_redis *r, const ka_event *ev)
     ka__redis_look_at(r, ev->now_ms + KA__REDIS_LOOK_MS);
     ptrdiff_t sent = r->password ? ka__redis_send(r, auth, 2) : 0;
     if (sent >= 0) sent = ka__redis_send(r, &ka__ping, 1);
-    if (sent < 0) ka__redis_give_up(r, ka_error_text((int)sent));
+    if (sent < 0) ka__redis_give_up(r, ka__words(ka_error_text((int)sent)));
 }
 
 static void ka__redis_greeted(ka_redis *r, const ka_resp *v)
 {
-    if (v->kind != KA_RESP_STRING || !ka_is(v->text, r->state == KA__REDIS_AUTH ? "OK" : "PONG")) {
-        ka_close(r->server, r->conn);
-        ka__redis_lost(r, v->text);
+    if (v->kind == KA_RESP_ERROR) {
+        ka__redis_give_up(r, v->text);
+    } else if (v->kind != KA_RESP_STRING || !ka_is(v->text, r->state == KA__REDIS_AUTH ? "OK" : "PONG")) {
+        ka__redis_give_up(r, ka__words("it does not greet as Redis does"));
     } else if (++r->state == KA__REDIS_UP) {
         r->up = true;
         r->retry_ms = KA_REDIS_RETRY_MS;
@@ -6345,17 +6348,16 @@ static void ka__redis_reply(ka_redis *r, const ka_event *ev)
     ka_resp v;
     r->silent = 0;
     if (r->state == KA__REDIS_ENDING) return;
-    if (ev->error || ka_resp_read(&v, ev->body) < 0) ka__redis_give_up(r, "its reply is malformed, or over KA_MAX_BODY bytes");
+    if (ev->error || ka_resp_read(&v, ev->body) < 0) ka__redis_give_up(r, ka__words("its reply is malformed, or over KA_MAX_BODY bytes"));
     else if (r->state < KA__REDIS_UP) ka__redis_greeted(r, &v);
     else if (!r->on_push && r->waiting_n > 0) ka__command_done(r, &v);
-    else if (!r->on_push) ka__redis_give_up(r, "it replies to nothing");
+    else if (!r->on_push) ka__redis_give_up(r, ka__words("it replies to nothing"));
     else if (!ka__is_pong(&v)) r->on_push(r->arg, &v);
 }
 
 static void ka__redis_closed(ka_redis *r, const ka_event *ev)
 {
-    static const char why[] = "the connection was lost";
-    if (r->state != KA__REDIS_ENDING) ka__redis_lost(r, (ka_str){ why, sizeof why - 1 });
+    if (r->state != KA__REDIS_ENDING) ka__redis_lost(r, ka__words("the connection was lost"));
     ka__redis_retry(r, ev->now_ms);
 }
 
@@ -7133,8 +7135,8 @@ static int ka__redis_ask(const ka_keyring *k, const ka_event *ev, ka_str key, ka
     snprintf(ttl, sizeof ttl, "%lld", (long long)k->ttl_s);
     ka__asked a = { .server = k->redis->server, .conn = ev->conn, .seq = ev->seq, .flags = ev->flags };
     memcpy(a.key, key.p, KA_KEY_TEXT);
-    const ka_str at = { name, prefix_n + 2 * sizeof digest }, get[] = { { "GET", 3 }, at },
-                 set[] = { { "SET", 3 }, at, id, { "NX", 2 }, { "EX", 2 }, { ttl, strlen(ttl) } };
+    const ka_str at = { name, prefix_n + 2 * sizeof digest }, get[] = { ka__words("GET"), at },
+                 set[] = { ka__words("SET"), at, id, ka__words("NX"), ka__words("EX"), ka__words(ttl) };
     int r = id.n ? ka_redis_command(k->redis, set, k->ttl_s ? 6 : 4, ka__asked_key, &a, sizeof a)
                  : ka_redis_command(k->redis, get, 2, ka__asked_id, &a, sizeof a);
     ka_wipe(&a, sizeof a);

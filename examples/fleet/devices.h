@@ -257,7 +257,7 @@ static ka_str device_event(char *room, const device *d, unsigned changes, ka_str
         if (changes >> i & 1) ka_json_put(&w, NULL, (ka_str){ change_names[i], strlen(change_names[i]) });
     ka_json_close(&w);
     device_put(&w, "vehicle", d);
-    if (changes & BLOB) ka_json_put(&w, "blob", blob);
+    if (changes & ISSUE) ka_json_put(&w, "blob", blob);
     ka_json_close(&w);
     KA_ASSERT(!w.error);
     return (ka_str){ room, w.n };
@@ -328,7 +328,7 @@ static call *call_take(device *d)
     return c;
 }
 
-static void tell(fleet *f, uint64_t conn, const char *type, const char *message)
+static void say(fleet *f, uint64_t conn, const char *type, const char *message)
 {
     char room[256 + 6 * MAX_COMMAND];
     ka_json_out w = { .p = room, .cap = sizeof room };
@@ -349,7 +349,7 @@ static int call_send(fleet *f, device *d, call *c)
         if (++n == MAX_DEVICE_CALLS) return 503;
     *at = c;
     c->sent = true;
-    tell(f, d->conn, "command", c->message);
+    say(f, d->conn, "command", c->message);
     return 0;
 }
 
@@ -423,7 +423,7 @@ static void link_open(fleet *f, const ka_event *ev)
         f->links_room = room;
     }
     f->links[i] = (struct link){ .conn = ev->conn, .heard_ms = ev->now_ms };
-    tell(f, ev->conn, "connected", "Connected to server");
+    say(f, ev->conn, "connected", "Connected to server");
 }
 
 /* It is the connection of its device no more: who waits for a reply gets none. */
@@ -446,9 +446,9 @@ static void link_leave(fleet *f, struct link *l)
 {
     device *d = l->device;
     if (!d) return;
-    link_loosen(f, l);
-    d->online = false;
+    d->online = false;                        /* before anybody is told */
     f->online_n--;
+    link_loosen(f, l);
     device_changed(f, d, OFFLINE, d->owner, no_text);
 }
 
@@ -586,7 +586,7 @@ static unsigned apply(device *d, const report *s)
     }
     if (s->blob.p) {
         d->issues++;
-        changes |= BLOB;
+        changes |= ISSUE;
     }
     return changes;
 }
@@ -597,14 +597,14 @@ static void on_words(fleet *f, struct link *l, ka_str text)
     const char *answer = understand(text, l->id, &s);
     device *d = !answer ? NULL : l->device ? l->device : device_get(f, l->id);
     if (!d) {
-        tell(f, l->conn, "reply", NOT_UNDERSTOOD);
+        say(f, l->conn, "reply", NOT_UNDERSTOOD);
         return;
     }
     const char *was = l->device ? d->owner : NULL;
     unsigned changes = l->device ? 0 : link_claim(f, l, d);
     changes |= apply(d, &s);
     ka_utc_text(d->seen, ka_wall_us());
-    tell(f, l->conn, "reply", answer);
+    say(f, l->conn, "reply", answer);
     if (!s.leaving || !was) device_changed(f, d, changes, was, s.blob);
     if (!s.leaving) return;
     link_leave(f, l);
@@ -698,7 +698,7 @@ static void on_message(fleet *f, struct link *l, const ka_event *ev)
         ka_utc_text(l->device->seen, ka_wall_us());
     }
     if (ev->error || !envelope(l, ev->body, &reply, &text)) {
-        tell(f, l->conn, "reply", NOT_UNDERSTOOD);
+        say(f, l->conn, "reply", NOT_UNDERSTOOD);
         if (!ev->error) return;
         link_leave(f, l);
         l->ended = true;                      /* ka_wait closes it */
@@ -724,7 +724,7 @@ static void devices_look(fleet *f, int64_t now_ms)
     f->online_n = 0;
     for (size_t i = 0; i < f->devices_n; i++) {
         device *d = f->devices[i];
-        while (d->calls && d->calls->over && now_ms - d->calls->made_ms > f->heartbeat_s * 1000) free(call_take(d));
+        while (d->calls && d->calls->over && now_ms - d->calls->made_ms > (f->timeout_s + f->heartbeat_s) * 1000) free(call_take(d));
         f->online_n += d->online;
         if (d->online || now_ms - d->touched_ms < FORGET_S * (int64_t)1000) f->devices[kept++] = d;
         else free(d);

@@ -55,8 +55,8 @@ enum {
 /* Tags of timers and outgoing connections. A call's timer: its number, above TAG_CALL's 8 bits. */
 enum { TAG_TICK = 1, TAG_REDIS, TAG_SUBSCRIBER, TAG_HOOK, TAG_CALL };
 
-/* Changes; change_names has their names, in this order. */
-enum { ONLINE = 1, OFFLINE = 2, POSITION = 4, CHARGE = 8, RUNNING = 16, FREQUENCY = 32, BLOB = 64 };
+/* Changes; change_names has their names, in this order: an ISSUE is a "blob", which is a type of Windows. */
+enum { ONLINE = 1, OFFLINE = 2, POSITION = 4, CHARGE = 8, RUNNING = 16, FREQUENCY = 32, ISSUE = 64 };
 
 enum { OWNER_TEXT = KA_UUID_TEXT + 21 };      /* INSTANCE:NUMBER */
 

@@ -270,7 +270,7 @@ static bool is_uuid(const property *p) { return p->format && strcmp(p->format, "
 /* Take q->values[k].text, of n bytes, for p; n < 0: it is too long, or of another kind. False: refused. */
 static bool take_value(request *q, const property *p, size_t k, ptrdiff_t n)
 {
-    char *text = q->values[k].text;
+    char *text = q->values[k].text, id[KA_UUID_TEXT + 1];
     size_t length = n < 0 ? 0 : (size_t)n;
     text[length] = 0;
     q->values[k].given = true;
@@ -283,7 +283,7 @@ static bool take_value(request *q, const property *p, size_t k, ptrdiff_t n)
         if (plain && (q->values[k].number || strcmp(text, "false") == 0)) return true;
         refuse(q->f, q->ev, 400, "", "%s has to be true or false", p->name);
     } else if (is_uuid(p)) {
-        if (plain && ka_uuid_read(text, (ka_str){ text, length }) == KA_OK) return true;
+        if (plain && ka_uuid_read(id, (ka_str){ text, length }) == KA_OK) return memcpy(text, id, sizeof id), true;
         refuse(q->f, q->ev, 400, "", "%s has to be a UUID, such as %s", p->name, p->example);
     } else {
         if (plain && n >= p->least) return true;

@@ -50,8 +50,9 @@ static int state_read(fleet *f)
     FILE *in = fopen(f->state_file, "rb");
     if (!in) return fail(EXIT_FAILED, "cannot read %s; look at its rights", f->state_file);
     while (status < 0 && fgets(line, sizeof line, in)) {
+        size_t n = strlen(line);
         f->state->lines++;
-        if (!state_read_line(f, (ka_str){ line, strlen(line) }, forgotten))
+        if (n == 0 || line[n - 1] != '\n' || !state_read_line(f, (ka_str){ line, n }, forgotten))      /* a NUL in it, or too long */
             status = fail(EXIT_FAILED, "%s:%llu: this line is no device (%d at most are kept); take it out, or move the file away to begin without it",
                           f->state_file, (unsigned long long)f->state->lines, MAX_DEVICES);
     }

@@ -9,6 +9,8 @@ many checks passed, failed and were skipped. Exit status: 0 all passed or were s
 
 Everything is on loopback, at ports that the system chooses, and what was started is ended by its process id."""
 
+import base64
+import hashlib
 import json
 import os
 import random
@@ -55,7 +57,7 @@ def check(got, want, why):
         passed += 1
         return True
     failed += 1
-    print("%s: %s: got %r, want %r" % (place(), why, got, want), flush=True)
+    print("%s: %s: got %s, want %s" % (place(), why[:200], repr(got)[:400], repr(want)[:400]), flush=True)
     return False
 
 
@@ -105,8 +107,11 @@ def end_all():
 
 
 def run(*args, seconds=None, **more):
-    """Run fleet to its end: (exit status, stdout, stderr)."""
-    done = subprocess.run([FLEET, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds or DEADLINE, **more)
+    """Run fleet to its end: (exit status, stdout, stderr); None: it has none."""
+    try:
+        done = subprocess.run([FLEET, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds or DEADLINE, **more)
+    except subprocess.TimeoutExpired as running:
+        return None, str(running.stdout), str(running.stderr)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -264,6 +269,697 @@ def vehicle(fleet, id):
     """What the fleet knows of a device; None: nothing."""
     status, value = http(fleet, "GET", "/vehicles/%s" % id)
     return value if status == 200 else None
+
+
+# ---- the REST API ----
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+ID = "/vehicles/{id}"
+API = {                             # of the issue: what there is, and what of it commands a device
+    "/": "get", "/docs": "get", "/docs-json": "get", "/events": "get", "/vehicles": "get", ID: "get", ID + "/fetch-info": "get",
+    ID + "/frequency": "post", ID + "/turnOn": "post", ID + "/turnOff": "post", ID + "/turnOnOrOff": "post", ID + "/disconnect": "post", ID + "/command": "post",
+}
+COMMANDS = [path for path, method in API.items() if method == "post"] + [ID + "/fetch-info"]
+BODIES = {"frequency": {"seconds": 60}, "turnOnOrOff": {"running": True}, "command": {"message": "SING!"}}
+
+
+def ask(fleet, method, target, fields=(), body=b"", ip="127.0.0.1", version="1.1"):
+    """A request with exactly these fields, a list of pairs, and its answer: (status, fields, body)."""
+    lines = ["%s %s HTTP/%s" % (method, target, version)] + ["%s: %s" % pair for pair in fields]
+    lines += ["Connection: close"] + ["Content-Length: %d" % len(body)] * bool(body)
+    with socket.create_connection((ip, fleet.rest), DEADLINE) as s:
+        s.settimeout(DEADLINE)
+        s.sendall("\r\n".join(lines + ["", ""]).encode() + body)
+        head, _, rest = b"".join(iter(lambda: s.recv(65536), b"")).partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    return int(first.split()[1]), {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}, rest.decode()
+
+
+def document(fleet):
+    return http(fleet, "GET", "/docs-json")[1]
+
+
+def at(doc, schema):
+    """What a $ref is about."""
+    while "$ref" in schema:
+        name = schema["$ref"].rsplit("/", 1)[1]
+        if schema["$ref"] != "#/components/schemas/" + name or len(schema) > 1:
+            raise Gone("%r is no reference by itself to a schema" % schema)
+        schema = doc["components"]["schemas"][name]
+    return schema
+
+
+def members(doc, schema):
+    """(properties, required) of a schema, with those of allOf."""
+    schema = at(doc, schema)
+    properties, required = dict(schema.get("properties", {})), list(schema.get("required", []))
+    for part in schema.get("allOf", []):
+        more, needed = members(doc, part)
+        properties.update(more)
+        required += needed
+    return properties, required
+
+
+def faults(doc, schema, value, where="it"):
+    """What is wrong with a value of that schema, of as much of OpenAPI as the document uses."""
+    schema = at(doc, schema)
+    if value is None:
+        return [] if schema.get("nullable") else [where + " is null"]
+    properties, required = members(doc, schema)
+    if properties:
+        if not isinstance(value, dict):
+            return [where + " is no object"]
+        found = ["%s has no %s" % (where, name) for name in required if name not in value]
+        found += ["%s has %s, too" % (where, name) for name in value if name not in properties]
+        return found + [fault for name in value if name in properties for fault in faults(doc, properties[name], value[name], where + "." + name)]
+    kind = schema["type"]
+    right = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "array": list, "object": dict}[kind]
+    if not isinstance(value, right) or (isinstance(value, bool) and kind != "boolean"):
+        return ["%s is no %s: %r" % (where, kind, value)]
+    if kind == "array":
+        return [fault for one in value for fault in faults(doc, schema["items"], one, where + "[]")]
+    found = []
+    if kind in ("integer", "number") and not schema.get("minimum", value) <= value <= schema.get("maximum", value):
+        found.append("%s is out of its range: %r" % (where, value))
+    if kind == "string" and not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value)):
+        found.append("%s is too long or short: %r" % (where, value))
+    if value not in schema.get("enum", [value]):
+        found.append("%s is none of its words: %r" % (where, value))
+    form = {"uuid": r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "date-time": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"}.get(schema.get("format"))
+    if form and not re.fullmatch(form, value):
+        found.append("%s is no %s: %r" % (where, schema["format"], value))
+    return found
+
+
+def as_documented(doc, method, target, status, value, why):
+    """Is an answer one that the document tells of?"""
+    pattern = re.sub(r"/vehicles/[^/?]+", ID, target.split("?")[0].rstrip("/")) or "/"
+    operation = doc["paths"].get(pattern, {}).get({"HEAD": "get"}.get(method, method.lower()))
+    if not operation or status == 405:
+        return check(status in (400, 404, 405), True, "%s: not in the document, and answered by %d" % (why, status))
+    response = operation["responses"].get(str(status))
+    if not check_that(response, "%s: %s %s says nothing of %d" % (why, method, pattern, status)):
+        return False
+    return check(faults(doc, list(response["content"].values())[0]["schema"], value), [], "%s: the answer to %s %s is as documented" % (why, method, pattern))
+
+
+def obey(fleet, device, path, body, command, reply):
+    """Command a device, which replies; the answer."""
+    call = Call(fleet, API[path].upper(), path.replace("{id}", device.id), body)
+    check(device.command(), command, "what the device is told by %s %r" % (path, body))
+    device.reply(reply)
+    return call.answer()
+
+
+@topic
+def rest():
+    one = start("--timeout", "1")
+    doc = document(one)
+    device, gone, silent = Device(one, hello=True), Device(one, hello=True), Device(one, hello=True)
+    check(gone.ask("GOTTA GO."), "SEE YA!", "a device leaves")
+    fine = "FINE. I'M HERE 52.5 -0.000001, RUNNING AND CHARGED AT 87%."
+    deep = b'{"seconds": ' + b"[" * 40 + b"]" * 40 + b"}"
+
+    # method, target, body, status, a part of the message. In a target, D is the device, G the one that is gone, U is not known
+    table = [
+        ("GET", "/nowhere", None, 404, "there is no such path; GET /docs shows what there is"),
+        ("GET", "//", None, 404, "no such path"), ("GET", "//vehicles", None, 404, "no such path"), ("GET", "/vehicles//", None, 400, "has to be a UUID"),
+        ("GET", "/vehicles/D/turnOn/x", None, 404, "no such path"), ("GET", "/vehicles/D/fetch", None, 404, "no such path"),
+        ("GET", "/vehicles%2FD", None, 404, "no such path"), ("GET", "/docs%00", None, 404, "no such path"), ("GET", "/Docs", None, 404, "no such path"),
+        ("GET", "/vehicles/%", None, 400, "a percent sign without two hex digits"), ("GET", "/%zz", None, 400, "a percent sign"),
+        ("POST", "/", None, 405, "Allow: GET, HEAD, OPTIONS"), ("DELETE", "/vehicles/D", None, 405, "Allow: GET, HEAD, OPTIONS"),
+        ("GET", "/vehicles/D/turnOn", None, 405, "Allow: POST, OPTIONS"), ("HEAD", "/vehicles/D/turnOn", None, 405, ""), ("get", "/", None, 405, "method"),
+        ("GET", "/vehicles/x", None, 400, "the id in the path has to be a UUID"), ("GET", "/vehicles/" + "a" * 300, None, 400, "has to be a UUID"),
+        ("GET", "/vehicles/D?x=1", None, 400, "there is no parameter x here"), ("GET", "/?a=%FF", None, 400, "there is no parameter a here"),
+        ("GET", "/vehicles?limit", None, 400, "NAME=VALUE"), ("GET", "/vehicles?limit=1&&limit=2", None, 400, "NAME=VALUE"),
+        ("GET", "/vehicles?%6cimit=1&limit=2", None, 400, "limit is there more than once"), ("GET", "/vehicles?%zz=1", None, 400, "percent-encoded"),
+        ("GET", "/vehicles?after=%E2%98&limit=1", None, 400, "after has to be a UUID"), ("GET", "/vehicles?after=%zz", None, 400, "after has to be a UUID"),
+        ("GET", "/vehicles?connected=1", None, 400, "connected has to be true or false"), ("GET", "/vehicles?" + "x" * 60 + "=1", None, 400, "x..."),
+        ("POST", "/vehicles/D/frequency?seconds=1", {"seconds": 1}, 400, "there is no parameter seconds here"),
+        ("POST", "/vehicles/D/frequency", None, 400, 'the body has to be a JSON object, such as {"seconds": 60}'),
+        ("POST", "/vehicles/D/frequency", b"{'seconds': 1}", 400, "a JSON object"), ("POST", "/vehicles/D/frequency", b"{", 400, "a JSON object"),
+        ("POST", "/vehicles/D/frequency", [1], 400, "a JSON object"), ("POST", "/vehicles/D/frequency", deep, 400, "a JSON object"),
+        ("POST", "/vehicles/D/frequency", {}, 400, "seconds is missing"), ("POST", "/vehicles/D/frequency", b'{"seconds": 1, "seconds": 1}', 400, "more than once"),
+        ("POST", "/vehicles/D/frequency", {"seconds": 1, "a": 2, "b\u00e9": 3}, 400, 'seconds and nothing else, but has "a", "b\\u00e9"'),
+        ("POST", "/vehicles/D/turnOnOrOff", {"running": 1}, 400, "running has to be true or false"), ("POST", "/vehicles/D/turnOnOrOff", {"running": None}, 400, "true or false"),
+        ("POST", "/vehicles/D/turnOnOrOff", {"running": "true"}, 400, "true or false"), ("POST", "/vehicles/D/turnOn", {"running": True}, 400, "has to be empty, or {}"),
+        ("POST", "/vehicles/D/turnOff", b"x", 400, "has to be empty, or {}"), ("POST", "/vehicles/D/disconnect", b"[]", 400, "has to be empty, or {}"),
+        ("POST", "/vehicles/D/command", {"message": "x" * 65536}, 413, "the body is over 65536 bytes"),
+        ("GET", "/vehicles/" + "a" * 9000, None, 414, "the path is too long"),
+    ]
+    table += [("GET", "/vehicles?limit=" + n, None, 400, "limit has to be a whole number from 1 to 500") for n in ("0", "501", "-1", "1.0", "x", "", "1" * 300)]
+    table += [("POST", "/vehicles/D/frequency", {"seconds": n}, 400, "seconds has to be a whole number from 1 to 86400") for n in (0, 86401, -1, 1.5, "60", None, True, 10 ** 30)]
+    table += [("POST", "/vehicles/D/command", {"message": m}, 400, "message has to be a text of 1 to 256 bytes, without control characters")
+              for m in ("", "x" * 257, "\u20ac" * 86, "a\nb", "\0", "a\x7f", "\u0080", "\u009f", 7, None, ["x"])]
+    for path in COMMANDS + [ID]:
+        body, method = BODIES.get(path.rsplit("/", 1)[1]), API[path].upper()
+        table.append((method, path.replace("{id}", UNKNOWN), body, 404, "there is no such vehicle; GET /vehicles has those that are known"))
+        table.append((method, path.replace("{id}", "42"), body, 400, "the id in the path has to be a UUID"))
+        if method == "POST":
+            table.append((method, path.replace("{id}", "G"), body, 409, "the vehicle is not connected"))
+    for method, target, body, status, message in table:
+        target = re.sub(r"\b[DG]\b", lambda m: {"D": device, "G": gone}[m[0]].id, target)
+        got, value = http(one, method, target, body)
+        why = "%s %s %.60r" % (method, target[:80], body)
+        if check(got, status, why) and method != "HEAD":
+            check(value.get("error") if isinstance(value, dict) else value, True, why + ": an error's answer")
+            check_that(message in json.dumps(value) or message in value["message"], "%s says %r, not %r" % (why, value, message))
+            if status not in (413, 414) and target[:2] != "//":
+                as_documented(doc, method, target, got, value, why)
+
+    # what is answered to a command
+    for path, body, command, reply, changed in (
+            ("/frequency", {"seconds": 86400}, "KEEP ME POSTED EVERY 86400 SECONDS.", "SURE, I WILL!", ("reportEvery", 86400)),
+            ("/turnOn", None, "HEY YOU, RUN!", "DONE!", ("running", True)),
+            ("/turnOff", {}, "HEY YOU, REST!", "DONE!", ("running", False)),
+            ("/turnOnOrOff", {"running": True}, "HEY YOU, RUN!", "DONE!", ("running", True)),
+            ("/turnOnOrOff", {"running": False}, "HEY YOU, REST!", "I CAN'T, SORRY.", ("running", True)),
+            ("/command", {"message": "\u20ac" * 85 + "!"}, "\u20ac" * 85 + "!", "WHAT? \"\\\u2028\U0001f600", ("running", True)),
+            ("/command", {"message": "x"}, "x", "", ("running", True))):
+        status, value = obey(one, device, ID + path, body, command, reply)
+        check((status, value), (200, {"error": False, "id": device.id, "command": command, "reply": reply, "done": not reply.startswith("I CAN'T")}), path)
+        as_documented(doc, "POST", ID + path, status, value, path)
+        check(vehicle(one, device.id)[changed[0]], changed[1], path + ": what is known then")
+    status, value = obey(one, device, ID + "/fetch-info", None, "HOW'S IT GOING?", fine)
+    as_documented(doc, "GET", ID + "/fetch-info", status, value, "of one that is connected")
+    check((value.pop("reply"), value), (fine, vehicle(one, device.id)), "fetch-info: what was said, and what is known by that")
+    check((value["position"], value["charge"], value["running"]), ({"lat": 52.5, "lon": -1e-06}, 87, True), "fetch-info has put in what was said")
+    check(obey(one, device, ID + "/fetch-info", None, "HOW'S IT GOING?", "I CAN'T, SORRY.")[1]["reply"], "I CAN'T, SORRY.", "fetch-info, refused")
+    status, value = http(one, "GET", "/vehicles/%s/fetch-info" % gone.id)
+    as_documented(doc, "GET", ID + "/fetch-info", status, value, "of one that is gone")
+    check((value["connected"], value["instance"], value["reply"]), (False, None, None), "fetch-info of one that is gone")
+    status, value = obey(one, device, ID + "/disconnect", None, "GOTTA GO.", "SEE YA!")
+    check((status, value["reply"], value["done"]), (200, "SEE YA!", True), "disconnect")
+    check(vehicle(one, device.id)["connected"], False, "disconnect: what is known then")
+
+    # who doesn't reply, and too many who wait for that
+    waiting = [Call(one, API[path].upper(), path.replace("{id}", silent.id), BODIES.get(path.rsplit("/", 1)[1])) for path in (COMMANDS * 3)[:16]]
+    wait_for(lambda: [silent.command() for _ in waiting])
+    for path in COMMANDS:
+        target = path.replace("{id}", silent.id)
+        got, value = http(one, API[path].upper(), target, BODIES.get(path.rsplit("/", 1)[1]))
+        check((got, value["message"][:39]), (503, "too many commands wait for replies, or "), path + ", when 16 wait")
+        as_documented(doc, API[path].upper(), target, got, value, "when 16 wait")
+    for call in waiting:
+        got, value = call.answer()
+        check((got, value["message"][:40], call.took > 0.9), (504, "the vehicle did not reply within 1 s; wh", True), call.args[2])
+        as_documented(doc, call.args[1], call.args[2], got, value, "who doesn't reply")
+    silent.close()
+    check_that(wait_for(lambda: not vehicle(one, silent.id)["connected"]), "a device whose connection has ended is not connected")
+
+
+@topic
+def reading():
+    one = start()
+    doc = document(one)
+    ids = sorted("%08x-0000-4000-8000-%012d" % (n * 2654435761 % 2 ** 32, n) for n in range(1, 8))
+    devices = [Device(one, id, hello=True) for id in ids]
+    for device in devices[:3]:
+        device.ask("GOTTA GO.")
+    check_that(wait_for(lambda: http(one, "GET", "/")[1]["devices"]["online"] == 4), "three of seven leave")
+
+    for target in ("/", "/vehicles", "/vehicles/" + ids[0]):
+        status, value = http(one, "GET", target)
+        as_documented(doc, "GET", target, status, value, "what can be read")
+    health = http(one, "GET", "/")[1]
+    check((health["name"], health["version"], health["instance"], health["redis"], health["devices"], health["streams"], health["webhooks"]),
+          ("fleet", version(), one.id, "none", {"online": 4, "known": 7}, 0, None), "GET /")
+    check_that(0 <= health["uptime"] < 60, "a fresh one is up for less than a minute")
+
+    for query, want, total in (("", ids, 7), ("?connected=true", ids[3:], 4), ("?connected=false", ids[:3], 3), ("?after=" + ids[2].upper(), ids[3:], 7),
+                               ("?after=" + ids[6], [], 7), ("?after=" + UNKNOWN, ids, 7), ("?limit=500", ids, 7), ("?limit=7&", None, None), ("?", ids, 7)):
+        status, value = http(one, "GET", "/vehicles" + query)
+        if want is None:
+            check(status, 400, "a query that ends in &")
+            continue
+        check((status, [v["id"] for v in value["vehicles"]], value["total"], value["next"]), (200, want, total, None), "GET /vehicles" + query)
+    for query, want in (("limit=1", ids), ("limit=2", ids), ("limit=7", ids), ("connected=true&limit=3", ids[3:]), ("limit=1&connected=false", ids[:3])):
+        target, got, pages = "/vehicles?" + query, [], 0
+        while target and pages < 10:
+            value = http(one, "GET", target)[1]
+            got += [v["id"] for v in value["vehicles"]]
+            target = value["next"]
+            pages += 1
+        limit = int(re.search(r"limit=(\d)", query)[1])
+        check((got, pages), (want, -(-len(want) // limit)), "by `next` from page to page: " + query)
+
+    crowd = [Device(one, hello=True) for _ in range(500)]
+    for device in crowd:
+        device.ask(here("-89.123456", "-179.123456", "RESTING", 100))
+    value = http(one, "GET", "/vehicles?limit=500")[1]
+    check((len(value["vehicles"]), value["total"]), (500, 507), "as many on a page as there may be")
+    check([v["id"] for v in value["vehicles"] + http(one, "GET", value["next"])[1]["vehicles"]], sorted(ids + [device.id for device in crowd]), "and the rest on the next")
+
+    first = vehicle(one, ids[0])
+    for target in ("/vehicles/%s/" % ids[0], "/vehicles/" + ids[0].upper(), "/%76ehicles/" + ids[0].replace("-", "%2d"), "/vehicles/%s?" % ids[0], "http://x/vehicles/" + ids[0]):
+        check(http(one, "GET", target), (200, first), target)
+    for target in API:
+        target = target.replace("{id}", ids[3])
+        allow = "POST, OPTIONS" if target.rsplit("/", 1)[1] in ("turnOn", "turnOff", "turnOnOrOff", "frequency", "disconnect", "command") else "GET, HEAD, OPTIONS"
+        status, fields, body = ask(one, "OPTIONS", target, [("Host", "x")])
+        check((status, fields["allow"], body), (204, allow, ""), "OPTIONS " + target)
+        status, fields, body = ask(one, "PATCH", target, [("Host", "x")])
+        check((status, fields["allow"], json.loads(body)["error"]), (405, allow, True), "PATCH " + target)
+    check(ask(one, "OPTIONS", "*", [("Host", "x")])[1]["allow"], "GET, HEAD, POST, OPTIONS", "OPTIONS *")
+    for target, kind in (("/", "application/json"), ("/docs", "text/html; charset=utf-8"), ("/docs-json", "application/json"), ("/events", "text/event-stream"),
+                         ("/vehicles?limit=1", "application/json"), ("/vehicles/" + ids[0], "application/json")):
+        head = ask(one, "HEAD", target, [("Host", "x")])
+        check((head[0], head[1]["content-type"], head[1]["x-content-type-options"], head[2]), (200, kind, "nosniff", ""), "HEAD " + target)
+        if target not in ("/events", "/"):
+            got = ask(one, "GET", target, [("Host", "x")])
+            check((got[1]["content-type"], got[1]["content-length"]), (kind, head[1]["content-length"]), "HEAD and GET " + target)
+    check(ask(one, "HEAD", "/nowhere", [("Host", "x")])[::2], (404, ""), "HEAD of what isn't there")
+    check([ask(one, "GET", "/", [])[0], ask(one, "GET", "/", [], version="1.0")[0]], [400, 200], "HTTP/1.1 needs a Host, 1.0 doesn't")
+
+    # the page's policy allows what is in it, and nothing else
+    status, fields, body = ask(one, "GET", "/docs", [("Host", "x")])
+    policy = dict(part.strip().split(" ", 1) for part in fields["content-security-policy"].split(";"))
+    for name in ("script", "style"):
+        inside = re.findall("<%s>(.*?)</%s>" % (name, name), body, re.S)
+        check(policy[name + "-src"], "'sha256-%s'" % base64.b64encode(hashlib.sha256(inside[0].encode()).digest()).decode(), "the policy has the hash of its " + name)
+        check(len(re.findall("<" + name, body)), 1, "there is one " + name)
+    check([policy[name] for name in ("default-src", "connect-src", "frame-ancestors")], ["'none'", "'self'", "'none'"], "the policy forbids the rest")
+    check(re.findall(r"""\s(?:style|on[a-z]+)=['"]""", body.split("<script>")[0]), [], "nothing in it that the policy forbids")
+
+
+@topic
+def openapi():
+    token = os.path.join(folder, "token")
+    with open(token, "w", encoding="utf-8") as f:
+        f.write("0123456789abcdef")
+    one, guarded = start(), start("--token-file", token)
+    gone = Device(one, hello=True)
+    gone.ask("GOTTA GO.")
+    for fleet in one, guarded:
+        doc, why = document(fleet), "with a token" if fleet is guarded else "without a token"
+        check((doc["openapi"], doc["info"]["title"], doc["info"]["version"], doc["servers"]), ("3.0.3", "fleet", version(), [{"url": "/"}]), why)
+        check({path: list(methods) for path, methods in doc["paths"].items()}, {path: [method] for path, method in API.items()}, "all that the issue has, " + why)
+        scheme = doc["components"]["securitySchemes"]["bearerAuth"]
+        check((scheme["type"], scheme["scheme"]), ("http", "bearer"), "the security scheme")
+        operations = [(path, method, operation) for path, methods in doc["paths"].items() for method, operation in methods.items()]
+        check(len({operation["operationId"] for _, _, operation in operations}), len(API), "each has a name of its own")
+        for path, method, operation in operations:
+            commands = path in COMMANDS
+            statuses = {"200", "400"} | ({"404"} if "{id}" in path else set()) | ({"503"} if path == "/events" else set())
+            statuses |= ({"401" if fleet is guarded else "403", "503", "504"} if commands else set()) | ({"409"} if method == "post" else set())
+            check(set(operation["responses"]), statuses, "what %s may be answered by, %s" % (path, why))
+            check(operation.get("security"), [{"bearerAuth": []}] if commands and fleet is guarded else None, "security of %s, %s" % (path, why))
+            check_that(operation["summary"] and operation["tags"], "%s has a summary and a tag" % path)
+            check([p["name"] for p in operation["parameters"]], ["id"] if "{id}" in path else ["limit", "after", "connected"] if path == "/vehicles" else [], path)
+            for p in operation["parameters"]:
+                check((p["in"], p["required"]), ("path", True) if p["name"] == "id" else ("query", False), "%s %s" % (path, p["name"]))
+                check_that(p["description"] and not faults(doc, p["schema"], p["example"]), "%s %s has a description, and an example that is one" % (path, p["name"]))
+            body = BODIES.get(path.rsplit("/", 1)[1])
+            if check("requestBody" in operation, body is not None, "does %s take a body" % path) and body:
+                schema = operation["requestBody"]["content"]["application/json"]["schema"]
+                check((operation["requestBody"]["required"], faults(doc, schema, body)), (True, []), "the body of " + path)
+                check(list(members(doc, schema)[0]), list(body), "the body of " + path)
+            for status, response in operation["responses"].items():
+                kind = {"/docs": "text/html; charset=utf-8", "/events": "text/event-stream"}.get(path, "application/json") if status == "200" else "application/json"
+                check((list(response["content"]), bool(response["description"])), ([kind], True), "%s %s" % (path, status))
+                if status != "200":
+                    check(response["content"][kind]["schema"], {"$ref": "#/components/schemas/Error"}, "%s %s" % (path, status))
+        for name, schema in doc["components"]["schemas"].items():
+            properties, required = members(doc, schema)
+            check_that(properties and set(required) <= set(properties), "schema %s has what it requires" % name)
+            for key, p in properties.items():
+                if "$ref" not in p and "allOf" not in p and "$ref" not in p.get("items", {}):
+                    check(faults(doc, p, p["example"], "%s.%s" % (name, key)), [], "an example is one")
+                check_that("$ref" in p or p["description"], "%s.%s has a description" % (name, key))
+    # what it tells of is there: of the commands, as a device that isn't connected shows; the stream has a topic of its own
+    doc = document(one)
+    for path, method in API.items():
+        if path == "/events":
+            continue
+        status, value = http(one, method.upper(), path.replace("{id}", gone.id), BODIES.get(path.rsplit("/", 1)[1]))
+        check(status, 409 if method == "post" else 200, "%s %s answers" % (method, path))
+        as_documented(doc, method, path, status, value, "what it tells of is there")
+
+
+# ---- server-sent events ----
+
+class Stream:
+    """A subscriber of /events. .events: (event, id, data) of each so far; .comments: how many."""
+
+    def __init__(self, fleet, read=True):
+        self.socket = socket.socket()
+        started.append(self.socket)
+        if not read:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.socket.settimeout(DEADLINE)
+        self.socket.connect(("127.0.0.1", fleet.rest))
+        self.socket.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n")
+        self.events, self.comments, self.ended, self.text, self.head, self.retry = [], 0, False, "", None, None
+        if read:
+            threading.Thread(target=self.listen, daemon=True).start()
+            if not wait_for(lambda: self.events):
+                raise Gone("no event hello: %r" % self.text)
+
+    def listen(self):
+        chunks, data = b"", b""
+        self.socket.settimeout(None)
+        while True:
+            try:
+                more = self.socket.recv(65536)
+            except OSError:
+                more = b""
+            if not more:
+                self.ended = True
+                return
+            data += more
+            if self.head is None:
+                head, found, rest = data.partition(b"\r\n\r\n")
+                if not found:
+                    continue
+                self.head, data = head.decode(), rest
+            if "chunked" in self.head.lower():
+                while b"\r\n" in data:
+                    size, rest = data.split(b"\r\n", 1)
+                    n = int(size, 16)
+                    if len(rest) < n + 2:
+                        break
+                    chunks, data = chunks + rest[:n], rest[n + 2:]
+            else:
+                chunks, data = chunks + data, b""
+            *blocks, chunks = chunks.split(b"\n\n")
+            for block in blocks:
+                self.take(block.decode())
+
+    def take(self, block):
+        found = {}
+        for line in block.split("\n"):
+            name, _, value = line.partition(":")
+            found[name] = value[1:] if value[:1] == " " else value
+        if "" in found:
+            self.comments += 1
+        if "retry" in found:
+            self.retry = found["retry"]
+        if "event" in found:
+            self.events.append((found["event"], int(found.get("id", 0)), json.loads(found["data"])))
+
+    def changes(self):
+        return [data for event, _, data in self.events if event == "change"]
+
+
+@topic
+def events():
+    one = start()
+    doc = document(one)
+    schema = {"$ref": "#/components/schemas/Change"}
+    first = Stream(one)
+    check((first.head.split("\r\n")[0], first.retry, first.events), ("HTTP/1.1 200 OK", "2000", [("hello", 0, {"instance": one.id})]), "how a stream begins")
+    fields = dict(line.lower().split(": ", 1) for line in first.head.split("\r\n")[1:])
+    check([fields[name] for name in ("content-type", "x-accel-buffering", "cache-control", "x-content-type-options")],
+          ["text/event-stream", "no", "no-store", "nosniff"], "its fields")
+    began = time.monotonic()
+    second = Stream(one)
+    check(http(one, "GET", "/")[1]["streams"], 2, "GET / counts subscribers")
+    check(ask(one, "GET", "/events", [], version="1.0")[0], 400, "an answer without an end needs HTTP/1.1")
+
+    device = Device(one, hello=True)
+    for message in (here("1.5", "2", "RUNNING", 50), here("1.5", "2", "RUNNING", 50), here("1.5", "2", "RUNNING", 49), "PING.",
+                    blob("a\n\nb\r\u2028"), here("1.5", "3", "RESTING", 49), "GOTTA GO."):
+        device.ask(message)
+    want = [["online"], ["position", "charge", "running"], ["charge"], ["blob"], ["position", "running"], ["offline"]]
+    for stream in first, second:
+        check_that(wait_for(lambda: len(stream.changes()) >= len(want)), "all changes come")
+        check([change["changes"] for change in stream.changes()], want, "what each change was")
+        check([id for event, id, _ in stream.events if event == "change"], list(range(1, len(want) + 1)), "they are counted")
+        for change in stream.changes():
+            check(faults(doc, schema, change), [], "a change is as documented")
+            check((change["id"], change["vehicle"]["id"]), (device.id, device.id), "whose it is")
+    check(len({change["at"] for change in first.changes()}), len(want), "no two of a device have the same time")
+    check(first.changes(), second.changes(), "both are told the same")
+    check(first.changes()[3]["blob"], "a\n\nb\r\u2028", "a blob, line feeds and all, is one event")
+    check(first.changes()[-1]["vehicle"], vehicle(one, device.id), "the vehicle is as it is known")
+
+    # one that doesn't read is closed; who reads misses nothing, and devices are served meanwhile
+    slow = Stream(one, read=False)
+    check_that(wait_for(lambda: http(one, "GET", "/")[1]["streams"] == 3), "one that doesn't read has come")
+    device, large, sent = Device(one, hello=True), blob("\1" * 8192), 0
+    while sent < 1000 and http(one, "GET", "/")[1]["streams"] == 3:
+        for _ in range(20):
+            device.ask(large)
+            sent += 1
+    check(http(one, "GET", "/")[1]["streams"], 2, "who doesn't read is closed: after %d changes of 50 kB" % sent)
+    for stream in first, second:
+        check_that(wait_for(lambda: len(stream.changes()) == len(want) + 1 + sent), "who reads gets all")
+        check([c["vehicle"]["issues"] for c in stream.changes()[len(want) + 1:]], list(range(1, sent + 1)), "in their order")
+    got = b""
+    slow.socket.settimeout(DEADLINE)
+    try:
+        for more in iter(lambda: slow.socket.recv(65536), b""):
+            got += more
+    except OSError:
+        pass
+    check_that(len(got) < sent * 49152, "the slow one doesn't get all")
+
+    # as many as there may be
+    many = [Stream(one) for _ in range(254)]
+    status, fields, body = ask(one, "GET", "/events", [("Host", "x")])
+    check((status, json.loads(body)["message"], "retry-after" in fields), (503, "256 subscribers are there already; try later", True), "one more than 256")
+    as_documented(doc, "GET", "/events", status, json.loads(body), "one more than 256")
+    many.pop().socket.shutdown(socket.SHUT_RDWR)
+    check_that(wait_for(lambda: http(one, "GET", "/")[1]["streams"] == 255), "one leaves")
+    many.append(Stream(one))
+    device.ask(here("1.5", "2", "RUNNING", 50))
+    check_that(wait_for(lambda: all(len(stream.changes()) == 1 for stream in many)), "all of them are told")
+    check_that(wait_for(lambda: first.comments, 17), "a comment every 15 s")
+    check_that(first.comments <= (time.monotonic() - began) // 15 + 1, "and not more often")
+    began = time.monotonic()
+    check((one.stop(), one.errors()), (0, ""), "the end, with 256 subscribers")
+    check_that(time.monotonic() - began < 5, "it doesn't wait for them")
+    check_that(wait_for(lambda: first.ended and many[0].ended), "subscribers are closed at the end")
+
+
+# ---- who may command ----
+
+@topic
+def token():
+    path = os.path.join(folder, "token")
+    good = "0123456789abcdef"
+
+    def put(data):
+        with open(path, "wb") as f:
+            f.write(data)
+
+    for data, text in ((b"", "16 to 512 printable"), (b"0123456789abcde", "16 to 512"), (b"x" * 513, "16 to 512"), (b"x" * 100000, "16 to 512"), (b"0123456789 abcdef", "without spaces"),
+                       (b"0123456789abcdef\n0123456789abcdef\n", "one line"), (b"0123456789\0abcdef", "printable"), ("0123456789abcd\u00e9f".encode(), "printable")):
+        put(data)
+        status, out, error = run("server", "--tcp-port", "0", "--rest-port", "0", "--token-file", path)
+        check((status, out, text in error), (2, "", True), "a token file with %.40r: %s" % (data, error))
+    for file in "/no/such/file", folder:
+        status, out, error = run("server", "--tcp-port", "0", "--rest-port", "0", "--token-file", file)
+        check((status, out, error), (1, "", "fleet: cannot read --token-file %s; is it there, and may this user read it?\n" % file), "a token file that can't be read")
+
+    targets = [(API[p].upper(), p.replace("{id}", UNKNOWN), json.dumps(BODIES.get(p.rsplit("/", 1)[1], {})).encode()) for p in COMMANDS]
+    for data in (good.encode(), b"\r\n \t" + good.encode() + b"\n\n", b"~" * 512):
+        put(data)
+        one = start("--token-file", path)
+        right = data.strip().decode()
+        for method, target, body in targets:
+            for authorization, status, error in (
+                    ([], 401, False), (["Bearer " + right], 404, None), (["bearer   " + right], 404, None), (["Bearer " + right + "x"], 401, True), (["Bearer " + right[:-1]], 401, True),
+                    (["Bearer"], 401, True), (["Bearer "], 401, True), ([right], 401, True), (["Basic " + right], 401, True), (["Bearer " + right] * 2, 401, False)):
+                got, fields, text = ask(one, method, target, [("Host", "example.com"), ("Origin", "http://elsewhere")] + [("Authorization", a) for a in authorization], body)
+                check(got, status, "%s %s with %.60r" % (method, target, authorization))
+                if status == 401:
+                    check((fields["www-authenticate"][:6], "invalid_token" in fields["www-authenticate"], json.loads(text)["error"]), ("Bearer", error, True), "with %.60r" % authorization)
+                    check_that("--token-file" in json.loads(text)["message"], "it says where the token is")
+        for target in ("/", "/docs", "/docs-json", "/vehicles"):
+            check(ask(one, "GET", target, [("Host", "x")])[0], 200, "no token is needed for " + target)
+        check(ask(one, "GET", "/vehicles/" + UNKNOWN, [("Host", "x")])[0], 404, "no token is needed to read")
+        doc = document(one)
+        as_documented(doc, "POST", ID + "/turnOn", *http(one, "POST", "/vehicles/%s/turnOn" % UNKNOWN), "without a token")
+
+    # without one: loopback only, and only what comes from it. The status 404 says that it may
+    one, other = start(), start("--ip", "127.0.0.2")
+    port = ":%d" % one.rest
+    table = [
+        ("127.0.0.1" + port, [], 404), ("localhost" + port, [], 404), ("LocalHost", [], 404), ("127.1.2.3:1", [], 404),
+        ("example.com", [], 403), ("example.com" + port, [], 403), ("127.0.0.1.example.com", [], 403), ("localhost.example.com", [], 403), ("10.0.0.1", [], 403), ("127.", [], 403),
+        ("127.0.0.1" + port, [("Origin", "http://127.0.0.1" + port)], 404), ("localhost:1", [("Origin", "https://LOCALHOST:1")], 404),
+        ("127.0.0.1" + port, [("Origin", "http://127.0.0.1:1")], 403), ("127.0.0.1" + port, [("Origin", "http://localhost" + port)], 403),
+        ("127.0.0.1" + port, [("Origin", "http://example.com")], 403), ("127.0.0.1" + port, [("Origin", "null")], 403), ("127.0.0.1" + port, [("Origin", "http://")], 403),
+        ("127.0.0.1" + port, [("Sec-Fetch-Site", "same-origin")], 404), ("127.0.0.1" + port, [("Sec-Fetch-Site", "none")], 404),
+        ("127.0.0.1" + port, [("Sec-Fetch-Site", "cross-site")], 403), ("127.0.0.1" + port, [("Sec-Fetch-Site", "same-site")], 403),
+        ("127.0.0.1" + port, [("Authorization", "Bearer x")], 404),
+    ]
+    for host, fields, status in table:
+        for method, target, body in targets:
+            got, _, text = ask(one, method, target, [("Host", host)] + fields, body)
+            check(got, status, "%s %s for %s, %r" % (method, target, host, fields))
+            if status == 403:
+                check_that("--token-file" in json.loads(text)["message"], "it says what to do: " + text)
+    check(ask(one, "GET", "/vehicles", [("Host", "example.com"), ("Origin", "http://example.com")])[0], 200, "reading is for everybody")
+    check(ask(other, "POST", targets[0][1], [("Host", "127.0.0.2:%d" % other.rest)], targets[0][2], ip="127.0.0.2")[0], 404, "127.0.0.2 is loopback, too")
+    as_documented(document(one), "POST", ID + "/turnOn", 403, json.loads(text), "of another host")
+    put(good.encode())
+    for args, want in (([], 403), (["--token-file", path], 404)):
+        public = start("--ip", "0.0.0.0", *args)
+        for method, target, body in targets:
+            got, _, text = ask(public, method, target, [("Host", "127.0.0.1"), ("Authorization", "Bearer " + good)], body)
+            check(got, want, "on all addresses, %r" % args)
+            if want == 403:
+                check(json.loads(text)["message"], "commands need a token when others can reach the server: start it with --token-file FILE, or with --ip 127.0.0.1", target)
+
+
+# ---- webhooks ----
+
+class Receiver:
+    """Takes webhooks at a port: its first answer is `first` (bytes, after which it closes; None: it says nothing), then 2xx."""
+
+    def __init__(self, first=b"HTTP/1.1 200 OK\r\n\r\n", port=0, hold=False):
+        self.first, self.hold, self.bodies, self.heads, self.times, self.open = first, hold, [], [], [], []
+        self.listener = socket.socket()
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.bind(("127.0.0.1", port))
+        self.port = self.listener.getsockname()[1]
+        self.url = "http://127.0.0.1:%d/hook/x?y=%%20" % self.port
+
+    def begin(self):
+        self.listener.listen(16)
+        started.append(self.listener)
+        threading.Thread(target=self.serve, daemon=True).start()
+        return self
+
+    def serve(self):
+        while True:
+            try:
+                s, _ = self.listener.accept()
+                self.one(s)
+            except OSError:
+                return
+
+    def one(self, s):
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += s.recv(65536)
+        head, _, data = data.partition(b"\r\n\r\n")
+        n = int(re.search(rb"Content-Length: (\d+)", head)[1])
+        while len(data) < n:
+            data += s.recv(65536)
+        self.times.append(time.monotonic())
+        self.heads.append(head.decode())
+        self.bodies.append(data.decode())
+        answer = self.first if len(self.bodies) == 1 else b"HTTP/1.1 100 Continue\r\nHTTP/1.1 500: x\r\n\r\nHTTP/1.1 204 Taken\r\nX: y\r\n\r\n"
+        self.open.append(s)
+        started.append(s)
+        if answer is not None:
+            s.sendall(answer)
+            if not self.hold:
+                s.close()
+
+    def changes(self):
+        """What it has got, without what it had seen before."""
+        found = {}
+        for body in self.bodies:
+            for change in json.loads(body)["events"]:
+                found.setdefault((change["id"], change["at"]), change)
+        return list(found.values())
+
+
+def hooks_of(fleet):
+    return http(fleet, "GET", "/")[1]["webhooks"]
+
+
+def drive(device, n):
+    """Changes in one go, and what each changes: a device's charge."""
+    for i in range(n):
+        device.send(here("1", "2", "RUNNING", i % 2))
+    for i in range(n):
+        device.said("reply")
+
+
+@topic
+def webhook():
+    for url, status, text in (("https://127.0.0.1/", 2, "there is no TLS here"), ("127.0.0.1:80", 2, "http://HOST:PORT/PATH is needed"), ("http://", 2, "HOST:PORT is needed"),
+                              ("http://:80/", 2, "HOST:PORT is needed"), ("http://h:0/", 2, "HOST:PORT is needed"), ("http://h:1x/", 2, "HOST:PORT is needed"),
+                              ("http://a b/", 2, "printable"), ("http://127.0.0.1/#x", 2, "without a user or #"), ("http://a@127.0.0.1/", 2, "without a user or #"),
+                              ("http://127.0.0.1/" + "x" * 3000, 2, "the URL is too long"), ("http://%s/" % ("x" * 300), 2, "the URL is too long"),
+                              ("http://no-such-host.invalid/", 1, "no-such-host.invalid")):
+        got, out, error = run("server", "--tcp-port", "0", "--rest-port", "0", "--webhook", url)
+        check((got, out, text in error), (status, "", True), "--webhook %.60s: %s" % (url, error))
+
+    # what can go wrong first, and seconds until it is tried again; then it is taken, and nothing is lost or out of its order.
+    # One that is silent for 10 s has 2 s to end the connection
+    table = [
+        ("all is well", b"HTTP/1.1 201 Created\r\n\r\n", 0, None), ("500", b"HTTP/1.1 500 Oh\r\n\r\n", 1, "it answered 500"), ("404", b"HTTP/1.0 404 x\r\n\r\n", 1, "it answered 404"),
+        ("moved", b"HTTP/1.1 302 x\r\nLocation: /\r\n\r\n", 1, "it answered 302"), ("no HTTP", b"SSH-2.0-x\r\n", 1, "what it answers is not HTTP"),
+        ("no line", b"HTTP/1.1 20", 1, "what it answers is not HTTP"), ("an endless line", b"x" * 70000, 1, "what it answers is not HTTP"),
+        ("it closes", b"", 1, "the connection was lost before an answer"), ("silence", None, 13, "it did not answer within 10 s"), ("nobody is there", "late", 1, "the server is offline"),
+    ]
+    runs = []
+    for why, first, wait, error in table:
+        receiver = Receiver(b"HTTP/1.1 200 OK\r\n\r\n" if first == "late" else first)
+        if first != "late":
+            receiver.begin()
+        one = start("--webhook", receiver.url)
+        runs.append((why, first, wait, error, receiver, one, Stream(one), Device(one, hello=True), time.monotonic()))
+    for why, first, wait, error, receiver, one, stream, device, began in runs:
+        drive(device, 25)
+        device.ask(blob("\u00e9"))
+        if first == "late":
+            receiver.begin()
+    for why, first, wait, error, receiver, one, stream, device, began in runs:
+        check_that(wait_for(lambda: len(stream.changes()) == 27), "all changes are made")
+        check_that(wait_for(lambda: hooks_of(one) == {"waiting": 0, "sent": 27, "dropped": 0}, wait + DEADLINE), why + ": all are taken: %r" % hooks_of(one))
+        check(receiver.changes(), stream.changes(), why + ": all came, in their order")
+        check(receiver.heads[0].split("\r\n")[0], "POST /hook/x?y=%20 HTTP/1.1", why)
+        for field in "Host: 127.0.0.1:%d" % receiver.port, "Content-Type: application/json", "Connection: close":
+            check_that(field in receiver.heads[0].split("\r\n"), why + ": " + field)
+        if error:
+            check_that(error in one.errors() and one.errors().count("trying again") == 1 and one.errors().count("it takes them again") == 1, why + ": " + one.errors())
+            if first != "late":
+                check(receiver.bodies[1], receiver.bodies[0], why + ": what was not taken is sent again")
+                check_that(wait - 0.1 < receiver.times[1] - receiver.times[0] < wait + 2, "%s: again after %.1f s" % (why, receiver.times[1] - receiver.times[0]))
+        else:
+            check(one.errors(), "", why)
+
+    # one that answers, but keeps its connection
+    receiver = Receiver(hold=True).begin()
+    one = start("--webhook", receiver.url)
+    device = Device(one, hello=True)
+    check_that(wait_for(lambda: hooks_of(one)["sent"] == 1), "taken, by one that keeps the connection")
+    drive(device, 5)
+    check_that(wait_for(lambda: hooks_of(one)["sent"] == 6), "and so is what comes then: %r" % hooks_of(one))
+
+
+@topic
+def webhook_bound():
+    receiver = Receiver()
+    one = start("--webhook", receiver.url)
+    device, stream = Device(one, hello=True), Stream(one)
+    made = 10300
+    for _ in range(103):
+        drive(device, 100)
+    check_that(wait_for(lambda: len(stream.changes()) == made), "all changes are made")
+    check(hooks_of(one), {"waiting": 10000, "sent": 0, "dropped": made + 1 - 10000}, "what waits is bounded, and what is dropped counted")
+    check(one.errors().count("the oldest are dropped; GET / counts them"), 1, "it is said, once")
+    receiver.begin()
+    check_that(wait_for(lambda: hooks_of(one)["waiting"] == 0, 30), "what waits is taken in the end")
+    check(receiver.changes(), stream.changes()[-10000:], "the newest are those that came, in their order")
+    sizes = [(len(body.encode()), len(json.loads(body)["events"])) for body in receiver.bodies]
+    check_that(all(size <= 65536 and n <= 100 for size, n in sizes), "no more than 64 KiB, and 100 changes, at once")
+    check_that(len(sizes) < 10000 / 50, "and no fewer than fit: %d times" % len(sizes))
+
+    # blobs: their bytes are bounded, too
+    receiver = Receiver()
+    one = start("--webhook", receiver.url)
+    device = Device(one, hello=True)
+    for _ in range(800):
+        device.ask(blob("\1" * 8192))
+    found = hooks_of(one)
+    check((found["dropped"] > 0, found["waiting"] * 49152 < 32 * 1048576, found["waiting"] + found["dropped"]), (True, True, 801), "bytes are bounded")
+    receiver.begin()
+    check_that(wait_for(lambda: hooks_of(one)["waiting"] == 0, 60), "large ones are taken, too")
+    check([change["vehicle"]["issues"] for change in receiver.changes()], list(range(801 - found["waiting"], 801)), "the newest, in their order")
+
+    # what waits at the end
+    one = start("--webhook", Receiver().url)
+    Device(one, hello=True).ask("GOTTA GO.")
+    check(wait_for(lambda: hooks_of(one)["waiting"] == 2), True, "two wait")
+    check((one.stop(), one.errors().split(": ")[-1]), (0, "2 changes were not taken before the end\n"), "the end")
 
 
 # ---- options ----
@@ -792,7 +1488,728 @@ def chaos():
 # ---- the protocol ----
 
 NOT_UNDERSTOOD = "SERVER COULD NOT PROCESS THE RECEIVED MESSAGE."
-HERE_IS = "REPORT. I'M HERE %s, %s AND CHARGED AT %s%%."
+OK = "OK, THANKS!"
+MAX_BLOB, MAX_COMMAND = 8192, 256
+
+
+def here(lat="1", lon="2", running="RUNNING", charge="50", word="REPORT."):
+    return "%s I'M HERE %s %s, %s AND CHARGED AT %s%%." % (word, lat, lon, running, charge)
+
+
+def blob(text, bytes=None):
+    return "WTF! %d\n%s" % (len(text.encode()) if bytes is None else bytes, text)
+
+
+@topic
+def protocol():
+    """Each message, and its reply; on one connection, that of ID."""
+    f = start()
+    d = Device(f, "0f8fad5b-d9cb-469f-a165-70867728950e")
+    check(d.first, {"type": "connected", "message": "Connected to server", "serverId": f.id}, "what a device is greeted by")
+    upper = d.id.upper()
+    table = [
+        # message, reply
+        ("HELLO, I'M %s!" % d.id, "HI, NICE TO MEET YOU!"),
+        ("HELLO, I'M %s!" % upper, "HI, NICE TO MEET YOU!"),
+        ("HELLO, I'M %s!" % uuid.uuid4(), NOT_UNDERSTOOD),
+        ("HELLO, I'M %s" % d.id, NOT_UNDERSTOOD),
+        ("HELLO, I'M %s!!" % d.id, NOT_UNDERSTOOD),
+        ("HELLO, I'M !", NOT_UNDERSTOOD),
+        ("HELLO, I'M me!", NOT_UNDERSTOOD),
+        ("hello, i'm %s!" % d.id, NOT_UNDERSTOOD),
+        ("PING.", "PONG."),
+        ("PING", NOT_UNDERSTOOD),
+        ("PING. ", NOT_UNDERSTOOD),
+        ("ping.", NOT_UNDERSTOOD),
+        ("PING.\0", NOT_UNDERSTOOD),
+        ("", NOT_UNDERSTOOD),
+        ("X" * 60000, NOT_UNDERSTOOD),
+        (here(), OK),
+        (here(word="FINE."), OK),
+        (here(running="RESTING"), OK),
+        (here(running="WALKING"), NOT_UNDERSTOOD),
+        (here(running="running"), NOT_UNDERSTOOD),
+        (here(word="HMM."), NOT_UNDERSTOOD),
+        (here() + " ", NOT_UNDERSTOOD),
+        (here()[:-1], NOT_UNDERSTOOD),
+        (here().replace(", ", ","), NOT_UNDERSTOOD),
+        (here().replace("1 2", "1  2"), NOT_UNDERSTOOD),
+        (here().replace("1 2", "1"), NOT_UNDERSTOOD),
+        (here(charge="0"), OK), (here(charge="100"), OK), (here(charge="007"), OK),
+        (here(charge="101"), NOT_UNDERSTOOD), (here(charge="-1"), NOT_UNDERSTOOD), (here(charge="5.5"), NOT_UNDERSTOOD),
+        (here(charge=""), NOT_UNDERSTOOD), (here(charge="9" * 40), NOT_UNDERSTOOD), (here(charge=str(2**32)), NOT_UNDERSTOOD),
+        (blob(""), "DAAAMN! ISSUE REPORTED ON JIRA"),
+        (blob("x"), "DAAAMN! ISSUE REPORTED ON JIRA"),
+        (blob("two\nlines\0\x7f"), "DAAAMN! ISSUE REPORTED ON JIRA"),
+        (blob("\u00e4\u20ac\U0001f6f4"), "DAAAMN! ISSUE REPORTED ON JIRA"),
+        (blob("\u00e4", 1), NOT_UNDERSTOOD),
+        (blob("x", 0), NOT_UNDERSTOOD), (blob("x", 2), NOT_UNDERSTOOD), (blob("x", -1), NOT_UNDERSTOOD),
+        (blob("x" * MAX_BLOB), "DAAAMN! ISSUE REPORTED ON JIRA"),
+        (blob("x" * (MAX_BLOB + 1)), NOT_UNDERSTOOD),
+        (blob("x", 2**64 + 1), NOT_UNDERSTOOD),
+        ("WTF! 1 \nx", NOT_UNDERSTOOD), ("WTF! 1x", NOT_UNDERSTOOD), ("WTF! \nx", NOT_UNDERSTOOD), ("WTF!", NOT_UNDERSTOOD),
+        ("GOTTA GO", NOT_UNDERSTOOD),
+        ("SURE, I WILL!", NOT_UNDERSTOOD),
+        ("GOTTA GO.", "SEE YA!"),
+    ]
+    for message, reply in table:
+        check(d.ask(message), reply, message[:60])
+    check_that(d.ended(), "after GOTTA GO. the server closes")
+
+
+@topic
+def positions():
+    """What is taken for a position, in millionths, and what isn't: on a connection that has one already."""
+    f = start()
+    d = Device(f, hello=True)
+    table = [
+        # latitude, longitude; as they are then known, None: not understood
+        ("0", "0", (0, 0)), ("90", "180", (90, 180)), ("-90", "-180", (-90, -180)),
+        ("52.520008", "13.404954", (52.520008, 13.404954)),
+        ("-33.9", "-151.2", (-33.9, -151.2)),
+        ("-0.5", "-0.000001", (-0.5, -0.000001)),
+        ("-0", "-0.0", (0, 0)),
+        ("007.5", "00", (7.5, 0)),
+        ("1.0000004", "1.0000005", (1, 1.000001)),
+        ("1.00000049999999999999999999", "-1.0000005", (1, -1.000001)),
+        ("89.9999999", "179.9999995", (90, 180)),
+        ("90.000000", "180.0000000000", (90, 180)),
+        ("90.0000001", "0", None), ("0", "180.0000001", None), ("-90.00000001", "0", None), ("0", "-180.5", None),
+        ("91", "0", None), ("0", "181", None), ("-91", "0", None), ("0", "-181", None), ("1" + "0" * 400, "0", None),
+        ("4294967296", "0", None), ("18446744073709551616", "0", None),
+        ("+1", "0", None), ("1.", "0", None), (".5", "0", None), ("--1", "0", None), ("- 1", "0", None), ("1e1", "0", None),
+        ("1,5", "0", None), ("0x1", "0", None), ("nan", "0", None), ("inf", "0", None), ("", "0", None), ("1", "", None),
+        ("1.5.5", "0", None), ("\u0661", "0", None),
+    ]
+    check(d.ask(here("1.5", "2.5", "RUNNING", "50")), OK, "a first position")
+    known = vehicle(f, d.id)
+    for lat, lon, place in table:
+        why = "position %s %s" % (lat[:30], lon[:30])
+        check(d.ask(here(lat, lon, "RESTING", "70")), NOT_UNDERSTOOD if place is None else OK, why)
+        now = vehicle(f, d.id)
+        if place is None:
+            check(dict(now, lastSeen=0), dict(known, lastSeen=0), why + ": nothing changes")
+            check_that(now["lastSeen"] > known["lastSeen"], why + ": but it was heard")
+        else:
+            check((now["position"], now["charge"], now["running"]), ({"lat": place[0], "lon": place[1]}, 70, False), why)
+        known = now
+
+
+@topic
+def envelopes():
+    """What is said around a message."""
+    f = start()
+    id, other = str(uuid.uuid4()), str(uuid.uuid4())
+    good = {"type": "message", "message": "PING.", "clientId": id, "serverId": f.id}
+
+    def without(name):
+        return {k: v for k, v in good.items() if k != name}
+
+    table = [
+        # what is sent (an object, or a text), does the server understand it?
+        (good, True),
+        (without("serverId"), True), (dict(good, serverId=None), True), (dict(good, serverId={"a": [1]}), True), (dict(good, serverId=other), True),
+        (dict(good, more=[{}]), True),
+        (dict(good, clientId=id.upper()), True),
+        (json.dumps(good).replace("PING", "\\u0050ING"), True),
+        (json.dumps(good).replace(id[:1], "\\u00%x" % ord(id[0]), 1), True),
+        ("  \r\n\t" + json.dumps(good, indent=4) + "\n\n", True),
+        (repr(good), True),                                                              # what Python prints is taken, too
+        (without("type"), False), (without("message"), False), (without("clientId"), False),
+        (dict(good, type="reply2"), False), (dict(good, type="command"), False), (dict(good, type=""), False), (dict(good, type=1), False),
+        (dict(good, message=None), False), (dict(good, message=1), False), (dict(good, message=["PING."]), False),
+        (dict(good, clientId=None), False), (dict(good, clientId=7), False), (dict(good, clientId=""), False),
+        (dict(good, clientId=id[:-1]), False), (dict(good, clientId=id + "0"), False), (dict(good, clientId=id.replace("-", "")), False),
+        (dict(good, clientId="{%s}" % id), False), (dict(good, clientId="g" + id[1:]), False),
+        (dict(good, clientId=other), False),                                             # it changes
+        (json.dumps(good)[:-1] + ', "message": "PING."}', False),
+        (json.dumps(good)[:-1] + ', "clientId": "%s"}' % id, False),
+        (json.dumps(good)[:-1] + ', "type": "message"}', False),
+        ("{}", False), ("{x}", False), ('{"a" 1}', False),
+    ]
+    d = Device(f, id)
+    for sent, understood in table:
+        text = sent if isinstance(sent, str) else json.dumps(sent)
+        d.raw(text)
+        check(d.said("reply"), "PONG." if understood else NOT_UNDERSTOOD, text)
+    check(vehicle(f, other), None, "another clientId makes no device")
+    check(vehicle(f, id)["connected"], True, "and the one that was there stays")
+
+    d.raw("".join(json.dumps(good) for _ in range(300)))
+    check([d.said("reply") for _ in range(300)], ["PONG."] * 300, "back to back, all at once")
+    for c in json.dumps(good):
+        d.raw(c)
+        time.sleep(0.001)
+    check(d.said("reply"), "PONG.", "byte by byte")
+
+    for text, why in ("]", "no object"), ("x", "no object"), ("[{}]", "no object"), ("{)", "a wrong bracket"), ('{"a": "' + "x" * 70000, "64 KiB"):
+        d = Device(f, hello=True)
+        d.raw(text)
+        check(d.said("reply"), NOT_UNDERSTOOD, why)
+        check_that(d.ended(), why + ": the server closes")
+        check_that(wait_for(lambda: not vehicle(f, d.id)["connected"]), why + ": offline")
+
+
+@topic
+def strangers():
+    """Who has not said a clear word is nobody's connection; the first word that is clear makes it one's."""
+    f = start()
+    for message in "PING.", here(), here(word="FINE."), blob("x"), "GOTTA GO.", None:
+        d = Device(f)
+        check(vehicle(f, d.id), None, "nothing is known of it")
+        check(d.ask("WHAT?"), NOT_UNDERSTOOD, "a stranger's word")
+        d.reply("DONE!")
+        d.reply(here(word="FINE."))
+        check(d.ask("WHAT?"), NOT_UNDERSTOOD, "a stranger's reply is no answer to anything")
+        check(vehicle(f, d.id), None, "and makes no device")
+        d.send("PING.", id=str(uuid.uuid4()))
+        check(d.said("reply"), NOT_UNDERSTOOD, "who it is was said by the first message, though it was not understood")
+        d.ask(message or "HELLO, I'M %s!" % d.id)
+        known = vehicle(f, d.id)
+        check((known["connected"], known["instance"]), (message != "GOTTA GO.", f.id if message != "GOTTA GO." else None), "after %r" % message)
+
+
+@topic
+def connections():
+    """One device, several connections; and how they end."""
+    f = start("--heartbeat", "1")
+    id = str(uuid.uuid4())
+    first = Device(f, id, hello=True)
+    first.ask(here("1", "2", "RUNNING", "33"))
+    second = Device(f, id)
+    check(first.ask("PING."), "PONG.", "a connection that says nothing takes nothing from the first")
+    check(second.ask("PING."), "PONG.", "the newer one is the device's")
+    check_that(first.ended(), "and the older one is closed, without a word")
+    known = vehicle(f, id)
+    check((known["connected"], known["charge"]), (True, 33), "it never was offline, and is known")
+    first.close()
+    time.sleep(0.2)
+    check(vehicle(f, id)["connected"], True, "nor is it when the older one has gone")
+    second.close()
+    check_that(wait_for(lambda: not vehicle(f, id)["connected"]), "its connection is lost: offline")
+    known = vehicle(f, id)
+    check((known["charge"], known["instance"]), (33, None), "and known all the same")
+
+    third = Device(f, id, hello=True)
+    check(third.ask("GOTTA GO."), "SEE YA!", "goodbye")
+    check_that(third.ended() and not vehicle(f, id)["connected"], "offline")
+
+
+@topic
+def silence():
+    """Three heartbeats, of a second each."""
+    f = start("--heartbeat", "1")
+    began = time.monotonic()
+    silent, stranger, babbler, talker = Device(f, hello=True), Device(f), Device(f), Device(f, hello=True)
+    ended = {}
+
+    def listen(name, d, word):
+        while time.monotonic() - began < 7:
+            if word:
+                try:
+                    d.send(word)
+                except OSError:
+                    pass
+            if d.read(0.5) is None:
+                ended[name] = time.monotonic() - began
+                return
+
+    threads = [threading.Thread(target=listen, args=args) for args in
+               [("silent", silent, None), ("stranger", stranger, None), ("babbler", babbler, "WHAT?"), ("talker", talker, "WHAT?")]]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for name in "silent", "stranger", "babbler":
+        check_that(2.9 < ended.get(name, 0) < 5.5, "%s is closed after three heartbeats: %r" % (name, ended.get(name)))
+    check("talker" in ended, False, "who talks, even what isn't understood, is not")
+    check((vehicle(f, silent.id)["connected"], vehicle(f, talker.id)["connected"]), (False, True), "who is offline")
+
+
+# ---- commands ----
+
+CANT = "I CAN'T, SORRY."
+
+
+def tell(f, id, what, body=None):
+    """POST /vehicles/ID/WHAT, which somebody waits for."""
+    return Call(f, "POST", "/vehicles/%s/%s" % (id, what), body if body is not None else {} if what != "disconnect" else None)
+
+
+def command(f, id, message):
+    return tell(f, id, "command", {"message": message})
+
+
+def outcome(call):
+    """(status, the device's reply)."""
+    status, value = call.answer()
+    return status, value.get("reply") if isinstance(value, dict) else value
+
+
+@topic
+def commands():
+    """Each command as it reaches a device, its reply as it reaches who asked, and what is known of the device then."""
+    f = start()
+    d = Device(f, hello=True)
+    table = [
+        # what is asked for, the command, the device's reply, what changes
+        ("frequency", {"seconds": 30}, "KEEP ME POSTED EVERY 30 SECONDS.", "SURE, I WILL!", {"reportEvery": 30}),
+        ("frequency", {"seconds": 40}, "KEEP ME POSTED EVERY 40 SECONDS.", CANT, {}),
+        ("turnOn", None, "HEY YOU, RUN!", "DONE!", {"running": True}),
+        ("turnOff", None, "HEY YOU, REST!", CANT, {}),
+        ("turnOff", None, "HEY YOU, REST!", "DONE!", {"running": False}),
+        ("turnOnOrOff", {"running": True}, "HEY YOU, RUN!", "DONE!", {"running": True}),
+        ("turnOnOrOff", {"running": False}, "HEY YOU, REST!", "DONE!", {"running": False}),
+        ("command", {"message": "HOW'S IT GOING?"}, "HOW'S IT GOING?", here("-1", "2.5", "RUNNING", "9", "FINE."),
+         {"position": {"lat": -1, "lon": 2.5}, "charge": 9, "running": True}),
+        ("command", {"message": "HOW'S IT GOING?"}, "HOW'S IT GOING?", CANT, {}),
+        ("command", {"message": "KEEP ME POSTED EVERY 7 SECONDS."}, "KEEP ME POSTED EVERY 7 SECONDS.", "SURE, I WILL!", {"reportEvery": 7}),
+        ("command", {"message": "SING \"\u00e4\u20ac\\\"!"}, "SING \"\u00e4\u20ac\\\"!", "LA \"\u00e4\u20ac\\\" LA", {}),
+        ("command", {"message": "HEY YOU, JUMP!"}, "HEY YOU, JUMP!", "DONE!", {}),
+        ("command", {"message": "KEEP ME POSTED EVERY 0 SECONDS."}, "KEEP ME POSTED EVERY 0 SECONDS.", "HMM", {}),
+        ("command", {"message": "x" * MAX_COMMAND}, "x" * MAX_COMMAND, "y" * MAX_COMMAND, {}),
+        ("command", {"message": "HOW ARE YOU?"}, "HOW ARE YOU?", here("3", "4", "RESTING", "8", "FINE."),
+         {"position": {"lat": 3, "lon": 4}, "charge": 8, "running": False}),
+    ]
+    for what, body, sent, reply, changes in table:
+        before = vehicle(f, d.id)
+        call = tell(f, d.id, what, body)
+        check(d.read(), {"type": "command", "message": sent, "serverId": f.id}, "%s %r: the command" % (what, body))
+        d.reply(reply)
+        check(outcome(call), (200, reply), "%s %r: the answer" % (what, body))
+        check(dict(vehicle(f, d.id), lastSeen=0), dict(before, lastSeen=0, **changes), "%s %r: what is known then" % (what, body))
+    call = tell(f, d.id, "disconnect")
+    check(d.command(), "GOTTA GO.", "disconnect: the command")
+    d.reply("SEE YA!")
+    check(outcome(call), (200, "SEE YA!"), "disconnect: the answer")
+    check_that(d.ended() and not vehicle(f, d.id)["connected"], "then it is offline")
+    check(outcome(tell(f, d.id, "turnOn"))[0], 409, "a command to who is offline")
+    check(outcome(tell(f, uuid.uuid4(), "turnOn"))[0], 404, "a command to who isn't known")
+
+
+@topic
+def replies():
+    """Which of several commands a reply belongs to."""
+    f = start("--timeout", "2")
+    d = Device(f, hello=True)
+
+    def sent(*messages):
+        calls = []
+        for message in messages:
+            calls.append(command(f, d.id, message))
+            check(d.command(), message, "a command arrives")
+        return calls
+
+    def outcomes(calls):
+        return [outcome(c) for c in calls]
+
+    calls = sent("A", "B", "C")
+    for reply in "1", "2", "3":
+        d.reply(reply)
+    check(outcomes(calls), [(200, "1"), (200, "2"), (200, "3")], "in their order")
+
+    calls = sent("HEY YOU, RUN!", "HOW'S IT GOING?", "HEY YOU, REST!", "KEEP ME POSTED EVERY 5 SECONDS.")
+    d.reply("SURE, I WILL!")
+    check(outcomes(calls), [(504, None)] * 3 + [(200, "SURE, I WILL!")], "those that a reply has passed by are not replied to any more")
+    check_that(max(c.took for c in calls) < 2, "who waits for them is told so at once")
+
+    calls = sent("HOW'S IT GOING?", "HEY YOU, RUN!", "A")
+    fine = here(word="FINE.")
+    for reply in fine, "DONE!", "DONE!":
+        d.reply(reply)
+    check(outcomes(calls), [(200, fine), (200, "DONE!"), (200, "DONE!")], "each one its own")
+
+    calls = sent("HEY YOU, RUN!", "HEY YOU, REST!")
+    d.reply(CANT)
+    d.reply("DONE!")
+    check(outcomes(calls), [(200, CANT), (200, "DONE!")], "sorry is an answer to the oldest one")
+    check(vehicle(f, d.id)["running"], False, "and DONE! is that of the second")
+
+    calls = sent("HEY YOU, RUN!")
+    for reply in "WHAT?", "SURE, I WILL!", "SEE YA!", "done!", here("91", word="FINE."), "z" * (MAX_COMMAND + 1):
+        d.reply(reply)
+    check(d.said("reply"), NOT_UNDERSTOOD, "a reply that is too long; the others are not answered")
+    d.reply("DONE!")
+    check(outcomes(calls), [(200, "DONE!")], "what can't be an answer is none")
+    d.reply("DONE!")
+    check(d.ask("PING."), "PONG.", "a reply to nothing is not answered, and does no harm")
+    d.reply(here("7", "8", "RESTING", "44", "FINE."))
+    check(d.ask("PING."), "PONG.", "nor is a FINE. to nothing,")
+    check((vehicle(f, d.id)["charge"], vehicle(f, d.id)["running"]), (44, False), "but what it says counts")
+
+
+@topic
+def timeouts():
+    f = start("--timeout", "1", "--heartbeat", "3")
+    d = Device(f, hello=True)
+    late = tell(f, d.id, "turnOn")
+    check(d.command(), "HEY YOU, RUN!", "a command")
+    check(outcome(late)[0], 504, "it is not replied to in time")
+    check_that(0.9 < late.took < 3, "which takes a second: %r" % late.took)
+    next = tell(f, d.id, "turnOff")
+    check(d.command(), "HEY YOU, REST!", "the next one")
+    d.reply(CANT)
+    d.reply("DONE!")
+    check(outcome(next), (200, "DONE!"), "a late reply is not taken for that of the next one")
+    check(vehicle(f, d.id)["running"], False, "nor is it said of it")
+
+    late = tell(f, d.id, "turnOn")
+    check(d.command(), "HEY YOU, RUN!", "another one")
+    check(outcome(late)[0], 504, "that is too late")
+    d.reply("DONE!")
+    check(d.ask("PING."), "PONG.", "its reply is heard")
+    check(vehicle(f, d.id)["running"], True, "and what it says counts")
+
+    check((outcome(tell(f, d.id, "turnOff"))[0], d.command()), (504, "HEY YOU, REST!"), "one that is never replied to")
+    for _ in range(11):                       # more than a heartbeat after that
+        d.ask("PING.")
+        time.sleep(0.5)
+    call = tell(f, d.id, "turnOff")
+    d.command()
+    d.reply("DONE!")
+    check(outcome(call), (200, "DONE!"), "is waited for no longer than a heartbeat")
+
+    call = tell(f, d.id, "turnOn")
+    check(d.command(), "HEY YOU, RUN!", "one whose device")
+    d.close()
+    check(outcome(call)[0], 409, "goes away")
+    check_that(call.took < 0.9, "is answered at once")
+    d = Device(f, d.id, hello=True)
+    call = tell(f, d.id, "turnOn")
+    d.command()
+    newer = Device(f, d.id, hello=True)
+    check(outcome(call)[0], 409, "and so is one whose device has connected anew")
+    call = tell(f, d.id, "turnOn")
+    check(newer.command(), "HEY YOU, RUN!", "the next one goes to the new connection")
+    newer.reply("DONE!")
+    check(outcome(call), (200, "DONE!"), "and is replied to from there")
+
+    calls = [command(f, d.id, "C%d" % i) for i in range(20)]
+    got = sorted(outcome(c)[0] for c in calls)
+    check(got, [503] * 4 + [504] * 16, "of a device, sixteen commands can wait")
+
+
+@topic
+def many_calls():
+    """An instance has 4,096 commands that wait; those beyond are refused at once."""
+    f = start("--timeout", "3")
+    devices = [Device(f, hello=True) for _ in range(300)]
+    requests = [b"POST /vehicles/%s/turnOn HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n" % d.id.encode() for d in devices]
+    people = [socket.create_connection(("127.0.0.1", f.rest), DEADLINE) for _ in range(14)]
+    started.extend(people)
+    for person in people:
+        person.sendall(b"".join(requests))
+
+    def answers(person):
+        text = b""
+        while text.count(b"HTTP/1.1 ") < 300 or not text.endswith(b"}"):
+            more = person.recv(65536)
+            if not more:
+                break
+            text += more
+        return [text.count(b"HTTP/1.1 %d " % status) for status in (503, 504)]
+
+    counts = [answers(person) for person in people]
+    check((sum(c[0] for c in counts), sum(c[1] for c in counts)), (300 * 14 - 4096, 4096), "503, and 504")
+    call = tell(f, devices[0].id, "turnOff")
+    late = 0
+    while (message := devices[0].command()) == "HEY YOU, RUN!":
+        late += 1
+    check(message, "HEY YOU, REST!", "when their time is over there is room again")
+    for _ in range(late):
+        devices[0].reply(CANT)
+    devices[0].reply("DONE!")
+    check(outcome(call), (200, "DONE!"), "for a command that is replied to")
+
+
+@topic
+def many_devices():
+    """100,000 are known; no more are taken."""
+    path = os.path.join(folder, "devices")
+    f = start("--state", path)
+    d = Device(f, hello=True)
+    check(f.stop(), 0, "a state")
+    line = open(path).readlines()[-1]
+    with open(path, "w") as file:
+        for i in range(100000):
+            file.write(line.replace(d.id, "00000000-0000-4000-8000-%012x" % i))
+    f = start("--state", path)
+    check(http(f, "GET", "/")[1]["devices"], {"online": 0, "known": 100000}, "a file of as many")
+    check(Device(f).ask("PING."), NOT_UNDERSTOOD, "one more device")
+    last = Device(f, "00000000-0000-4000-8000-%012x" % 99999)
+    check(last.ask("PING."), "PONG.", "one that is known")
+    check(http(f, "GET", "/")[1]["devices"], {"online": 1, "known": 100000}, "and is online")
+    check(f.stop(), 0, "it stops")
+    with open(path, "a") as file:
+        file.write(line)
+    got = run("server", "--state", path, "--tcp-port", "0", "--rest-port", "0")
+    check_that(got[0] == 1 and ": this line is no device (100000 at most are kept)" in got[2], "a file of more: %r" % (got,))
+
+
+# ---- state ----
+
+def lines_of(path):
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+@topic
+def state():
+    path = os.path.join(folder, "devices")
+    f = start("--state", path)
+    a, b, c = (Device(f, hello=True) for _ in range(3))
+    a.ask(here("-52.5", "13.25", "RUNNING", "81"))
+    a.ask(blob("x"))
+    b.ask("GOTTA GO.")
+    call = tell(f, a.id, "frequency", {"seconds": 15})
+    a.command()
+    a.reply("SURE, I WILL!")
+    check(outcome(call)[0], 200, "a frequency")
+    check(run("server", "--state", path, "--tcp-port", "0", "--rest-port", "0"),
+          (1, "", "fleet: %s is in use by another fleet server; stop that one, or choose another file\n" % path), "a file is one server's")
+    check_that(wait_for(lambda: {v["id"]: v["reportEvery"] for v in lines_of(path)}.get(a.id) == 15), "what has changed is written within a second or two")
+    before = vehicle(f, a.id)
+    f.stop(signal.SIGKILL)
+
+    f = start("--state", path)
+    check(vehicle(f, a.id), dict(before, connected=False, instance=None), "killed, and all is known as it was; but offline")
+    check([vehicle(f, d.id)["connected"] for d in (b, c)], [False, False], "and so are the others")
+    a = Device(f, a.id, hello=True)
+    a.ask(here("1", "2", "RESTING", "80"))
+    check(f.stop(), 0, "stopped, right after a change")
+    last = {v["id"]: v for v in lines_of(path)}
+    check((last[a.id]["charge"], last[a.id]["connected"], len(last)), (80, False, 3), "which was written, and the goodbye, too")
+
+    with open(path, "a") as file:
+        cut = file.write('{"id": "%s", "conn' % b.id)
+    f = start("--state", path)
+    check(f.errors(), "fleet: %s: cut off its last %d bytes, a line that was not written to its end\n" % (path, cut), "an unfinished line")
+    check(vehicle(f, a.id)["charge"], 80, "and all the others hold")
+    check((f.stop(), f.errors().count("\n")), (0, 1), "it stops")
+
+
+@topic
+def state_history():
+    """A file of which more than half is history is written anew; who was not seen for a week is forgotten."""
+    path = os.path.join(folder, "devices")
+    f = start("--state", path)
+    d = Device(f, hello=True)
+    d.ask(here(charge="1"))
+    check(f.stop(), 0, "a first state")
+    line = lines_of(path)[-1]
+    old = dict(line, id=str(uuid.uuid4()), lastSeen="2026-01-01" + line["lastSeen"][10:])
+    with open(path, "w") as file:
+        for i in range(1200):
+            file.write(json.dumps(dict(line, charge=i % 100)) + "\n")
+        file.write(json.dumps(old) + "\n")
+    f = start("--state", path)
+    check(vehicle(f, d.id)["charge"], 99, "the last line holds")
+    check(vehicle(f, old["id"]), None, "who was not seen for long is forgotten")
+    d = Device(f, d.id, hello=True)
+    check_that(wait_for(lambda: len(lines_of(path)) == 1), "the history goes when something is written")
+    check(sorted(os.listdir(folder)), ["devices"], "and nothing is left beside the file")
+    d.ask(here(charge="77"))
+    check_that(wait_for(lambda: len(lines_of(path)) == 2 and lines_of(path)[1]["charge"] == 77), "then it grows again")
+    check(f.stop(), 0, "it stops")
+
+
+@topic
+def state_damaged():
+    path = os.path.join(folder, "devices")
+    f = start("--state", path)
+    d = Device(f, hello=True)
+    check(f.stop(), 0, "a state")
+    good = json.dumps(lines_of(path)[-1])
+    value = json.loads(good)
+    refused = "%s:2: this line is no device (100000 at most are kept); take it out, or move the file away to begin without it"
+    table = [
+        # the second of three lines
+        "", "x", "{}", good[:-1], good + good, good + "\0", "[" + good + "]", good.replace('"id"', '"ID"'),
+        json.dumps(dict(value, id="x")), json.dumps(dict(value, charge=101)), json.dumps(dict(value, charge=-1)), json.dumps(dict(value, charge="1")),
+        json.dumps(dict(value, connected=None)), json.dumps(dict(value, running=1)), json.dumps(dict(value, position={"lat": 1})),
+        json.dumps(dict(value, position={"lat": 91, "lon": 0})), json.dumps(dict(value, position={"lat": 1e-7, "lon": 0})),
+        json.dumps(dict(value, issues=None)), json.dumps(dict(value, issues=2**32)), json.dumps(dict(value, reportEvery=2**31)),
+        json.dumps(dict(value, lastSeen="now")), json.dumps({k: v for k, v in value.items() if k != "lastSeen"}),
+        json.dumps(dict(value, more="x" * 1024)),
+    ]
+    for line in table:
+        text = good + "\n" + line + "\n" + good + "\n"
+        with open(path, "w") as file:
+            file.write(text)
+        got = run("server", "--state", path, "--tcp-port", "0", "--rest-port", "0")
+        check(got, (1, "", "fleet: " + refused % path + "\n"), "second line %r" % line[:60])
+        with open(path) as file:
+            check(file.read(), text, "and the file stays as it was")
+    with open(path, "w") as file:
+        file.write(good + "\n" + json.dumps(dict(value, charge=5, more={"from": "a later version"})) + "\n")
+    f = start("--state", path)
+    check(vehicle(f, d.id)["charge"], 5, "what else a line has is not looked at")
+    f.stop()
+
+    with open(path, "w") as file:
+        file.write("some text\nof mine")
+    for where, status, text in [
+        (path, 1, "%s ends with half a line that is no device; choose another file, or take it out" % path),
+        (folder, 1, "%s is no file; choose another one" % folder),
+        (os.path.join(folder, "not", "there"), 1, "not/there: its folder is not there; make it first"),
+    ]:
+        got, out, error = run("server", "--state", where, "--tcp-port", "0", "--rest-port", "0")
+        check((got, out), (status, ""), "--state %s" % where)
+        check_that(text in error, "--state %s says %r" % (where, error))
+
+
+@topic
+def state_full():
+    """A file that can't grow: said once, and once when it can; nothing is lost."""
+    path = os.path.join(folder, "devices")
+    f = start("--state", path)
+    if not hasattr(resource, "prlimit"):
+        return skip("no prlimit here")
+    first = Device(f, hello=True)
+    check_that(wait_for(lambda: os.path.getsize(path) > 0), "a first line")
+    before = os.path.getsize(path)
+    resource.prlimit(f.pid, resource.RLIMIT_FSIZE, (before + 10, resource.RLIM_INFINITY))
+    second = Device(f, hello=True)
+    check_that(wait_for(lambda: f.errors()), "it is said that it can't be written")
+    check_that(f.errors().startswith("fleet: cannot write %s: " % path), "and why: %r" % f.errors())
+    for i in range(4):
+        second.ask(here(charge=str(i)))
+        time.sleep(0.6)
+    check((f.errors().count("\n"), os.path.getsize(path)), (1, before), "once, and the file stays as it was")
+    resource.prlimit(f.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    check_that(wait_for(lambda: f.errors().endswith("fleet: %s is written again\n" % path)), "then it can be")
+    check({v["id"]: v["charge"] for v in lines_of(path)}, {first.id: None, second.id: 3}, "and nothing was lost")
+    check((f.stop(), f.errors().count("\n")), (0, 2), "it stops")
+
+
+# ---- the simulator ----
+
+class Simulator:
+    """fleet device ...: .said() is what it has shown so far; lines can be typed."""
+
+    def __init__(self, port, *args, typed=subprocess.DEVNULL):
+        self.out, self.err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen([FLEET, "device", *args, "127.0.0.1", str(port)], stdin=typed, stdout=self.out, stderr=self.err)
+        started.extend([self.out, self.err, self.process])
+
+    def said(self, file=None):
+        file = file or self.out
+        return os.pread(file.fileno(), 1 << 20, 0).decode()
+
+    def type(self, line):
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def waits_for(self, text, why):
+        check_that(wait_for(lambda: text in self.said()), "%s: %r shows in %r" % (why, text, self.said()))
+
+    def ends(self, number=None):
+        if number:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(2 * DEADLINE)
+        except subprocess.TimeoutExpired:
+            return None
+
+
+def online(f):
+    return http(f, "GET", "/")[1]["devices"]["online"]
+
+
+def known(f):
+    return {v["id"]: v for v in http(f, "GET", "/vehicles?limit=500")[1]["vehicles"]}
+
+
+@topic
+def simulator():
+    """Twenty devices, told each command; some leave; and all others are back after the server was restarted."""
+    table = [
+        # arguments of fleet device, exit status, a part of what is said on stderr
+        (["127.0.0.1"], 2, "IP and PORT are needed"),
+        (["127.0.0.1", "0"], 2, "PORT 0: a whole number from 1 to 65535 is needed"),
+        (["127.0.0.1", "80", "x"], 2, "x is a word too many"),
+        (["--count", "100001", "127.0.0.1", "80"], 2, "--count 100001: a whole number from 1 to 100000 is needed"),
+        (["--count", "2", "--id", str(uuid.uuid4()), "127.0.0.1", "80"], 2, "--id is for one device"),
+        (["--id", "me", "127.0.0.1", "80"], 2, "--id me: a UUID is needed"),
+        (["--cuont", "2"], 2, "--cuont: no such option"),
+        (["--seed"], 2, "--seed needs a value"),
+        (["no-such-host.invalid", "80"], 1, "no-such-host.invalid: "),
+    ]
+    for args, status, text in table:
+        got, out, error = run("device", *args)
+        check((got, out), (status, ""), "fleet device %s: %s" % (" ".join(args), error))
+        check_that(text in error, "fleet device %s says %r, not %r" % (" ".join(args), error, text))
+
+    f = start()
+    crowd = Simulator(f.tcp, "--count", "20", "--report-every", "1", "--seed", "1")
+    check_that(wait_for(lambda: online(f) == 20), "all are online")
+    check_that(wait_for(lambda: all(v["position"] for v in known(f).values())), "and have said where they are")
+    first = known(f)
+    for v in first.values():
+        check_that(abs(v["position"]["lat"] - 52.52) < 0.07 and abs(v["position"]["lon"] - 13.405) < 0.11, "in the city: %r" % v["position"])
+    full = [id for id in first if first[id]["charge"] > 5]
+    for what, body, reply in [("frequency", {"seconds": 2}, "SURE, I WILL!"), ("command", {"message": "DANCE!"}, "I CAN'T, SORRY."),
+                              ("command", {"message": "KEEP ME POSTED EVERY 0 SECONDS."}, "I CAN'T, SORRY."), ("turnOff", None, "DONE!"), ("turnOn", None, "DONE!")]:
+        calls = [Call(f, "POST", "/vehicles/%s/%s" % (id, what), body) for id in full]
+        check([(s, v.get("reply")) for s, v in (c.answer() for c in calls)], [(200, reply)] * len(full), "%s of each" % what)
+    check_that(wait_for(lambda: all(known(f)[id]["position"] != first[id]["position"] for id in full)), "they move when they run")
+    fine = [Call(f, "POST", "/vehicles/%s/command" % id, {"message": "HOW'S IT GOING?"}).answer()[1].get("reply", "") for id in full]
+    check([t for t in fine if not re.fullmatch(r"FINE\. I'M HERE 52\.\d{6} 13\.\d{6}, RUNNING AND CHARGED AT \d+%\.", t)], [], "how each of them is going")
+
+    check(http(f, "POST", "/vehicles/%s/disconnect" % full[0])[1].get("reply"), "SEE YA!", "one goes")
+    check(f.stop(), 0, "the server ends")
+    f = start("--tcp-port", str(f.tcp))
+    check_that(wait_for(lambda: online(f) == 19), "all others are back: %r" % online(f))
+    check_that(wait_for(lambda: all(v["position"] for v in known(f).values())), "with their positions")
+    check(sorted(known(f)), sorted(set(first) - {full[0]}), "and they are the same, without the one that has gone")
+    check(crowd.ends(signal.SIGTERM), 0, "exit status")
+    said = crowd.said()
+    for text in "devices      20, 19 online at the end, 1 said goodbye\n", "; %d commands; 0 not understood\n" % (1 + 6 * len(full)), "connections  39, 19 lost, ":
+        check_that(text in said, "its sums: %r in %r" % (text, said))
+    check_that(wait_for(lambda: online(f) == 0), "and all are offline")
+
+    again = Simulator(f.tcp, "--count", "20", "--seed", "1", "--quiet")
+    check_that(wait_for(lambda: online(f) == 20), "the same seed")
+    check(sorted(known(f)), sorted(first), "makes the same devices")
+    check((again.ends(signal.SIGINT), again.said(again.err)), (0, ""), "and quietly")
+
+
+@topic
+def typed():
+    """One device: what it shows, and what is typed."""
+    f = start()
+    port = f.tcp
+    f.stop()
+    id = str(uuid.uuid4())
+    one = Simulator(port, "--id", id.upper(), "--report-every", "0", typed=subprocess.PIPE)
+    check_that(wait_for(lambda: "cannot connect to 127.0.0.1:%d: the server is offline (miss 1)" % port in one.said(one.err)), "no server: it says so")
+    one.type("PING.")
+    check_that(wait_for(lambda: "not connected; the line was not sent" in one.said(one.err)), "what is typed meanwhile is lost")
+    f = start("--tcp-port", str(port))
+    one.waits_for("< Connected to server\n> HELLO, I'M %s!\n< HI, NICE TO MEET YOU!\n" % id, "the server is there")
+    for line, message, reply in [("PING.", None, "PONG."), ("ERROR", r"WTF! 125\nTraceback (most recent call last):\n", "DAAAMN! ISSUE REPORTED ON JIRA"),
+                                 ("caf\u00e9 \x1b\"\\", 'caf\u00e9 \\u001b\\"\\\\', NOT_UNDERSTOOD), ("", "", NOT_UNDERSTOOD)]:
+        shown = len(one.said())
+        one.type(line)
+        check_that(wait_for(lambda: "\n< " in one.said()[shown:]), "%r is answered" % line)
+        lines = one.said()[shown:].split("\n")
+        check_that(lines[0].startswith("> " + (line if message is None else message)), "typed %r, sent %r" % (line, lines[0]))
+        check(lines[1:], ["< " + reply, ""], "received for %r" % line)
+    check(vehicle(f, id)["issues"], 1, "the issue was reported")
+    f.stop()
+    f = start("--tcp-port", str(port))
+    check_that(wait_for(lambda: one.said().count("< HI,") == 2 and "the connection was lost; connecting again" in one.said(one.err)), "the server was restarted")
+    one.type("GOTTA GO.")
+    check(one.ends(), 0, "goodbye")
+    check(one.said()[-22:], "> GOTTA GO.\n< SEE YA!\n", "in these words")
+    check(vehicle(f, id)["connected"], False, "and it is offline")
+
+    empty = Simulator(f.tcp, "--seed", "2194")      # which begins without charge; its standard input has ended
+    check_that(wait_for(lambda: online(f) == 1), "another one")
+    id = re.search("HELLO, I'M (.*)!", empty.said())[1]
+    check(http(f, "POST", "/vehicles/%s/turnOn" % id, {})[1].get("reply"), "I CAN'T, SORRY.", "an empty battery")
+    check(http(f, "POST", "/vehicles/%s/disconnect" % id)[1].get("reply"), "SEE YA!", "it is sent away")
+    check(empty.ends(), 0, "and ends")
 
 
 def main():
