@@ -1417,14 +1417,23 @@ def redis_meddled_with():
 
 
 class Hopper:
-    """A device that connects here and there, closing its last connection or not."""
+    """A device that connects here and there, ending its last connection or leaving it to the server to notice."""
 
     def __init__(self, fleets, random):
-        self.fleets, self.random, self.id, self.connection = fleets, random, str(uuid.UUID(int=random.getrandbits(128), version=4)), None
+        self.fleets, self.random, self.id = fleets, random, str(uuid.UUID(int=random.getrandbits(128), version=4))
+        self.connection, self.left = None, []
+
+    def leave(self):
+        for one in self.left:
+            one.close()
+        self.left = []
 
     def connect(self):
-        if self.connection and self.random.random() < 0.5:
-            self.connection.close()
+        if self.connection:
+            self.left.append(self.connection)
+        if self.random.random() < 0.5:
+            self.leave()
+        self.connection = None
         self.connection = Device(self.random.choice(self.fleets), self.id, hello=True)
 
     def act(self):
@@ -1432,8 +1441,9 @@ class Hopper:
         if not self.connection or what < 0.3:
             self.connect()
         elif what < 0.4:
-            self.connection.close()
+            self.left.append(self.connection)
             self.connection = None
+            self.leave()
         else:
             self.connection.send(HERE_IS % (self.place(), "RUNNING", self.random.randrange(101)))
 
@@ -1447,12 +1457,15 @@ class Hopper:
             self.connection = None
 
     def settle(self):
-        """As a device does: connect again if the connection was lost. The connection's server; None: it is to be offline."""
-        while self.connection and self.connection.ask("PING.") is not False:
+        """End what was left, and connect again if the newest connection was lost: the instance of that; None: it is offline."""
+        self.leave()
+        while self.connection:
+            self.connection.send("PING.")
             while (said := self.connection.read(0.05)):
                 pass
             if said is False:
                 return self.connection.server
+            self.connection = None
             self.connect()
 
 
@@ -1460,12 +1473,18 @@ class Hopper:
 def chaos():
     if not have("redis-server"):
         return
-    seed = random.Random(7)
-    fleets = instances_of(Redis(), 3)
+    seed, redis = random.Random(7), Redis()
+    fleets = instances_of(redis, 3)
     hoppers = [Hopper(fleets, seed) for _ in range(50)]
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        seed.choice(hoppers).step()
+    for lose in False, True, None:
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            seed.choice(hoppers).step()
+        if lose is not None:
+            redis.stop()
+            for _ in range(100):
+                seed.choice(hoppers).step()
+            redis.start(lose)
 
     def agree():
         truth = {one.id: one.settle() for one in hoppers}
