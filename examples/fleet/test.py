@@ -1470,6 +1470,33 @@ class Hopper:
 
 
 @topic
+def demo():
+    if not have("redis-server", "haproxy"):
+        return
+    tcp, rest, redis = free_port(), free_port(), free_port()
+    told = {"FLEET_TCP_PORT": str(tcp), "FLEET_REST_PORT": str(rest), "FLEET_REDIS_PORT": str(redis), "FLEET": FLEET}
+    process = spawn([os.path.join(HERE, "demo")], env={**os.environ, **told}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        said = [process.stdout.readline().decode() for _ in range(5)]
+        check_that("Ctrl+C ends all" in said[-1], "it says what to do: %r" % said)
+        check_that(wait_for(lambda: http(rest, "GET", "/")[1]["devices"]["online"] == 20), "20 devices are online")
+        check(len({http(rest, "GET", "/")[1]["instance"] for _ in range(4)}), 2, "at two instances")
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(DEADLINE)
+    for port in tcp, rest, redis:
+        check_that(wait_for(lambda: is_free(port)), "Ctrl+C ends what it has started")
+
+
+def is_free(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return True
+    return False
+
+
+@topic
 def chaos():
     if not have("redis-server"):
         return
