@@ -7,7 +7,10 @@
 # ./build.sh win      build server.exe, client.exe and test.exe with MinGW
 # ./build.sh bench    measure it beside other servers (bench/README.md)
 # ./build.sh bench-relay   and the relay beside one in Go (bench/README.md)
+# ./build.sh bench-fleet   and ten thousand devices on two instances of examples/fleet (bench/README.md)
+# ./build.sh bench-redis   and keys in Redis beside keys in memory (bench/README.md)
 # ./build.sh hostile  what bad clients do to it, and whether a good one is served meanwhile (bench/README.md)
+# ./build.sh fleet-demo    Redis, two instances of examples/fleet, HAProxy and 20 devices; Ctrl+C ends them
 # ./build.sh fuzz [SECONDS] [TARGET...]   fuzz it (fuzz/README.md); 0 seconds: only run what is kept
 # ./build.sh dist     keyauth.tar.gz: a folder of the server and one of the client
 # ./build.sh clean    remove all that was built
@@ -64,6 +67,20 @@ bench-relay)
     build examples/relay
     shift
     sh bench/build.sh && exec python3 bench/relay.py "$@" ;;
+fleet-demo)
+    need examples/fleet/fleet
+    build examples/fleet/fleet
+    exec examples/fleet/demo ;;
+bench-fleet)
+    need examples/fleet/fleet
+    build examples/fleet/fleet
+    shift
+    exec python3 bench/fleet.py "$@" ;;
+bench-redis)
+    need server bench/bench
+    build server
+    shift
+    exec python3 bench/redis.py "$@" ;;
 fuzz)
     need fuzz/fuzz
     shift
@@ -91,6 +108,6 @@ clean)
     rm -f bench/bench bench/hostile bench/floor bench/microhttpd bench/http bench/relay bench/sqlite
     rm -f fuzz/fuzz fuzz/replay ;;
 *)
-    sed -n '2,13s/^# //p' "$0" >&2
+    sed -n '2,16s/^# //p' "$0" >&2
     exit 2 ;;
 esac

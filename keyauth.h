@@ -648,8 +648,8 @@ typedef struct {
     void       *arg;                 /* of both, and of each ka_redis_fn */
     /* yours to read */
     bool        up;
-    char        error[96];           /* why it isn't, in Redis's own words where there are any; stays until the next one. Empty: there
-                                        was none yet, or ka_stop */
+    char        error[96];           /* why it isn't, in Redis's own words where there are any; empty: not tried yet, or ka_stop.
+                                        While it is: why it does not keep keys, see ka_keyring_redis; empty: it does */
     /* its own */
     ka_server  *server;
     uint64_t    conn;
@@ -732,7 +732,7 @@ KADEF int ka_journal_group(ka_keyring *k, ka_server *s);
 
 /* Keep the keys in Redis instead, with time to live there (SET prefix+digest ID EX ttl NX; GET): whichever server a key was
    asked from, it is good at all that have the same Redis and prefix. ka_auth_answer then gives no answer, and ka_redis_event
-   does when Redis has acknowledged; while it is away, or says an error, the answer is 503 try_later. max_keys doesn't count
+   does when Redis has acknowledged; while it is away, or says an error, the answer is 503 try_later; and redis->error tells of that. max_keys doesn't count
    there. Of the other functions, ka_keyring_free is left.
      redis      started, and kept as long as the keyring; not one that subscribes
      prefix     borrowed; KA_MAX_ID bytes at most
@@ -2931,11 +2931,11 @@ static char ka__lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c;
 }
 
-/* As ka_is, but letters match in either case; text is in lower case. */
+/* As ka_is, but letters match in either case. */
 static bool ka__is_nocase(ka_str s, const char *text)
 {
     size_t i = 0;
-    while (i < s.n && text[i] && ka__lower(s.p[i]) == text[i]) i++;
+    while (i < s.n && text[i] && ka__lower(s.p[i]) == ka__lower(text[i])) i++;
     return i == s.n && text[i] == 0;
 }
 
@@ -4148,7 +4148,7 @@ static ptrdiff_t ka__resp_value(ka_resp *v, const char *p, size_t n)
     v->kind = kinds[mark - marks];
     v->text = line;
     if (mark - marks < 3) return (ptrdiff_t)head;
-    if (v->number < -1 || v->number > INT32_MAX || line.p[0] == '+') return KA_ESYNTAX;
+    if (v->number > INT32_MAX || (line.n > 1 && line.p[0] < '1' && !ka_is(line, "-1"))) return KA_ESYNTAX;      /* no sign, no leading zero */
     if (v->number == -1) v->kind = KA_RESP_NIL;
     v->text = (ka_str){ p + head, 0 };
     if (v->kind != KA_RESP_STRING) return (ptrdiff_t)head;
@@ -4934,7 +4934,7 @@ static void ka__on_close(ka__worker *w, const ka__record *r)
 static void ka__on_reframe(ka__worker *w, const ka__record *r)
 {
     ka__conn *c = ka__talker_find(w, r->conn);
-    if (!c) return;
+    if (!c || c->framing == KA__STREAM) return;
     if (c->in) {                       /* begun in the old framing: what would that be in the new one? */
         ka__out_flush(w);
         if (c->open) ka__conn_close(w, c);
@@ -5483,9 +5483,10 @@ static void ka__drained(ka__worker *w)
         ka__finish(w, c);
         ka__conn_settle(w, c);
     }
-    if (w->now_ms >= w->drain_until_ms)
-        for (uint32_t place = 0; place < w->conns_n; place++)
-            if (w->conns[place].open) ka__conn_close(w, &w->conns[place]);
+    for (uint32_t place = 0; place < w->conns_n && w->now_ms >= w->drain_until_ms; place++) {
+        w->conns[place].ended = true;      /* by the stop, if nobody was told so far: it wasn't lost */
+        if (w->conns[place].open) ka__conn_close(w, &w->conns[place]);
+    }
     size_t left = atomic_load_explicit(&w->connections, memory_order_relaxed);
     if (w->draining == KA__SERVES && left == w->outgoing) {
         ka__box_put(&w->up, KA__SERVED, 0);
@@ -6170,6 +6171,8 @@ struct ka__command { ka_redis_fn *fn; size_t size; char note[KA_REDIS_NOTE]; };
 
 static const ka_str ka__ping = { "PING", 4 };
 
+static ka_str ka__words(const char *text) { return (ka_str){ text, strlen(text) }; }
+
 /* Without memory for the timer, the next event after that time will do. */
 static void ka__redis_look_at(ka_redis *r, int64_t at_ms)
 {
@@ -6253,23 +6256,29 @@ int ka_redis_command(ka_redis *r, const ka_str *args, size_t args_n, ka_redis_fn
 
 /* ---- the connection ---- */
 
-/* It can't be used any more, or did not come to that. After ka_stop that's no error. */
-static void ka__redis_lost(ka_redis *r, ka_str why)
+/* After ka_stop nothing is an error. */
+static void ka__redis_error(ka_redis *r, ka_str why)
 {
-    bool was_up = r->up;
     size_t n = why.n < sizeof r->error ? why.n : sizeof r->error - 1;
     if (atomic_load(&r->server->stop)) n = 0;
     for (size_t i = 0; i < n; i++) r->error[i] = why.p[i] < ' ' || why.p[i] > '~' ? '?' : why.p[i];
     r->error[n] = 0;
+}
+
+/* It can't be used any more, or did not come to that. */
+static void ka__redis_lost(ka_redis *r, ka_str why)
+{
+    bool was_up = r->up;
+    ka__redis_error(r, why);
     r->state = KA__REDIS_ENDING;
     ka__commands_fail(r);
     if (was_up && r->on_change) r->on_change(r->arg, false);
 }
 
-static void ka__redis_give_up(ka_redis *r, const char *why)
+static void ka__redis_give_up(ka_redis *r, ka_str why)
 {
     ka_close(r->server, r->conn);
-    ka__redis_lost(r, (ka_str){ why, strlen(why) });
+    ka__redis_lost(r, why);
 }
 
 /* After ka_stop this fails, and it was the last time. */
@@ -6289,7 +6298,7 @@ static void ka__redis_look(ka_redis *r, int64_t now_ms)
         ka__redis_connect(r, now_ms);
         return;
     }
-    if (r->state != KA__REDIS_ENDING && r->silent++ == KA__REDIS_LOOKS) ka__redis_give_up(r, "it says nothing");
+    if (r->state != KA__REDIS_ENDING && r->silent++ == KA__REDIS_LOOKS) ka__redis_give_up(r, ka__words("it says nothing"));
     ka_redis_command(r, &ka__ping, 1, NULL, NULL, 0);      /* if there is no room for it, others wait for replies */
     ka__redis_look_at(r, now_ms + KA__REDIS_LOOK_MS);
 }
@@ -6304,10 +6313,9 @@ static void ka__redis_retry(ka_redis *r, int64_t now_ms)
 
 static void ka__redis_opened(ka_redis *r, const ka_event *ev)
 {
-    const ka_str auth[] = { { "AUTH", 4 }, { r->password, r->password ? strlen(r->password) : 0 } };
+    const ka_str auth[] = { ka__words("AUTH"), ka__words(r->password ? r->password : "") };
     if (ev->error) {
-        const char *why = ka_error_text(ev->error);
-        ka__redis_lost(r, (ka_str){ why, strlen(why) });
+        ka__redis_lost(r, ka__words(ka_error_text(ev->error)));
         ka__redis_retry(r, ev->now_ms);
         return;
     }
@@ -6317,16 +6325,18 @@ static void ka__redis_opened(ka_redis *r, const ka_event *ev)
     ka__redis_look_at(r, ev->now_ms + KA__REDIS_LOOK_MS);
     ptrdiff_t sent = r->password ? ka__redis_send(r, auth, 2) : 0;
     if (sent >= 0) sent = ka__redis_send(r, &ka__ping, 1);
-    if (sent < 0) ka__redis_give_up(r, ka_error_text((int)sent));
+    if (sent < 0) ka__redis_give_up(r, ka__words(ka_error_text((int)sent)));
 }
 
 static void ka__redis_greeted(ka_redis *r, const ka_resp *v)
 {
-    if (v->kind != KA_RESP_STRING || !ka_is(v->text, r->state == KA__REDIS_AUTH ? "OK" : "PONG")) {
-        ka_close(r->server, r->conn);
-        ka__redis_lost(r, v->text);
+    if (v->kind == KA_RESP_ERROR) {
+        ka__redis_give_up(r, v->text);
+    } else if (v->kind != KA_RESP_STRING || !ka_is(v->text, r->state == KA__REDIS_AUTH ? "OK" : "PONG")) {
+        ka__redis_give_up(r, ka__words("it does not greet as Redis does"));
     } else if (++r->state == KA__REDIS_UP) {
         r->up = true;
+        r->error[0] = 0;
         r->retry_ms = KA_REDIS_RETRY_MS;
         if (r->on_change) r->on_change(r->arg, true);
     }
@@ -6345,17 +6355,16 @@ static void ka__redis_reply(ka_redis *r, const ka_event *ev)
     ka_resp v;
     r->silent = 0;
     if (r->state == KA__REDIS_ENDING) return;
-    if (ev->error || ka_resp_read(&v, ev->body) < 0) ka__redis_give_up(r, "its reply is malformed, or over KA_MAX_BODY bytes");
+    if (ev->error || ka_resp_read(&v, ev->body) < 0) ka__redis_give_up(r, ka__words("its reply is malformed, or over KA_MAX_BODY bytes"));
     else if (r->state < KA__REDIS_UP) ka__redis_greeted(r, &v);
     else if (!r->on_push && r->waiting_n > 0) ka__command_done(r, &v);
-    else if (!r->on_push) ka__redis_give_up(r, "it replies to nothing");
+    else if (!r->on_push) ka__redis_give_up(r, ka__words("it replies to nothing"));
     else if (!ka__is_pong(&v)) r->on_push(r->arg, &v);
 }
 
 static void ka__redis_closed(ka_redis *r, const ka_event *ev)
 {
-    static const char why[] = "the connection was lost";
-    if (r->state != KA__REDIS_ENDING) ka__redis_lost(r, (ka_str){ why, sizeof why - 1 });
+    if (r->state != KA__REDIS_ENDING) ka__redis_lost(r, ka__words("the connection was lost"));
     ka__redis_retry(r, ev->now_ms);
 }
 
@@ -7081,7 +7090,7 @@ static bool ka__printable(const char *p, size_t n)
 static const char ka__later[] = "try_later";
 
 /* What the answer needs when Redis has replied: what ka_reply takes of the event, and of a fresh key its text. */
-typedef struct { ka_server *server; uint64_t conn; uint32_t seq; uint8_t flags; char key[KA_KEY_TEXT]; } ka__asked;
+typedef struct { ka_redis *redis; uint64_t conn; uint32_t seq; uint8_t flags; char key[KA_KEY_TEXT]; } ka__asked;
 _Static_assert(sizeof(ka__asked) <= KA_REDIS_NOTE, "a command's note has it");
 
 int ka_keyring_redis(ka_keyring *k, ka_redis *redis, const char *prefix)
@@ -7096,7 +7105,7 @@ int ka_keyring_redis(ka_keyring *k, ka_redis *redis, const char *prefix)
 static void ka__asked_answer(ka__asked *a, int status, const char *p, size_t n)
 {
     ka_event ev = { .kind = KA_REQUEST, .conn = a->conn, .seq = a->seq, .flags = a->flags };
-    ka_reply(a->server, &ev, status, NULL, p, n);
+    ka_reply(a->redis->server, &ev, status, NULL, p, n);
     ka_wipe(a, sizeof *a);
 }
 
@@ -7105,7 +7114,9 @@ static void ka__asked_key(void *arg, const void *note, const ka_resp *reply)
     ka__asked a;
     (void)arg;
     memcpy(&a, note, sizeof a);
-    if (reply && reply->kind == KA_RESP_STRING && ka_is(reply->text, "OK")) ka__asked_answer(&a, 200, a.key, KA_KEY_TEXT);
+    bool kept = reply && reply->kind == KA_RESP_STRING && ka_is(reply->text, "OK");
+    if (reply) ka__redis_error(a.redis, kept ? ka__words("") : reply->kind == KA_RESP_ERROR ? reply->text : ka__words("it does not say OK"));
+    if (kept) ka__asked_answer(&a, 200, a.key, KA_KEY_TEXT);
     else ka__asked_answer(&a, 503, ka__later, sizeof ka__later - 1);
 }
 
@@ -7131,10 +7142,10 @@ static int ka__redis_ask(const ka_keyring *k, const ka_event *ev, ka_str key, ka
     memcpy(name, k->prefix, prefix_n);
     ka_hex_encode(name + prefix_n, digest, sizeof digest);
     snprintf(ttl, sizeof ttl, "%lld", (long long)k->ttl_s);
-    ka__asked a = { .server = k->redis->server, .conn = ev->conn, .seq = ev->seq, .flags = ev->flags };
+    ka__asked a = { .redis = k->redis, .conn = ev->conn, .seq = ev->seq, .flags = ev->flags };
     memcpy(a.key, key.p, KA_KEY_TEXT);
-    const ka_str at = { name, prefix_n + 2 * sizeof digest }, get[] = { { "GET", 3 }, at },
-                 set[] = { { "SET", 3 }, at, id, { "NX", 2 }, { "EX", 2 }, { ttl, strlen(ttl) } };
+    const ka_str at = { name, prefix_n + 2 * sizeof digest }, get[] = { ka__words("GET"), at },
+                 set[] = { ka__words("SET"), at, id, ka__words("NX"), ka__words("EX"), ka__words(ttl) };
     int r = id.n ? ka_redis_command(k->redis, set, k->ttl_s ? 6 : 4, ka__asked_key, &a, sizeof a)
                  : ka_redis_command(k->redis, get, 2, ka__asked_id, &a, sizeof a);
     ka_wipe(&a, sizeof a);

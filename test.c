@@ -14,7 +14,11 @@
 #define KA_LINGER_MS 1000
 #define KA_DRAIN_MS 4000
 #define KA_ATTEMPT_MS 5000
+#define KA_REDIS_BYTES 100000
 #define KA_MAILBOX (1u << 18)
+#define KA_REDIS_MS 1500
+#define KA_REDIS_RETRY_MS 20
+#define KA_REDIS_WAITING 40
 #define KA_MALLOC(n) test_realloc(NULL, n)
 #define KA_REALLOC(p, n) test_realloc(p, n)
 #define KA_FREE(p) test_free(p)
@@ -56,6 +60,7 @@ static void test_free(void *p);
     X(getsockname,           WSAENOBUFS)                                                          \
     X(getpeername,           WSAENOTCONN, WSAENOBUFS)                                             \
     X(ioctlsocket,           WSAENOBUFS)                                                          \
+    X(getaddrinfo,           WSAHOST_NOT_FOUND, WSANO_DATA, WSATRY_AGAIN, WSA_NOT_ENOUGH_MEMORY, WSANO_RECOVERY) \
     X(select,                WSAENOBUFS)                                                          \
     X(WSAPoll,               WSAENOBUFS)                                                          \
     X(CreateThread,          ERROR_NOT_ENOUGH_MEMORY)                                             \
@@ -88,6 +93,7 @@ static void test_free(void *p);
 #  include <dirent.h>
 #  include <errno.h>
 #  include <fcntl.h>
+#  include <netdb.h>
 #  include <netinet/in.h>
 #  include <netinet/tcp.h>
 #  include <poll.h>
@@ -133,6 +139,7 @@ static void test_free(void *p);
     X(getsockopt,        ENOBUFS)                                                                 \
     X(getsockname,       ENOBUFS)                                                                 \
     X(getpeername,       ENOTCONN, ENOBUFS)                                                       \
+    X(getaddrinfo,       EAI_NONAME, EAI_AGAIN, EAI_MEMORY, EAI_FAIL, EAI_SYSTEM)                 \
     X(shutdown,          ENOTCONN)                                                                \
     X(ioctl,             ENOMEM)                                                                  \
     X(fcntl,             ENOMEM)                                                                  \
@@ -224,6 +231,7 @@ static int fault_error(void) { return -1; }
 #define getsockopt(...)            FAIL(getsockopt, fault_error(), __VA_ARGS__)
 #define getsockname(...)           FAIL(getsockname, fault_error(), __VA_ARGS__)
 #define getpeername(...)           FAIL(getpeername, fault_error(), __VA_ARGS__)
+#define getaddrinfo(...)           FAIL(getaddrinfo, ka__os_code(), __VA_ARGS__)      /* which it returns */
 #if defined(_WIN32)
 static int fault_send(SOCKET s, const char *p, int n, int flags);
 #define send(s, p, n, flags)       fault_send(s, p, n, flags)
@@ -399,6 +407,9 @@ static bool cannot_find(void)
 }
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
+#define BYTES(literal) literal, sizeof(literal) - 1
+
+static ka_str str(const char *text) { return (ka_str){ text, strlen(text) }; }
 
 /* A copy that ends where its block ends, so that a sanitizer sees the first byte too far. */
 static char *exact(const char *p, size_t n)
@@ -782,6 +793,34 @@ static void test_sockets_from(void)
     CHECK(ka__sock_connect("192.0.2.1", "127.0.0.1", port, &peer) == KA_EADDR, "from one that isn't ours");
     ka__sock_close(s);
     ka__sock_close(listener);
+}
+
+static void test_names(void)
+{
+    static const struct { const char *host, *ip, *why; } rows[] = {
+        { "127.0.0.77", "127.0.0.77", "an address" }, { "255.255.255.255", "255.255.255.255", "the longest" },
+        { "localhost", "127.0.0.1", "a name" }, { "", NULL, "none" }, { "::1", NULL, "an IPv6 address" },
+        { "a..b", NULL, "an empty label" }, { NULL, NULL, "too long a label" },
+    };
+    static const struct { int code, want; } codes[] = {
+        { 0, KA_OK }, { EAI_NONAME, KA_ENOTFOUND }, { EAI_AGAIN, KA_ETIME }, { EAI_MEMORY, KA_ENOMEM }, { EAI_FAIL, KA_EOS },
+#if defined(_WIN32)
+        { WSANO_DATA, KA_ENOTFOUND }, { WSANOTINITIALISED, KA_EOS },
+#else
+        { EAI_NODATA, KA_ENOTFOUND }, { EAI_ADDRFAMILY, KA_ENOTFOUND }, { EAI_SYSTEM, KA_EOS },
+#endif
+    };
+    char ip[16], label[65];
+    memset(label, 'a', 64);
+    label[64] = 0;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        if (on_wine() && ka_is(str(rows[i].why), "an IPv6 address")) continue;      /* Wine 8 has no word for that */
+        strcpy(ip, "?");
+        int r = ka_resolve(rows[i].host ? rows[i].host : label, ip);
+        CHECK(r == (rows[i].ip ? KA_OK : KA_ENOTFOUND) && strcmp(ip, rows[i].ip ? rows[i].ip : "?") == 0, "%s: %s, %s", rows[i].why, ka_error_text(r), ip);
+    }
+    for (size_t i = 0; i < COUNT(codes); i++)
+        CHECK(ka__resolve_error(codes[i].code) == codes[i].want, "code %d: %d", codes[i].code, ka__resolve_error(codes[i].code));
 }
 
 /* ---- text ---- */
@@ -1552,6 +1591,184 @@ static void test_json_characters(void)
     CHECK(true, "all of them");
 }
 
+/* ---- RESP ---- */
+
+/* As it is sent, and what it is, by resp_told. */
+static const struct { const char *in; size_t in_n; const char *says, *why; } resp_good[] = {
+    { BYTES("+OK\r\n"), "'OK'", "a simple string" },
+    { BYTES("+\r\n"), "''", "an empty one" },
+    { BYTES("+ $1 \xff\t\r\n"), "' $1 \xff\t'", "any bytes but CR and LF" },
+    { BYTES("-ERR no\r\n"), "!ERR no", "an error" },
+    { BYTES("-\r\n"), "!", "an empty one" },
+    { BYTES(":0\r\n"), "0", "an integer" },
+    { BYTES(":-1\r\n"), "-1", "a negative one" },
+    { BYTES(":+1\r\n"), "1", "with a plus" },
+    { BYTES(":9223372036854775807\r\n"), "9223372036854775807", "the largest" },
+    { BYTES(":-9223372036854775808\r\n"), "-9223372036854775808", "the least" },
+    { BYTES("$0\r\n\r\n"), "''", "an empty bulk string" },
+    { BYTES("$5\r\nhello\r\n"), "'hello'", "a bulk string" },
+    { BYTES("$2\r\n\r\n\r\n"), "'\r\n'", "a line's end in it" },
+    { BYTES("$11\r\n*1\r\n$-1\r\n:1\r\n"), "'*1\r\n$-1\r\n:1'", "what looks like values in it" },
+    { BYTES("$-1\r\n"), "nil", "no string" },
+    { BYTES("*-1\r\n"), "nil", "no array" },
+    { BYTES("*0\r\n"), "[]", "an empty array" },
+    { BYTES("*1\r\n*-1\r\n"), "[nil]", "an array of no array" },
+    { BYTES("*6\r\n+a\r\n-b\r\n:3\r\n$1\r\nc\r\n$-1\r\n*0\r\n"), "['a' !b 3 'c' nil []]", "one of each kind" },
+    { BYTES("*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n"), "['message' 'c' 'hi']", "what is published" },
+    { BYTES("*2\r\n*2\r\n*1\r\n:1\r\n*-1\r\n*0\r\n"), "[[[1] nil] []]", "arrays within arrays" },
+    { BYTES("*11\r\n:1\r\n:2\r\n:3\r\n:4\r\n:5\r\n:6\r\n:7\r\n:8\r\n:9\r\n:10\r\n:11\r\n"), "[1 2 3 4 5 6 7 8 9 10 11]", "a length of two digits" },
+};
+
+/* What can't be read, and what its connection says of it. */
+static const struct { const char *in; size_t in_n; int status; const char *why; } resp_bad[] = {
+    { BYTES("x\r\n"), 400, "no such kind" },
+    { BYTES("PING\r\n"), 400, "words" },
+    { BYTES("\r\n"), 400, "an empty line" },
+    { BYTES(" +OK\r\n"), 400, "white space" },
+    { BYTES("\0\r\n"), 400, "a NUL" },
+    { BYTES("+a\rb\r\n"), 400, "a CR in a simple string" },
+    { BYTES("+a\nb\r\n"), 400, "an LF in it" },
+    { BYTES("+a\r\r\n"), 400, "two CRs" },
+    { BYTES("-a\rb\r\n"), 400, "a CR in an error" },
+    { BYTES(":\r\n"), 400, "no digit" },
+    { BYTES(":-\r\n"), 400, "a sign alone" },
+    { BYTES(":1a\r\n"), 400, "something behind the digits" },
+    { BYTES(": 1\r\n"), 400, "white space before them" },
+    { BYTES(":--1\r\n"), 400, "two signs" },
+    { BYTES(":1.0\r\n"), 400, "a fraction" },
+    { BYTES(":1\n\n"), 400, "LF alone" },
+    { BYTES(":9223372036854775808\r\n"), 400, "one over the largest" },
+    { BYTES(":-9223372036854775809\r\n"), 400, "one below the least" },
+    { BYTES(":18446744073709551617\r\n"), 400, "over 64 bits" },
+    { BYTES("$\r\n"), 400, "no length" },
+    { BYTES("$a\r\n"), 400, "not a digit" },
+    { BYTES("$-2\r\n"), 400, "a negative length" },
+    { BYTES("$-\r\n"), 400, "a sign alone" },
+    { BYTES("$-11\r\n"), 400, "another negative one" },
+    { BYTES("$-0\r\n\r\n"), 400, "minus nothing" },
+    { BYTES("$+1\r\na\r\n"), 400, "a plus" },
+    { BYTES("$01\r\na\r\n"), 400, "a leading zero" },
+    { BYTES("$00\r\n\r\n"), 400, "two zeros" },
+    { BYTES("$1\ra\r\n"), 400, "a CR without its LF behind the length" },
+    { BYTES("$1\na\r\n"), 400, "an LF alone" },
+    { BYTES("$1\r\nab\r\n"), 400, "longer than told" },
+    { BYTES("$1\r\na\rb"), 400, "a CR without its LF at the end" },
+    { BYTES("$1\r\na\n\n"), 400, "an LF alone at the end" },
+    { BYTES("$4294967297\r\na\r\n"), 400, "a length over 32 bits" },
+    { BYTES("$18446744073709551617\r\na\r\n"), 400, "a length over 64 bits" },
+    { BYTES("*\r\n"), 400, "no number of elements" },
+    { BYTES("*a\r\n"), 400, "not a digit" },
+    { BYTES("*-2\r\n"), 400, "a negative number of elements" },
+    { BYTES("*+1\r\n:1\r\n"), 400, "a plus" },
+    { BYTES("*01\r\n:1\r\n"), 400, "a leading zero" },
+    { BYTES("*18446744073709551617\r\n:1\r\n"), 400, "a number of elements over 64 bits" },
+    { BYTES("*2\r\n:1\r\nx\r\n"), 400, "no such kind of element" },
+    { BYTES("*1\r\n$1\r\nab\r\n"), 400, "an element longer than told" },
+    { BYTES("*1\r\n*1\r\n$-2\r\n"), 400, "an element of an element" },
+    { BYTES("$-01\r\n"), 400, "minus one, with a leading zero" },
+    { BYTES("*2147483648\r\n:1\r\n"), 400, "more elements than 31 bits" },
+};
+
+/* 'string', !error, 7, nil, [elements]; ? for elements that an array should have. */
+static size_t resp_told(const ka_resp *v, char *out, size_t cap)
+{
+    int n = (int)v->text.n;
+    if (v->kind != KA_RESP_ARRAY)
+        return (size_t)(v->kind == KA_RESP_STRING ? snprintf(out, cap, "'%.*s'", n, v->text.p) : v->kind == KA_RESP_ERROR ? snprintf(out, cap, "!%.*s", n, v->text.p) :
+                        v->kind == KA_RESP_INTEGER ? snprintf(out, cap, "%lld", (long long)v->number) : snprintf(out, cap, v->kind == KA_RESP_NIL ? "nil" : "none"));
+    ka_resp rest = *v, element;
+    size_t at = (size_t)snprintf(out, cap, "[");
+    int64_t left = v->number;
+    for (; ka_resp_next(&rest, &element); left--) {
+        if (left < v->number) at += (size_t)snprintf(out + at, cap - at, " ");
+        at += resp_told(&element, out + at, cap - at);
+    }
+    return at + (size_t)snprintf(out + at, cap - at, left ? "?]" : "]");
+}
+
+/* Read a copy that ends where its block ends. */
+static void resp_says(ka_str in, const char *want, const char *why)
+{
+    char *copy = exact(in.p, in.n), says[256];
+    ka_resp v = { 0 };
+    int r = ka_resp_read(&v, (ka_str){ copy, in.n });
+    if (!want) CHECK(r == KA_ESYNTAX && v.kind == 0, "%s, %d bytes: %d, kind %d", why, (int)in.n, r, v.kind);
+    else {
+        if (r == KA_OK) resp_told(&v, says, sizeof says);
+        CHECK(r == KA_OK && strcmp(says, want) == 0, "%s: %d, %s", why, r, r == KA_OK ? says : "");
+    }
+    free(copy);
+}
+
+static void test_resp(void)
+{
+    for (size_t i = 0; i < COUNT(resp_good); i++) {
+        char longer[80];
+        ka_str in = { resp_good[i].in, resp_good[i].in_n };
+        resp_says(in, resp_good[i].says, resp_good[i].why);
+        for (size_t n = 0; n < in.n; n++) resp_says((ka_str){ in.p, n }, NULL, resp_good[i].why);
+        for (const char *more = "\r\n+$*:0"; *more; more++) {
+            memcpy(longer, in.p, in.n);
+            longer[in.n] = *more;
+            resp_says((ka_str){ longer, in.n + 1 }, NULL, resp_good[i].why);
+        }
+    }
+    for (size_t i = 0; i < COUNT(resp_bad); i++) resp_says((ka_str){ resp_bad[i].in, resp_bad[i].in_n }, NULL, resp_bad[i].why);
+}
+
+/* Elements: all of them, and no more of what has none. */
+static void test_resp_elements(void)
+{
+    ka_resp v, element = { 0 };
+    CHECK(ka_resp_read(&v, str("*2\r\n:1\r\n*1\r\n+x\r\n")) == KA_OK && v.number == 2 && ka_is(v.text, ":1\r\n*1\r\n+x\r\n"), "two, as they were sent");
+    CHECK(ka_resp_next(&v, &element) && element.kind == KA_RESP_INTEGER && element.number == 1 && ka_is(element.text, "1"), "the first");
+    CHECK(ka_resp_next(&v, &element) && element.kind == KA_RESP_ARRAY && element.number == 1 && ka_is(element.text, "+x\r\n"), "the second");
+    CHECK(!ka_resp_next(&v, &element) && !ka_resp_next(&v, &element), "no more");
+    static const char *const none[] = { "+a\r\n", "-a\r\n", ":1\r\n", "$1\r\na\r\n", "$-1\r\n", "*-1\r\n", "*0\r\n" };
+    for (size_t i = 0; i < COUNT(none); i++) CHECK(ka_resp_read(&v, str(none[i])) == KA_OK && !ka_resp_next(&v, &element), "%s has none", none[i]);
+    CHECK(!ka_resp_next(&(ka_resp){ 0 }, &element), "nor has what wasn't read");
+    CHECK(ka_resp_read(&v, (ka_str){ "+OK\r\n", (size_t)INT32_MAX + 1 }) == KA_ESYNTAX && v.kind == 0, "over 2 GiB nothing is looked at");
+}
+
+/* Room for a command: each byte less is too little, and what was written reads as it was told. */
+static void resp_commands(const ka_str *args, size_t n)
+{
+    static char whole[4096];
+    ptrdiff_t all = ka_resp_command(whole, sizeof whole, args, n);
+    if (!CHECK(all > 0, "a command of %d: %d", (int)n, (int)all)) return;
+    for (size_t cap = 0; cap <= (size_t)all + 1; cap++) {
+        char *out = malloc(cap ? cap : 1);
+        if (!out) abort();
+        ptrdiff_t r = ka_resp_command(out, cap, args, n);
+        if (r != (cap < (size_t)all ? KA_ENOSPC : all) || (r > 0 && memcmp(out, whole, (size_t)r) != 0)) CHECK(false, "room for %d of %d: %d", (int)cap, (int)all, (int)r);
+        free(out);
+    }
+    ka_resp v, element;
+    CHECK(ka_resp_read(&v, (ka_str){ whole, (size_t)all }) == KA_OK && v.kind == KA_RESP_ARRAY && v.number == (int64_t)n, "%d arguments", (int)n);
+    for (size_t i = 0; i < n; i++)
+        CHECK(ka_resp_next(&v, &element) && element.kind == KA_RESP_STRING && element.text.n == args[i].n &&
+              (args[i].n == 0 || memcmp(element.text.p, args[i].p, args[i].n) == 0), "argument %d of %d bytes", (int)i, (int)args[i].n);
+    CHECK(!ka_resp_next(&v, &element), "and no other");
+}
+
+static void test_resp_command(void)
+{
+    static char bytes[1200];
+    ka_str args[12];
+    char out[64];
+    ka_str set[] = { str("SET"), { BYTES("a\0\r\n") }, { NULL, 0 } };
+    CHECK(ka_resp_command(out, sizeof out, set, 3) == 29 && memcmp(out, "*3\r\n$3\r\nSET\r\n$4\r\na\0\r\n\r\n$0\r\n\r\n", 29) == 0, "an array of bulk strings");
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (char)i;
+    for (size_t n = 0; n < sizeof bytes; n = n < 12 ? n + 1 : n < 90 ? n + 78 : n < 110 ? n + 5 : n + 445) {      /* one digit more at 10, 100, 1000 */
+        args[0] = (ka_str){ bytes, n };
+        resp_commands(args, 1);
+    }
+    for (size_t n = 2; n <= COUNT(args); n++) {
+        for (size_t i = 0; i < n; i++) args[i] = (ka_str){ bytes + i, i * 7 % 13 };
+        resp_commands(args, n);
+    }
+}
+
 /* ---- mailbox ---- */
 
 typedef struct { ka__box box; int records; _Atomic(bool) bad; } stress;
@@ -1633,8 +1850,6 @@ static void test_mailbox(void)
 }
 
 /* ---- keyring ---- */
-
-static ka_str str(const char *text) { return (ka_str){ text, strlen(text) }; }
 
 static void test_keyring(void)
 {
@@ -2176,7 +2391,9 @@ static void log_remove(void)
 {
     (void)remove(LOG);
     (void)remove(LOG ".1");
+    (void)remove(LOG ".new");
     folder_remove(LOG);
+    folder_remove(LOG ".new");
 }
 
 static int log_open(ka_log **log, int64_t *cut)
@@ -2316,6 +2533,65 @@ static void test_log_limits(void)
     log_remove();
 }
 
+/* Replace all it holds; it must be that then, or what it was, and nothing beside it. */
+static int log_replace(ka_log *log, const char *text, const char *before)
+{
+    int code, r = ka_log_replace(log, text, strlen(text), &code);
+    CHECK(file_says(LOG, r == KA_OK ? text : before) && code == 0, "it is what was told: %d, %d", r, code);
+    CHECK(!opens(LOG ".new", "rb") && log->n == 0, "nothing is beside it, and nothing waits");
+    return r;
+}
+
+static void test_log_replace(void)
+{
+    static char line[KA__LOG_KEPT + 1];
+    ka_log *log, *other;
+    int64_t cut;
+    int code;
+    log_remove();
+    if (!CHECK(log_open(&log, &cut) == KA_OK && log_replace(log, "line 1\nline 2\n", "") == KA_OK, "a new one")) return;
+    CHECK(log_line(log, "line 3") == KA_OK && file_says(LOG, "line 1\nline 2\nline 3\n"), "and on it goes behind that");
+    CHECK(log_open(&other, &cut) == KA_EINUSE, "it's still for one");
+    ka_log_add(log, "line 4", 6);
+    CHECK(log_replace(log, "line 5\n", "") == KA_OK && ka_log_commit(log, &code) == KA_OK && file_says(LOG, "line 5\n"), "a line that waits is dropped");
+    ka_log_add(log, "line 6", 6);
+    CHECK(ka_log_replace(log, "line", 4, &code) == KA_EINVAL && ka_log_commit(log, &code) == KA_OK && file_says(LOG, "line 5\nline 6\n"), "no line: nothing is done");
+    CHECK(ka_log_add(log, line, sizeof line) > 0 && ka_log_replace(log, NULL, 0, &code) == KA_OK && log->cap == 0 && file_says(LOG, ""), "by nothing; room is given back");
+    file_put(LOG ".new", "line X\n", 7);
+    CHECK(log_replace(log, "line 7\n", "") == KA_OK, "over what a crash left");
+    ka_log_close(log);
+    file_put(LOG ".new", "line X\n", 7);
+    if (!CHECK(log_open(&log, &cut) == KA_OK && file_says(LOG, "line 7\n") && log_line(log, "line 8") == KA_OK && file_says(LOG, "line 7\nline 8\n"), "opened again")) return;
+    CHECK(remove(LOG ".new") == 0 && ka__folder_make(LOG ".new") == KA_OK, "a folder is in the way");
+    int r = ka_log_replace(log, "line 9\n", 7, &code);
+    CHECK((r == KA_EINUSE || r == KA_EPERM) && log_line(log, "line A") == KA_OK && file_says(LOG, "line 7\nline 8\nline A\n"), "it is as it was: %d", r);
+    folder_remove(LOG ".new");
+#if !defined(_WIN32)
+    struct stat st;
+    CHECK(log_replace(log, "line B\n", "") == KA_OK && (stat)(LOG, &st) == 0 && (st.st_mode & 0777) == 0600, "for nobody else");
+    write_cuts = LOG;
+    CHECK(log_line(log, "line C") == KA_OK && file_says(LOG, "line C\n"), "cut at the last moment: no hole in front of it");
+    struct rlimit all, some;
+    if (getrlimit(RLIMIT_FSIZE, &all) != 0) abort();
+    some = all;
+    some.rlim_cur = 100;
+    setrlimit(RLIMIT_FSIZE, &some);
+    line[199] = '\n';
+    r = ka_log_replace(log, line, 200, &code);
+    setrlimit(RLIMIT_FSIZE, &all);
+    CHECK(r == KA_ENOSPC && code == EFBIG && (stat)(LOG ".new", &st) != 0 && log_line(log, "line D") == KA_OK && file_says(LOG, "line C\nline D\n"), "no room: %d, %d", r, code);
+#endif
+    CHECK((rename)(LOG, LOG ".1") == 0 && log_replace(log, "line E\n", "") == KA_OK && !file_says(LOG ".1", "line E\n"), "moved away: a new one");
+    (void)remove(LOG ".1");
+    CHECK((rename)(LOG, LOG ".1") == 0, "moved away again");
+    file_put(LOG, "foreign", 7);
+    CHECK(log_replace(log, "line F\n", "foreign") == KA_ESYNTAX && file_says(LOG ".1", "line E\n"), "another file in its place, and not ours");
+    (void)remove(LOG);
+    CHECK(log_replace(log, "line G\n", "") == KA_OK && log_line(log, "line H") == KA_OK && file_says(LOG, "line G\nline H\n"), "until it has gone");
+    ka_log_close(log);
+    log_remove();
+}
+
 static void test_protocol(void)
 {
     static char long_id[KA_MAX_ID + 9 + 1] = "ask_key=";
@@ -2376,7 +2652,7 @@ static void test_protocol(void)
 
 /* How its parent answers: what it was asked ("METHOD TARGET BODY"); or three at a time, the last one first;
    or each (SLOW: every sixteenth) a little later, so that requests pile up. */
-enum { ECHO, BACKWARDS, LATE, SLOW, STATUS /* the one that is asked for: GET /404 */, TALK /* JSON */, FRAMES, LINES };
+enum { ECHO, BACKWARDS, LATE, SLOW, STATUS /* the one that is asked for: GET /404 */, TALK /* JSON */, FRAMES, LINES, RESP };
 
 typedef struct {
     ka_server   *s;
@@ -3122,8 +3398,6 @@ static void test_frames(void)
     fixture_stop(&f);
 }
 
-#define BYTES(literal) literal, sizeof(literal) - 1
-
 /* As `talks`, in lines. */
 static const struct { const char *in; size_t in_n; const char *want; size_t want_n; const char *why; } cut_lines[] = {
     { BYTES(""), BYTES("bye;"), "nothing" },
@@ -3254,6 +3528,142 @@ static void test_lines_flood(void)
     ka__box_free(&box);
 }
 
+/* RESP on a connection: what is good comes as it was sent, and what isn't ends it. */
+static void test_resp_messages(void)
+{
+    static char all[4096], want[4096];
+    size_t all_n = 0, want_n = 0;
+    fixture f;
+    int runs = 0;
+    if (!fixture_start(&f, RESP, 2)) return;
+    for (size_t row = 0; row < COUNT(resp_good); row++) {
+        ka_str in = { resp_good[row].in, resp_good[row].in_n };
+        memcpy(all + all_n, in.p, in.n);
+        memcpy(want + want_n, in.p, in.n);
+        memcpy(want + want_n + in.n, ";bye;", 5);
+        run_lines(&f, in, (ka_str){ want + want_n, in.n + 5 }, 1, 1, resp_good[row].why);
+        for (size_t split = 1; split <= in.n; split++) run_lines(&f, in, (ka_str){ want + want_n, in.n + 5 }, split, in.n, resp_good[row].why);
+        for (size_t n = 1; n < in.n; n += 3) run_lines(&f, (ka_str){ in.p, n }, str("400;"), n, n, "the end in it");
+        all_n += in.n;
+        want_n += in.n + 1;
+        runs += 1 + (int)in.n + ((int)in.n + 1) / 3;
+    }
+    memcpy(want + want_n, "bye;", 4);
+    for (size_t piece = 1; piece <= all_n; piece = piece * 3 + 1, runs++) run_lines(&f, (ka_str){ all, all_n }, (ka_str){ want, want_n + 4 }, piece, piece, "many");
+    for (size_t row = 0; row < COUNT(resp_bad); row++)
+        for (int behind = 0; behind < 2; behind++) {      /* the first message, and the second */
+            all_n = (size_t)snprintf(all, sizeof all, "%s", behind ? ":1\r\n" : "");
+            memcpy(all + all_n, resp_bad[row].in, resp_bad[row].in_n);
+            all_n += resp_bad[row].in_n;
+            want_n = (size_t)snprintf(want, sizeof want, "%s%d;", behind ? ":1\r\n;" : "", resp_bad[row].status);
+            run_lines(&f, (ka_str){ all, all_n }, (ka_str){ want, want_n }, all_n, all_n, resp_bad[row].why);
+            run_lines(&f, (ka_str){ all, all_n }, (ka_str){ want, want_n }, 1, 1, resp_bad[row].why);
+            runs += 2;
+        }
+    all_closed(&f, runs);
+    fixture_stop(&f);
+}
+
+/* KA_MAX_BODY and its neighbours, whatever a value is made of. */
+static void test_resp_long(void)
+{
+    enum { M = KA_MAX_BODY };
+    static char in[2 * M + 64], want[2 * M + 64];
+    fixture f;
+    int runs = 0;
+    if (!fixture_start(&f, RESP, 1)) return;
+    for (int form = 0; form < 4; form++)
+        for (size_t n = M - 1; n <= M + 9; n = n < M + 2 ? n + 1 : n + 7) {      /* of n bytes in all */
+            static const char *const starts[] = { "+", "$%d\r\n", "*2\r\n:1\r\n$%d\r\n", "*1\r\n*1\r\n-" };
+            char start[64];
+            int start_n = snprintf(start, sizeof start, starts[form], (int)n);
+            start_n = snprintf(start, sizeof start, starts[form], (int)n - start_n - 2);
+            memset(in, 'x', n);
+            memcpy(in, start, (size_t)start_n);
+            memcpy(in + n - 2, "\r\n", 2);
+            memcpy(want, in, n);
+            memcpy(want + n, ";bye;", 5);
+            ka_str all = { in, n }, answer = n <= M ? (ka_str){ want, n + 5 } : str("413;");
+            run_lines(&f, all, answer, n, n, start);
+            run_lines(&f, all, answer, 7, 7, start);
+            run_lines(&f, all, answer, M - 2, 1, start);
+            runs += 3;
+        }
+    all_closed(&f, runs);
+    size_t n = (size_t)snprintf(in, sizeof in, "*700\r\n");      /* elements that fit, and more of them than that */
+    while (n + 4 <= M + 4) n += (size_t)snprintf(in + n, sizeof in - n, ":%d\r\n", (int)(n % 10));
+    run_lines(&f, (ka_str){ in, n }, str("413;"), n, n, "too many elements");
+    run_lines(&f, str("*2\r\n:1\r\n"), str("400;"), 1, 1, "too few elements, and the end");
+    for (n = 0; n + 8 <= M; n += 4) memcpy(in + n, "*1\r\n", 4);
+    memcpy(in + n, ":1\r\n", 4);
+    memcpy(want, in, n + 4);
+    memcpy(want + n + 4, ";bye;", 5);
+    run_lines(&f, (ka_str){ in, n + 4 }, (ka_str){ want, n + 9 }, n + 4, n + 4, "as deep as can be");
+    run_lines(&f, (ka_str){ in, n + 4 }, (ka_str){ want, n + 9 }, 1, 1, "as deep as can be");
+    static wire slow;
+    wire_open(&slow, atomic_load(&f.port));
+    wire_text(&slow, "+OK\r\n$5\r\nhel");
+    CHECK(wire_ends(&slow, HELLO + 6 + 4, "+OK\r\n;408;", 10) && wire_more(&slow) == 0, "an unfinished one is 408, and closed");
+    wire_close(&slow);
+    all_closed(&f, runs + 5);
+    fixture_stop(&f);
+}
+
+/* The first value in front of some bytes, as ka_resp_read sees it; 0: none. No value begins another one. */
+static size_t resp_first(const char *p, size_t n)
+{
+    size_t first = 0;
+    ka_resp v;
+    for (size_t i = 1; i <= n; i++) {
+        if (ka_resp_read(&v, (ka_str){ p, i }) < 0) continue;
+        if (first) CHECK(false, "a value of %d bytes in one of %d: %.*s", (int)first, (int)i, (int)i, p);
+        else first = i;
+    }
+    return first;
+}
+
+/* Values with a few other bytes in them: the connection and ka_resp_read agree on what is one. */
+static void test_resp_agree(void)
+{
+    enum { RUNS = 1500 };
+    static const char bytes[] = "+-:$*0129\r\nx";
+    fixture f;
+    uint32_t seed = 7;
+    char in[256], want[600];
+    if (!fixture_start(&f, RESP, 1)) return;
+    for (int run = 0; run < RUNS; run++) {
+        size_t n = 0, want_n = 0, at = 0, took;
+        for (int i = 0; i < 2; i++) {
+            size_t row = (next_random(&seed) >> 16) % COUNT(resp_good);
+            memcpy(in + n, resp_good[row].in, resp_good[row].in_n);
+            n += resp_good[row].in_n;
+        }
+        for (uint32_t i = next_random(&seed) >> 16 & 3; i > 0; i--) {
+            size_t where = (next_random(&seed) >> 16) % n;
+            uint32_t how = next_random(&seed) >> 16 & 3;
+            if (how == 0) memmove(in + where, in + where + 1, --n - where);
+            else if (how == 1) memmove(in + where + 1, in + where, n++ - where);
+            if (how) in[where] = bytes[(next_random(&seed) >> 16) % (sizeof bytes - 1)];
+        }
+        for (; (took = resp_first(in + at, n - at)) > 0; at += took) {
+            memcpy(want + want_n, in + at, took);
+            want_n += took;
+            want[want_n++] = ';';
+        }
+        want_n += (size_t)snprintf(want + want_n, sizeof want - want_n, at == n ? "bye;" : "400;");
+        static wire w;
+        if (!wire_open(&w, atomic_load(&f.port))) break;
+        wire_send(&w, in, n);
+        ka__sock_end(w.sock);
+        while (wire_more(&w) > 0) {}
+        bool same = w.n == HELLO + want_n && memcmp(w.buf + HELLO, want, want_n - 4) == 0 && (at < n || memcmp(w.buf + w.n - 4, "bye;", 4) == 0);      /* or 413; */
+        if (!same) CHECK(false, "run %d: \"%.*s\": got \"%.*s\", not \"%.*s\"", run, (int)n, in, (int)(w.n < HELLO ? 0 : w.n - HELLO), w.buf + HELLO, (int)want_n, want);
+        wire_close(&w);
+    }
+    all_closed(&f, RUNS);
+    fixture_stop(&f);
+}
+
 /* Closes by a reset. */
 static void wire_reset(wire *w)
 {
@@ -3351,7 +3761,7 @@ static void test_reframe(void)
     fixture_stop(&f);
     ka_server *s;
     if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
-    CHECK(ka_reframe(s, 0, KA_HTTP) == KA_EINVAL && ka_reframe(s, 0, KA_LINES + 1) == KA_EINVAL &&
+    CHECK(ka_reframe(s, 0, KA_HTTP) == KA_EINVAL && ka_reframe(s, 0, KA_RESP + 1) == KA_EINVAL &&
           ka_reframe(s, (uint64_t)9 << 56, KA_JSON) == KA_EINVAL, "no such framing, no such worker");
     CHECK(ka_send(s, (uint64_t)9 << 56, "x", 1) == KA_EINVAL, "no such worker");
     CHECK(ka_send(s, 0, NULL, 0) == KA_OK, "no bytes are no error, nor undefined");
@@ -3553,9 +3963,9 @@ static void test_connect(void)
     ka__sock listener, fill[FILL];
     int deaf = deaf_port(&listener, fill, FILL);
     if (!fixture_start(&f, TALK, 1) || !CHECK(ka_server_start(&s, 2) == KA_OK, "starts")) return;
-    CHECK(ka_connect(s, KA_HTTP, NULL, "127.0.0.1", 1, 0) == KA_EINVAL && ka_connect(s, KA_LINES + 1, NULL, "127.0.0.1", 1, 0) == KA_EINVAL &&
+    CHECK(ka_connect(s, KA_HTTP, NULL, "127.0.0.1", 1, 0) == KA_EINVAL && ka_connect(s, KA_RESP + 1, NULL, "127.0.0.1", 1, 0) == KA_EINVAL &&
           ka_connect(s, KA_JSON, NULL, "localhost", 1, 0) == KA_EINVAL && ka_connect(s, KA_JSON, NULL, "127.0.0.1", 0, 0) == KA_EINVAL, "no such address or framing");
-    CHECK(ka_listen_as(s, KA_LINES + 1, "127.0.0.1", 0) == KA_EINVAL, "nor is it listened for");
+    CHECK(ka_listen_as(s, KA_RESP + 1, "127.0.0.1", 0) == KA_EINVAL, "nor is it listened for");
 
     CHECK(ka_connect(s, KA_JSON, NULL, "127.0.0.1", atomic_load(&f.port), 7) == KA_OK && next_event(s, &ev, KA_OPENED), "connected");
     uint64_t conn = ev.conn;
@@ -3605,6 +4015,730 @@ static void test_connect_from(void)
     }
     CHECK(ka_connect(s, KA_LINES, "192.0.2.1", "127.0.0.1", port, 77) == KA_OK && next_event(s, &ev, KA_OPENED), "from another machine");
     CHECK(ev.error == KA_EADDR && ev.os_error && ev.seq == 77 && ev.listener == -1, "is not for us: %d", ev.error);
+    ka_server_free(s);
+}
+
+/* ---- field lines ---- */
+
+/* A server whose parent is this thread, and the port of its first listener. */
+static bool parent_start(ka_server **s, int workers, int framing, int *port)
+{
+    ka_event ev;
+    *port = 0;
+    if (!CHECK(ka_server_start(s, workers) == KA_OK && ka_listen_as(*s, framing, "127.0.0.1", 0) == 0, "starts") || !next_event(*s, &ev, KA_LISTENING)) return false;
+    *port = ev.port;
+    return CHECK(ev.error == 0, "listens: %d", ev.error);
+}
+
+static void test_field(void)
+{
+    static const struct { const char *fields, *name, *want, *why; } rows[] = {
+        { "X: y\r\n", "X", "y", "the only one" },
+        { "Last-Event-ID: 7\r\n", "last-event-id", "7", "in lower case" },
+        { "last-event-id: 7\r\n", "LAST-Event-Id", "7", "in any case" },
+        { "X:y\r\n", "x", "y", "no white space" },
+        { "X: \t a  b\t \r\n", "x", "a  b", "white space around it, and in it" },
+        { "X:\r\n", "x", "", "nothing" },
+        { "X: \t \r\n", "x", "", "white space alone" },
+        { "X: Y: z\r\n", "x", "Y: z", "a colon in it" },
+        { "X: Y: z\r\n", "y", NULL, "what looks like a name in a value" },
+        { "X: \xe9\"\r\n", "x", "\xe9\"", "any bytes" },
+        { "A: 1\r\nB: 2\r\nC: 3\r\n", "a", "1", "the first" },
+        { "A: 1\r\nB: 2\r\nC: 3\r\n", "b", "2", "one between others" },
+        { "A: 1\r\nB: 2\r\nC: 3\r\n", "c", "3", "the last" },
+        { "A: 1\r\nB: 2\r\nC: 3\r\n", "d", NULL, "absent" },
+        { "Accept-Language: de\r\nAccept: a/b\r\n", "accept", "a/b", "its name begins another one's" },
+        { "Accept: a/b\r\n", "accept-language", NULL, "another name begins it" },
+        { "X-Accept: a/b\r\n", "accept", NULL, "and ends another one" },
+        { "X: 1\r\nX: 2\r\n", "x", NULL, "twice" },
+        { "X: 1\r\nY: 2\r\nx: 1\r\n", "x", NULL, "twice, with the same value and in another case" },
+        { "X: 1\r\nY: 2\r\nX: 1\r\n", "y", "2", "between the two" },
+        { "X:\r\nX: 1\r\n", "x", NULL, "twice, once without a value" },
+        { "", "x", NULL, "no fields" },
+        { "X: 1\r\n", "", NULL, "no name" },
+        { "X: 1\r\n", "x:", NULL, "no name either" },
+        { "nonsense\r\nX: 1\r\n", "x", NULL, "what is no field" },
+        { "X: 1\r\nY: 2", "y", NULL, "cut off" },
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        char *copy = exact(rows[i].fields, strlen(rows[i].fields));
+        ka_str got = ka_field((ka_str){ copy, strlen(rows[i].fields) }, rows[i].name);
+        CHECK(rows[i].want ? got.p && ka_is(got, rows[i].want) : !got.p && got.n == 0, "%s: \"%.*s\"", rows[i].why, (int)got.n, got.p ? got.p : "");
+        free(copy);
+    }
+    ka_str none = ka_field((ka_str){ NULL, 0 }, "x");
+    CHECK(!none.p && none.n == 0, "none at all");
+}
+
+/* Requests at a listener with KA_FIELDS: the field lines and the body of each, or its error. */
+static const struct { const char *in, *want, *why; } fielded[] = {
+    { "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "Host: a\r\n|;", "one" },
+    { "GET / HTTP/1.0\r\n\r\n", "|;", "none" },
+    { "GET http://a/b HTTP/1.1\r\nHost: a\r\nX:\r\ny: \t1 \r\n\r\n", "Host: a\r\nX:\r\ny: \t1 \r\n|;", "as they were sent" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\nHost: b\r\n\r\n",
+      "Host: a\r\nContent-Length: 3\r\n|abc;Host: b\r\n|;", "a body, and one behind it" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: T\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\nT: u\r\n\r\nGET / HTTP/1.1\r\nHost: b\r\n\r\n",
+      "Host: a\r\nTransfer-Encoding: chunked\r\nTrailer: T\r\n|abc;Host: b\r\n|;", "chunked, without its trailers" },
+    { "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: b\r\n\r\n\r\nHEAD / HTTP/1.1\r\nHost: c\r\n\r\n", "Host: a\r\n|;Host: b\r\n|;Host: c\r\n|;", "pipelined" },
+    { "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost : b\r\n\r\n", "Host: a\r\n|;400;", "one that is refused has none" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999\r\n\r\n", "413;", "nor one whose body is too long" },
+    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx", "400;", "nor one whose body is malformed" },
+};
+
+/* The second listener is one without KA_FIELDS. */
+static void run_fielded(ka_server *s, int listener, int port, size_t row, size_t piece)
+{
+    static wire w;
+    char got[512] = "";
+    ka_event ev;
+    size_t n = strlen(fielded[row].in);
+    int requests_n = 0, with = 0;
+    for (const char *p = fielded[row].want; *p; p++) requests_n += *p == ';';
+    if (!wire_open(&w, port)) return;
+    for (size_t at = 0; at < n; at += piece) wire_send(&w, fielded[row].in + at, n - at < piece ? n - at : piece);
+    for (size_t at = 0; requests_n > 0 && next_event(s, &ev, KA_REQUEST); requests_n--) {
+        CHECK(ev.listener == listener, "%s: listener %d", fielded[row].why, ev.listener);
+        if (ev.error) CHECK(ev.fields.n == 0, "%s: fields of what is refused", fielded[row].why);
+        with += ev.fields.p != NULL;
+        at += (size_t)(ev.error ? snprintf(got + at, sizeof got - at, "%d;", ev.error) :
+                       snprintf(got + at, sizeof got - at, "%.*s|%.*s;", (int)ev.fields.n, ev.fields.n ? ev.fields.p : "", (int)ev.body.n, ev.body.p));
+        ka_reply(s, &ev, ev.error ? ev.error : 200, NULL, "", 0);
+    }
+    if (listener == 0) CHECK(strcmp(got, fielded[row].want) == 0, "%s, %d at a time: \"%s\"", fielded[row].why, (int)piece, got);
+    else CHECK(with == 0, "%s: nobody asked for fields", fielded[row].why);
+    wire_close(&w);
+}
+
+static void test_fields(void)
+{
+    ka_server *s;
+    ka_event ev;
+    for (int workers = 1, port; workers <= 3; workers += 2) {
+        if (!parent_start(&s, workers, KA_HTTP | KA_FIELDS, &port)) return;
+        CHECK(ka_listen_as(s, KA_JSON | KA_FIELDS, "127.0.0.1", 0) == KA_EINVAL && ka_listen_as(s, 2 * KA_FIELDS, "127.0.0.1", 0) == KA_EINVAL &&
+              ka_connect(s, KA_FIELDS, NULL, "127.0.0.1", 1, 0) == KA_EINVAL && ka_connect(s, KA_LINES | KA_FIELDS, NULL, "127.0.0.1", 1, 0) == KA_EINVAL &&
+              ka_reframe(s, 0, KA_LINES | KA_FIELDS) == KA_EINVAL, "HTTP alone has them, where it is listened for");
+        if (!CHECK(ka_listen(s, "127.0.0.1", 0) == 1, "a listener without") || !next_event(s, &ev, KA_LISTENING)) return;
+        int without = ev.port;
+        for (size_t row = 0; row < COUNT(fielded); row++)
+            for (size_t piece = 1; piece < 300; piece = piece < 3 ? piece + 1 : piece * 9) {
+                run_fielded(s, 0, port, row, piece);
+                run_fielded(s, 1, without, row, piece);
+            }
+        ka_server_free(s);
+    }
+}
+
+/* The largest heads with the largest bodies, and the shortest ones, more of each than the mailbox holds while the parent sleeps. */
+static void test_fields_flood(void)
+{
+    enum { WIRES = 8, LARGE = 30, SMALL = 900 };
+    static const char small[] = "A / HTTP/1.1\r\nHost:\r\n\r\n";
+    static wire w[WIRES];
+    static char ask[KA_MAX_HEAD + KA_MAX_BODY + 1], many[SMALL * sizeof small];
+    ka_server *s;
+    ka_event ev;
+    int port, large = 0, smalls = 0, wrong = 0;
+    if (!parent_start(&s, 1, KA_HTTP | KA_FIELDS, &port)) return;
+    int start = snprintf(ask, sizeof ask, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nX: ", KA_MAX_BODY), first = (int)(strchr(ask, '\n') - ask) + 1;
+    memset(ask + start, 'x', sizeof ask - (size_t)start);
+    memcpy(ask + KA_MAX_HEAD - 4, "\r\n\r\n", 4);
+    for (int i = 0; i < SMALL; i++) memcpy(many + i * (int)(sizeof small - 1), small, sizeof small - 1);
+    for (int i = 0; i < WIRES; i++) wire_open(&w[i], port);
+    for (int k = 0; k < LARGE; k++)
+        for (int i = 0; i < WIRES; i += 2) wire_send(&w[i], ask, KA_MAX_HEAD + KA_MAX_BODY);
+    for (int i = 1; i < WIRES; i += 2) wire_send(&w[i], many, SMALL * (sizeof small - 1));
+    ka_sleep_ms(50);                   /* the up box has filled */
+    while (large + smalls < WIRES / 2 * (LARGE + SMALL) && next_event(s, &ev, KA_REQUEST)) {
+        bool is_small = ev.method.n == 1;
+        ka_str want = is_small ? (ka_str){ small + 14, 7 } : (ka_str){ ask + first, (size_t)(KA_MAX_HEAD - 2 - first) };
+        wrong += ev.fields.n != want.n || memcmp(ev.fields.p, want.p, want.n) != 0 || ev.body.n != (is_small ? 0 : KA_MAX_BODY);
+        is_small ? smalls++ : large++;
+        ka_reply(s, &ev, 204, NULL, NULL, 0);
+    }
+    CHECK(large == WIRES / 2 * LARGE && smalls == WIRES / 2 * SMALL && wrong == 0, "%d large ones and %d small ones, %d of them wrong", large, smalls, wrong);
+    for (int i = 0; i < WIRES; i++) wire_close(&w[i]);
+    wire_open(&w[0], port);
+    memcpy(ask + KA_MAX_HEAD - 4, "x\r\n\r\n", 5);
+    wire_send(&w[0], ask, KA_MAX_HEAD + 1);
+    CHECK(next_event(s, &ev, KA_REQUEST) && ev.error == 431 && ev.fields.n == 0, "one byte more is refused: %d", ev.error);
+    wire_close(&w[0]);
+    ka_server_free(s);
+}
+
+/* ---- streams ---- */
+
+static const char event_stream[] = "Content-Type: text/event-stream\r\n", ask_stream[] = "GET /s HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/* Nothing comes for so long, and what was said leaves. */
+static bool quiet(ka_server *s, int ms)
+{
+    ka_event ev;
+    int r = ka_wait(s, &ev, ms);
+    return CHECK(r == KA_ETIME, "nothing comes: %d, kind %d", r, r == KA_OK ? ev.kind : 0);
+}
+
+/* Read these bytes, and take them off. */
+static bool wire_gets(wire *w, const char *want)
+{
+    size_t n = strlen(want);
+    while (w->n < n && wire_more(w) > 0) {}
+    if (w->n < n || memcmp(w->buf, want, n) != 0) return false;
+    w->n -= n;
+    memmove(w->buf, w->buf + n, w->n);
+    return true;
+}
+
+/* Nothing more, and the end. */
+static bool wire_over(wire *w) { return w->n == 0 && wire_more(w) == 0; }
+
+/* Ask for a stream, and begin it; 0 if that fails. */
+static uint64_t stream_begin(ka_server *s, wire *w, int port)
+{
+    ka_event ev;
+    char body[8];
+    if (!wire_open(w, port) || !wire_text(w, ask_stream) || !next_event(s, &ev, KA_REQUEST)) return 0;
+    uint64_t conn = ev.conn;
+    if (!CHECK(ka_stream(s, &ev, event_stream) == KA_OK, "a stream") || !next_event(s, &ev, KA_OPENED)) return 0;
+    CHECK(ev.conn == conn && ev.error == 0 && ev.listener == 0 && ev.port > 0 && ka_is(ev.body, "127.0.0.1"), "whose it is: %d, %d", ev.error, ev.listener);
+    return CHECK(wire_answer(w, body, sizeof body, NULL, false) == 200 && w->n == 0, "its head, and nothing else") ? conn : 0;
+}
+
+/* Its last event. */
+static void stream_closed(ka_server *s, uint64_t conn, int error, const char *why)
+{
+    ka_event ev;
+    if (!next_event(s, &ev, KA_CLOSED)) return;
+    CHECK(ev.conn == conn && ev.error == error, "%s: %d", why, ev.error);
+}
+
+/* What leaves, and how it ends. */
+static void test_stream(void)
+{
+    static wire w;
+    ka_server *s;
+    ka_event ev;
+    ka_stats st;
+    char body[8], head[1024], text[32];
+    for (int workers = 1, ports[2]; workers <= 2; workers++) {
+        if (!parent_start(&s, workers, KA_HTTP, &ports[0]) || ka_listen(s, "127.0.0.1", 0) != 1 || !next_event(s, &ev, KA_LISTENING)) return;
+        ports[1] = ev.port;
+        for (int round = 0; round < 4; round++) {
+            wire_open(&w, ports[round % 2]);
+            wire_text(&w, ask_stream);
+            if (!next_event(s, &ev, KA_REQUEST)) return;
+            CHECK(ka_stream(s, &ev, round ? "X-Y: z\r\nContent-Type: text/event-stream\r\n" : NULL) == KA_OK, "a stream");
+            if (!next_event(s, &ev, KA_OPENED)) return;
+            uint64_t conn = ev.conn;
+            CHECK(ev.listener == round % 2, "its listener: %d", ev.listener);
+            CHECK(wire_answer(&w, body, sizeof body, head, false) == 200 && strstr(head, "\r\nConnection: close\r\n") && strstr(head, "\r\nDate: ") &&
+                  strstr(head, "\r\nCache-Control: no-store\r\n") && !strstr(head, "Content-Length") && !strstr(head, "Transfer-Encoding"), "its head: %s", head);
+            CHECK(!strstr(head, "text/plain") == (round > 0) && !strstr(head, "X-Y: z\r\nContent-Type: text/event-stream\r\n") == (round == 0), "its fields: %s", head);
+            for (int i = 0; i < 20; i++) {
+                int n = snprintf(text, sizeof text, "data: %d\n\n", i);
+                for (int k = 0; k < n; k += i + 1) CHECK(ka_send(s, conn, text + k, (size_t)(n - k < i + 1 ? n - k : i + 1)) == KA_OK, "a bit of it");
+                quiet(s, 0);
+                CHECK(wire_gets(&w, text), "event %d: %.*s", i, (int)w.n, w.buf);
+            }
+            ka_send(s, conn, "bye", 3);
+            ka_close(s, conn);
+            ka_send(s, conn, "not heard", 9);
+            quiet(s, 0);
+            CHECK(wire_gets(&w, "bye") && wire_over(&w), "a last word, and the end: %.*s", (int)w.n, w.buf);
+            wire_close(&w);
+            stream_closed(s, conn, 0, "ended by ka_close");
+            quiet(s, 20);
+        }
+        ka_server_stats(s, &st);
+        CHECK(st.connections == 0 && st.buffered == 0, "nothing is kept: %d connections, %d bytes", (int)st.connections, (int)st.buffered);
+        ka_server_free(s);
+    }
+}
+
+/* Whoever ends it. A letter each: c: its peer closes, r: resets, e: sends no more, j: sends something more, k: ka_close, w: its peer reads to the end. */
+static void test_stream_ends(void)
+{
+    static const struct { const char *does; int error; const char *why; } rows[] = {
+        { "c", 0, "its peer closes" },
+        { "r", KA_EOFFLINE, "its peer resets it" },
+        { "e", 0, "its peer sends no more" },
+        { "jc", 0, "its peer says something, and closes" },
+        { "je", 0, "its peer says something, and no more" },
+        { "jkwc", 0, "its peer says something, and we close" },
+        { "kwc", 0, "we close, and its peer does" },
+        { "kwe", 0, "we close, and its peer sends no more" },
+        { "kwr", KA_EOFFLINE, "we close, and its peer resets it" },
+        { "kw", KA_EOFFLINE, "we close, and its peer doesn't" },
+    };
+    static wire w;
+    static char junk[40000];
+    ka_server *s;
+    ka_event ev;
+    int port;
+    if (!parent_start(&s, 1, KA_HTTP, &port)) return;
+    for (size_t i = 0; i < sizeof junk; i++) junk[i] = ask_stream[i % (sizeof ask_stream - 1)];
+    for (size_t row = 0; row < COUNT(rows); row++) {
+        uint64_t conn = stream_begin(s, &w, port);
+        bool open = true;
+        for (const char *p = rows[row].does; *p && conn; p++) {
+            if (*p == 'w') CHECK(wire_over(&w), "%s: the end", rows[row].why);
+            else if (*p == 'e') ka__sock_end(w.sock);
+            else if (*p == 'j') wire_send(&w, junk, sizeof junk);
+            else if (*p == 'k') ka_close(s, conn);
+            else {
+                *p == 'r' ? wire_reset(&w) : wire_close(&w);
+                open = false;
+            }
+            if (*p == 'j' || *p == 'k') quiet(s, 20);
+        }
+        if (!conn || !next_event(s, &ev, KA_CLOSED)) break;
+        if (on_wine() && strchr(rows[row].does, 'r')) skip(rows[row].why, "Wine takes it for an end");
+        else CHECK(ev.conn == conn && ev.error == rows[row].error, "%s: %d", rows[row].why, ev.error);
+        quiet(s, 0);
+        if (open) CHECK(wire_over(&w), "%s: the end for its peer", rows[row].why);
+        if (open) wire_close(&w);
+    }
+    quiet(s, 20);
+    ka_server_free(s);
+}
+
+/* Among other requests of its connection: it begins in its turn, and is the last one that is answered. */
+static void test_stream_order(void)
+{
+    static wire w;
+    ka_server *s;
+    ka_event ask[4], ev;
+    char body[8], head[1024];
+    for (int workers = 1, port; workers <= 2; workers++)
+        for (int round = 0; round < 3; round++) {
+            if (!parent_start(&s, workers, KA_HTTP, &port) || !wire_open(&w, port)) return;
+            for (int i = 0; i < 4; i++) wire_text(&w, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            for (int i = 0; i < 4; i++)
+                if (!next_event(s, &ask[i], KA_REQUEST)) return;
+            if (round == 1) ka__sock_end(w.sock);      /* "half-closed: what was asked is still answered" */
+            if (round == 2) ka_reply(s, &ask[3], 200, NULL, "never", 5);
+            CHECK(ka_stream(s, &ask[2], event_stream) == KA_OK && ka_send(s, ask[2].conn, "too soon", 8) == KA_OK, "the third");
+            quiet(s, 20);
+            ka_reply(s, &ask[1], 200, NULL, "2", 1);
+            quiet(s, 20);
+            ka_reply(s, &ask[0], 200, NULL, "1", 1);
+            CHECK(next_event(s, &ev, KA_OPENED) && ev.conn == ask[2].conn && ev.listener == 0, "the third has begun");
+            CHECK(ka_reply(s, &ask[3], 200, NULL, "never", 5) == KA_OK && ka_stream(s, &ask[3], NULL) == KA_OK && ka_stream(s, &ask[2], NULL) == KA_OK &&
+                  ka_reply(s, &ask[2], 200, NULL, "twice", 5) == KA_OK, "nothing comes of any other answer");
+            ka_send(s, ev.conn, "data: x\n\n", 9);
+            CHECK(wire_answer(&w, body, sizeof body, head, false) == 200 && strcmp(body, "1") == 0 && !strstr(head, "close"), "the first answer: %s", body);
+            CHECK(wire_answer(&w, body, sizeof body, head, false) == 200 && strcmp(body, "2") == 0 && !strstr(head, "close"), "the second: %s", body);
+            CHECK(wire_answer(&w, body, sizeof body, head, false) == 200 && strstr(head, "Connection: close\r\n"), "the stream: %s", head);
+            if (round == 1) stream_closed(s, ask[2].conn, 0, "its peer had sent its last before");
+            else ka_close(s, ev.conn);
+            quiet(s, 0);
+            CHECK(wire_gets(&w, "data: x\n\n") && wire_over(&w), "and nothing else: %.*s", (int)w.n, w.buf);
+            wire_close(&w);
+            if (round != 1) stream_closed(s, ask[2].conn, 0, "ended");
+            ka_server_free(s);
+        }
+}
+
+/* What can't be a stream is still to be answered. */
+static void test_stream_refused(void)
+{
+    static const struct { const char *ask; bool bodiless; } rows[] = {
+        { "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", true }, { "GET / HTTP/1.0\r\n\r\n", false }, { "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", false },
+    };
+    static const char *const bad[] = { "X: y", "X y\r\n", "X: y\r\n\r\n", ": y\r\n", "X: a\nb: c\r\n", "X : y\r\n", "X: \x01\r\n" };
+    static wire w;
+    static char large[KA_MAILBOX / 4 + 8];
+    ka_server *s;
+    ka_event ev, other;
+    char body[8];
+    int port;
+    if (!parent_start(&s, 1, KA_HTTP, &port)) return;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        if (!wire_open(&w, port) || !wire_text(&w, rows[i].ask) || !next_event(s, &ev, KA_REQUEST)) return;
+        CHECK(ka_stream(s, &ev, NULL) == KA_EINVAL && ka_reply(s, &ev, 200, NULL, "x", 1) == KA_OK, "no stream: %s", rows[i].ask);
+        quiet(s, 0);
+        CHECK(wire_answer(&w, body, sizeof body, NULL, rows[i].bodiless) == 200, "but an answer");
+        wire_close(&w);
+    }
+    if (!wire_open(&w, port) || !wire_text(&w, ask_stream) || !next_event(s, &ev, KA_REQUEST)) return;
+    for (size_t i = 0; i < COUNT(bad); i++) CHECK(ka_stream(s, &ev, bad[i]) == KA_EINVAL, "field %d", (int)i);
+    for (int i = 0; i < 2; i++) {
+        size_t n = KA_MAILBOX / 4 - 1 + 2 * (size_t)i;
+        memset(large, 'x', sizeof large);
+        memcpy(large, "X: ", 3);
+        strcpy(large + n - 2, "\r\n");
+        if (i) CHECK(ka_stream(s, &ev, large) == KA_ENOSPC, "fields that are too long");
+    }
+    other = ev;
+    other.conn |= (uint64_t)9 << 56;
+    CHECK(ka_stream(s, &other, NULL) == KA_EINVAL, "a worker that isn't there");
+    other = ev;
+    other.kind = KA_MESSAGE;
+    CHECK(ka_stream(s, &other, NULL) == KA_EINVAL, "no request");
+    CHECK(ka_send(s, ev.conn, "x", 1) == KA_OK, "not a stream yet: dropped");
+    ka_close(s, ev.conn);
+    ka_reframe(s, ev.conn, KA_LINES);
+    quiet(s, 0);
+    CHECK(ka_stream(s, &ev, event_stream) == KA_OK && next_event(s, &ev, KA_OPENED), "after all that, a stream");
+    ka_reframe(s, ev.conn, KA_LINES);
+    quiet(s, 0);
+    CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 200 && wire_text(&w, "a line\n"), "its head");
+    quiet(s, 50);                      /* it isn't heard, reframed or not */
+    ka_send(s, ev.conn, "x", 1);
+    quiet(s, 0);
+    CHECK(wire_gets(&w, "x"), "it goes on");
+    wire_close(&w);
+    stream_closed(s, ev.conn, 0, "closed");
+    ka_server_free(s);
+}
+
+/* A connection that has gone before its turn has come: no event. */
+static void test_stream_gone(void)
+{
+    static wire w;
+    ka_server *s;
+    ka_event ask[2];
+    ka_stats st;
+    for (int workers = 1, port; workers <= 2; workers++)
+        for (int round = 0; round < 3; round++) {
+            if (!parent_start(&s, workers, KA_HTTP, &port) || !wire_open(&w, port)) return;
+            wire_text(&w, ask_stream);
+            wire_text(&w, ask_stream);
+            for (int i = 0; i < 2; i++)
+                if (!next_event(s, &ask[i], KA_REQUEST)) return;
+            if (round) CHECK(ka_stream(s, &ask[1], event_stream) == KA_OK, "before its turn");
+            quiet(s, 0);
+            wire_reset(&w);
+            do {
+                if (!quiet(s, 1)) return;
+                ka_server_stats(s, &st);
+            } while (st.connections > 0 && !on_wine());
+            CHECK(ka_stream(s, &ask[0], event_stream) == KA_OK && ka_send(s, ask[0].conn, "x", 1) == KA_OK, "no error");
+            if (round == 2) ka_stop(s);
+            if (round == 2) CHECK(ka_wait(s, &ask[0], PATIENCE_MS) == KA_ESTOPPED, "and it can stop");
+            else quiet(s, 50);
+            ka_server_free(s);
+        }
+}
+
+/* Fill what the system takes for a peer that doesn't read: from here on it is kept. */
+static bool fill(ka_server *s, uint64_t conn, const char *zeros, size_t n)
+{
+    ka_stats st = { 0 };
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; st.buffered == 0 && ka_now_ms() < until && quiet(s, 1); ka_server_stats(s, &st)) ka_send(s, conn, zeros, n);
+    return CHECK(st.buffered > 0, "it fills up");
+}
+
+/* Who doesn't read is closed when more than KA_MAX_UNSENT is left, or when he has taken nothing for KA_STALL_MS. */
+static void test_stream_unread(void)
+{
+    static wire w;
+    static char much[KA_MAX_UNSENT];
+    ka_server *s;
+    ka_event ev;
+    int port, r = KA_ETIME;
+    if (!parent_start(&s, 1, KA_HTTP, &port)) return;
+    uint64_t conn = stream_begin(s, &w, port);
+    memset(much, 'x', sizeof much);
+    ka_send(s, conn, much, sizeof much);
+    quiet(s, 20);
+    for (size_t left = sizeof much; left > 0 && wire_more(&w) > 0; w.n = 0) left -= w.n < left ? w.n : left;
+    size_t sent = 0;
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; r == KA_ETIME && ka_now_ms() < until; sent += 5000, r = ka_wait(s, &ev, 0)) ka_send(s, conn, much, 5000);
+    CHECK(r == KA_OK && ev.kind == KA_CLOSED && ev.conn == conn && ev.error == KA_EOFFLINE && sent > KA_MAX_UNSENT, "too much: %d, after %d bytes", r, (int)sent);
+    wire_close(&w);
+    conn = stream_begin(s, &w, port);
+    if (!fill(s, conn, much, 10000)) return;
+    stream_closed(s, conn, KA_EOFFLINE, "too slow");
+    wire_close(&w);
+    ka_server_free(s);
+}
+
+/* Whatever else its peer says, before it begins or after, and however long nothing is said: it goes on. */
+static void test_stream_idle(void)
+{
+    static const struct { const char *ask, *more, *why; } rows[] = {
+        { "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "", "nothing else" },
+        { "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "", "the close is asked for" },
+        { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", "", "a body" },
+        { "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET", "", "half a request behind it" },
+        { "GET / HTTP/1.1\r\nHost: a\r\n\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", "", "one that wants to be told to go on" },
+        { "GET / HTTP/1.1\r\nHost: a\r\n\r\nnonsense\r\n\r\n", "nonsense", "nonsense behind it" },
+        { "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "a last request behind it" },
+        { "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "a request, later" },
+        { "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET", "half a request, later" },
+    };
+    static wire w[COUNT(rows)];
+    uint64_t conn[COUNT(rows)] = { 0 };
+    ka_server *s;
+    ka_event ev;
+    char body[8];
+    int port;
+    if (!parent_start(&s, 1, KA_HTTP, &port)) return;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        if (!wire_open(&w[i], port) || !wire_text(&w[i], rows[i].ask)) return;
+        while (ka_wait(s, &ev, 50) == KA_OK) {
+            if (ev.kind == KA_OPENED) conn[i] = ev.conn;
+            else if (CHECK(ev.kind == KA_REQUEST, "%s: event %d", rows[i].why, ev.kind)) ev.seq == 0 ? ka_stream(s, &ev, NULL) : ka_reply(s, &ev, 200, NULL, "no", 2);
+        }
+        CHECK(conn[i] && wire_answer(&w[i], body, sizeof body, NULL, false) == 200 && wire_text(&w[i], rows[i].more), "%s: begun", rows[i].why);
+    }
+    quiet(s, KA_IDLE_MS + 200);
+    for (size_t i = 0; i < COUNT(rows); i++) ka_send(s, conn[i], "x", 1);
+    quiet(s, 0);
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        CHECK(wire_gets(&w[i], "x") && w[i].n == 0, "%s: it goes on: %.*s", rows[i].why, (int)w[i].n, w[i].buf);
+        wire_close(&w[i]);
+        stream_closed(s, conn[i], 0, rows[i].why);
+    }
+    ka_server_free(s);
+}
+
+/* ka_stop ends those that have begun, and those that begin after it. */
+static void test_stream_stop(void)
+{
+    static wire open[3], late;
+    ka_server *s;
+    ka_event ev, ask;
+    char body[8];
+    for (int workers = 1, port; workers <= 2; workers++) {
+        if (!parent_start(&s, workers, KA_HTTP, &port)) return;
+        for (size_t i = 0; i < COUNT(open); i++) stream_begin(s, &open[i], port);
+        if (!wire_open(&late, port) || !wire_text(&late, ask_stream) || !next_event(s, &ask, KA_REQUEST)) return;
+        ka_stop(s);
+        for (size_t i = 0; i < COUNT(open); i++)
+            if (next_event(s, &ev, KA_CLOSED)) CHECK(ev.error == 0 && ka_send(s, ev.conn, "bye", 3) == KA_OK, "a last word: %d", ev.error);
+        quiet(s, 20);
+        for (size_t i = 0; i < COUNT(open); i++) {
+            CHECK(wire_gets(&open[i], "bye") && wire_over(&open[i]), "it arrives, and the end");
+            wire_close(&open[i]);
+        }
+        CHECK(ka_stream(s, &ask, event_stream) == KA_OK && next_event(s, &ev, KA_OPENED) && ev.conn == ask.conn, "one more");
+        stream_closed(s, ask.conn, 0, "which ends at once");
+        ka_send(s, ask.conn, "bye", 3);
+        quiet(s, 0);
+        CHECK(wire_answer(&late, body, sizeof body, NULL, false) == 200 && wire_gets(&late, "bye") && wire_over(&late), "with a last word, too");
+        wire_close(&late);
+        CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_ESTOPPED, "and that is all");
+        ka_server_free(s);
+    }
+}
+
+/* Many, all of which are told the same; some of them leave meanwhile. */
+static void test_stream_many(void)
+{
+    enum { MANY = 150, ROUNDS = 40 };
+    static wire w;
+    static ka__sock peer[MANY];
+    static uint64_t conn[MANY];
+    static char want[ROUNDS * 32];
+    ka_server *s;
+    ka_event ev;
+    ka_stats st;
+    for (int workers = 1, port; workers <= 3; workers += 2) {
+        size_t want_n = 0;
+        int wrong = 0, closed = 0;
+        if (!parent_start(&s, workers, KA_HTTP, &port)) return;
+        for (int i = 0; i < MANY; i++) {
+            conn[i] = stream_begin(s, &w, port);
+            peer[i] = w.sock;
+            if (!conn[i]) return;
+        }
+        for (int round = 0; round < ROUNDS; round++) {
+            char *text = want + want_n;
+            int n = snprintf(text, sizeof want - want_n, "data: %d%.*s\n\n", round, round % 20, "....................");
+            for (int i = 0; i < MANY; i++) ka_send(s, conn[i], text, (size_t)n);
+            want_n += (size_t)n;
+            if (round == ROUNDS / 2)
+                for (int i = 0; i < MANY; i += 3) ka__sock_close(peer[i]);
+            if (round % 4 == 0) closed += ka_wait(s, &ev, 0) == KA_OK && ev.kind == KA_CLOSED;
+        }
+        for (int i = 0; i < MANY; i++) ka_close(s, conn[i]);
+        while (closed < (MANY + 2) / 3 && next_event(s, &ev, KA_CLOSED)) closed++;
+        closed += ka_wait(s, &ev, 0) == KA_OK;
+        for (int i = 0; i < MANY; i++) {
+            if (i % 3 == 0) continue;
+            w.sock = peer[i];
+            w.n = 0;
+            while (wire_more(&w) > 0) {}
+            wrong += w.n != want_n || memcmp(w.buf, want, want_n) != 0;
+            wire_close(&w);
+        }
+        CHECK(wrong == 0, "%d workers: %d of %d got something else", workers, wrong, MANY);
+        while (closed < MANY && next_event(s, &ev, KA_CLOSED)) closed++;
+        quiet(s, 20);
+        ka_server_stats(s, &st);
+        CHECK(st.connections == 0 && st.buffered == 0, "nothing is kept: %d connections, %d bytes", (int)st.connections, (int)st.buffered);
+        ka_server_free(s);
+    }
+}
+
+/* The n-th allocation fails, for n = 1, 2, ...: KA_CLOSED follows KA_OPENED exactly, and nothing leaks. */
+static void test_stream_out_of_memory(void)
+{
+    static wire w;
+    static char much[KA_MAX_UNSENT / 2];
+    for (long nth = 0; nth < 60; nth++) {
+        ka_server *s;
+        ka_event ask[2], ev;
+        int port, asked = 0, opened = 0, closed = 0, r;
+        long before = atomic_load(&blocks_live);
+        if (!parent_start(&s, 1, KA_HTTP, &port) || !wire_open(&w, port)) return;
+        wire_text(&w, ask_stream);
+        wire_text(&w, ask_stream);
+        atomic_store(&allocations_left, nth);
+        for (int64_t until = ka_now_ms() + PATIENCE_MS; (r = ka_wait(s, &ev, 100)) == KA_OK && ka_now_ms() < until; ) {
+            if (ev.kind == KA_REQUEST && !ev.error) ask[asked++] = ev;
+            opened += ev.kind == KA_OPENED;
+            closed += ev.kind == KA_CLOSED;
+            if (asked == 2 && ev.kind == KA_REQUEST) {
+                ka_stream(s, &ask[1], event_stream);      /* before its turn: it is kept */
+                ka_reply(s, &ask[0], 200, NULL, much, sizeof much);
+            }
+            if (ev.kind != KA_OPENED) continue;
+            for (int i = 0; i < 3; i++) ka_send(s, ev.conn, much, 10000);
+            wire_reset(&w);
+        }
+        bool done = atomic_exchange(&allocations_left, -1) >= 0;
+        CHECK(r == KA_ETIME && opened == closed, "allocation %d: %d, %d opened, %d closed", (int)nth, r, opened, closed);
+        if (!opened) wire_close(&w);
+        ka_server_free(s);
+        if (!CHECK(atomic_load(&blocks_live) == before, "allocation %d: %d blocks leaked", (int)nth, (int)(atomic_load(&blocks_live) - before)) || done) break;
+    }
+}
+
+/* ---- connections of ka_connect, at the end ---- */
+
+/* Connect to a listener of the test's, and take the connection there. */
+static uint64_t reach(ka_server *s, int framing, ka__sock listener, int port, ka__sock *peer)
+{
+    ka_event ev;
+    if (!CHECK(ka_connect(s, framing, NULL, "127.0.0.1", port, 7) == KA_OK, "connects") || !next_event(s, &ev, KA_OPENED)) return 0;
+    bool taken = wire_wait(listener, KA__IN) && ka__sock_accept(listener, peer) == KA_OK;
+    return CHECK(taken && ev.error == 0 && ev.listener == -1 && ev.seq == 7, "connected: %d", ev.error) ? ev.conn : 0;
+}
+
+/* A request that is answered only when something has come over an outgoing connection, of whichever worker, gets its answer
+   after ka_stop; and what else there is has ended before those connections do. */
+static void test_drain_outgoing(void)
+{
+    enum { PEERS = 3 };
+    static wire w, guest, peer[PEERS];
+    ka_server *s;
+    ka_event ev, ask;
+    ka__sock listener;
+    char body[8];
+    int there;
+    if (!CHECK(ka__sock_new(&listener) == KA_OK && ka__sock_listen(listener, "127.0.0.1", 0, &there) == KA_OK, "listens")) return;
+    for (int workers = 1, port; workers <= PEERS; workers++) {
+        uint64_t out[PEERS] = { 0 };
+        if (!parent_start(&s, workers, KA_HTTP, &port)) return;
+        CHECK(ka_listen_as(s, KA_LINES, "127.0.0.1", 0) == 1 && next_event(s, &ev, KA_LISTENING) && wire_open(&guest, ev.port), "a listener for lines");
+        if (!next_event(s, &ev, KA_OPENED)) return;
+        uint64_t in = ev.conn;
+        for (int i = 0; i < PEERS; i++) {      /* one on each worker, or more */
+            peer[i].n = 0;
+            out[i] = reach(s, KA_LINES, listener, there, &peer[i].sock);
+            if (!out[i]) return;
+        }
+        if (!wire_open(&w, port) || !wire_text(&w, ask_stream) || !next_event(s, &ask, KA_REQUEST)) return;
+        ka_stop(s);
+        stream_closed(s, in, 0, "who came in is told at once");
+        quiet(s, 20);
+        CHECK(wire_over(&guest), "and ended");
+        wire_close(&guest);
+        quiet(s, 50);
+        for (int i = 0; i < PEERS; i++) {
+            ka_send(s, out[i], "what?\n", 6);
+            quiet(s, 0);
+            CHECK(wire_gets(&peer[i], "what?\n") && wire_text(&peer[i], "that\n"), "asked there");
+            CHECK(next_event(s, &ev, KA_MESSAGE) && ev.conn == out[i] && ka_is(ev.body, "that"), "heard from there");
+        }
+        quiet(s, 50);
+        wire_close(&peer[0]);
+        stream_closed(s, out[0], 0, "one ends by itself");
+        quiet(s, 20);
+        ka_reply(s, &ask, 200, NULL, "that", 4);
+        for (int i = 1; i < PEERS; i++)
+            if (next_event(s, &ev, KA_CLOSED)) CHECK(ev.error == 0 && ka_send(s, ev.conn, "bye\n", 4) == KA_OK, "then it ends: %d", ev.error);
+        CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_ESTOPPED, "and that is all");
+        CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 200 && strcmp(body, "that") == 0, "the answer: %s", body);
+        wire_close(&w);
+        for (int i = 1; i < PEERS; i++) {
+            CHECK(wire_gets(&peer[i], "bye\n") && wire_over(&peer[i]), "a last word there");
+            wire_close(&peer[i]);
+        }
+        ka_server_free(s);
+    }
+    ka__sock_close(listener);
+}
+
+/* With outgoing ones alone it ends at once; with one that never ends, and a request that is never answered, in its time. */
+static void test_drain_outgoing_ends(void)
+{
+    static wire w, peer;
+    ka_server *s;
+    ka_event ev;
+    ka__sock listener;
+    int there, port;
+    if (!CHECK(ka__sock_new(&listener) == KA_OK && ka__sock_listen(listener, "127.0.0.1", 0, &there) == KA_OK, "listens")) return;
+    for (int workers = 1; workers <= 2; workers++)
+        for (int asked = 0; asked < 2; asked++) {
+            if (!parent_start(&s, workers, KA_HTTP, &port)) return;
+            w.n = peer.n = 0;
+            uint64_t out = reach(s, KA_LINES, listener, there, &peer.sock);
+            if (!out || (asked && (!wire_open(&w, port) || !wire_text(&w, ask_stream) || !next_event(s, &ev, KA_REQUEST)))) return;
+            int64_t start = ka_now_ms();
+            ka_stop(s);
+            stream_closed(s, out, 0, "ka_stop");
+            int took = (int)(ka_now_ms() - start);
+            CHECK(asked ? took >= KA_DRAIN_MS - 100 : took < KA_DRAIN_MS / 2, "after %d ms", took);
+            CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_ESTOPPED, "and that is all");
+            CHECK(wire_more(&peer) <= 0 && (!asked || wire_more(&w) <= 0), "the end for its peers");
+            wire_close(&peer);
+            if (asked) wire_close(&w);
+            ka_server_free(s);
+        }
+    ka__sock_close(listener);
+}
+
+/* Redis may be slow to read: up to KA_REDIS_BYTES are kept for it, more than for anybody else. */
+static void test_outgoing_unsent(void)
+{
+    enum { MUCH = (KA_MAX_UNSENT + KA_REDIS_BYTES) / 2, BIT = (KA_REDIS_BYTES - KA_MAX_UNSENT) / 3 };
+    static const int framings[] = { KA_RESP, KA_LINES };
+    static wire peer;
+    static char zeros[BIT], much[MUCH];
+    ka_server *s;
+    ka_stats st;
+    ka__sock listener;
+    int there, port;
+    if (!CHECK(ka__sock_new(&listener) == KA_OK && ka__sock_listen(listener, "127.0.0.1", 0, &there) == KA_OK, "listens")) return;
+    if (!parent_start(&s, 1, KA_HTTP, &port)) return;
+    for (size_t i = 0; i < MUCH; i++) much[i] = (char)('a' + i % 26);
+    for (size_t f = 0; f < COUNT(framings); f++) {
+        peer.n = 0;
+        uint64_t out = reach(s, framings[f], listener, there, &peer.sock);
+        if (!out || !fill(s, out, zeros, BIT)) return;
+        ka_send(s, out, much, MUCH);
+        if (framings[f] == KA_RESP) {
+            quiet(s, 20);
+            ka_server_stats(s, &st);
+            CHECK(st.buffered >= MUCH && st.buffered <= KA_REDIS_BYTES, "kept: %d bytes", (int)st.buffered);
+            size_t got = 0, wrong = 0;
+            for (bool begun = false; got < MUCH && wire_more(&peer) > 0; peer.n = 0)
+                for (size_t i = 0; i < peer.n; i++) {
+                    begun = begun || peer.buf[i];
+                    if (begun) wrong += peer.buf[i] != much[got++];
+                }
+            CHECK(got == MUCH && wrong == 0, "all of it arrives: %d bytes, %d wrong", (int)got, (int)wrong);
+            if (!fill(s, out, zeros, BIT)) return;
+            for (int i = 0; i < 2; i++) ka_send(s, out, much, MUCH);
+        }
+        stream_closed(s, out, KA_EOFFLINE, "more than that");
+        wire_close(&peer);
+    }
+    ka__sock_close(listener);
     ka_server_free(s);
 }
 
@@ -3813,6 +4947,523 @@ static void test_server_out_of_memory(void)
         if (done) break;
         if (!CHECK(nth < 50, "it never comes through")) break;
     }
+}
+
+/* ---- Redis: one that is played here, by the thread that is the parent, too ---- */
+
+typedef struct {
+    ka_server  *s;
+    ka_redis    r;
+    ka_keyring  keys;
+    ka__sock    listener, sock;                    /* of the one that is played; -1: none */
+    int         port, web_port, changes, pushes, greeting, owed_n, pings;
+    bool        bytewise, accepts, mute, subscribed, web_open, ended;
+    size_t      n;                                 /* bytes in got */
+    char        got[4 * KA_MAX_BODY], heard[16384];   /* commands that the script has not looked at, a line each */
+    char        owed[256];                         /* whose replies are due, in their order: P for a PING on its own, c */
+    char        name[KA_MAX_ID + 65], key[KA_KEY_TEXT + 1], pushed[512];
+    wire        web;
+} play;
+
+/* To whoever connects and speaks: replies to a PING are its own matter, once the greeting is over. */
+static void play_pongs(play *p)
+{
+    const char *pong = p->subscribed ? "*2\r\n$4\r\npong\r\n$0\r\n\r\n" : "+PONG\r\n";
+    int n = 0;
+    while (n < p->owed_n && p->owed[n] == 'P') n++;
+    for (int i = 0; i < n; i++) ka__sock_send(p->sock, pong, strlen(pong));
+    memmove(p->owed, p->owed + n, (size_t)(p->owed_n -= n));
+    p->pings += n;
+}
+
+/* Take the next command off what has arrived; false: it isn't whole. */
+static bool play_command(play *p)
+{
+    ka__resp_cut cut = { 0, 0 };
+    ka_resp command, word;
+    ptrdiff_t n = ka__resp_find(&cut, p->got, p->n);
+    size_t from = strlen(p->heard), at = from;
+    if (n < 0 && n != KA_EAGAIN) CHECK(false, "no command: %.40s", p->got);
+    if (n < 0) return false;
+    ka_resp_read(&command, (ka_str){ p->got, (size_t)n });
+    while (ka_resp_next(&command, &word))
+        at += (size_t)snprintf(p->heard + at, sizeof p->heard - at, "%s%.*s", at > from ? " " : "", (int)word.text.n, word.text.p);
+    memmove(p->got, p->got + n, p->n -= (size_t)n);
+    bool own = p->greeting == 0 && strcmp(p->heard + from, "PING") == 0;
+    if (p->greeting > 0) p->greeting--;
+    if (own) p->heard[from] = 0;
+    else snprintf(p->heard + at, sizeof p->heard - at, "\n");
+    p->owed[p->owed_n++ % 256] = own ? 'P' : 'c';
+    return true;
+}
+
+static void play_end(play *p)
+{
+    ka__sock_close(p->sock);
+    p->sock = -1;
+    p->n = 0;
+    p->owed_n = 0;
+}
+
+static void play_listen(play *p)
+{
+    CHECK(ka__sock_new(&p->listener) == KA_OK && ka__sock_listen(p->listener, "127.0.0.1", p->port, &p->port) == KA_OK, "Redis is played at %d", p->port);
+}
+
+static void play_hear(play *p)
+{
+    if (p->accepts && ka__sock_accept(p->listener, &p->sock) == KA_OK) {
+        p->accepts = false;
+        p->greeting = p->r.password ? 2 : 1;
+        p->heard[0] = 0;
+    }
+    if (p->sock == -1 || p->mute) return;
+    ptrdiff_t got = ka__sock_recv(p->sock, p->got + p->n, sizeof p->got - p->n);
+    if (got > 0) p->n += (size_t)got;
+    while (p->n > 0 && play_command(p)) {}
+    play_pongs(p);
+    if (got > 0 || got == KA_EAGAIN) return;
+    play_end(p);
+}
+
+/* One turn of the parent, and of the Redis that is played, and of who asks by HTTP. */
+static void play_turn(play *p)
+{
+    ka_event ev;
+    char text[KA_MAX_ANSWER];
+    size_t n = 0;
+    fault_exempt = false;
+    int r = ka_wait(p->s, &ev, 1);
+    p->ended = r == KA_ESTOPPED;
+    if (r == KA_OK && !ka_redis_event(&p->r, &ev)) {
+        if (ev.kind == KA_LISTENING) p->web_port = ev.error ? -1 : ev.port;
+        int status = ev.kind == KA_REQUEST ? ka_auth_answer(&p->keys, &ev, text, &n) : 0;
+        if (status) ka_reply(p->s, &ev, status, NULL, text, n);
+    }
+    fault_exempt = true;
+    play_hear(p);
+    ptrdiff_t got = p->web_open ? ka__sock_recv(p->web.sock, p->web.buf + p->web.n, sizeof p->web.buf - p->web.n) : 0;
+    if (got > 0) p->web.n += (size_t)got;
+    fault_exempt = false;
+}
+
+#define PLAY_UNTIL(p, condition)                                                                                            \
+    do for (int64_t until_ = ka_now_ms() + PATIENCE_MS; !(condition) && ka_now_ms() < until_; ) play_turn(p); while (0)
+
+static void play_changed(void *arg, bool up)
+{
+    play *p = arg;
+    p->changes++;
+    if (up != p->r.up || up == (p->changes % 2 == 0)) CHECK(false, "change %d is to %d", p->changes, up);
+}
+
+static void play_set(play *p, const char *password)
+{
+    memset(p, 0, sizeof *p);
+    p->listener = p->sock = -1;
+    p->r = (ka_redis){ .ip = "127.0.0.1", .password = password, .tag = 77, .on_change = play_changed, .arg = p };
+    memcpy(p->key, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==", KA_KEY_TEXT);
+    play_listen(p);
+    p->r.port = p->port;
+}
+
+static int play_go(play *p)
+{
+    int r = ka_server_start(&p->s, 1);
+    if (r == KA_OK) r = ka_listen(p->s, "127.0.0.1", 0);
+    return r == KA_OK ? ka_redis_start(&p->r, p->s) : r;
+}
+
+static bool play_start(play *p, const char *password)
+{
+    play_set(p, password);
+    return CHECK(play_go(p) == KA_OK, "it starts");
+}
+
+static void play_free(play *p)
+{
+    ka_redis_free(&p->r);
+    ka_redis_free(&p->r);
+    CHECK(!p->r.up && !p->r.waiting && !ka_redis_event(&p->r, &(ka_event){ .kind = KA_TIMER, .tag = 77 }), "nothing is left");
+    ka_server_free(p->s);
+    ka_keyring_free(&p->keys);
+    if (p->web_open) wire_close(&p->web);
+    if (p->sock != -1) play_end(p);
+    if (p->listener != -1) ka__sock_close(p->listener);
+}
+
+/* Text with KEY in it for the key that was answered. */
+static const char *play_text(const play *p, const char *form)
+{
+    static char text[1024];
+    const char *at = strstr(form, "KEY");
+    snprintf(text, sizeof text, "%.*s%s%s", at ? (int)(at - form) : (int)strlen(form), form, at ? p->key : "", at ? at + 3 : "");
+    return text;
+}
+
+/* Is this command as wanted, # standing for a name: that of the key that was asked for last? */
+static bool play_is(play *p, const char *command, const char *want)
+{
+    char text[1024];
+    const char *at = strchr(want, '#'), *name = at ? command + (at - want) : NULL;
+    bool sets = strncmp(want, "SET", 3) == 0;
+    if (at && sets && strlen(command) > (size_t)(at - want)) snprintf(p->name, sizeof p->name, "%.*s", (int)strcspn(name, " "), name);
+    snprintf(text, sizeof text, "%.*s%s%s", at ? (int)(at - want) : (int)strlen(want), want, at ? p->name : "", at ? at + 1 : "");
+    return strcmp(command, text) == 0;
+}
+
+/* Redis keeps SHA-256 of the key's bytes, by the prefix. */
+static void play_key(play *p, const char *key)
+{
+    unsigned char raw[KA_KEY_BYTES], digest[32];
+    char name[sizeof p->name] = "";
+    snprintf(p->key, sizeof p->key, "%.*s", KA_KEY_TEXT, key);
+    bool good = strlen(key) == KA_KEY_TEXT && ka_b64_decode(raw, sizeof raw, key, KA_KEY_TEXT) == KA_KEY_BYTES;
+    ka_sha256(digest, raw, sizeof raw);
+    int n = snprintf(name, sizeof name, "%s", p->keys.prefix);
+    ka_hex_encode(name + n, digest, sizeof digest);
+    CHECK(good && strcmp(p->name, name) == 0, "\"%s\" is kept as %s, not %s", key, p->name, name);
+}
+
+static void play_ask(play *p, const char *body)
+{
+    static const char head[] = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s";
+    char text[1024];
+    PLAY_UNTIL(p, p->web_port);
+    if (!p->web_open) p->web_open = wire_open(&p->web, p->web_port);
+    snprintf(text, sizeof text, head, (int)strlen(body), body);
+    CHECK(p->web_open && wire_text(&p->web, text), "\"%s\" is sent", body);
+}
+
+static bool play_answered(play *p)
+{
+    ka_http h;
+    ptrdiff_t head = ka_http_response(&h, p->web.buf, p->web.n);
+    return head > 0 && p->web.n >= (size_t)(head + h.length);
+}
+
+static void play_answer(play *p, const char *want, const char *why)
+{
+    char text[300], said[320];
+    PLAY_UNTIL(p, play_answered(p));
+    if (!CHECK(play_answered(p), "%s: an answer comes", why)) return;
+    int status = wire_answer(&p->web, text, sizeof text, NULL, false);
+    snprintf(said, sizeof said, "%d %s", status, text);
+    if (strcmp(want, "200 KEY") == 0 && status == 200) play_key(p, text);
+    else CHECK(strcmp(said, play_text(p, want)) == 0, "%s: %s, not %s", why, said, want);
+}
+
+static void play_say(play *p, const char *text)
+{
+    for (size_t n = strlen(text), at = 0, part; at < n && p->sock != -1; at += part) {
+        part = p->bytewise && at < 20 ? 1 : n - at;      /* a long one so would take longer than it may be silent */
+        ka__sock_send(p->sock, text + at, part);
+        if (part < n) play_turn(p);
+    }
+}
+
+static void play_reply(play *p, const char *text)
+{
+    char line[2 * KA_MAX_ID];
+    snprintf(line, sizeof line, "%s\r\n", text);
+    play_say(p, line);
+    if (p->owed_n > 0) memmove(p->owed, p->owed + 1, (size_t)--p->owed_n);
+    play_pongs(p);
+}
+
+/* The steps of a play. Redis:    a  connected to    <  this command comes    >  reply to the first that has none    !  say this
+       x  close    d  close, and listen no more    l  listen    g  was closed    G  connected to, and greets    m  mute    M  no more so
+       p  two PINGs come    keyauth:    +  is up    -  is not, with words like these    :  is up, with these words    w  waits as long as it may    s  is stopped    e  has ended, with these words
+   Who asks by HTTP:    ?  this    =  is answered this */
+static void play_step(play *p, const char *step, const char *why)
+{
+    const char *text = step + 1;
+    char *line = p->heard;
+    switch (*step) {
+    case 'a': p->accepts = true; PLAY_UNTIL(p, p->sock != -1); CHECK(p->sock != -1, "%s: connected to", why); break;
+    case 'g': PLAY_UNTIL(p, p->sock == -1); CHECK(p->sock == -1, "%s: closed", why); break;
+    case '<':
+        PLAY_UNTIL(p, strchr(line, '\n'));
+        line[strcspn(line, "\n")] = 0;
+        CHECK(play_is(p, line, text), "%s: \"%s\", not \"%s\"", why, line, text);
+        memmove(line, line + strlen(line) + 1, sizeof p->heard - strlen(line) - 1);
+        break;
+    case '>': play_reply(p, text); break;
+    case '!': play_say(p, text); break;
+    case 'd': ka__sock_close(p->listener); p->listener = -1;      /* fall through */
+    case 'x': play_end(p); break;
+    case 'l': play_listen(p); break;
+    case 'm': case 'M': p->mute = *step == 'm'; break;
+    case 'w': PLAY_UNTIL(p, p->r.retry_ms == KA_REDIS_MS); CHECK(p->r.retry_ms == KA_REDIS_MS, "%s: %d ms", why, p->r.retry_ms); break;
+    case 'p': p->pings = 0; PLAY_UNTIL(p, p->pings >= 2); CHECK(p->pings >= 2, "%s: %d PINGs", why, p->pings); break;
+    case '+': PLAY_UNTIL(p, p->r.up); CHECK(p->r.up, "%s: not up: %s", why, p->r.error); break;
+    case '-':
+        PLAY_UNTIL(p, !p->r.up && strstr(p->r.error, text));
+        CHECK(!p->r.up && strstr(p->r.error, text), "%s: up %d, \"%s\", not \"%s\"", why, p->r.up, p->r.error, text);
+        break;
+    case ':': CHECK(p->r.up && strcmp(p->r.error, text) == 0, "%s: up %d, \"%s\", not \"%s\"", why, p->r.up, p->r.error, text); break;
+    case 's': ka_stop(p->s); break;
+    case 'e': PLAY_UNTIL(p, p->ended); CHECK(p->ended && !p->r.up && strcmp(p->r.error, text) == 0, "%s: ended, \"%s\"", why, p->r.error); break;
+    case '?': play_ask(p, play_text(p, text)); break;
+    case '=': play_answer(p, text, why); break;
+    default: /* 'G' */
+        play_step(p, "a", why);
+        play_step(p, "<PING", why);
+        play_step(p, ">+PONG", why);
+        play_step(p, "+", why);
+    }
+}
+
+#define PRINTABLE_256 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef" \
+                      "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+static const struct { const char *why, *password, *prefix; int ttl; bool slow; const char *steps[26]; } plays[] = {
+    /* greetings */
+    { "no password", NULL, "", 0, false, { "a", "<PING", ">+PONG", "+" } },
+    { "a password", "open sesame", "", 0, false, { "a", "<AUTH open sesame", "<PING", ">+OK", ">+PONG", "+" } },
+    { "a password is needed", NULL, "", 0, false, { "a", "<PING", ">-NOAUTH Authentication required.", "-NOAUTH Authentication required.", "g", "a", "<PING", ">+PONG", "+" } },
+    { "a wrong password", "guess", "", 0, false, { "a", "<AUTH guess", "<PING", ">-WRONGPASS invalid", ">-NOAUTH Authentication required.", "-WRONGPASS invalid", "g", "a" } },
+    { "right, but", "guess", "", 0, false, { "a", "<AUTH guess", "<PING", ">+OK", ">-LOADING it", "-LOADING it", "g", "a", "<AUTH guess", "<PING", ">+OK", ">+PONG", "+" } },
+    { "loading, loading, there", NULL, "", 0, false, { "a", "<PING", ">-LOADING 1", "-LOADING 1", "g", "a", "<PING", ">-LOADING 2", "-LOADING 2", "g", "G" } },
+    { "unprintable words", NULL, "", 0, false, { "a", "<PING", ">-a\tb\x1b\xc3\xa9", "-a?b???", "g" } },
+    { "long words", NULL, "", 0, false, { "a", "<PING", ">-" PRINTABLE_256, "-0123456789abcdef", "g" } },
+    { "no PONG", NULL, "", 0, false, { "a", "<PING", ">+OK", "-greet", "g" } },
+    { "no string", NULL, "", 0, false, { "a", "<PING", ">:1", "-greet", "g" } },
+    { "nil", NULL, "", 0, false, { "a", "<PING", ">$-1", "-greet", "g" } },
+    { "another protocol", NULL, "", 0, false, { "a", "<PING", "!HTTP/1.1 400 Bad Request\r\n", "-malformed", "g", "G" } },
+    { "closed before it greets", NULL, "", 0, false, { "a", "<PING", "x", "-lost", "G" } },
+    { "not there yet", NULL, "", 0, false, { "d", "-offline", "?ask_key=me", "=503 try_later", "?login=KEY", "=503 try_later", "?login=abc", "=403 wrong_key", "l", "G", "?ask_key=me", "<SET # me NX", ">+OK", "=200 KEY" } },
+    { "not there for long", NULL, "", 0, true, { "d", "w", "-offline", "l", "G" } },
+    { "silent in the greeting", NULL, "", 0, true, { "a", "<PING", "m", "-says nothing", "M", "g", "G" } },
+    /* when it is up */
+    { "looked after", NULL, "", 0, true, { "G", "p", "+" } },
+    { "lost, and there again", NULL, "", 0, false, { "G", "x", "-lost", "G", "x", "-lost", "G" } },
+    { "gone, and there again", NULL, "", 0, false, { "G", "d", "-offline", "l", "G" } },
+    { "falls silent", NULL, "", 0, true, { "G", "?ask_key=me", "<SET # me NX", "m", "=503 try_later", "-says nothing", "?ask_key=me", "=503 try_later", "M", "g", "G" } },
+    { "garbage", NULL, "", 0, false, { "G", "!*1\r\nx\r\n", "-malformed", "g", "G" } },
+    { "a reply that nobody waits for", NULL, "", 0, false, { "G", "!+OK\r\n", "-to nothing", "g", "G" } },
+    { "a reply that is too long", NULL, "", 0, false, { "G", "!$1600\r\n" PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256, "-over KA_MAX_BODY", "g", "G" } },
+    /* keys */
+    { "a key", NULL, "keyauth:", 0, false, { "G", "?ask_key=me", "<SET # me NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$2\r\nme", "=200 me" } },
+    { "with a time to live", NULL, PRINTABLE_256, 100, false, { "G", "?ask_key=%61%20b", "<SET # a b NX EX 100", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$-1", "=403 wrong_key" } },
+    { "the longest ID", NULL, "p", 0, false, { "G", "?ask_key=" PRINTABLE_256, "<SET # " PRINTABLE_256 " NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$256\r\n" PRINTABLE_256, "=200 " PRINTABLE_256 } },
+    { "it exists", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">$-1", "=503 try_later" } },
+    { "it is not kept", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">-OOM command not allowed", "=503 try_later", "+", ":OOM command not allowed", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", ":" } },
+    { "neither", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">:1", "=503 try_later", ":it does not say OK", "x", "-lost", "G", ":" } },
+    { "whose, an error", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">-WRONGTYPE", "=503 try_later" } },
+    { "whose, no string", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">*0", "=503 try_later" } },
+    { "nobody's", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$0\r\n", "=503 try_later" } },
+    { "no ID", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$2\r\na\n", "=503 try_later" } },
+    { "too long for an ID", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$257\r\n" PRINTABLE_256 "x", "=503 try_later" } },
+    { "malformed, so nobody asks", NULL, "p", 0, false, { "G", "?login=abc", "=403 wrong_key", "?login=", "=400 wrong_query", "?ask_key=%0a", "=400 wrong_query", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY" } },
+    { "in order", NULL, "p", 0, false, { "G", "?ask_key=a", "?login=abc", "?ask_key=b", "?ask_key=c", "<SET # a NX", ">$-1", "<SET # b NX", ">+OK", "=503 try_later", "=403 wrong_key", "=200 KEY", "<SET # c NX", ">+OK", "=200 KEY" } },
+    { "lost with some that wait", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", "?ask_key=b", "<SET # b NX", "!+O", "x", "=503 try_later", "=503 try_later", "-malformed", "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY" } },
+    { "stopped with one that waits", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", "s", ">+OK", "=200 KEY", "g", "e" } },
+    { "stopped while it is away", NULL, "p", 0, false, { "d", "-offline", "s", "ethe server is offline" } },
+    { "stopped, and lost then", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", "s", "x", "=503 try_later", "e" } },
+};
+
+static void play_row(size_t row, bool bytewise)
+{
+    static play p;
+    if (play_start(&p, plays[row].password) && CHECK(ka_keyring_init(&p.keys, 1, plays[row].ttl) == KA_OK && ka_keyring_redis(&p.keys, &p.r, plays[row].prefix) == KA_OK, "keys")) {
+        p.bytewise = bytewise;
+        for (size_t i = 0; i < COUNT(plays[row].steps) && plays[row].steps[i] && *plays[row].steps[i]; i++) play_step(&p, plays[row].steps[i], plays[row].why);
+    }
+    play_free(&p);
+}
+
+static void test_redis(void)
+{
+    for (size_t i = 0; i < COUNT(plays); i++) {
+        play_row(i, false);
+        if (!plays[i].slow) play_row(i, true);
+    }
+}
+
+/* What came of commands: their numbers, in the order of the replies. */
+static struct { play *p; int n, lost, wrong, further; } replies;
+
+static void redis_replied(void *arg, const void *note, const ka_resp *reply)
+{
+    char text[KA_REDIS_NOTE + 1] = "";
+    memcpy(text, note, KA_REDIS_NOTE);
+    int number = atoi(text);
+    bool right = arg == replies.p && number == replies.n++ && strspn(text + 12, "K") >= KA_REDIS_NOTE - 12;
+    if (!reply) replies.lost++;
+    else right = right && reply->kind == KA_RESP_INTEGER && reply->number == number;
+    if (!reply) right = right && ka_redis_command(&replies.p->r, &ka__ping, 1, NULL, NULL, 0) == KA_EOFFLINE;
+    else if (replies.further-- > 0) right = right && ka_redis_command(&replies.p->r, (ka_str[]){ str("FURTHER") }, 1, NULL, NULL, 0) == KA_OK;
+    replies.wrong += !right;
+}
+
+/* Send a command with a note of the greatest length; it has a secret. */
+static int redis_send(play *p, int number, size_t size)
+{
+    static char big[KA_REDIS_BYTES + 1];
+    char note[KA_REDIS_NOTE];
+    memset(note, 'K', sizeof note);
+    snprintf(note, 12, "%d", number);
+    const ka_str args[] = { str("DO"), { big, size } };
+    return ka_redis_command(&p->r, args, 2, redis_replied, note, sizeof note);
+}
+
+static void redis_numbers(play *p, int from, int n)
+{
+    char text[24];
+    for (int i = from; i < from + n; i++) {
+        snprintf(text, sizeof text, ":%d", i);
+        play_step(p, "<DO ", "numbers");
+        play_reply(p, text);
+    }
+    PLAY_UNTIL(p, replies.n == from + n);
+    CHECK(replies.n == from + n && replies.wrong == 0 && replies.lost == 0, "%d of %d replies, %d wrong, %d lost", replies.n, from + n, replies.wrong, replies.lost);
+}
+
+/* Limits, the ring, and what becomes of commands that wait. */
+static void test_redis_commands(void)
+{
+    static play p;
+    const ka_str none = { NULL, 0 };
+    int sent = 0;
+    if (!play_start(&p, NULL)) return;
+    replies.p = &p;
+    replies.n = replies.lost = replies.wrong = replies.further = 0;
+    CHECK(redis_send(&p, 0, 0) == KA_EOFFLINE, "not yet");
+    play_step(&p, "G", "commands");
+    CHECK(ka_redis_command(&p.r, &none, 0, NULL, NULL, 0) == KA_EINVAL, "no command");
+    CHECK(ka_redis_command(&p.r, &ka__ping, 1, NULL, &p, KA_REDIS_NOTE + 1) == KA_EINVAL, "too long a note");
+    CHECK(redis_send(&p, 0, KA_REDIS_BYTES + 1) == KA_ELIMIT && redis_send(&p, 0, KA_REDIS_BYTES) == KA_ELIMIT, "too many bytes at once");
+    atomic_store(&allocations_left, 0);
+    CHECK(redis_send(&p, 0, 0) == KA_ENOMEM, "no memory for the ring");
+    CHECK(redis_send(&p, sent++, 0) == KA_OK, "once there is");
+    atomic_store(&allocations_left, 0);
+    CHECK(redis_send(&p, sent, 0) == KA_ENOMEM, "no memory for its bytes");
+    atomic_store(&allocations_left, -1);
+    while (sent < 10) CHECK(redis_send(&p, sent++, 0) == KA_OK, "few");
+    redis_numbers(&p, 0, 10);
+    /* the ring begins in its middle now, and grows */
+    while (p.r.waiting_n < KA_REDIS_WAITING && CHECK(redis_send(&p, sent, 0) == KA_OK, "many, %d", sent)) sent++;
+    CHECK(redis_send(&p, sent, 0) == KA_ELIMIT, "as many as there may be");
+    replies.further = 5;
+    redis_numbers(&p, 10, sent - 10);
+    for (int i = 0; i < 5; i++) {
+        play_step(&p, "<FURTHER", "from within");
+        play_reply(&p, "+OK");
+    }
+    PLAY_UNTIL(&p, p.r.waiting_n == 0);
+    CHECK(p.r.waiting_n == 0 && p.r.bytes == 0 && p.r.up, "none waits: %d", (int)p.r.waiting_n);
+    int secrets = 0;
+    for (size_t i = 1; i <= KA_REDIS_WAITING; i++) secrets += p.r.waiting[(p.r.first - i) & (p.r.room - 1)].note[12] != 0;
+    CHECK(secrets == 0, "%d notes are not wiped", secrets);
+    /* bytes that wait */
+    const size_t half = KA_REDIS_BYTES / 2 - 64;
+    CHECK(redis_send(&p, sent++, half) == KA_OK && redis_send(&p, sent++, half) == KA_OK && redis_send(&p, 0, 128) == KA_ELIMIT, "no more bytes");
+    play_step(&p, "x", "commands");
+    play_step(&p, "-lost", "commands");
+    CHECK(replies.n == sent && replies.lost == 2 && replies.wrong == 0 && p.r.bytes == 0 && !p.r.waiting, "told that they were lost: %d, %d", replies.lost, replies.wrong);
+    play_step(&p, "G", "commands");
+    CHECK(redis_send(&p, sent++, 0) == KA_OK, "one waits");
+    play_free(&p);
+    CHECK(replies.lost == 3 && replies.wrong == 0, "and is told at the end");
+}
+
+static void redis_pushed(void *arg, const ka_resp *message)
+{
+    play *p = arg;
+    ka_resp rest = *message, part;
+    size_t n = strlen(p->pushed);
+    p->pushes++;
+    n += (size_t)snprintf(p->pushed + n, sizeof p->pushed - n, "%d%.*s", message->kind, message->kind == KA_RESP_ARRAY ? 0 : (int)message->text.n, message->text.p);
+    while (ka_resp_next(&rest, &part)) n += (size_t)snprintf(p->pushed + n, sizeof p->pushed - n, " %.*s", (int)part.text.n, part.text.p);
+    snprintf(p->pushed + n, sizeof p->pushed - n, ";");
+}
+
+static void redis_subscribe(void *arg, bool up)
+{
+    const ka_str args[] = { str("SUBSCRIBE"), str("news") };
+    play *p = arg;
+    if (up) CHECK(ka_redis_command(&p->r, args, 2, redis_replied, NULL, 0) == KA_OK, "from within");
+}
+
+/* What is published comes to on_push, and so does each other reply, but PING's. */
+static void test_redis_subscriber(void)
+{
+    static play p;
+    if (!play_start(&p, NULL)) return;
+    ka_keyring k = { .prefix = NULL };
+    p.r.on_push = redis_pushed;
+    p.r.on_change = redis_subscribe;
+    CHECK(ka_keyring_redis(&k, &p.r, "") == KA_EINVAL, "no place for keys");
+    for (int round = 0; round < 2; round++) {
+        p.pushes = 0;
+        p.pushed[0] = 0;
+        p.subscribed = false;
+        play_step(&p, "G", "subscriber");
+        play_step(&p, "<SUBSCRIBE news", "subscriber");
+        play_reply(&p, "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1");
+        p.subscribed = true;
+        play_say(&p, "*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n-ERR what\r\n*2\r\n$4\r\npint\r\n$0\r\n\r\n*0\r\n+PONG\r\n");
+        PLAY_UNTIL(&p, p.pushes == 5);
+        CHECK(strcmp(p.pushed, "5 subscribe news 1;5 message news hello;3ERR what;5 pint ;5;") == 0, "%s", p.pushed);
+        play_step(&p, "p", "subscriber");
+        CHECK(p.pushes == 5 && p.r.up && p.r.waiting_n == 0, "PINGs are its own matter: %s", p.pushed);
+        if (round == 0) play_step(&p, "x", "subscriber");
+    }
+    play_step(&p, "m", "subscriber");
+    play_step(&p, "-says nothing", "subscriber");
+    play_free(&p);
+}
+
+/* Events that come when nobody thinks of them any more, or not at all. */
+static void test_redis_events(void)
+{
+    static play p;
+    ka_redis bad = { .ip = "localhost", .port = 1 };
+    if (!play_start(&p, NULL)) return;
+    CHECK(ka_redis_start(&bad, p.s) == KA_EINVAL && !ka_redis_event(&bad, &(ka_event){ .kind = KA_TIMER }), "no address");
+    bad.ip = "127.0.0.1";
+    bad.port = 0;
+    CHECK(ka_redis_start(&bad, p.s) == KA_EINVAL, "no port");
+    ka_redis_free(&bad);
+    play_step(&p, "G", "events");
+    const ka_event others[] = {
+        { .kind = KA_TIMER, .tag = 78 }, { .kind = KA_OPENED, .seq = 77, .listener = 0 }, { .kind = KA_OPENED, .seq = 78, .listener = -1 },
+        { .kind = KA_MESSAGE, .conn = p.r.conn + 1 }, { .kind = KA_CLOSED, .conn = p.r.conn + 1 }, { .kind = KA_REQUEST, .conn = p.r.conn }, { .kind = KA_INPUT },
+    };
+    for (size_t i = 0; i < COUNT(others); i++) CHECK(!ka_redis_event(&p.r, &others[i]) && p.r.up, "another's, %d", (int)i);
+    CHECK(ka_redis_event(&p.r, &(ka_event){ .kind = KA_TIMER, .tag = 77 }), "its timer");
+    CHECK(ka_redis_event(&p.r, &(ka_event){ .kind = KA_OPENED, .seq = 77, .listener = -1, .conn = p.r.conn + 1 }) && p.r.up, "a second one is closed");
+    play_step(&p, "?ask_key=a", "events");      /* what came to it was sent on */
+    /* what came of a connection is not told: it tries another one */
+    play_step(&p, "x", "events");
+    PLAY_UNTIL(&p, p.r.state == KA__REDIS_CONNECTING);
+    int64_t due = p.r.due_ms;
+    CHECK(ka_redis_event(&p.r, &(ka_event){ .kind = KA_TIMER, .tag = 77, .now_ms = due - 1 }) && p.r.due_ms == due, "too early for that");
+    CHECK(!ka_redis_event(&p.r, &(ka_event){ .kind = KA_REQUEST, .now_ms = due }) && p.r.due_ms > due, "any event of that time will do");
+    ka_stop(p.s);
+    ka_redis_event(&p.r, &(ka_event){ .kind = KA_TIMER, .tag = 77, .now_ms = p.r.due_ms });
+    CHECK(p.r.due_ms == INT64_MAX, "no further one after ka_stop");
+    play_free(&p);
+}
+
+static void test_redis_keyring(void)
+{
+    static play p;
+    char prefix[KA_MAX_ID + 2], key[KA_KEY_TEXT];
+    ka_journal_report report;
+    ka_keyring k;
+    memset(prefix, 'p', sizeof prefix);
+    prefix[KA_MAX_ID + 1] = 0;
+    if (!play_start(&p, NULL) || !CHECK(journal_open(&k, 0, false, &report) == KA_OK, "a journal")) return;
+    CHECK(ka_keyring_redis(&k, &p.r, "") == KA_EINVAL, "not both");
+    ka_keyring_free(&k);
+    journal_remove();
+    CHECK(ka_keyring_init(&p.keys, 0, 0) == KA_OK && ka_keyring_redis(&p.keys, &p.r, prefix) == KA_EINVAL, "too long a prefix");
+    CHECK(ka_keyring_redis(&p.keys, &(ka_redis){ .port = 1 }, "") == KA_EINVAL, "not started");
+    CHECK(ka_keyring_redis(&p.keys, &p.r, prefix + 1) == KA_OK, "as long as may be");
+    CHECK(ka_keyring_issue(&p.keys, str("me"), 1, key) == KA_EINVAL && !ka_keyring_find(&p.keys, str(p.key), 1).p, "the other functions are not for it");
+    play_free(&p);
 }
 
 /* ---- the client's policy ---- */
@@ -4041,6 +5692,36 @@ static int process_wait(process *p, int ms)
     return (int)code;
 }
 
+/* What this process and its children read from stdin: a file, or a pipe into which is said what it gives; NULL: what it
+   was before. */
+static HANDLE input_before, input_file, input_end;
+
+static void input_from(const char *path)
+{
+    SECURITY_ATTRIBUTES inherit = { sizeof inherit, NULL, TRUE };
+    if (path) {
+        input_before = GetStdHandle(STD_INPUT_HANDLE);
+        input_file = CreateFileA(path, GENERIC_READ, FILE_SHARE_READ, &inherit, OPEN_EXISTING, 0, NULL);
+    } else CloseHandle(input_file);
+    SetStdHandle(STD_INPUT_HANDLE, path ? input_file : input_before);
+}
+
+static bool input_pipe(void)
+{
+    SECURITY_ATTRIBUTES inherit = { sizeof inherit, NULL, TRUE };
+    input_before = GetStdHandle(STD_INPUT_HANDLE);
+    return CreatePipe(&input_file, &input_end, &inherit, 0) && SetHandleInformation(input_end, HANDLE_FLAG_INHERIT, 0) &&
+           SetStdHandle(STD_INPUT_HANDLE, input_file);
+}
+
+static bool input_say(const char *text)
+{
+    DWORD put;
+    return WriteFile(input_end, text, (DWORD)strlen(text), &put, NULL) && put == strlen(text);
+}
+
+static void input_ends(void) { CloseHandle(input_end); }
+
 static void process_kill(process *p) { TerminateProcess(pool[*p].handle, 137); }
 enum { POLITE = false };      /* see on_wine */
 
@@ -4086,6 +5767,33 @@ static int process_wait(process *p, int ms)
     pool[*p].running = false;
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
+
+/* What this process and its children read from stdin: a file, or a pipe into which is said what it gives; NULL: what it
+   was before. */
+static int input_before = -1, input_end = -1;
+
+static void input_from(const char *path)
+{
+    int file = path ? open(path, O_RDONLY) : input_before;
+    if (path) input_before = dup(0);
+    if (file >= 0) dup2(file, 0);
+    else close(0);
+    if (file >= 0) close(file);
+}
+
+static bool input_pipe(void)
+{
+    int ends[2];
+    if (pipe(ends) != 0) return false;
+    input_before = dup(0);
+    input_end = ends[1];
+    bool ok = dup2(ends[0], 0) == 0 && fcntl(input_end, F_SETFD, FD_CLOEXEC) == 0;
+    close(ends[0]);
+    return ok;
+}
+
+static bool input_say(const char *text) { return write(input_end, text, strlen(text)) == (ssize_t)strlen(text); }
+static void input_ends(void) { close(input_end); }
 
 static void process_kill(process *p) { kill((pid_t)pool[*p].pid, SIGKILL); }
 enum { POLITE = true };
@@ -4194,10 +5902,28 @@ static int child_of_posix(const char *how)
 static int child_of_posix(const char *how) { return how[0] ? 1 : 0; }
 #endif
 
+/* Says each line of its input. After "leave" it ends while that is read; after "free" a thread reads on for nobody. */
+static int child_of_input(void)
+{
+    ka_server *s;
+    ka_event ev;
+    if (ka_server_start(&s, 1) != KA_OK || ka_read_input(s) != KA_OK) return 1;
+    for (puts("ready"); fflush(stdout) == 0 && ka_wait(s, &ev, -1) == KA_OK && !ev.error && !ka_is(ev.body, "leave") && !ka_is(ev.body, "free"); )
+        printf("[%.*s]\n", (int)ev.body.n, ev.body.p);
+    if (ka_is(ev.body, "leave")) return 3;
+    ka_server_free(s);
+    puts("freed");
+    fflush(stdout);
+    while (atomic_load(&ka__input.reading)) ka_sleep_ms(1);
+    return 4;
+}
+
 static int child_main(int argc, char **argv)
 {
     const char *how = argv[2];
-    if (strcmp(how, "wait") == 0) {
+    if (strcmp(how, "input") == 0) {
+        return child_of_input();
+    } else if (strcmp(how, "wait") == 0) {
         for (puts("ready"); fflush(stdout) == 0; ) ka_sleep_ms(1000);
     } else if (strcmp(how, "args") == 0) {
         for (int i = 3; i < argc; i++) printf("[%s]", argv[i]);
@@ -4327,6 +6053,178 @@ static void test_children_signals(void)
 #else
     skip("children signals", "Windows has none");
 #endif
+}
+
+/* ---- standard input ---- */
+
+#define INPUT ".test-input"
+
+/* Its thread has ended: another one can begin, with another input. */
+static void input_over(void)
+{
+    int64_t until = ka_now_ms() + PATIENCE_MS;
+    while (atomic_load(&ka__input.reading) && ka_now_ms() < until) ka_sleep_ms(1);
+    if (atomic_load(&ka__input.reading)) CHECK(false, "the thread does not end");
+    input_from(NULL);
+}
+
+/* All lines of a file, in brackets; returns what came behind them. */
+static int input_read(const char *path, char *out, size_t *n)
+{
+    ka_server *s;
+    ka_event ev = { .error = KA_EINVAL };
+    input_from(path);
+    *n = 0;
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_read_input(s) == KA_OK, "begins")) return ev.error;
+    while (next_event(s, &ev, KA_INPUT) && !ev.error) {
+        out[(*n)++] = '[';
+        memcpy(out + *n, ev.body.p, ev.body.n);
+        *n += ev.body.n;
+        out[(*n)++] = ']';
+    }
+    int end = ev.error;
+    CHECK(ev.body.n == 0 && ka_wait(s, &ev, 5) == KA_ETIME, "its end is told once");
+    ka_server_free(s);
+    input_over();
+    return end;
+}
+
+static void test_input(void)
+{
+    static const struct { const char *in; size_t in_n; const char *want; size_t want_n; const char *why; } rows[] = {
+        { BYTES(""), BYTES(""), "nothing" }, { BYTES("a\nb\n"), BYTES("[a][b]"), "lines" }, { BYTES("a\nb"), BYTES("[a][b]"), "one without its end" },
+        { BYTES("\n\n"), BYTES("[][]"), "empty ones" }, { BYTES("a\r\n\r\n"), BYTES("[a][]"), "CR LF" }, { BYTES("a\rb\n\r\r\n"), BYTES("[a\rb][\r]"), "CR in them" },
+        { BYTES("a\r"), BYTES("[a]"), "an end that is cut off" }, { BYTES("\n\r"), BYTES("[][]"), "and nothing else" },
+        { BYTES("\0\n\xff\0\n"), BYTES("[\0][\xff\0]"), "any bytes" },
+    };
+    static const size_t lengths[] = { KA_MAX_BODY - 1, KA_MAX_BODY, KA_MAX_BODY + 1, KA_MAX_BODY + 2, 4092, 4093, 4094, 4095, 4096, 4097, 9000 };
+    static const char *const ends[] = { "\nz", "\r\nz", "\r\r\nz" };
+    static char in[40000], out[80000];
+    size_t n;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        file_put(INPUT, rows[i].in, rows[i].in_n);
+        int r = input_read(INPUT, out, &n);
+        CHECK(r == KA_ENOTFOUND && n == rows[i].want_n && memcmp(out, rows[i].want, n) == 0, "%s: %d, \"%.*s\"", rows[i].why, r, (int)n, out);
+    }
+    for (size_t i = 0; i < COUNT(lengths) * COUNT(ends); i++) {      /* what is beyond is lost, and no CR within */
+        const char *end = ends[i % COUNT(ends)];
+        size_t length = lengths[i / COUNT(ends)], all = length + strlen(end) - 3, keep = all < KA_MAX_BODY ? all : KA_MAX_BODY;
+        memset(in, 'x', length);
+        if (length > KA_MAX_BODY) in[KA_MAX_BODY - 1] = '\r';
+        memcpy(in + length, end, strlen(end));
+        file_put(INPUT, in, length + strlen(end));
+        int r = input_read(INPUT, out, &n);
+        if (end[0] == '\n') keep = length < KA_MAX_BODY ? length : KA_MAX_BODY;
+        CHECK(r == KA_ENOTFOUND && n == keep + 5 && memcmp(out + 1, in, keep) == 0 && memcmp(out + keep + 1, "][z]", 4) == 0, "%d bytes, and %d: %d", (int)length, (int)strlen(end), (int)n);
+    }
+    CHECK(input_read(".", out, &n) == KA_EOS && n == 0, "a folder can't be read");
+    (void)remove(INPUT);
+}
+
+/* Say a line, after a while in which its reader sleeps; or be done with waking it. */
+static void input_late(void *text)
+{
+    ka_sleep_ms(50);
+    if (text) CHECK(input_say(text), "is said");
+    else atomic_store(&ka__input.waking, 0);
+}
+
+static void test_input_late(void)
+{
+    ka_server *s;
+    ka_event ev;
+    ka__thread late;
+    if (!CHECK(input_pipe() && ka_server_start(&s, 1) == KA_OK && ka_read_input(s) == KA_OK, "begins")) return;
+    CHECK(ka_read_input(s) == KA_EINVAL, "once");
+#if !defined(_WIN32)
+    CHECK(fcntl(0, F_SETFL, fcntl(0, F_GETFL) | O_NONBLOCK) == 0, "another program has it not block");
+#endif
+    CHECK(ka_wait(s, &ev, 20) == KA_ETIME && input_say("on") && ka_wait(s, &ev, 50) == KA_ETIME, "half a line is none");
+    if (CHECK(input_say("e\r\ntwo\nthr") && next_event(s, &ev, KA_INPUT) && ka_is(ev.body, "one"), "the other half")) {
+        input_say("ee, and a half");
+        ka_sleep_ms(50);
+        CHECK(ka_is(ev.body, "one"), "it stays until the next ka_wait");
+    }
+    CHECK(next_event(s, &ev, KA_INPUT) && ka_is(ev.body, "two") && ka_wait(s, &ev, 50) == KA_ETIME, "then the next");
+    int64_t start = ka_now_ms();
+    static char text[] = "\nfour\n";
+    if (ka__thread_start(&late, input_late, text) != KA_OK) abort();
+    CHECK(next_event(s, &ev, KA_INPUT) && ka_is(ev.body, "three, and a half") && ka_now_ms() - start >= 45 && ka_now_ms() - start < PATIENCE_MS / 2, "who sleeps is woken");
+    ka__thread_join(&late);
+    CHECK(next_event(s, &ev, KA_INPUT) && ka_is(ev.body, "four"), "at one time");
+    ka_stop(s);
+    CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_ESTOPPED, "a stop doesn't wait for it");
+    start = ka_now_ms();
+    (void)atomic_exchange(&ka__input.waking, 1);
+    if (ka__thread_start(&late, input_late, NULL) != KA_OK) abort();
+    ka_server_free(s);
+    CHECK(ka_now_ms() - start >= 45, "whoever is waking it, it waits for");
+    ka__thread_join(&late);
+    input_say("five\n");      /* for nobody */
+    for (start = ka_now_ms(); atomic_load(&ka__input.reading) && ka_now_ms() < start + PATIENCE_MS; ) ka_sleep_ms(1);
+    if (CHECK(ka_server_start(&s, 1) == KA_OK && ka_read_input(s) == KA_OK && input_say("six"), "another server")) {
+        input_ends();
+        while (next_event(s, &ev, KA_INPUT) && ka_is(ev.body, "five")) {}      /* its thread may have ended without it */
+        CHECK(ka_is(ev.body, "six") && next_event(s, &ev, KA_INPUT) && ev.error == KA_ENOTFOUND, "the rest, and the end");
+        ka_server_free(s);
+    }
+    input_over();
+}
+
+/* More lines than can be dealt with, and timers too: connections are served beside them, and a stop comes through. */
+static void test_input_flood(void)
+{
+    enum { MANY = 1 << 20 };
+    static wire w;
+    ka_server *s;
+    ka_event ev;
+    int inputs = 0, timers = 0, messages_n = 0, r;
+    char *lines = malloc(MANY);
+    if (!lines) abort();
+    memset(lines, '\n', MANY);
+    file_put(INPUT, lines, MANY);
+    free(lines);
+    input_from(INPUT);
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_listen_as(s, KA_LINES, "127.0.0.1", 0) == 0 && ka_read_input(s) == KA_OK, "starts")) return;
+    for (int i = 0; i < 1000; i++) ka_timer(s, ka_now_ms() - i, 0);
+    int64_t until = ka_now_ms() + PATIENCE_MS;
+    while ((r = ka_wait(s, &ev, 0)) == KA_OK && ka_now_ms() < until) {
+        inputs += ev.kind == KA_INPUT && !ev.error;
+        timers += ev.kind == KA_TIMER;
+        messages_n += ev.kind == KA_MESSAGE;
+        if (ev.kind == KA_TIMER) ka_timer(s, ev.now_ms - 1, 0);
+        if (ev.kind == KA_LISTENING) {
+            wire_open(&w, ev.port);
+            for (int i = 0; i < 1000; i++) wire_text(&w, "\n");
+            ka__sock_end(w.sock);
+        }
+        if (ev.kind == KA_CLOSED) ka_stop(s);
+    }
+    CHECK(r == KA_ESTOPPED && messages_n == 1000, "all is served: %d, %d messages", r, messages_n);
+    CHECK(inputs > 1000 && timers > 1000, "%d lines and %d timers beside them", inputs, timers);
+    CHECK(inputs < MANY, "before the input has ended");
+    wire_close(&w);
+    ka_server_free(s);
+    input_over();
+    (void)remove(INPUT);
+}
+
+/* A program that ends, or frees its server, while its input is read. */
+static void test_input_program(void)
+{
+    static const struct { const char *word; int status; const char *more; } rows[] = { { "leave\n", 3, "" }, { "free\n", 4, "freed" } };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        process p;
+        if (!CHECK(input_pipe() && START(&p, PROGRAM("test"), "--child", "input"), "starts")) return;
+        await_output(&p, "out", "ready");
+        CHECK(input_say("a line\n") && await_output(&p, "out", "[a line]") && input_say(rows[i].word), "its lines come");
+        if (rows[i].more[0]) CHECK(await_output(&p, "out", rows[i].more) && input_say("one for nobody\n"), "the thread stays");
+        int status = process_wait(&p, PATIENCE_MS);
+        CHECK(status == rows[i].status, "and ends: status %d, %s", status, output(&p, "err"));
+        process_end(&p);
+        input_ends();
+        input_from(NULL);
+    }
 }
 
 static void test_usage(void)
@@ -4578,6 +6476,16 @@ static void test_command_lines(void)
         { { PROGRAM("server"), "--ttl", "" }, 2, "", "whole number" },
         { { PROGRAM("server"), "--ip", "localhost" }, 2, "", "numeric IPv4" },
         { { PROGRAM("server"), "--ip", "192.0.2.1" }, 1, "", "not an address of this machine" },
+        { { PROGRAM("server"), "--redis" }, 2, "", "needs a value" },
+        { { PROGRAM("server"), "--redis", "localhost,password=hush" }, 2, "", "HOST:PORT" },
+        { { PROGRAM("server"), "--redis", "localhost:0,password=hush" }, 2, "", "HOST:PORT" },
+        { { PROGRAM("server"), "--redis", "localhost:1,password=hush,x" }, 2, "", "HOST:PORT" },
+        { { PROGRAM("server"), "--redis", "localhost:1,prefix=" PRINTABLE_256 "x" }, 2, "", "HOST:PORT" },
+        { { PROGRAM("server"), "--redis", ":1,prefix=" PRINTABLE_256 ",password=hush" }, 1, "", "cannot find the host" },
+        { { PROGRAM("server"), "--redis=localhost:1,password=hush" }, 2, "", "--redis: no such option" },
+        { { PROGRAM("server"), "--redis", "a:1,password=hush", "--journal", "x" }, 2, "", "goes without" },
+        { { PROGRAM("server"), "--redis", "a:1", "--max-keys", "1" }, 2, "", "goes without" },
+        { { PROGRAM("server"), "--wrong", "--redis", "a:1" }, 2, "", "goes without" },
         { { PROGRAM("client"), "--help" }, 0, "usage: client", "" },
         { { PROGRAM("client"), "--version" }, 0, "client " KA_VERSION, "" },
         { { PROGRAM("client") }, 2, "", "usage: client" },
@@ -4592,7 +6500,7 @@ static void test_command_lines(void)
     };
     for (size_t i = 0; i < COUNT(rows); i++) {
         process p;
-        char line[256] = "";
+        char line[512] = "";
         for (int k = 0; rows[i].argv[k]; k++) snprintf(line + strlen(line), sizeof line - strlen(line), "%s ", rows[i].argv[k]);
 #ifdef _WIN32
         if (strcmp(rows[i].argv[1] ? rows[i].argv[1] : "", "--ttl") == 0) continue;      /* an empty argument needs quotes there */
@@ -4600,7 +6508,7 @@ static void test_command_lines(void)
         if (!process_start(&p, 0, rows[i].argv)) continue;
         int status = process_wait(&p, PATIENCE_MS);
         CHECK(status == rows[i].status && strstr(output(&p, "out"), rows[i].out) && strstr(output(&p, "err"), rows[i].err) &&
-              !*output(&p, *rows[i].out ? "err" : "out"), "%s: status %d, \"%s\", \"%s\"", line, status, output(&p, "out"), output(&p, "err"));
+              !*output(&p, *rows[i].out ? "err" : "out") && !strstr(output(&p, "err"), "hush"), "%s: status %d, \"%s\", \"%s\"", line, status, output(&p, "out"), output(&p, "err"));
         process_end(&p);
     }
 }
@@ -4641,6 +6549,12 @@ static void test_server_options(void)
     CHECK(strcmp(post(n, key), "200 short") == 0, "good at first: %s", post(n, key));
     for (int64_t until = ka_now_ms() + PATIENCE_MS; strcmp(post(n, key), "403 wrong_key") != 0 && ka_now_ms() < until; ) ka_sleep_ms(50);
     CHECK(strcmp(post(n, key), "403 wrong_key") == 0, "over after its time");
+    process_end(&server);
+
+    snprintf(key, sizeof key, "localhost:%d,password=hush", free_port());
+    n = server_start(&server, port, "--redis", key);
+    CHECK(strcmp(post(n, "ask_key=a"), "503 try_later") == 0 && strcmp(post(n, "login=a"), "403 wrong_key") == 0, "no Redis: %s", post(n, "ask_key=a"));
+    await_output(&server, "err", "is away: the server is offline; keys are refused with try_later until it is back");
     process_end(&server);
 
     n = server_start(&server, port, "--stats", NULL);
@@ -5415,30 +7329,6 @@ static void gate_end(process *p)
     process_end(p);
     gate_remove();
 }
-
-/* What a child reads from stdin: this file; NULL: what it was before. */
-#ifdef _WIN32
-static void input_from(const char *path)
-{
-    static HANDLE before, file;
-    SECURITY_ATTRIBUTES inherit = { sizeof inherit, NULL, TRUE };
-    if (path) {
-        before = GetStdHandle(STD_INPUT_HANDLE);
-        file = CreateFileA(path, GENERIC_READ, FILE_SHARE_READ, &inherit, OPEN_EXISTING, 0, NULL);
-    } else CloseHandle(file);
-    SetStdHandle(STD_INPUT_HANDLE, path ? file : before);
-}
-#else
-static void input_from(const char *path)
-{
-    static int before = -1;
-    int file = path ? open(path, O_RDONLY) : before;
-    if (path) before = dup(0);
-    if (file >= 0) dup2(file, 0);
-    else close(0);
-    if (file >= 0) close(file);
-}
-#endif
 
 /* Read one line, without its end; NULL: the connection ended instead. */
 static const char *gate_line(wire *w)
@@ -6792,6 +8682,7 @@ static void faults_small(void)
     ALLOWED(ka_random(raw, sizeof raw), "ka_random", KA_ERANDOM);
     ALLOWED(ka_fresh_id(id), "ka_fresh_id", KA_ERANDOM);
     ALLOWED(ka_uuid_new(id), "ka_uuid_new", KA_ERANDOM);
+    ALLOWED(ka_resolve("127.0.0.1", id), "ka_resolve", KA_ENOTFOUND, KA_ETIME, KA_ENOMEM, KA_EOS);
     ka_is_terminal(0);
     int64_t start = ka_now_ms();
     ka_sleep_ms(1);
@@ -6941,7 +8832,22 @@ static void faults_log_commit(ka_log *log, int i, char *want)
     fault_exempt = exempt;
 }
 
-/* Whatever fails, the file has the lines that were told, and no others. It is moved away before line 3, cut before line 5. */
+/* Another line in the place of all: it, or what was there. */
+static void faults_log_replace(ka_log *log, char *want)
+{
+    static const char line[] = "line R\n";
+    int code = 0, e = ka_log_replace(log, line, sizeof line - 1, &code);
+    ALLOWED(e, "ka_log_replace", KA_EOS, KA_EPERM, KA_ELIMIT, KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND);
+    if (e < 0 && e != KA_EINUSE && code == 0) CHECK(false, "the system's code is lost; %s", story());
+    fault_exempt = true;
+    if (e == KA_OK || (!log->named && file_says(LOG, line))) strcpy(want, line);      /* its folder wasn't synced */
+    if (!log->failed && !file_says(LOG, want)) CHECK(false, "replaced: %d, and the file is another; %s", e, story());
+    if (opens(LOG ".new", "rb") && atomic_load(&fault_failed) < 2) CHECK(false, "left behind; %s", story());
+    fault_exempt = false;
+}
+
+/* Whatever fails, the file has the lines that were told, and no others. It is moved away before line 3, cut before line 5, and
+   replaced before line 7. */
 static void faults_log(void)
 {
     char want[200] = "line 0\n", moved[200] = "";
@@ -6964,6 +8870,7 @@ static void faults_log(void)
             fault_exempt = false;
             want[0] = 0;
         }
+        if (i == 7) faults_log_replace(log, want);
         faults_log_commit(log, i, want);
     }
     fault_exempt = true;
@@ -6976,7 +8883,7 @@ static void faults_log(void)
 
 /* -- a server and its visitors, who send their requests in pieces and never wait for one another -- */
 
-typedef struct { wire w; const char *text; int want, got; size_t sent; bool leaves, at_once, open, ended; } visitor;
+typedef struct { wire w; const char *text; int want, got, status; size_t sent; bool leaves, at_once, open, ended; } visitor;
 
 #define POSTED(body, n) "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: " #n "\r\n\r\n" body
 static const struct { const char *text; int answers; bool leaves, at_once; } visits[] = {
@@ -7008,6 +8915,7 @@ static bool visitor_step(visitor *v, int port)
         v->w.n -= all;
         memmove(v->w.buf, v->w.buf + all, v->w.n);
         v->got++;
+        v->status = h.status > v->status ? h.status : v->status;      /* the worst one */
         if (!h.keep_alive) v->want = v->got;      /* whatever it asked behind that */
         v->leaves = v->leaves || !h.keep_alive;
     }
@@ -7109,7 +9017,53 @@ static void faults_grouped(void) { faults_serve(1, false, true); }
 static void faults_workers(void) { faults_serve(3, false, false); }
 static void faults_interrupt(void) { faults_serve(1, true, false); }
 
-/* -- a server that connects to itself after a moment, and talks JSON, frames and then lines until the one who called closes -- */
+/* -- keys in a Redis that does what it is told: whoever asks again is answered in the end -- */
+
+static void play_obey(play *p)
+{
+    p->accepts = p->sock == -1;
+    for (char *line = p->heard, *end; (end = strchr(line, '\n')) != NULL; memmove(line, end + 1, strlen(end)))
+        play_reply(p, *line == 'P' ? "+PONG" : *line == 'G' ? "$1\r\na" : "+OK");
+}
+
+static void faults_redis(void)
+{
+    static play p;
+    static visitor v;
+    static const char text[] = POSTED("ask_key=a", 9) "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 94\r\n\r\nlogin=" KEY;
+    bool good = false;
+    fault_exempt = true;
+    play_set(&p, "secret");
+    fault_exempt = false;
+    int r = ka_keyring_init(&p.keys, 0, 0);
+    if (r == KA_OK) r = play_go(&p);
+    ALLOWED(r, "ka_keyring_init, ka_server_start", KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_EPERM);
+    if (r == KA_OK) ka_keyring_redis(&p.keys, &p.r, "");
+    v.ended = true;
+    for (int64_t until = ka_now_ms() + 8000; r == KA_OK && !good && p.web_port >= 0 && ka_now_ms() < until; ) {
+        play_turn(&p);
+        fault_exempt = true;
+        p.r.retry_ms = KA_REDIS_RETRY_MS;      /* twelve failures take long else */
+        play_obey(&p);
+        if (v.ended || v.got == 2) {
+            if (v.open) wire_close(&v.w);
+            v = (visitor){ .text = text, .want = 2, .at_once = true };
+        }
+        if (p.web_port > 0 && visitor_step(&v, p.web_port)) good = v.got == 2 && v.status == 200;
+        fault_exempt = false;
+    }
+    if (r == KA_OK && p.web_port >= 0 && !good) CHECK(false, "not answered: %d, %d answers; %s", v.status, v.got, story());
+    if (r == KA_OK) ka_stop(p.s);
+    while (r == KA_OK && !p.ended) play_turn(&p);
+    if (p.r.up) CHECK(false, "up after its end; %s", story());
+    fault_exempt = true;
+    if (v.open) wire_close(&v.w);
+    v.open = false;
+    play_free(&p);
+    fault_exempt = false;
+}
+
+/* -- a server that connects to itself after a moment, and talks JSON, frames, lines and then RESP until the one who called closes -- */
 
 typedef struct { ka_server *s; uint64_t caller; bool stopped, listens, whole; } talker;
 
@@ -7122,8 +9076,9 @@ static void talker_stop(talker *t)
 static void talker_event(talker *t, const ka_event *ev)
 {
     int r = KA_OK, next;
-    static const ka_str words[] = { [KA_JSON] = { BYTES("{\"frames\": 1}") }, [KA_FRAMES] = { BYTES("\0\0\0\7a frame") }, [KA_LINES] = { BYTES("a line\r\n") } };
-    static const char *const bodies[] = { [KA_JSON] = "{\"frames\": 1}", [KA_FRAMES] = "a frame", [KA_LINES] = "a line" };
+    static const ka_str words[] = { [KA_JSON] = { BYTES("{\"frames\": 1}") }, [KA_FRAMES] = { BYTES("\0\0\0\7a frame") }, [KA_LINES] = { BYTES("a line\r\n") },
+                                    [KA_RESP] = { BYTES("*2\r\n$1\r\na\r\n:1\r\n") } };
+    static const char *const bodies[] = { [KA_JSON] = "{\"frames\": 1}", [KA_FRAMES] = "a frame", [KA_LINES] = "a line", [KA_RESP] = "*2\r\n$1\r\na\r\n:1\r\n" };
     bool calls = ev->conn == t->caller;
     switch (ev->kind) {
     case KA_LISTENING:
@@ -7146,14 +9101,14 @@ static void talker_event(talker *t, const ka_event *ev)
         if (ev->error && ev->error != 503 && ev->error != 400) CHECK(false, "message %d; %s", ev->error, story());      /* 400: cut off */
         if (ev->error) break;
         if (!ka_is(ev->body, bodies[ev->framing])) CHECK(false, "\"%.*s\"; %s", (int)ev->body.n, ev->body.p, story());
-        next = ev->framing < KA_LINES ? ev->framing + 1 : KA_LINES;
-        if (ev->framing < KA_LINES) ka_reframe(t->s, ev->conn, next);
+        next = ev->framing < KA_RESP ? ev->framing + 1 : KA_RESP;
+        if (ev->framing < KA_RESP) ka_reframe(t->s, ev->conn, next);
         else if (calls) {
             t->whole = true;
             ka_close(t->s, ev->conn);
         }
         if (!calls) next = ev->framing;      /* what it was told goes back; then the caller begins in the next one */
-        if (!calls || ev->framing < KA_LINES) ka_send(t->s, ev->conn, words[next].p, words[next].n);
+        if (!calls || ev->framing < KA_RESP) ka_send(t->s, ev->conn, words[next].p, words[next].n);
         break;
     default: /* KA_CLOSED */
         if (calls) talker_stop(t);
@@ -7178,6 +9133,109 @@ static void faults_talk(void)
     if (t.listens && !t.whole && atomic_load(&fault_first) == F_setsockopt && atomic_load(&fault_kind) == 0)
         CHECK(false, "it needs no option; %s", story());
     ka_server_free(t.s);
+}
+
+/* Three lines of standard input: those that come are the first, and an error has its reason. */
+static void faults_input(void)
+{
+    static const char *const lines[] = { "one", "two", "three" };
+    ka_server *s;
+    ka_event ev = { .kind = 0 };
+    size_t n = 0;
+    fault_exempt = true;
+    file_put(INPUT, "one\ntwo\nthree", 13);
+    input_from(INPUT);
+    fault_exempt = false;
+    int r = ka_server_start(&s, 1);
+    ALLOWED(r, "ka_server_start", KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND, KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_EPERM);
+    int begun = r == KA_OK ? ka_read_input(s) : r;
+    if (r == KA_OK) ALLOWED(begun, "ka_read_input", KA_ELIMIT);
+    for (int64_t until = ka_now_ms() + 8000; begun == KA_OK && !ev.error; ) {
+        if (ka_wait(s, &ev, 100) == KA_OK && !ev.error && (n == COUNT(lines) || !ka_is(ev.body, lines[n++]))) CHECK(false, "it is another line; %s", story());
+        if (ka_now_ms() > until && CHECK(false, "it has waited too long; %s", story()) == false) break;
+    }
+    if (begun == KA_OK) ALLOWED(ev.error, "KA_INPUT", KA_ENOTFOUND, KA_EOS, KA_ELIMIT);
+    if (begun == KA_OK && ev.error == KA_ENOTFOUND && n < COUNT(lines)) CHECK(false, "%d lines are missing; %s", (int)(COUNT(lines) - n), story());
+    ka_server_free(s);
+    fault_exempt = true;
+    input_over();
+    (void)remove(INPUT);
+    fault_exempt = false;
+}
+
+/* -- a stream, behind a request that is answered late; who asked for it goes when it has ended -- */
+
+typedef struct { ka_server *s; wire *w; ka_event late; int opened, closed; bool open, stopped; } streamer;
+
+static void streamer_stop(streamer *t)
+{
+    if (!t->stopped) ka_stop(t->s);
+    t->stopped = true;
+}
+
+static void streamer_event(streamer *t, const ka_event *ev)
+{
+    static const char large[65380];      /* what leaves at once is nearly full of it */
+    static const char asks[] = "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /s HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n";
+    int r = KA_OK;
+    switch (ev->kind) {
+    case KA_LISTENING:
+        ALLOWED(ev->error, "KA_LISTENING", KA_EOS, KA_EINUSE, KA_EADDR, KA_EPERM, KA_ELIMIT);
+        fault_exempt = true;
+        t->open = ev->error == 0 && wire_open(t->w, ev->port) && wire_text(t->w, asks);
+        fault_exempt = false;
+        if (!t->open) streamer_stop(t);
+        break;
+    case KA_REQUEST:
+        if (ev->error) r = ka_reply(t->s, ev, ev->error, NULL, NULL, 0);
+        else if (ka_is(ev->target, "/1")) t->late = *ev;
+        else {
+            if (!ka_is(ka_field(ev->fields, "x"), "y")) CHECK(false, "its fields: %.*s; %s", (int)ev->fields.n, ev->fields.p, story());
+            r = ka_stream(t->s, ev, event_stream);
+            if (r == KA_OK) r = ka_reply(t->s, &t->late, 200, NULL, large, sizeof large);
+        }
+        if (r < 0) CHECK(false, "ka_reply or ka_stream: %d; %s", r, story());
+        break;
+    case KA_OPENED:
+        t->opened++;
+        for (int i = 0; i < 3; i++) ka_send(t->s, ev->conn, "data: x\n\n", 9);
+        ka_close(t->s, ev->conn);
+        break;
+    default: /* KA_CLOSED */
+        t->closed++;
+    }
+}
+
+static void faults_stream(void)
+{
+    static wire w;
+    streamer t = { .w = &w };
+    ka_event ev;
+    int r = ka_server_start(&t.s, 1);
+    ALLOWED(r, "ka_server_start", KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND, KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_EPERM);
+    if (r == KA_OK) ALLOWED(ka_listen_as(t.s, KA_HTTP | KA_FIELDS, "127.0.0.1", 0), "ka_listen_as", KA_ELIMIT, KA_ESTOPPED);
+    for (int64_t until = ka_now_ms() + 8000; r == KA_OK; ) {
+        int got = ka_wait(t.s, &ev, 1);
+        if (got == KA_ESTOPPED) break;
+        if (got == KA_OK) streamer_event(&t, &ev);
+        fault_exempt = true;
+        ptrdiff_t said = t.open ? ka__sock_recv(w.sock, w.buf, sizeof w.buf) : KA_EAGAIN;
+        if (said == 0 || (said < 0 && said != KA_EAGAIN)) {
+            wire_close(&w);
+            t.open = false;
+            streamer_stop(&t);
+        }
+        if (ka_now_ms() > until) {
+            if (!t.stopped) CHECK(false, "it has waited too long; %s", story());
+            streamer_stop(&t);
+        }
+        fault_exempt = false;
+    }
+    if (t.opened != t.closed || t.opened > 1) CHECK(false, "%d opened, %d closed; %s", t.opened, t.closed, story());
+    ka_server_free(t.s);
+    fault_exempt = true;
+    if (t.open) wire_close(&w);
+    fault_exempt = false;
 }
 
 /* A server that has stopped without a parent's ka_wait. */
@@ -7367,6 +9425,9 @@ static const struct { const char *name; void (*run)(void), (*before)(void), (*af
     { "three workers", faults_workers, NULL, NULL, INT_MAX, INT_MAX },
     { "interrupt", faults_interrupt, NULL, NULL, INT_MAX, INT_MAX },
     { "talk", faults_talk, NULL, NULL, INT_MAX, INT_MAX },
+    { "redis", faults_redis, NULL, NULL, INT_MAX, INT_MAX },
+    { "input", faults_input, NULL, NULL, INT_MAX, INT_MAX },
+    { "stream", faults_stream, NULL, NULL, INT_MAX, INT_MAX },
     { "abandoned", faults_abandon, NULL, NULL, INT_MAX, INT_MAX },
     { "client", faults_client, responder_start, responder_stop, INT_MAX, INT_MAX },
     { "children", faults_children, NULL, NULL, 6, 12 },
@@ -7446,31 +9507,43 @@ int main(int argc, char **argv)
     static const struct { const char *name; void (*run)(void); } tests[] = {
         { "base64", test_base64 }, { "sha256", test_sha256 }, { "printable", test_printable },
         { "small things", test_small_things }, { "hex, uuids", test_hex_and_uuids }, { "times", test_times },
-        { "sockets", test_sockets }, { "sockets from", test_sockets_from }, { "forms", test_forms },
+        { "sockets", test_sockets }, { "sockets from", test_sockets_from }, { "names", test_names }, { "forms", test_forms },
         { "requests", test_requests }, { "long heads", test_long_heads }, { "responses", test_responses }, { "chunked", test_chunked },
         { "json", test_json }, { "json depth", test_json_depth }, { "json members", test_json_members },
         { "json strings", test_json_strings }, { "utf8", test_utf8 },
         { "json writer", test_json_writer }, { "json characters", test_json_characters },
+        { "resp", test_resp }, { "resp elements", test_resp_elements }, { "resp command", test_resp_command },
         { "mailbox", test_mailbox }, { "keyring", test_keyring }, { "keyring growth", test_keyring_growth },
         { "keyring out of memory", test_keyring_out_of_memory }, { "keyring fork", test_keyring_fork }, { "protocol", test_protocol },
         { "journal", test_journal }, { "journal odd frames", test_journal_odd_frames }, { "journal torn", test_journal_torn }, { "journal long end", test_journal_long_end }, { "journal clock", test_journal_clock }, { "journal damaged", test_journal_damaged },
         { "journal strangers", test_journal_strangers }, { "journal ends", test_journal_ends }, { "journal rewrite", test_journal_rewrite },
         { "file put", test_file_put }, { "log", test_log }, { "log torn", test_log_torn }, { "log limits", test_log_limits },
+        { "log replaced", test_log_replace },
         { "dialogues", test_dialogues }, { "answer form", test_answer_form }, { "statuses", test_statuses }, { "early", test_early }, { "expect", test_expect }, { "order", test_order },
         { "full mailbox", test_full_mailbox }, { "fairness", test_fairness }, { "time-outs", test_time_outs }, { "busy parent", test_busy_parent }, { "never reads", test_never_reads },
         { "linger", test_linger }, { "drain", test_drain }, { "drain ends", test_drain_ends }, { "workers", test_workers },
         { "bare answer", test_bare_answer }, { "messages", test_messages }, { "frames", test_frames }, { "reframe", test_reframe },
         { "lines", test_lines }, { "lines long", test_lines_long }, { "lines flood", test_lines_flood }, { "closed", test_closed },
+        { "resp messages", test_resp_messages }, { "resp long", test_resp_long }, { "resp agree", test_resp_agree },
         { "messages flood", test_messages_flood }, { "messages end", test_messages_end },
         { "listeners' numbers", test_listener_numbers }, { "sends", test_sends }, { "connect", test_connect }, { "connect, no memory", test_connect_no_memory },
-        { "connect from", test_connect_from }, { "timers", test_timers }, { "timers' waits", test_timers_wait }, { "timers, busy", test_timers_busy },
+        { "connect from", test_connect_from }, { "field", test_field }, { "fields", test_fields }, { "fields flood", test_fields_flood },
+        { "stream", test_stream }, { "stream ends", test_stream_ends }, { "stream order", test_stream_order }, { "stream refused", test_stream_refused },
+        { "stream gone", test_stream_gone }, { "stream unread", test_stream_unread }, { "stream idle", test_stream_idle }, { "stream stop", test_stream_stop },
+        { "stream many", test_stream_many }, { "stream out of memory", test_stream_out_of_memory },
+        { "outgoing, drain", test_drain_outgoing }, { "outgoing, drain ends", test_drain_outgoing_ends }, { "outgoing, unsent", test_outgoing_unsent },
+        { "timers", test_timers }, { "timers' waits", test_timers_wait }, { "timers, busy", test_timers_busy },
         { "server out of memory", test_server_out_of_memory }, { "retries", test_retries }, { "client reads", test_client_reads },
         { "client type", test_client_type },
+        { "redis", test_redis }, { "redis commands", test_redis_commands }, { "redis subscriber", test_redis_subscriber },
+        { "redis events", test_redis_events }, { "redis keyring", test_redis_keyring },
         { "no suicide", test_no_suicide }, { "handshake", test_handshake }, { "kill", test_kill },
         { "offline, then online", test_offline_then_online }, { "client protocol", test_client_protocol },
         { "command lines", test_command_lines }, { "server options", test_server_options }, { "closed stderr", test_closed_stderr }, { "interrupt", test_interrupt },
         { "backlog", test_interrupt_backlog },
-        { "children", test_children }, { "children signals", test_children_signals }, { "usage", test_usage }, { "raise", test_descriptors_raise },
+        { "children", test_children }, { "children signals", test_children_signals },
+        { "input", test_input }, { "input late", test_input_late }, { "input flood", test_input_flood }, { "input program", test_input_program },
+        { "usage", test_usage }, { "raise", test_descriptors_raise },
         { "descriptor limit", test_descriptor_limit }, { "descriptors", test_descriptors }, { "journal killed", test_journal_killed },
         { "journal words", test_journal_words }, { "journal full", test_journal_full },
         { "codes", test_codes }, { "codes long", test_codes_long }, { "codes rotation", test_codes_rotation },

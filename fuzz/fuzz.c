@@ -856,6 +856,7 @@ UNGUIDED_END
 #define KA_MAX_PIPELINED 16
 #define KA_MAX_UNSENT 6000
 #define KA_MAX_ID 100
+#define KA_REDIS_BYTES 9000
 #define KA_REQUEST_MS 1000
 #define KA_IDLE_MS 6000
 #define KA_STALL_MS 3000
@@ -1129,6 +1130,155 @@ static void target_json(const char *p, size_t n)
     }
 }
 
+/* ---- RESP ---- */
+
+/* The value at *at, by the definition; *at: behind it.
+     returns    KA_OK; KA_EAGAIN: it goes on; KA_ESYNTAX */
+static int plain_resp(const char *p, size_t n, size_t *at)
+{
+    char number[24] = "";
+    if (*at == n) return KA_EAGAIN;
+    char mark = p[(*at)++];
+    size_t from = *at;
+    if (!mark || !strchr("+-:$*", mark)) return KA_ESYNTAX;
+    while (*at < n && p[*at] != '\r' && p[*at] != '\n') ++*at;
+    if (*at == n) return KA_EAGAIN;
+    if (p[*at] == '\n') return KA_ESYNTAX;
+    if (*at + 1 == n) return KA_EAGAIN;
+    if (p[*at + 1] != '\n') return KA_ESYNTAX;
+    size_t size = *at - from, sign = size > 0 && (p[from] == '-' || p[from] == '+'), zeros = 0;
+    *at += 2;
+    if (mark == '+' || mark == '-') return KA_OK;
+    for (size_t i = sign; i < size; i++)
+        if (p[from + i] < '0' || p[from + i] > '9') return KA_ESYNTAX;
+    while (sign + zeros + 1 < size && p[from + sign + zeros] == '0') zeros++;
+    if (size == sign || size - sign - zeros > 19) return KA_ESYNTAX;
+    memcpy(number, p + from, sign);
+    memcpy(number + sign, p + from + sign + zeros, size - sign - zeros);
+    errno = 0;
+    long long value = strtoll(number, NULL, 10);
+    if (errno == ERANGE) return KA_ESYNTAX;
+    if (mark == ':' || value == -1) return KA_OK;
+    if (value < 0 || value > INT32_MAX || p[from] == '+') return KA_ESYNTAX;
+    if (mark == '$') {
+        if (n - *at < (size_t)value + 2) return KA_EAGAIN;
+        *at += (size_t)value + 2;
+        return memcmp(p + *at - 2, "\r\n", 2) == 0 ? KA_OK : KA_ESYNTAX;
+    }
+    int r = KA_OK;
+    for (long long i = 0; i < value && r == KA_OK; i++) r = plain_resp(p, n, at);
+    return r;
+}
+
+/* A value that was read from these bytes, and all that is in it. */
+static void resp_check(const ka_resp *v, const char *p, size_t n)
+{
+    size_t line = (size_t)((const char *)memchr(p, '\r', n) - p), at = line + 2;
+    ka_resp rest = *v, element;
+    switch (*p) {
+    case '+': case '-': case ':':
+        CHECK(v->kind == (*p == '+' ? KA_RESP_STRING : *p == '-' ? KA_RESP_ERROR : KA_RESP_INTEGER) && v->text.p == p + 1 && v->text.n == line - 1 && at == n, "%c is of kind %d", *p, v->kind);
+        if (*p == ':') CHECK(v->number == strtoll(p + 1, NULL, 10), "the number %lld", (long long)v->number);
+        CHECK(!ka_resp_next(&rest, &element), "it has no elements");
+        return;
+    case '$':
+        CHECK(v->kind == KA_RESP_STRING ? v->text.p == p + at && v->text.n == n - at - 2 : v->kind == KA_RESP_NIL && v->text.n == 0 && v->number == -1 && at == n, "kind %d, %d bytes", v->kind, (int)v->text.n);
+        CHECK(!ka_resp_next(&rest, &element), "it has no elements");
+        return;
+    default:
+        if (v->kind == KA_RESP_NIL) {
+            CHECK(v->number == -1 && at == n && !ka_resp_next(&rest, &element), "an array that is none");
+            return;
+        }
+        CHECK(v->kind == KA_RESP_ARRAY && v->text.p == p + at && v->text.n == n - at, "kind %d, %d bytes of elements", v->kind, (int)v->text.n);
+        CHECK(v->number == strtoll(p + 1, NULL, 10), "%lld elements", (long long)v->number);
+    }
+    for (int64_t i = 0; i < v->number; i++) {
+        size_t from = at;
+        CHECK(ka_resp_next(&rest, &element) && plain_resp(p, n, &at) == KA_OK, "element %lld of %lld", (long long)i, (long long)v->number);
+        CHECK(rest.text.p == p + at && rest.text.n == n - at && rest.number == v->number - i - 1, "what is behind element %lld", (long long)i);
+        resp_check(&element, p + from, at - from);
+    }
+    CHECK(at == n && !ka_resp_next(&rest, &element) && rest.text.n == 0, "elements behind the last one");
+}
+
+/* Read as one value, from a block of its own. */
+static bool resp_is_whole(const char *p, size_t n, bool deep)
+{
+    ka_resp v;
+    char *in = exact(p, n);
+    int r = ka_resp_read(&v, (ka_str){ in, n });
+    CHECK(r == KA_OK ? v.kind > 0 : r == KA_ESYNTAX && v.kind == 0, "%d, of kind %d", r, v.kind);
+    if (r == KA_OK && deep) resp_check(&v, in, n);
+    exact_free(in, n);
+    return r == KA_OK;
+}
+
+/* As the framing reads it, which goes on where it stopped. KA_OK: *end. */
+static int resp_in_pieces(const char *p, size_t n, size_t piece, size_t *end)
+{
+    ka__resp_cut cut = { 0, 0 };
+    for (size_t at = 0; ; ) {
+        at = n - at < piece ? n : at + piece;
+        char *in = exact(p, at);
+        ptrdiff_t r = ka__resp_find(&cut, in, at);
+        exact_free(in, at);
+        if (r != KA_EAGAIN || at == n) return r >= 0 ? *end = (size_t)r, KA_OK : (int)r;
+    }
+}
+
+/* Arguments are written as an array of strings, in just that room, and read back; no cut of it is whole. */
+static void resp_arguments(const char *p, size_t n)
+{
+    enum { ARGS = 12 };
+    ka_str args[ARGS];
+    size_t args_n = 0;
+    for (input in = { p, n }; in.n > 0 && args_n < ARGS; args_n++) {
+        size_t size = next_byte(&in) % 64;
+        if (size > in.n) size = in.n;
+        args[args_n] = (ka_str){ in.p, size };
+        in.p += size;
+        in.n -= size;
+    }
+    char *room = malloc(n + 32 + 16 * ARGS), *text;
+    if (!room) abort();
+    ptrdiff_t size = ka_resp_command(room, n + 32 + 16 * ARGS, args, args_n);
+    CHECK(size > 0, "a command of %d arguments: %d", (int)args_n, (int)size);
+    for (size_t less = size < 40 ? 0 : (size_t)size - 20; less <= (size_t)size; less++) {
+        text = exact(room, less);
+        CHECK(ka_resp_command(text, less, args, args_n) == (less < (size_t)size ? KA_ENOSPC : size) && memcmp(text, room, less < (size_t)size ? 0 : less) == 0, "%d bytes in %d", (int)size, (int)less);
+        CHECK(resp_is_whole(room, less, true) == (less == (size_t)size), "a command's %d bytes of %d", (int)less, (int)size);
+        exact_free(text, less);
+    }
+    ka_resp v, arg;
+    CHECK(ka_resp_read(&v, (ka_str){ room, (size_t)size }) == KA_OK && v.kind == KA_RESP_ARRAY && v.number == (int64_t)args_n, "a command of %d arguments", (int)args_n);
+    for (size_t i = 0; i < args_n; i++)
+        CHECK(ka_resp_next(&v, &arg) && arg.kind == KA_RESP_STRING && arg.text.n == args[i].n && memcmp(arg.text.p, args[i].p, arg.text.n) == 0, "argument %d", (int)i);
+    free(room);
+}
+
+static void target_resp(const char *p, size_t n)
+{
+    size_t end = 0, found = 0;
+    int want = plain_resp(p, n, &end);
+    uint64_t h = hash(p, n);
+    for (int i = 0; i < 3; i++) {
+        size_t piece = i == 0 ? n + 1 : i == 1 ? 1 : 2 + (size_t)h % 50;
+        int r = resp_in_pieces(p, n, piece, &found);
+        CHECK(r == want && (r < 0 || found == end), "by %d: %d and %d bytes, want %d and %d", (int)piece, r, (int)found, want, (int)end);
+    }
+    CHECK(resp_is_whole(p, n, true) == (want == KA_OK && end == n), "the framing says %d, and %d of %d bytes", want, (int)end, (int)n);
+    if (want == KA_OK) CHECK(resp_is_whole(p, end, true) && !resp_is_whole(p, end - 1, false), "a value of %d bytes", (int)end);
+    ka_resp rest = { KA_RESP_ARRAY, { p, n }, INT64_MAX }, element;      /* an array of any bytes */
+    for (size_t at = 0, from = 0; ; from = at) {
+        int r = plain_resp(p, n, &at);
+        CHECK(ka_resp_next(&rest, &element) == (r == KA_OK), "the value at %d: %d", (int)from, r);
+        if (r < 0) break;
+        CHECK(rest.text.p == p + at && rest.text.n == n - at, "what is behind %d", (int)at);
+    }
+    resp_arguments(p, n);
+}
+
 /* ---- heads ---- */
 
 /* A field that decides on framing, by the plainest reading there is. */
@@ -1205,6 +1355,51 @@ static void check_head(const ka_http *h, const char *p, size_t n, bool request)
     for (size_t i = 0; i < h->target.n; i++) CHECK(h->target.p[i] > ' ' && h->target.p[i] < 0x7f && h->target.p[i] != '#', "a byte of the target");
 }
 
+/* The one line of this name, without the white space; {NULL, 0}: there are none, or several. */
+static ka_str plain_field(const char *p, size_t n, const char *name)
+{
+    ka_str found = { NULL, 0 };
+    size_t m = strlen(name);
+    int lines = 0;
+    for (const char *line = p, *end = p + n, *next; line < end; line = next + 2) {
+        next = memmem(line, (size_t)(end - line), "\r\n", 2);
+        CHECK(next, "a line without its end");
+        if ((size_t)(next - line) <= m || strncasecmp(line, name, m) != 0 || line[m] != ':') continue;
+        const char *from = line + m + 1, *to = next;
+        while (from < to && (*from == ' ' || *from == '\t')) from++;
+        while (from < to && (to[-1] == ' ' || to[-1] == '\t')) to--;
+        found = (ka_str){ from, (size_t)(to - from) };
+        lines++;
+    }
+    return lines == 1 ? found : (ka_str){ NULL, 0 };
+}
+
+/* A head's field lines are all between its first line and its empty one; each name is found, or is there twice. */
+static void check_fields(const ka_http *h, const char *p, size_t n)
+{
+    const char *first = memmem(p, n, "\r\n", 2);
+    CHECK(first && h->fields.p == first + 2 && h->fields.n == n - (size_t)(first + 4 - p), "%d bytes of fields in %d", (int)h->fields.n, (int)n);
+    char *lines = exact(h->fields.p, h->fields.n), name[KA_MAX_HEAD];
+    const ka_str fields = { lines, h->fields.n };
+    for (const char *line = lines, *end = lines + fields.n; line < end; line = (const char *)memmem(line, (size_t)(end - line), "\r\n", 2) + 2) {
+        const char *colon = memchr(line, ':', (size_t)(end - line));
+        size_t size = colon ? (size_t)(colon - line) : 0;
+        CHECK(size > 0 && size + 1 < sizeof name, "a line without a name");
+        for (size_t i = 0; i < size; i++) {      /* in another case */
+            bool letter = (line[i] | 32) >= 'a' && (line[i] | 32) <= 'z';
+            name[i] = (char)(line[i] ^ (letter && i % 3 == 0 ? 32 : 0));
+        }
+        name[size] = 'x';
+        for (size_t cut = size + 2; cut-- > size - 1; ) {      /* with an x behind it, itself, and cut short */
+            name[cut] = 0;
+            ka_str want = plain_field(lines, fields.n, name), got = ka_field(fields, name);
+            CHECK(got.n == want.n && (got.n > 0 ? got.p == want.p : !got.p == !want.p), "%s: %d bytes, want %d", name, (int)got.n, (int)want.n);
+        }
+    }
+    CHECK(!ka_field(fields, "").p && !ka_field((ka_str){ NULL, 0 }, "a").p, "no name, and no fields");
+    exact_free(lines, fields.n);
+}
+
 static bool same_str(ka_str a, ka_str b) { return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0); }
 
 static bool same_head(const ka_http *a, const ka_http *b)
@@ -1252,6 +1447,7 @@ static void target_request(const char *p, size_t n)
     check_cuts(ka_http_request, true, &h, r, p, n);
     if (r < 0) return;
     check_head(&h, p, (size_t)r, true);
+    check_fields(&h, p, (size_t)r);
     if (h.target.p[0] == '?') return;      /* http://a?b: the part after the authority is no target by itself */
     bytes text = { 0 };      /* written anew it says the same */
     char length[64];
@@ -1417,6 +1613,7 @@ static void target_response(const char *p, size_t n)
     CHECK(r == KA_EAGAIN || r == KA_ESYNTAX || (r > 0 && (size_t)r <= n), "got %d of %d", (int)r, (int)n);
     check_cuts(ka_http_response, false, &h, r, p, n);
     if (r > 0) check_head(&h, p, (size_t)r, false);
+    if (r > 0) check_fields(&h, p, (size_t)r);
 
     reading whole = read_answer(p, n, SIZE_MAX, true);
     for (size_t at = 0; whole.status > 0; at += (size_t)r) {      /* it took one whole body, behind the interim answers */
@@ -1991,7 +2188,7 @@ static void target_journal(const char *p, size_t n)
    Nearly all of it is about a connection, counted back from the one that was opened last. After it all threads
    have their turn, unless a bit says no. */
 
-struct answer { int status; bool given, bodiless, closes; size_t n; uint64_t body; };
+struct answer { int status; bool given, bodiless, closes, stream; size_t n; uint64_t body; };
 
 typedef struct { ka_event ev; int status; size_t n; char text[KA_MAX_ANSWER]; } question;
 
@@ -2002,6 +2199,7 @@ static struct {
     ka_keyring keys;
     question   asked[QUESTIONS];      /* not answered yet */
     int        asked_n;
+    bool       fields;                /* its requests bring theirs */
     bool       defer, stopping, stopped, slept, freeing;      /* slept: the clock was advanced */
     unsigned   big;                   /* the next answers have so many bytes */
     bytes      last;                  /* what was sent last */
@@ -2076,11 +2274,22 @@ static void message_conn_check(const ka__conn *c)
         return;
     }
     CHECK(c->in_n <= KA_MAX_BODY + (c->framing == KA_FRAMES ? 3 : c->framing == KA_LINES ? 1 : 0) || c->last, "%d bytes of a message kept", (int)c->in_n);
-    CHECK(c->framing == KA_FRAMES || c->last || (c->framing == KA_JSON ? c->object.at <= c->in_n : c->object.at == c->in_n), "%d of %d bytes read", (int)c->object.at, (int)c->in_n);
+    uint32_t found = c->framing == KA_RESP ? c->resp.at : c->framing == KA_FRAMES ? c->in_n : c->object.at;
+    CHECK(c->last || (c->framing == KA_LINES ? found == c->in_n : found <= c->in_n), "%d of %d bytes read", (int)found, (int)c->in_n);
     CHECK(waiting <= 1 && (waiting == 0 || c->last) && (!c->told || c->last), "%d wait, last %d, told %d", (int)waiting, c->last, c->told);
     CHECK(c->timed != KA__UNTIMED || (c->last ? waiting > 0 : !c->in), "waits for ever");
     CHECK(c->last || c->watched != 0, "nobody reads it");
     CHECK(!c->early && !c->expects && c->body_n == 0, "what only HTTP has");
+}
+
+/* What must be true of one whose answer has no known end. */
+static void stream_conn_check(const ka__conn *c)
+{
+    uint32_t waiting = c->seq_in - c->seq_out;
+    CHECK(c->timed == KA__BEGUN || c->timed == KA__STALL || c->timed == KA__LINGER || c->timed == KA__UNTIMED, "timed %d", c->timed);
+    CHECK(!c->in && !c->expects && !c->knocks && waiting <= 1 && (waiting == 0 || c->last), "%d wait, last %d", (int)waiting, c->last);
+    CHECK(c->timed == KA__BEGUN ? c->told && !c->last : !c->told || c->last, "told %d, last %d", c->told, c->last);
+    CHECK(c->last || c->timed == KA__BEGUN || c->watched > 0, "nobody reads it");
 }
 
 /* What must be true of a worker at any time. */
@@ -2099,13 +2308,14 @@ static void worker_check(ka__worker *w)
         sim_fd *s = sim_at((int)c->sock, SIM_CONN);
         sim_known((int)c->sock, s->peer);
         CHECK(s->peer->conn == ka__conn_number(w, c), "a connection changed its number");
-        CHECK((s->peer->port == 0) == (c->framing == KA_HTTP) && c->framing <= KA_LINES, "port %d has framing %d", s->peer->port, c->framing);
-        if (c->framing != KA_HTTP) message_conn_check(c);
+        CHECK((s->peer->port == 0) == (c->framing == KA_HTTP || c->framing == KA__STREAM) && c->framing <= KA__STREAM, "port %d has framing %d", s->peer->port, c->framing);
+        if (c->framing == KA__STREAM) stream_conn_check(c);
+        else if (c->framing != KA_HTTP) message_conn_check(c);
         CHECK(c->in_n <= KA_MAX_HEAD + KA_MAX_BODY + 1 && (c->in_n > 0) == (c->in != NULL), "%d bytes of a request kept", (int)c->in_n);
-        CHECK(c->out_n - c->out_at <= KA_MAX_UNSENT && (c->out_n > 0) == (c->out != NULL) && c->out_at <= c->out_n, "%d bytes unsent", (int)(c->out_n - c->out_at));
+        CHECK(c->out_n - c->out_at <= (c->outgoing ? KA__REDIS_UNSENT : KA_MAX_UNSENT) && (c->out_n > 0) == (c->out != NULL) && c->out_at <= c->out_n, "%d bytes unsent", (int)(c->out_n - c->out_at));
         CHECK(waiting <= KA_MAX_PIPELINED + KA__SCRATCH / 16, "%d requests wait", (int)waiting);
         CHECK(c->framing != KA_HTTP || (c->timed < KA__KNOCK ? 1 : c->timed == KA__UNTIMED && waiting > 0), "waits for ever, or timed %d", c->timed);
-        CHECK(c->knocks || (c->out ? c->timed == KA__STALL && c->watched == KA__OUT : c->watched != KA__OUT), "unsent, but timed %d, watched %d", c->timed, c->watched);
+        CHECK(c->knocks || c->timed == KA__BEGUN || (c->out ? c->timed == KA__STALL && c->watched == KA__OUT : c->watched != KA__OUT), "unsent, but timed %d, watched %d", c->timed, c->watched);
         CHECK(!c->in || c->out || c->last || c->timed == KA__REQUEST || waiting >= KA_MAX_PIPELINED, "an unfinished request, but timed %d", c->timed);
         CHECK(c->watched == KA__UNWATCHED ? s->epoll < 0 : s->epoll >= 0, "watched %d, by %d", c->watched, s->epoll);
         if (s->epoll >= 0) CHECK((s->events & (EPOLLIN | EPOLLOUT)) == (c->watched == KA__IN ? EPOLLIN : c->watched == KA__OUT ? EPOLLOUT : 0u), "watched %d, events %x", c->watched, s->events);
@@ -2208,6 +2418,7 @@ static void event_check(const ka_event *ev)
         CHECK(r == KA_OK, "an event of what read at once gives %d with %d", r, h.status);
         CHECK(same_str(h.method, ev->method) && same_str(h.target, ev->target) && same_str((ka_str){ body, n }, ev->body), "another request: %.*s %.*s with %d bytes, want %d",
               (int)ev->method.n, ev->method.p, (int)ev->target.n, ev->target.p, (int)ev->body.n, (int)n);
+        CHECK(same_str(ev->fields, at.fields ? h.fields : (ka_str){ NULL, 0 }), "%d bytes of fields, want %d", (int)ev->fields.n, (int)h.fields.n);
         CHECK(a->bodiless == ka_is(h.method, "HEAD"), "HEAD");
         p->at = end;
         if (!h.keep_alive) p->over = a->closes = true;
@@ -2221,6 +2432,13 @@ static void answer(const question *q)
     struct answer *a = &p->answers[q->ev.seq];
     const char *body = q->text;
     size_t n = q->n;
+    bool can = !q->ev.error && !(q->ev.flags & (KA__OLD | KA__BODILESS));
+    if (a->given ? a->stream : at.big % 16 == 14) {
+        int begins = ka_stream(at.server, &q->ev, at.big & 16 ? "X-A: b\r\nContent-Type: text/event-stream\r\n" : NULL);
+        CHECK(begins == (can ? KA_OK : KA_EINVAL), "ka_stream: %d", begins);
+        if (can) *a = (struct answer){ .status = 200, .given = true, .stream = true };
+        if (can) return;
+    }
     if (a->given) {                    /* a second time: the same, if not dropped */
         n = a->n;
         body = n == q->n ? body : large_body;
@@ -2237,7 +2455,7 @@ static void answer(const question *q)
         r = ka_reply(at.server, &q->ev, status, NULL, NULL, 0);
     }
     CHECK(r == KA_OK, "ka_reply: %d", r);
-    if (!a->given) *a = (struct answer){ status, true, a->bodiless, a->closes, n, hash(body, n) };
+    if (!a->given) *a = (struct answer){ status, true, a->bodiless, a->closes, false, n, hash(body, n) };
     if (status == 0) p->bare = true;
 }
 
@@ -2275,6 +2493,16 @@ static int next_message(const peer *p, int framing, ka_str *body, size_t *end)
         *end = from + 4 + (size_t)n;
         return KA_OK;
     }
+    if (framing == KA_RESP) {
+        size_t n = all - from < 4 * KA_MAX_BODY ? all - from : 4 * KA_MAX_BODY, found = 0, first = 0;
+        if (n == 0) return KA_EAGAIN;
+        int r = plain_resp(text + from, n, &found);
+        *body = (ka_str){ text + from, found };
+        *end = from + found;
+        if (r == KA_ESYNTAX) return plain_resp(text + from, n < KA_MAX_BODY ? n : KA_MAX_BODY, &first) == KA_ESYNTAX ? 400 : EITHER;
+        if (r == KA_EAGAIN && from + n < all) return EITHER;
+        return (r == KA_OK ? found : n) > KA_MAX_BODY ? 413 : r;
+    }
     while (from < all && is_space(text[from])) from++;
     if (from == all) return KA_EAGAIN;
     if (text[from] != '{') return 400;
@@ -2297,12 +2525,13 @@ static int next_message(const peer *p, int framing, ka_str *body, size_t *end)
 static bool begun(const peer *p)
 {
     size_t from = p->at;
-    while (!memchr(p->framings, KA_LINES, (size_t)p->framings_n) && from < p->heard && is_space(p->to_server.p[from])) from++;
+    bool counts = memchr(p->framings, KA_LINES, (size_t)p->framings_n) || memchr(p->framings, KA_RESP, (size_t)p->framings_n);
+    while (!counts && from < p->heard && is_space(p->to_server.p[from])) from++;
     return from < p->heard;
 }
 
-/* White space before the first line may have been passed over, in the framing before. */
-static bool passed_over(const peer *p, int framing) { return framing == KA_LINES && p->framings_n > 1 && p->at < p->heard && is_space(p->to_server.p[p->at]); }
+/* White space before the first line or value may have been passed over, in the framing before. */
+static bool passed_over(const peer *p, int framing) { return framing >= KA_LINES && p->framings_n > 1 && p->at < p->heard && is_space(p->to_server.p[p->at]); }
 
 /* Is nothing whole left, or wrong? */
 static bool at_rest(const peer *p)
@@ -2354,8 +2583,8 @@ static void reframe(peer *p, int framing)
     p->framing = framing;
 }
 
-static int other_framing(const peer *p) { return p->framing == KA_LINES ? KA_JSON : KA_JSON + KA_FRAMES - p->framing; }
-static int framing_of(size_t n) { return n >= 240 ? KA_LINES : n & 1 ? KA_FRAMES : KA_JSON; }
+static int other_framing(const peer *p) { return p->framing >= KA_LINES ? KA_JSON : KA_JSON + KA_FRAMES - p->framing; }
+static int framing_of(size_t n) { return n >= 240 ? KA_LINES : n >= 232 ? KA_RESP : n & 1 ? KA_FRAMES : KA_JSON; }
 
 static void connect_to(int framing, int knock)
 {
@@ -2458,6 +2687,21 @@ static void closed_check(const ka_event *ev, const peer *p)
     else CHECK(ev->error == KA_EOFFLINE && lost, "closed with %d, and it wasn't lost", ev->error);
 }
 
+/* An answer without a known end has begun in its turn, or has ended. */
+static void stream_event(const ka_event *ev, peer *p)
+{
+    uint32_t seq = 0;
+    while (seq < p->seq && p->answers[seq].given && !p->answers[seq].stream) seq++;
+    CHECK(seq < p->seq && p->answers[seq].stream, "event %d, and answer %d is no stream", ev->kind, (int)seq);
+    CHECK(ev->kind == KA_OPENED ? !p->opened && ev->error == 0 && ev->listener == 0 : ev->kind == KA_CLOSED && p->opened && !p->told, "event %d with %d", ev->kind, ev->error);
+    if (ev->kind == KA_CLOSED) closed_check(ev, p);
+    if (ev->kind == KA_CLOSED) at.ending = p;
+    p->opened = p->over = true;
+    p->told = ev->kind == KA_CLOSED;
+    say_bytes(p, at.big + 1);
+    if (at.big & 64) hang_up(p);
+}
+
 static void message_event(const ka_event *ev)
 {
     peer *p;
@@ -2465,9 +2709,14 @@ static void message_event(const ka_event *ev)
         timer_event(ev);
         return;
     }
+    if (ev->kind == KA_LISTENING) return;
+    p = ev->kind == KA_OPENED && ev->error ? NULL : peer_of(ev->conn);
+    if (p && p->port == 0) {
+        stream_event(ev, p);
+        return;
+    }
     if (ev->kind == KA_OPENED) opened_event(ev);
-    if (ev->kind == KA_LISTENING || (ev->kind == KA_OPENED && ev->error)) return;
-    p = peer_of(ev->conn);
+    if (!p) return;
     CHECK(p->port != 0 && p->opened && !p->told, "event %d: %d, %d, %d", ev->kind, p->port, p->opened, p->told);
     if (ev->kind == KA_MESSAGE) message_check(ev, p);
     if (ev->kind == KA_CLOSED) {
@@ -2560,13 +2809,15 @@ static void settle(void)
         CHECK(epoll_ready == 0, "%d sockets are ready, and nothing is done about them", epoll_ready);
         CHECK(ka__patience(w) != 0, "does not sleep");
     }
+    bool others = false;                     /* ka_connect's end after them */
+    for (int i = 0; i < peers_n; i++) others = others || (peers[i].port < OUT && peers[i].accepted && !peers[i].closed);
     for (int i = 0; i < peers_n; i++) {      /* all was read, and all that is whole was delivered */
         peer *p = &peers[i];
         ka_http h;
         char body[KA_MAX_BODY];
         size_t n, end;
         if (p->closed || !p->known || p->over || p->bare || failed() || p->window == 0) continue;
-        if (at.stopping) CHECK(!p->opened || p->told || p->hung_up || p->refused, "stopping, and the parent doesn't know");
+        if (at.stopping) CHECK(!p->opened || p->told || p->hung_up || p->refused || (p->port >= OUT && others), "stopping, and the parent doesn't know");
         if (at.stopping) continue;           /* an answer may have said that it is the last one */
         if (p->port != 0) {
             if (p->knock == CONNECTED) delivered_check(p);
@@ -2615,6 +2866,15 @@ static void answers_check(const peer *p)
         }
         CHECK(seq < p->seq, "more answers than requests");
         const struct answer *a = &p->answers[seq++];
+        if (a->given && a->stream) {
+            CHECK(h.status == 200 && h.length == -1 && !h.chunked && h.minor == 1 && !h.keep_alive, "a stream's head, with %d", h.status);
+            text += head;
+            n -= (size_t)head;
+            CHECK(n <= p->said.n && (n == 0 || memcmp(text, p->said.p, n) == 0) && (excused || n == p->said.n), "%d bytes of a stream, want %d", (int)n, (int)p->said.n);
+            n = 0;
+            seq = p->seq;
+            break;
+        }
         CHECK(a->given && h.status == a->status, "answer %d has status %d, want %d", (int)seq - 1, h.status, a->status);
         CHECK(h.length == (int64_t)a->n && !h.chunked && h.minor == 1, "answer %d has %d bytes, want %d", (int)seq - 1, (int)h.length, (int)a->n);
         CHECK(!a->closes || !h.keep_alive, "the last answer does not say so");
@@ -2631,10 +2891,11 @@ static void answers_check(const peer *p)
         CHECK(h.keep_alive || n == 0, "%d bytes after the last answer", (int)n);
     }
     if (seq < p->seq && p->answers[seq].given && p->answers[seq].status == 0 && p->answers[seq].n == 0) seq = p->seq;
+    CHECK(at.freeing || !p->opened || p->told, "the end of a stream is not told");
     CHECK(excused || n == 0, "an answer is cut after %d bytes", (int)n);
     CHECK(excused || seq == p->seq, "%d requests, %d answers", (int)p->seq, (int)seq);
     CHECK(excused || !p->lost, "closed with bytes unread");
-    CHECK(excused || !p->refused || !p->cut_off || p->closed_ms - p->refused_ms >= KA_LINGER_MS, "refused, and closed at once");
+    CHECK(excused || !p->refused || p->opened || !p->cut_off || p->closed_ms - p->refused_ms >= KA_LINGER_MS, "refused, and closed at once");
 }
 
 static size_t connections(void)
@@ -2748,7 +3009,9 @@ static void happen(input *in)
         at.stopping = true;
         break;
     default:
-        settle();
+        if (who == 1) n = next_byte(in);
+        if (who == 0 || who == 3) settle();
+        else if (peers_n > 0 && (p = &peers[peers_n - 1])->opened && !at.stopped) who == 1 ? say_bytes(p, n * 30) : hang_up(p);      /* it streams */
     }
     if (!(op & 128)) turn();
 }
@@ -2761,6 +3024,7 @@ static void happen_message(input *in)
         "GET / HTTP/1.1\r\nHost: a\r\n\r\n", " ", "{{{{{{{{", "}}}}}}}}", "{'\\\n'}", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask_key=x",
     };
     static const char *const line_ends[] = { "\n", "\r\n", "\r", "" }, *const line_canned[] = { "\r\n", "\r", "a\n", "a\r\nb\n\n\r\n", "\ra\r\r\n", "\n\n \n", "{}\n", "a" };
+    static const char *const resp_canned[] = { "+OK\r\n", ":-12\r\n", "$-1\r\n*-1\r\n", "*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n", "$5\r\nhello\r\n", "*2\r\n*1\r\n-E\r\n*0\r\n", "$300\r\n", "*9\r\n", "+", "\r\n", "*x\r\n" };
     static const int64_t times[] = { 0, 1, -1, 2, 5, 50, 99, 100, 200, 999, 1000, 3000, 6000, -1000, INT64_MIN, NEVER - 1 };
     static const int timers[] = { 1, 2, 3, 7, 40, KA_BATCH / 2 - 1, KA_BATCH / 2 + 1, 300 };
     static const unsigned lengths[] = { 0, 1, 2, 4, 47, 296, KA_MAX_BODY - 1, KA_MAX_BODY, KA_MAX_BODY + 1, 513, 0x7b7d7b7d, 0xffffffff };
@@ -2774,7 +3038,7 @@ static void happen_message(input *in)
     case 0:
         if (peers_n == PEERS) return;
         n = next_byte(in);
-        p = sim_peer(n >= 240 ? KA_LINES : (int)n % 3);
+        p = sim_peer(n >= 232 ? framing_of(n) : (int)n % 3);
         p->framings[p->framings_n++] = (char)(p->framing = p->port);
         if (who) p->cut = who * who * who;
         break;
@@ -2801,6 +3065,15 @@ static void happen_message(input *in)
             for (int i = 0; i < 4; i++) frame[i] = (char)(k >> (24 - 8 * i));
             memset(frame + 4, 'f', sizeof frame - 4);
             append(&at.last, frame, k < sizeof frame - 4 ? 4 + k / (1 + n % 2) : 4 + n % 2);
+        } else if (n >= 232) {         /* a value, or a string's half */
+            k = next_byte(in);
+            if (k < 128) append_text(&at.last, resp_canned[k % (sizeof resp_canned / sizeof *resp_canned)]);
+            else {
+                size_t head = (size_t)snprintf(frame, sizeof frame, "$%u\r\n", lengths[k % 10]);
+                memset(frame + head, 's', sizeof frame - head);
+                append(&at.last, frame, head + lengths[k % 10] / (1 + (k >> 5 & 1)));
+                append_text(&at.last, "\r\n");
+            }
         } else {                       /* an object of so many bytes */
             k = lengths[n % 10];
             memset(frame, 'o', sizeof frame);
@@ -2903,6 +3176,7 @@ static void serve(const char *text, size_t size, bool messages)
     ka_event ev;
     sim_begin();
     memset(&at, 0, sizeof at);
+    at.fields = setup >> 3 & 1;
     if (ka_keyring_init(&at.keys, 6, 5) < 0 || ka_server_start(&at.server, 1 + (int)(setup & 1)) < 0) abort();
     for (int i = 0; i < at.server->workers_n; i++) {      /* rings whose end is near */
         ka__box *box[2] = { &at.server->workers[i]->up, &at.server->workers[i]->down };
@@ -2912,8 +3186,8 @@ static void serve(const char *text, size_t size, bool messages)
             atomic_store(&box[k]->tail, box[k]->write);
         }
     }
-    for (int framing = KA_HTTP; framing <= (messages ? KA_LINES : KA_HTTP); framing++)
-        CHECK(ka_listen_as(at.server, framing, "127.0.0.1", framing) == framing, "ka_listen_as");
+    for (int framing = KA_HTTP; framing <= (messages ? KA_RESP : KA_HTTP); framing++)
+        CHECK(ka_listen_as(at.server, framing == KA_HTTP && at.fields ? KA_HTTP | KA_FIELDS : framing, "127.0.0.1", framing) == framing, "ka_listen_as");
     for (int i = 0; i < 3; i++)
         for (int k = 0; k < at.server->workers_n; k++) {
             worker_round(at.server->workers[k]);
@@ -2987,6 +3261,7 @@ static const struct { const char *name; void (*run)(const char *p, size_t n); } 
     { "base64",   target_base64 },
     { "form",     target_form },
     { "json",     target_json },
+    { "resp",     target_resp },
     { "request",  target_request },
     { "response", target_response },
     { "chunked",  target_chunked },

@@ -724,7 +724,7 @@ static void devices_look(fleet *f, int64_t now_ms)
     f->online_n = 0;
     for (size_t i = 0; i < f->devices_n; i++) {
         device *d = f->devices[i];
-        while (d->calls && d->calls->over && now_ms - d->calls->made_ms > f->heartbeat_s * 1000) free(call_take(d));
+        while (d->calls && d->calls->over && now_ms - d->calls->made_ms > (f->timeout_s + f->heartbeat_s) * 1000) free(call_take(d));
         f->online_n += d->online;
         if (d->online || now_ms - d->touched_ms < FORGET_S * (int64_t)1000) f->devices[kept++] = d;
         else free(d);

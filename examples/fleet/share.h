@@ -57,11 +57,11 @@ typedef struct {
     char     id[KA_UUID_TEXT + 1], owner[OWNER_TEXT + 1];
     uint64_t version;
     ka_json  vehicle;
-    ka_str   event;                           /* {NULL, 0}: none, it was found so; */
-    bool     telling;                         /* and it names its changes: else what is new here is told */
+    bool     telling;                         /* there is an event that names changes; else what is new here is told */
+    ka_str   event;
 } share_news;
 
-typedef struct { char id[KA_UUID_TEXT + 1], owner[OWNER_TEXT + 1]; bool claim; } share_note;
+typedef struct { char id[KA_UUID_TEXT + 1], owner[OWNER_TEXT + 1]; } share_note;
 
 static ka_str share_str(const char *text) { return (ka_str){ text, strlen(text) }; }
 
@@ -91,31 +91,26 @@ static void share_put_done(void *arg, const void *note, const ka_resp *reply)
     device *d = device_find(f, n->id);
     bool error = reply && reply->kind == KA_RESP_ERROR;
     if (error) share_error(f, reply->text);
-    if (!d) return;
-    bool same = strcmp(n->owner, d->owner) == 0;      /* else it is another connection's by now, or a reaper's: see share_echo */
+    else if (reply) f->share->told_error = false;
+    if (!d || strcmp(n->owner, d->owner) != 0) return;      /* another connection has it by now; or this was for reaping: see share_echo */
     if (!reply || error) {
-        if (same) d->unshared = true;
+        d->unshared = true;
         return;
     }
-    f->share->told_error = false;
-    if (reply->kind != KA_RESP_STRING) {
-        if (!same || !share_owns(f, d->owner)) return;
-        device_lost(f, d);
-        share_fetch(f, n->id);
-        return;
-    }
-    uint64_t version = strtoull(reply->text.p, NULL, 10), known = d->version;
-    if (same && n->claim) d->claimed = true;
-    if (version > known || (same && n->claim)) d->version = version;
-    if (same && n->claim && known > version) share_fetch(f, n->id);      /* somebody claimed it after us, as we heard before this */
+    bool own = share_owns(f, d->owner), taken = reply->kind == KA_RESP_STRING, first = own && !d->claimed;
+    uint64_t version = taken ? strtoull(reply->text.p, NULL, 10) : 0, known = d->version;
+    if (first || (own && !taken) || version > known) d->version = version;
+    d->claimed = own;                         /* from now on what is heard of others counts; what was heard before has to be asked for */
+    if (own && !taken) device_lost(f, d);
+    if (own && (!taken || (first && known > version))) share_fetch(f, n->id);
 }
 
 /* Have the script put d as it is, with that owner token. False: not now. */
-static bool share_send(fleet *f, const device *d, const char *was, bool claim, ka_str event)
+static bool share_send(fleet *f, const device *d, const char *was, ka_str event)
 {
     struct share *s = f->share;
     char key[MAX_KEY + 1], vehicle[MAX_VEHICLE], ttl[16], head[256];
-    share_note note = { .claim = claim };
+    share_note note;
     ka_json_out w = { .p = vehicle, .cap = sizeof vehicle };
     if (!s->up) return false;
     device_put(&w, NULL, d);
@@ -133,8 +128,7 @@ static void share_put(fleet *f, device *d, const char *was, ka_str event)
 {
     bool unclaimed = d->conn && !d->claimed && d->unshared;      /* a claim that was never sent; one that is under way counts as done */
     if (!was) d->claimed = false;
-    if (!was || unclaimed) d->unshared = !share_send(f, d, "*", true, event);
-    else d->unshared = !share_send(f, d, was, false, event);
+    d->unshared = !share_send(f, d, !was || unclaimed ? "*" : was, event);
 }
 
 /* Put what is marked as unshared, until Redis has enough to do. */
@@ -143,9 +137,9 @@ static void share_put_rest(fleet *f)
     for (size_t i = 0; i < f->devices_n; i++) {
         device *d = f->devices[i];
         if (!d->unshared) continue;
-        ka_str event = device_event(f->share->event, d, 0, (ka_str){ NULL, 0 });
-        bool claim = d->conn && !d->claimed;
-        if (!share_send(f, d, claim ? "*" : share_owns(f, d->owner) ? d->owner : "", claim, event)) return;
+        ka_str event = device_event(f->share->event, d, 0, no_text);
+        const char *was = d->conn && !d->claimed ? "*" : share_owns(f, d->owner) ? d->owner : "";
+        if (!share_send(f, d, was, event)) return;
         d->unshared = false;
     }
 }
@@ -154,7 +148,8 @@ static void share_put_rest(fleet *f)
 
 static unsigned share_differences(const device *a, const device *b)
 {
-    return (a->online == b->online ? 0u : b->online ? ONLINE : OFFLINE) |
+    bool moved = b->online && strncmp(a->owner, b->owner, KA_UUID_TEXT) != 0;      /* ONLINE tells where, too */
+    return (a->online == b->online && !moved ? 0u : b->online ? ONLINE : OFFLINE) |
            (a->placed == b->placed && a->lat == b->lat && a->lon == b->lon ? 0u : POSITION) |
            (a->charge == b->charge ? 0u : CHARGE) | (a->running == b->running ? 0u : RUNNING) | (a->every_s == b->every_s ? 0u : FREQUENCY);
 }
@@ -169,23 +164,25 @@ static void share_compare(device *d, const share_news *n)
     if (n->vehicle.raw.n != w.n || memcmp(n->vehicle.raw.p, vehicle, w.n) != 0) d->unshared = true;
 }
 
-/* Others know it better: take it as they say, but online only if its connection can be somewhere. */
+/* Others know it better: take it as they say, but online only if its connection can be somewhere. That it was heard of is no change. */
 static void share_apply(fleet *f, device *d, const share_news *n, bool own)
 {
     device before = *d;
     ka_str event = n->event;
-    if (!device_read(d, &n->vehicle)) return;
+    device_read(d, &n->vehicle);
     strcpy(d->owner, n->owner);
     d->claimed = d->unshared = own;
     if (own) d->online = false;
     unsigned changes = share_differences(&before, d);
-    if (!event.p || (!n->telling && changes)) event = device_event(f->share->event, d, changes, (ka_str){ NULL, 0 });
+    d->touched_ms = ka_now_ms();
+    if (!n->telling && !changes && !d->conn) return;
+    if (!n->telling) event = device_event(f->share->event, d, changes, no_text);
     device_changed_elsewhere(f, d, event);
 }
 
 static void share_learn(fleet *f, const share_news *n)
 {
-    device *d = device_get(f, n->id);
+    device read = { .online = false }, *d = device_read(&read, &n->vehicle) ? device_get(f, n->id) : NULL;
     if (!d || n->version <= d->version) return;
     bool own = share_owns(f, d->owner);
     d->version = n->version;
@@ -454,7 +451,7 @@ static void share_called(void *arg, const void *note, const ka_resp *reply)
     uint64_t number;
     memcpy(&number, note, sizeof number);
     if (reply && reply->kind == KA_RESP_INTEGER && reply->number > 0) return;
-    call_done(arg, number, 503, (ka_str){ NULL, 0 });
+    call_done(arg, number, 503, no_text);
 }
 
 static int share_call(fleet *f, const device *d, const call *c)
@@ -500,7 +497,7 @@ static void share_mail(fleet *f, ka_str text)
         call_from(f, from, number, id, words);
     } else if (share_number_of(&v, "reply", &number) && share_number_of(&v, "status", &status) && status <= 599) {
         bool replied = share_text_of(&v, "text", words, MAX_COMMAND);
-        call_done(f, number, (int)status, replied ? share_str(words) : (ka_str){ NULL, 0 });
+        call_done(f, number, (int)status, replied ? share_str(words) : no_text);
     }
 }
 
@@ -523,7 +520,7 @@ static void share_reap(fleet *f, int64_t now_ms)
         device reaped = *d;
         reaped.online = false;
         snprintf(reaped.owner, sizeof reaped.owner, "%s:%llu", f->id, (unsigned long long)++f->connections_made);
-        if (!share_send(f, &reaped, d->owner, false, device_event(f->share->event, &reaped, OFFLINE, (ka_str){ NULL, 0 }))) return;
+        if (!share_send(f, &reaped, d->owner, device_event(f->share->event, &reaped, OFFLINE, no_text))) return;
     }
 }
 

@@ -33,8 +33,8 @@ enum {
     SIM_LINEAR = 64, SIM_BUCKETS = SIM_LINEAR / 2 * 40
 };
 
-/* A device's state: not connected, or connecting; the same, after its connection was lost; not greeted yet; online; has said
-   goodbye; gone for good. */
+/* A device's state: not connected, or connecting; its connection was lost; not greeted yet; online; has said goodbye; gone for good.
+   A lost one counts as online until it connects again: when ka_stop ends all connections, none does. */
 enum { SIM_AWAY, SIM_LOST, SIM_OPEN, SIM_ONLINE, SIM_LEAVING, SIM_GONE };
 
 /* What a timer is for: its tag has this in 8 bits, which round of reports it belongs to in 32, and the device in 24. None is
@@ -125,28 +125,26 @@ static void sim_measure(sim *m, int64_t *since_us)
     m->all.n++;
 }
 
-/* The milliseconds that so much of 1 stayed below. */
-static double sim_percentile(const sim_histogram *h, double part)
+/* The milliseconds that so many of 1000 stayed below. */
+static double sim_percentile(const sim_histogram *h, uint64_t part)
 {
-    uint64_t seen = 0, wanted = (uint64_t)(part * (double)h->n);
+    uint64_t seen = 0;
     size_t i = 0;
-    while (i < SIM_BUCKETS - 1 && (seen += h->buckets[i]) <= wanted) i++;
+    while (i < SIM_BUCKETS && (seen += h->buckets[i]) * 1000 < h->n * part) i++;
     size_t shift = ++i < SIM_LINEAR ? 0 : i / (SIM_LINEAR / 2) - 1;
-    return h->n ? (double)((int64_t)(i - shift * (SIM_LINEAR / 2)) << shift) / 1000 : 0;
+    return h->n ? (double)((uint64_t)(i - shift * (SIM_LINEAR / 2)) << shift) / 1000 : 0;
 }
 
 static void sim_figures(sim *m, int64_t now_ms)
 {
     char line[128];
-    int64_t ms = now_ms > m->shown_ms ? now_ms - m->shown_ms : 1;
-    snprintf(line, sizeof line, "%u online, %llu messages/s sent, %llu received, p99 %.1f ms", (unsigned)m->online,
-             (unsigned long long)((m->sent - m->shown_sent) * 1000 / (uint64_t)ms), (unsigned long long)((m->received - m->shown_received) * 1000 / (uint64_t)ms),
-             sim_percentile(&m->second, 0.99));
+    double s = now_ms > m->shown_ms ? (double)(now_ms - m->shown_ms) / 1000 : 1;
+    snprintf(line, sizeof line, "%u online, %.0f messages/s sent, %.0f received, p99 %.1f ms", (unsigned)m->online,
+             (double)(m->sent - m->shown_sent) / s, (double)(m->received - m->shown_received) / s, sim_percentile(&m->second, 990));
     if (ka_is_terminal(2)) fprintf(stderr, "\r%-70s", line);
     else fprintf(stderr, "fleet: %s\n", line);
     fflush(stderr);
-    m->second.n = 0;
-    memset(m->second.buckets, 0, sizeof m->second.buckets);
+    m->second = (sim_histogram){ .n = 0 };
     m->shown_ms = now_ms;
     m->shown_sent = m->sent;
     m->shown_received = m->received;
@@ -159,8 +157,8 @@ static int sim_sums(const sim *m)
     printf("devices      %lld, %u online at the end, %u said goodbye\n", m->count, (unsigned)m->online, (unsigned)m->gone);
     printf("messages     %llu sent, %llu received in %.1f s; %llu commands; %llu not understood\n", (unsigned long long)m->sent, (unsigned long long)m->received, s,
            (unsigned long long)m->commands, (unsigned long long)m->strange);
-    printf("replies      %llu, ms: p50 %.3f, p99 %.3f, max %.3f\n", (unsigned long long)m->all.n, sim_percentile(&m->all, 0.5),
-           sim_percentile(&m->all, 0.99), sim_percentile(&m->all, 1));
+    printf("replies      %llu, ms: p50 %.3f, p99 %.3f, max %.3f\n", (unsigned long long)m->all.n, sim_percentile(&m->all, 500),
+           sim_percentile(&m->all, 990), sim_percentile(&m->all, 1000));
     printf("connections  %llu, %llu lost, %llu refused\n", (unsigned long long)m->connects, (unsigned long long)m->lost, (unsigned long long)m->refused);
     return fflush(stdout) == 0 ? EXIT_DONE : fail(EXIT_FAILED, "the sums could not be written");
 }
@@ -245,41 +243,39 @@ static void sim_say(sim *m, const sim_device *d, const char *type, const char *t
     sim_send(m, d, type, (ka_str){ text, strlen(text) });
 }
 
-static void sim_ping(sim *m, sim_device *d, int64_t now_ms)
+static void sim_ping(sim *m, sim_device *d)
 {
-    if (d->state == SIM_ONLINE) {
-        if (!d->ping_us) d->ping_us = ka_now_us();
-        sim_say(m, d, "message", "PING.");
-    }
-    sim_timer(m, now_ms + m->ping_s * 1000, SIM_PING, d);
+    if (d->state != SIM_ONLINE) return;
+    if (!d->ping_us) d->ping_us = ka_now_us();
+    sim_say(m, d, "message", "PING.");
 }
 
 static void sim_report(sim *m, sim_device *d, int64_t now_ms)
 {
     char text[MAX_COMMAND];
-    if (d->state == SIM_ONLINE) {
-        sim_condition(d, "REPORT.", now_ms, text);
-        if (!d->report_us) d->report_us = ka_now_us();
-        sim_say(m, d, "message", text);
-    }
-    sim_timer(m, now_ms + d->every_s * 1000, SIM_REPORT, d);
+    if (d->state != SIM_ONLINE) return;
+    sim_condition(d, "REPORT.", now_ms, text);
+    if (!d->report_us) d->report_us = ka_now_us();
+    sim_say(m, d, "message", text);
 }
 
 /* ---- what it hears ---- */
 
-static void sim_greeted(sim *m, sim_device *d)
+/* It reports at once, so that it has a place on every map. */
+static void sim_greeted(sim *m, sim_device *d, int64_t now_ms)
 {
     if (d->state != SIM_OPEN) return;
     d->state = SIM_ONLINE;
     d->misses = 0;
     m->online++;
+    if (d->every_s) sim_report(m, d, now_ms);
 }
 
-static void sim_reply(sim *m, sim_device *d, const ka_json *text)
+static void sim_reply(sim *m, sim_device *d, const ka_json *text, int64_t now_ms)
 {
     if (ka_json_is(text, "PONG.")) sim_measure(m, &d->ping_us);
     else if (ka_json_is(text, "OK, THANKS!")) sim_measure(m, &d->report_us);
-    else if (ka_json_is(text, "HI, NICE TO MEET YOU!")) sim_greeted(m, d);
+    else if (ka_json_is(text, "HI, NICE TO MEET YOU!")) sim_greeted(m, d, now_ms);
     else if (ka_json_is(text, "SEE YA!")) ka_close(m->s, d->conn);
     else if (!ka_json_is(text, "DAAAMN! ISSUE REPORTED ON JIRA")) m->strange++;
 }
@@ -344,7 +340,7 @@ static void sim_hear(sim *m, sim_device *d, const ka_event *ev)
         snprintf(hello, sizeof hello, "HELLO, I'M %s!", d->id);
         sim_say(m, d, "message", hello);
     } else if (ka_json_is(&type, "reply")) {
-        sim_reply(m, d, &text);
+        sim_reply(m, d, &text, ev->now_ms);
     } else if (ka_json_is(&type, "command") && d->state != SIM_LEAVING) {
         sim_obey(m, d, (ka_str){ m->text, (size_t)n }, ev->now_ms);
     }
@@ -358,7 +354,9 @@ static void sim_connect(sim *m, sim_device *d)
     char from[16];
     snprintf(from, sizeof from, "127.1.0.%u", 1 + (unsigned)(i / SIM_PORTS));
     int r = ka_connect(m->s, KA_JSON, m->sources ? from : NULL, m->ip, (int)m->port, i);
-    if (r < 0 || d->state != SIM_LOST) return;      /* an error: ka_stop was what ended all connections */
+    if (r < 0 || d->state != SIM_LOST) return;
+    d->state = SIM_AWAY;
+    m->online--;
     m->lost++;
     if (m->count == 1) fail(0, "the connection was lost; connecting again");
 }
@@ -373,21 +371,24 @@ static int64_t sim_again(sim *m, sim_device *d, uint8_t state, int64_t now_ms)
     return delay_ms;
 }
 
-static void sim_missed(sim *m, sim_device *d, const ka_event *ev)
+static void sim_missed(sim *m, sim_device *d, const char *why, int64_t now_ms)
+{
+    int64_t delay_ms = sim_again(m, d, SIM_AWAY, now_ms);
+    m->refused++;
+    if (m->count == 1 && (d->misses & (d->misses - 1)) == 0)
+        fail(0, "cannot connect to %s:%lld: %s (miss %u); trying again in %lld ms", m->ip, m->port, why, (unsigned)d->misses, (long long)delay_ms);
+}
+
+/* What came of ka_connect. */
+static void sim_opened(sim *m, sim_device *d, const ka_event *ev)
 {
     if (ev->error == KA_EADDR && m->sources) {
         sim_stop(m, fail(EXIT_FAILED, "more than %d devices need more source addresses, and 127.1.0.1 is none of this machine's; macOS: "
                          "sudo ifconfig lo0 alias 127.1.0.K, for K from 1 to %lld", SIM_PORTS, 1 + (m->count - 1) / SIM_PORTS));
-        return;
+    } else if (ev->error && ev->error != KA_ESTOPPED) {
+        sim_missed(m, d, ka_error_text(ev->error), ev->now_ms);
     }
-    m->refused++;
-    int64_t delay_ms = sim_again(m, d, SIM_AWAY, ev->now_ms);
-    if (m->count == 1 && (d->misses & (d->misses - 1)) == 0)
-        fail(0, "cannot connect to %s:%lld: %s (miss %u); trying again in %lld ms", m->ip, m->port, ka_error_text(ev->error), (unsigned)d->misses, (long long)delay_ms);
-}
-
-static void sim_opened(sim *m, sim_device *d, const ka_event *ev)
-{
+    if (ev->error) return;
     size_t at = ka_conn_index(m->s, ev->conn), room = m->owner_room;
     while (room <= at) room = room ? 2 * room : 64;
     uint32_t *owner = room > m->owner_room ? realloc(m->owner, room * sizeof *owner) : m->owner;
@@ -404,20 +405,13 @@ static void sim_opened(sim *m, sim_device *d, const ka_event *ev)
     m->connects++;
 }
 
-static void sim_depart(sim *m, sim_device *d)
-{
-    d->state = SIM_GONE;
-    if (++m->gone == m->count) ka_stop(m->s);
-}
-
 static void sim_closed(sim *m, sim_device *d, int64_t now_ms)
 {
-    if (d->state == SIM_LEAVING) {
-        sim_depart(m, d);
-        return;
-    }
-    m->online -= d->state == SIM_ONLINE;
-    sim_again(m, d, SIM_LOST, now_ms);
+    if (d->state == SIM_ONLINE) sim_again(m, d, SIM_LOST, now_ms);
+    if (d->state == SIM_OPEN) sim_missed(m, d, "closed without a greeting", now_ms);
+    if (d->state != SIM_LEAVING) return;
+    d->state = SIM_GONE;
+    if (++m->gone == m->count) ka_stop(m->s);
 }
 
 /* ---- the loop ---- */
@@ -433,7 +427,7 @@ static void sim_typed(sim *m, sim_device *d, ka_str line)
         snprintf(text, sizeof text, "WTF! %u\n%s", (unsigned)strlen(trace), trace);
         line = (ka_str){ text, strlen(text) };
     }
-    if (leaves && d->state < SIM_OPEN) sim_depart(m, d);
+    if (leaves && d->state < SIM_OPEN) ka_stop(m->s);
     else if (!open) fail(0, "not connected; the line was not sent");
     else if (sim_send(m, d, "message", line) < 0) fail(0, "the line is not UTF-8, or too long; it was not sent");
     else if (leaves) sim_leave(m, d);
@@ -444,16 +438,18 @@ static void sim_timed(sim *m, uint64_t tag, int64_t now_ms)
     sim_device *d = &m->devices[tag & 0xffffff];
     int kind = (int)(tag >> 56);
     if (kind == SIM_FIGURES) {
-        sim_figures(m, now_ms);
+        if (m->count > 1 && !m->quiet) sim_figures(m, now_ms);
         sim_timer(m, now_ms + 1000, SIM_FIGURES, d);
     } else if (kind == SIM_CONNECT) {
         if (d->state != SIM_GONE) sim_connect(m, d);
     } else if (d->state == SIM_GONE) {
         return;
     } else if (kind == SIM_PING) {
-        sim_ping(m, d, now_ms);
+        sim_ping(m, d);
+        sim_timer(m, now_ms + m->ping_s * 1000, SIM_PING, d);
     } else if (d->round == (uint32_t)(tag >> 24)) {
         sim_report(m, d, now_ms);
+        sim_timer(m, now_ms + d->every_s * 1000, SIM_REPORT, d);
     }
 }
 
@@ -468,8 +464,7 @@ static void sim_event(sim *m, const ka_event *ev)
         return;
     }
     sim_device *d = &m->devices[ev->kind == KA_OPENED ? ev->seq : m->owner[ka_conn_index(m->s, ev->conn)]];
-    if (ev->kind == KA_OPENED && ev->error) sim_missed(m, d, ev);
-    else if (ev->kind == KA_OPENED) sim_opened(m, d, ev);
+    if (ev->kind == KA_OPENED) sim_opened(m, d, ev);
     else if (ev->kind == KA_MESSAGE) sim_hear(m, d, ev);
     else if (ev->kind == KA_CLOSED) sim_closed(m, d, ev->now_ms);
 }
@@ -484,7 +479,7 @@ static void sim_begin(sim *m)
         if (m->ping_s) sim_timer(m, m->begun_ms + sim_spread(d, m->ping_s * 1000), SIM_PING, d);
         if (m->report_s) sim_timer(m, m->begun_ms + sim_spread(d, m->report_s * 1000), SIM_REPORT, d);
     }
-    if (m->count > 1 && !m->quiet) sim_timer(m, m->begun_ms + 1000, SIM_FIGURES, m->devices);
+    sim_timer(m, m->begun_ms + 1000, SIM_FIGURES, m->devices);
 }
 
 /* -1: go on; otherwise exit with this. */

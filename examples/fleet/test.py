@@ -13,6 +13,7 @@ import base64
 import hashlib
 import json
 import os
+import random
 import re
 import resource
 import shutil
@@ -92,17 +93,21 @@ def spawn(args, **more):
     return process
 
 
+def end(process):
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
 def end_all():
-    for one in reversed(started):
+    while started:
+        one = started.pop()
         if isinstance(one, subprocess.Popen):
-            if one.poll() is None:
-                one.kill()
-            one.wait()
-            if one.stdout:
-                one.stdout.close()
+            end(one)
         else:
             one.close()
-    started.clear()
 
 
 def run(*args, seconds=None, **more):
@@ -118,12 +123,12 @@ class Fleet:
     """A fleet server: .tcp, .rest (ports), .id (instance), .pid, .errors() (its stderr so far)."""
 
     def __init__(self, *args, **more):
-        self.stderr = tempfile.TemporaryFile("w+")
-        started.append(self.stderr)
+        self.stderr = tempfile.TemporaryFile()
         ports = [] if "--tcp-port" in args else ["--tcp-port", "0"]
         ports += [] if "--rest-port" in args else ["--rest-port", "0"]
         self.process = spawn([FLEET, "server", *ports, *args], stdout=subprocess.PIPE, stderr=self.stderr, **more)
         self.pid = self.process.pid
+        started.append(self)
         said = "".join(self.process.stdout.readline().decode() for _ in range(3))
         found = re.fullmatch(r"instance (\S+)\ndevices on [\d.]+:(\d+)\npeople on http://[\d.]+:(\d+)/docs\n", said)
         if not found:
@@ -131,8 +136,13 @@ class Fleet:
         self.id, self.tcp, self.rest = found[1], int(found[2]), int(found[3])
 
     def errors(self):
-        self.stderr.seek(0)
-        return self.stderr.read()
+        return os.pread(self.stderr.fileno(), 1000000, 0).decode()      # its own place in the file is the program's, too
+
+    def close(self):
+        """At the end of a topic. A sanitizer's findings show in the exit status."""
+        if self.process.poll() is None:
+            check((self.stop(), self.errors()[-400:]), (0, self.errors()[-400:]), "the exit status of fleet server")
+        self.stderr.close()
 
     def stop(self, number=signal.SIGTERM):
         """Its exit status; None: it does not end."""
@@ -1020,15 +1030,509 @@ def listening():
         check_that(device.ended(), "a device's connection is closed in the end")
 
 
+# ---- several instances ----
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def have(*programs):
+    """Are they installed? Else the topic is skipped."""
+    missing = [one for one in programs if not shutil.which(one, path=os.environ["PATH"] + ":/usr/sbin")]
+    if missing:
+        skip("%s is missing; sudo apt install redis-server haproxy" % " and ".join(missing))
+    return not missing
+
+
+class Redis:
+    """A redis-server with its data in this topic's folder: .port, .address, .start(), .stop()."""
+
+    def __init__(self, *args):
+        self.args, self.port = args, free_port()
+        self.address = "127.0.0.1:%d" % self.port
+        self.data = os.path.join(folder, "redis-%d" % self.port)
+        self.start()
+
+    def start(self, lose=False):
+        if lose:
+            shutil.rmtree(self.data)
+        os.makedirs(self.data, exist_ok=True)
+        self.process = spawn(["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.data, "--save", "",
+                              "--appendonly", "yes", *self.args], stdout=subprocess.DEVNULL)
+        if not wait_for(self.serves):
+            raise Gone("redis-server does not start")
+
+    def serves(self):
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1) as s:
+                s.sendall(b"PING\r\n")
+                return s.recv(100)[:5] in (b"+PONG", b"-NOAU")
+        except OSError:
+            return False
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(DEADLINE)
+
+    def ask(self, *words):
+        """Send a command; its reply as it comes."""
+        with socket.create_connection(("127.0.0.1", self.port), DEADLINE) as s:
+            s.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(one.encode()), one.encode()) for one in words))
+            return s.recv(65536)
+
+
+class Proxy:
+    """HAProxy by haproxy.cfg, in front of two instances: .tcp, .rest (ports)."""
+
+    def __init__(self, *fleets):
+        self.tcp, self.rest = free_port(), free_port()
+        told = {"FLEET_IP": "127.0.0.1", "FLEET_TCP_PORT": self.tcp, "FLEET_REST_PORT": self.rest}
+        for i, one in enumerate(fleets, 1):
+            told.update({"FLEET_%d" % i: "127.0.0.1", "FLEET_%d_TCP" % i: one.tcp, "FLEET_%d_REST" % i: one.rest})
+        spawn(["haproxy", "-db", "-f", os.path.join(HERE, "haproxy.cfg")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+              env={**os.environ, **{name: str(value) for name, value in told.items()}, "PATH": os.environ["PATH"] + ":/usr/sbin"})
+        if not wait_for(self.serves):
+            raise Gone("haproxy does not start")
+
+    def serves(self):
+        try:
+            return http(self.rest, "GET", "/")[0] == 200
+        except OSError:
+            return False
+
+
+class Hooks:
+    """A server of webhooks: .url, .got (what was posted)."""
+
+    def __init__(self):
+        self.got = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:%d/hook" % self.listener.getsockname()[1]
+        started.append(self)
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self):
+        while True:
+            try:
+                connection = self.listener.accept()[0]
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+
+    def serve(self, connection):
+        try:
+            with connection, connection.makefile("rb") as lines:
+                while lines.readline().startswith(b"POST "):
+                    size = 0
+                    while (line := lines.readline()) not in (b"\r\n", b""):
+                        if line.lower().startswith(b"content-length:"):
+                            size = int(line.split(b":")[1])
+                    self.got += json.loads(lines.read(size))["events"]
+                    connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+        except OSError:
+            pass
+
+    def of(self, id, change):
+        return [one for one in self.got if one["vehicle"]["id"] == id and change in one["changes"]]
+
+    def close(self):
+        self.listener.close()
+
+
+def instances_of(redis, n, *args):
+    """So many of them, all of which are one fleet already."""
+    fleets = [start("--redis", redis.address, *args) for _ in range(n)]
+    check_that(wait_for(lambda: all(state_of(one) == "up" for one in fleets)), "Redis is up for all instances")
+    return fleets
+
+
+def state_of(fleet):
+    return http(fleet, "GET", "/")[1]["redis"]
+
+
+def say(fleets, n, text):
+    """Have they all said so many lines, the last of which has that text?"""
+    lines = [one.errors().splitlines() for one in fleets]
+    return all(len(one) == n and text in one[-1] for one in lines)
+
+
+def sees(fleet, device, **wanted):
+    """Does the fleet know that of the device?"""
+    known = vehicle(fleet, device.id)
+    return known is not None and all(known[name] == value for name, value in wanted.items())
+
+
+def all_see(fleets, device, why, seconds=None, **wanted):
+    if wait_for(lambda: all(sees(one, device, **wanted) for one in fleets), seconds):
+        return check(True, True, why)
+    known = [vehicle(one, device.id) for one in fleets]
+    return check([one and {name: one[name] for name in wanted} for one in known], [wanted] * len(fleets), why)
+
+
+def commands(fleet, device, word="turnOn", message="HEY YOU, RUN!", reply="DONE!"):
+    """Command it there, and have it reply: what the one who commanded is answered."""
+    call = Call(fleet, "POST", "/vehicles/%s/%s" % (device.id, word))
+    check(device.command(), message, "a command arrives")
+    device.reply(reply)
+    status, answer = call.answer()
+    return status, answer.get("reply")
+
+
+@topic
+def instances():
+    if not have("redis-server", "haproxy"):
+        return
+    redis = Redis()
+    a, b = both = instances_of(redis, 2, "--timeout", "1")
+    proxy = Proxy(a, b)
+    check({Device(proxy.tcp).server for _ in range(4)}, {a.id, b.id}, "devices are handed to both instances")
+    check({http(proxy.rest, "GET", "/")[1]["instance"] for _ in range(4)}, {a.id, b.id}, "people are handed to both instances")
+
+    here, there = Device(a, hello=True), Device(b, hello=True)
+    all_see(both, here, "a device at A is seen everywhere", connected=True, instance=a.id)
+    all_see(both, there, "a device at B is seen everywhere", connected=True, instance=b.id)
+    check(here.ask(HERE_IS % ("52.5 13.25", "RESTING", 80)), "OK, THANKS!", "a report")
+    all_see(both, here, "a report at A is seen everywhere", position={"lat": 52.5, "lon": 13.25}, charge=80, running=False)
+    for fleet, device in (b, here), (a, there), (a, here), (proxy.rest, here), (proxy.rest, here):
+        check(commands(fleet, device), (200, "DONE!"), "a command, and its reply")
+    all_see(both, here, "what the command changed is seen everywhere", running=True)
+    check(commands(b, here, "turnOff", "HEY YOU, REST!", "I CAN'T, SORRY."), (200, "I CAN'T, SORRY."), "a reply that says no")
+
+    late = Call(b, "POST", "/vehicles/%s/turnOn" % here.id)
+    check(late.answer()[0], 504, "no reply in time, across instances")
+    here.command(), here.reply("DONE!")
+
+    newer = Device(b, here.id, hello=True)
+    check_that(here.ended(), "the newer connection wins, A to B")
+    all_see(both, newer, "it is at B now", connected=True, instance=b.id)
+    newest = Device(a, here.id, hello=True)
+    check_that(newer.ended(), "the newer connection wins, B to A")
+    all_see(both, newest, "it is at A again", connected=True, instance=a.id)
+    check(commands(b, newest), (200, "DONE!"), "a command finds the newest connection")
+
+    newest.close()
+    all_see(both, newest, "offline is told everywhere", connected=False, instance=None)
+    check(http(b, "POST", "/vehicles/%s/turnOn" % here.id)[0], 409, "a command to who is offline")
+    check(a.stop(), 0, "A is stopped")
+    check(there.ask("PING."), "PONG.", "B goes on")
+    other = Device(proxy.tcp)
+    check(other.server, b.id, "all devices are handed to B")
+
+
+@topic
+def stopped():
+    if not have("redis-server"):
+        return
+    a, b = instances_of(Redis(), 2)
+    device = Device(a, hello=True)
+    all_see([a, b], device, "online", connected=True)
+    check(a.stop(), 0, "A is stopped")
+    all_see([b], device, "A has said that its devices are offline", seconds=2, connected=False)
+    check(a.errors() + b.errors(), "", "nothing to say")
+
+
+@topic
+def newcomer():
+    if not have("redis-server"):
+        return
+    redis = Redis("--requirepass", "secret")
+    redis.address += ",password=secret,prefix=f:"
+    a, b = instances_of(redis, 2)
+    devices = [Device(one, hello=True) for one in [a, b] * 150]
+    for i, device in enumerate(devices):
+        device.ask(HERE_IS % ("%d.5 -%d.000001" % (i % 90, i % 180), "RUNNING", i % 101))
+    for device in devices[::3]:
+        device.close()
+    for device in devices[::3]:
+        all_see([a, b], device, "offline", connected=False)
+    [c] = instances_of(redis, 1)
+    check_that(wait_for(lambda: http(c, "GET", "/")[1]["devices"] == {"online": 200, "known": 300}), "a new instance knows all devices")
+    check([vehicle(c, one.id) for one in devices], [vehicle(a, one.id) for one in devices], "and all of them")
+    check(commands(c, devices[1]), (200, "DONE!"), "it can command them")
+    wrong = start("--redis", redis.address.replace("secret", "wrong"))
+    check_that(wait_for(lambda: "WRONGPASS" in wrong.errors()), "a wrong password is told: %s" % wrong.errors())
+    check(state_of(wrong), "away", "and of no use")
+
+
+@topic
+def killed():
+    if not have("redis-server", "haproxy"):
+        return
+    redis, hooks = Redis(), Hooks()
+    a, b, c = instances_of(redis, 3, "--webhook", hooks.url)
+    proxy = Proxy(a, b)
+    devices = [Device(proxy.tcp, hello=True) for _ in range(10)]
+    at_a = [one for one in devices if one.server == a.id]
+    check(len(at_a), 5, "half of them are at A")
+    for device in devices:
+        all_see([a, b, c], device, "online", connected=True, instance=device.server)
+    check(a.stop(signal.SIGKILL), -signal.SIGKILL, "A is killed")
+    at = time.monotonic()
+    lost = at_a.pop()
+    for device in at_a:
+        check_that(device.ended(), "its device loses the connection")
+        again = Device(proxy.tcp, device.id, hello=True)
+        check(again.server, b.id, "it is at another instance, which says so")
+        all_see([b, c], again, "and is online there", connected=True, instance=b.id)
+    all_see([b, c], lost, "who does not come back goes offline", connected=False)
+    check_that(time.monotonic() - at < 10, "within 10 s")
+    check_that(wait_for(lambda: hooks.of(lost.id, "offline")), "offline is forwarded")
+    time.sleep(2)
+    check(len(hooks.of(lost.id, "offline")), 1, "by one instance only")
+    check([hooks.of(one.id, "offline") for one in at_a], [[]] * len(at_a), "who came back in time was never offline")
+    for device in devices:
+        if device.server == b.id:
+            check(device.ask("PING."), "PONG.", "a device of B was not concerned")
+
+
+@topic
+def paused():
+    if not have("redis-server"):
+        return
+    a, b = instances_of(Redis(), 2)
+    moved, stays, other = Device(a, hello=True), Device(a, hello=True), Device(b, hello=True)
+    for device in moved, stays, other:
+        all_see([a, b], device, "online", connected=True)
+    a.process.send_signal(signal.SIGSTOP)
+    time.sleep(1)
+    again = Device(b, moved.id, hello=True)
+    time.sleep(6)
+    check_that(sees(b, stays, connected=False), "who was silent for so long is taken for gone")
+    a.process.send_signal(signal.SIGCONT)
+    check_that(moved.ended(), "the older connection is closed")
+    check_that(stays.ended(), "who was made offline has to connect again")
+    all_see([a, b], again, "the newer one stays", connected=True, instance=b.id)
+    back = Device(a, stays.id, hello=True)
+    all_see([a, b], back, "who has connected again is online", connected=True, instance=a.id)
+    all_see([a, b], other, "who came back late does not take others for gone", connected=True, instance=b.id)
+    for device in again, back, other:
+        check(device.ask("PING."), "PONG.", "each has one connection")
+
+
+def away(redis, fleets, devices, lose):
+    """Redis goes, with its data or without, and comes back. The devices as they are then."""
+    a, b = fleets
+    [leaves, moves, stays, other] = devices
+    redis.stop()
+    check_that(wait_for(lambda: [state_of(one) for one in fleets] == ["away"] * 2), "it is told that Redis is away")
+    leaves.close()
+    moved, fresh = Device(b, moves.id, hello=True), Device(b, hello=True)
+    fleeting = Device(a, hello=True)
+    fleeting.close()
+    check(stays.ask(HERE_IS % ("1.5 2.5", "RUNNING", 7)), "OK, THANKS!", "own devices are served meanwhile")
+    check(commands(a, stays), (200, "DONE!"), "and can be commanded")
+    began = time.monotonic()
+    check(http(a, "POST", "/vehicles/%s/turnOn" % other.id)[0], 503, "a command to a device elsewhere")
+    check_that(time.monotonic() - began < 1, "is refused at once")
+    check_that(sees(a, other, connected=True, instance=b.id), "it is as it was last known")
+    check_that(wait_for(lambda: say(fleets, 1 + 2 * lose, "is away")), "it is said that Redis is away")
+    redis.start(lose)
+    check_that(wait_for(lambda: [state_of(one) for one in fleets] == ["up"] * 2), "it is told that Redis is back")
+    all_see(fleets, stays, "what was reported meanwhile", connected=True, instance=a.id, position={"lat": 1.5, "lon": 2.5}, charge=7, running=True)
+    all_see(fleets, leaves, "who went meanwhile", connected=False)
+    all_see(fleets, fleeting, "who came and went meanwhile", connected=False)
+    all_see(fleets, fresh, "who came meanwhile", connected=True, instance=b.id)
+    all_see(fleets, other, "who did nothing", connected=True, instance=b.id)
+    all_see(fleets, moved, "who went over meanwhile", connected=True, instance=b.id)
+    check_that(moves.ended(), "its older connection is closed")
+    for device in moved, stays, fresh, other:
+        check(device.ask("PING."), "PONG.", "nobody else was disconnected")
+        check(commands(b if device.server == a.id else a, device), (200, "DONE!"), "calls across instances are back")
+    check_that(wait_for(lambda: say(fleets, 2 + 2 * lose, "is back")), "it is said that Redis is back")
+    return [Device(a, leaves.id, hello=True), Device(a, moves.id, hello=True), stays, other]
+
+
+@topic
+def redis_away():
+    if not have("redis-server"):
+        return
+    redis = Redis()
+    a, b = fleets = instances_of(redis, 2)
+    devices = [Device(a, hello=True), Device(a, hello=True), Device(a, hello=True), Device(b, hello=True)]
+    for lose in False, True:
+        for device in devices:
+            all_see(fleets, device, "online", connected=True, instance=device.server)
+        devices = away(redis, fleets, devices, lose)
+    [c] = instances_of(redis, 1)
+    known = [http(one, "GET", "/vehicles?limit=500")[1]["vehicles"] for one in (a, b, c)]
+    check(known[1:], known[:1] * 2, "a new instance knows all, too")
+    alone = start("--redis", "127.0.0.1:%d" % free_port())
+    check(Device(alone).ask("PING."), "PONG.", "an instance that has never seen Redis serves its devices")
+    check(state_of(alone), "away", "and tells so")
+
+
+@topic
+def redis_meddled_with():
+    """Others write to the same Redis, or it does not take what it is told."""
+    if not have("redis-server"):
+        return
+    redis = Redis()
+    a, b = fleets = instances_of(redis, 2)
+    device, other = Device(a, hello=True), Device(b, hello=True)
+    key = "fleet:device:" + device.id
+    all_see(fleets, device, "online", connected=True)
+
+    hash = redis.ask("HGET", key, "device").split(b"\r\n")[1].decode()
+    good = '{"instance":"%s","owner":"x","was":"x","version":1,"change":{"changes":[],"vehicle":%s}}' % (uuid.uuid4(), hash)
+    for text in ("", "{", "{}", good.replace("1,", '"1",'), good.replace("1,", "99999999999999999999,"), good.replace('"x"', '"%s"' % ("x" * 99)),
+                 good.replace(device.id, "x"), good.replace(hash, "{}"), good.replace('"x"', '"\\u0000"'), good.replace("[]", "0"), good):
+        redis.ask("PUBLISH", "fleet:changes", text)
+    for text in "", "x", "x" * 36, "x" * 60000:
+        redis.ask("PUBLISH", "fleet:alive", text)
+    call = '{"call":1,"from":"%s","device":"%s","message":"HEY YOU, RUN!"}' % (uuid.uuid4(), device.id)
+    for text in ("", "{}", '{"reply":1,"status":200,"text":"DONE!"}', '{"reply":1,"status":1000}', call.replace("1,", "-1,"), call.replace(device.id, "x"),
+                 call.replace("RUN", "x" * 257), call.replace("RUN", "\\u0000")):
+        redis.ask("PUBLISH", "fleet:to:" + a.id, text)
+    strangers = [str(uuid.uuid4()) for _ in range(4)]
+    redis.ask("SET", "fleet:device:" + strangers[0], "x")
+    redis.ask("HSET", "fleet:device:" + strangers[1], "owner", "x")
+    redis.ask("HSET", "fleet:device:" + strangers[2], "owner", "x" * 99, "version", "1", "device", "{}")
+    redis.ask("HSET", "fleet:device:" + strangers[3], "owner", "x", "version", "1", "device", "{}")
+    redis.ask("HSET", "fleet:device:x", "owner", "x", "version", "1", "device", "{}")
+    [c] = instances_of(redis, 1)
+    check_that(wait_for(lambda: "refuses: WRONGTYPE" in c.errors()), "a key that is no hash is told: " + c.errors())
+    check([vehicle(c, id) for id in strangers], [None] * 4, "what can't be read is left out")
+    redis.ask("DEL", *("fleet:device:" + id for id in strangers))
+    check(commands(b, device), (200, "DONE!"), "all goes on")
+    all_see([a, b, c], device, "as if nothing had been", connected=True, instance=a.id, running=True)
+
+    for word in ("DEL", key), ("FLUSHALL",):
+        redis.ask(*word)
+        check(device.ask(HERE_IS % ("1 2", "RUNNING", len(word[0]))), "OK, THANKS!", "a report after " + word[0])
+        all_see([a, b, c], device, "what is deleted is there again", charge=len(word[0]))
+    blob = "\u0001" * 8192
+    check(device.ask("WTF! %d\n%s" % (len(blob), blob)), "DAAAMN! ISSUE REPORTED ON JIRA", "the longest change there is")
+    all_see([a, b, c], device, "fits", issues=1)
+
+    redis.ask("CONFIG", "SET", "maxmemory", "1")
+    check(device.ask(HERE_IS % ("1 2", "RUNNING", 50)), "OK, THANKS!", "a report when Redis is full")
+    check_that(wait_for(lambda: "refuses: " in a.errors() and "OOM" in a.errors()), "that it is full is told: " + a.errors())
+    late = Device(b, device.id, hello=True)
+    check_that(sees(c, device, charge=8, instance=a.id), "others don't know it")
+    redis.ask("CONFIG", "SET", "maxmemory", "0")
+    all_see([a, b, c], late, "what could not be put is put when it can be", connected=True, instance=b.id)
+    check_that(device.ended(), "so the newer connection wins after all")
+    check(other.ask("PING."), "PONG.", "and all goes on")
+
+
+class Hopper:
+    """A device that connects here and there, ending its last connection or leaving it to the server to notice."""
+
+    def __init__(self, fleets, random):
+        self.fleets, self.random, self.id = fleets, random, str(uuid.UUID(int=random.getrandbits(128), version=4))
+        self.connection, self.left = None, []
+
+    def leave(self):
+        for one in self.left:
+            one.close()
+        self.left = []
+
+    def connect(self):
+        if self.connection:
+            self.left.append(self.connection)
+        if self.random.random() < 0.5:
+            self.leave()
+        self.connection = None
+        self.connection = Device(self.random.choice(self.fleets), self.id, hello=True)
+
+    def act(self):
+        what = self.random.random()
+        if not self.connection or what < 0.3:
+            self.connect()
+        elif what < 0.4:
+            self.left.append(self.connection)
+            self.connection = None
+            self.leave()
+        else:
+            self.connection.send(HERE_IS % (self.place(), "RUNNING", self.random.randrange(101)))
+
+    def place(self):
+        return "%d %d" % (self.random.randrange(-90, 91), self.random.randrange(-180, 181))
+
+    def step(self):
+        try:
+            self.act()
+        except (OSError, Gone):
+            self.connection = None
+
+    def settle(self):
+        """End what was left, and connect again if the newest connection was lost: the instance of that; None: it is offline."""
+        self.leave()
+        while self.connection:
+            self.connection.send("PING.")
+            while (said := self.connection.read(0.05)):
+                pass
+            if said is False:
+                return self.connection.server
+            self.connection = None
+            self.connect()
+
+
+@topic
+def demo():
+    if not have("redis-server", "haproxy"):
+        return
+    tcp, rest, redis = free_port(), free_port(), free_port()
+    told = {"FLEET_TCP_PORT": str(tcp), "FLEET_REST_PORT": str(rest), "FLEET_REDIS_PORT": str(redis), "FLEET": FLEET}
+    process = spawn([os.path.join(HERE, "demo")], env={**os.environ, **told}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        said = [process.stdout.readline().decode() for _ in range(5)]
+        check_that("Ctrl+C ends all" in said[-1], "it says what to do: %r" % said)
+        check_that(wait_for(lambda: http(rest, "GET", "/")[1]["devices"]["online"] == 20), "20 devices are online")
+        check(len({http(rest, "GET", "/")[1]["instance"] for _ in range(4)}), 2, "at two instances")
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(DEADLINE)
+    for port in tcp, rest, redis:
+        check_that(wait_for(lambda: is_free(port)), "Ctrl+C ends what it has started")
+
+
+def is_free(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return True
+    return False
+
+
+@topic
+def chaos():
+    if not have("redis-server"):
+        return
+    seed, redis = random.Random(7), Redis()
+    fleets = instances_of(redis, 3)
+    hoppers = [Hopper(fleets, seed) for _ in range(50)]
+    for lose in False, True, None:
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            seed.choice(hoppers).step()
+        if lose is not None:
+            redis.stop()
+            for _ in range(100):
+                seed.choice(hoppers).step()
+            redis.start(lose)
+
+    def agree():
+        truth = {one.id: one.settle() for one in hoppers}
+        told = [{one["id"]: one["instance"] for one in http(fleet, "GET", "/vehicles?limit=500")[1]["vehicles"]} for fleet in fleets]
+        return all(one == truth for one in told)
+    check_that(wait_for(agree, 30), "all instances agree on where each device is")
+    known = [http(one, "GET", "/vehicles?limit=500")[1]["vehicles"] for one in fleets]
+    check(known[1:], known[:1] * 2, "and on all about it")
+
+
 # ---- the protocol ----
 
 NOT_UNDERSTOOD = "SERVER COULD NOT PROCESS THE RECEIVED MESSAGE."
 OK = "OK, THANKS!"
+HERE_IS = "REPORT. I'M HERE %s, %s AND CHARGED AT %s%%."
 MAX_BLOB, MAX_COMMAND = 8192, 256
 
 
 def here(lat="1", lon="2", running="RUNNING", charge="50", word="REPORT."):
-    return "%s I'M HERE %s %s, %s AND CHARGED AT %s%%." % (word, lat, lon, running, charge)
+    return (HERE_IS % (lat + " " + lon, running, charge)).replace("REPORT.", word)
 
 
 def blob(text, bytes=None):
@@ -1282,7 +1786,7 @@ def outcome(call):
 
 
 @topic
-def commands():
+def each_command():
     """Each command as it reaches a device, its reply as it reaches who asked, and what is known of the device then."""
     f = start()
     d = Device(f, hello=True)
@@ -1396,7 +1900,7 @@ def timeouts():
     check(vehicle(f, d.id)["running"], True, "and what it says counts")
 
     check((outcome(tell(f, d.id, "turnOff"))[0], d.command()), (504, "HEY YOU, REST!"), "one that is never replied to")
-    for _ in range(9):                        # more than a heartbeat
+    for _ in range(11):                       # more than a heartbeat after that
         d.ask("PING.")
         time.sleep(0.5)
     call = tell(f, d.id, "turnOff")
@@ -1422,6 +1926,63 @@ def timeouts():
     calls = [command(f, d.id, "C%d" % i) for i in range(20)]
     got = sorted(outcome(c)[0] for c in calls)
     check(got, [503] * 4 + [504] * 16, "of a device, sixteen commands can wait")
+
+
+@topic
+def many_calls():
+    """An instance has 4,096 commands that wait; those beyond are refused at once."""
+    f = start("--timeout", "3")
+    devices = [Device(f, hello=True) for _ in range(300)]
+    requests = [b"POST /vehicles/%s/turnOn HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n" % d.id.encode() for d in devices]
+    people = [socket.create_connection(("127.0.0.1", f.rest), DEADLINE) for _ in range(14)]
+    started.extend(people)
+    for person in people:
+        person.sendall(b"".join(requests))
+
+    def answers(person):
+        text = b""
+        while text.count(b"HTTP/1.1 ") < 300 or not text.endswith(b"}"):
+            more = person.recv(65536)
+            if not more:
+                break
+            text += more
+        return [text.count(b"HTTP/1.1 %d " % status) for status in (503, 504)]
+
+    counts = [answers(person) for person in people]
+    check((sum(c[0] for c in counts), sum(c[1] for c in counts)), (300 * 14 - 4096, 4096), "503, and 504")
+    call = tell(f, devices[0].id, "turnOff")
+    late = 0
+    while (message := devices[0].command()) == "HEY YOU, RUN!":
+        late += 1
+    check(message, "HEY YOU, REST!", "when their time is over there is room again")
+    for _ in range(late):
+        devices[0].reply(CANT)
+    devices[0].reply("DONE!")
+    check(outcome(call), (200, "DONE!"), "for a command that is replied to")
+
+
+@topic
+def many_devices():
+    """100,000 are known; no more are taken."""
+    path = os.path.join(folder, "devices")
+    f = start("--state", path)
+    d = Device(f, hello=True)
+    check(f.stop(), 0, "a state")
+    line = open(path).readlines()[-1]
+    with open(path, "w") as file:
+        for i in range(100000):
+            file.write(line.replace(d.id, "00000000-0000-4000-8000-%012x" % i))
+    f = start("--state", path)
+    check(http(f, "GET", "/")[1]["devices"], {"online": 0, "known": 100000}, "a file of as many")
+    check(Device(f).ask("PING."), NOT_UNDERSTOOD, "one more device")
+    last = Device(f, "00000000-0000-4000-8000-%012x" % 99999)
+    check(last.ask("PING."), "PONG.", "one that is known")
+    check(http(f, "GET", "/")[1]["devices"], {"online": 1, "known": 100000}, "and is online")
+    check(f.stop(), 0, "it stops")
+    with open(path, "a") as file:
+        file.write(line)
+    got = run("server", "--state", path, "--tcp-port", "0", "--rest-port", "0", seconds=6 * DEADLINE)
+    check_that(got[0] == 1 and ": this line is no device (100000 at most are kept)" in got[2], "a file of more: %r" % (got,))
 
 
 # ---- state ----
@@ -1560,6 +2121,136 @@ def state_full():
     check((f.stop(), f.errors().count("\n")), (0, 2), "it stops")
 
 
+# ---- the simulator ----
+
+class Simulator:
+    """fleet device ...: .said() is what it has shown so far; lines can be typed."""
+
+    def __init__(self, port, *args, typed=subprocess.DEVNULL):
+        self.out, self.err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen([FLEET, "device", *args, "127.0.0.1", str(port)], stdin=typed, stdout=self.out, stderr=self.err)
+        started.extend([self.out, self.err, self.process])
+
+    def said(self, file=None):
+        file = file or self.out
+        return os.pread(file.fileno(), 1 << 20, 0).decode()
+
+    def type(self, line):
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def waits_for(self, text, why):
+        check_that(wait_for(lambda: text in self.said()), "%s: %r shows in %r" % (why, text, self.said()))
+
+    def ends(self, number=None):
+        if number:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(2 * DEADLINE)
+        except subprocess.TimeoutExpired:
+            return None
+
+
+def online(f):
+    return http(f, "GET", "/")[1]["devices"]["online"]
+
+
+def known(f):
+    return {v["id"]: v for v in http(f, "GET", "/vehicles?limit=500")[1]["vehicles"]}
+
+
+@topic
+def simulator():
+    """Twenty devices, told each command; some leave; and all others are back after the server was restarted."""
+    table = [
+        # arguments of fleet device, exit status, a part of what is said on stderr
+        (["127.0.0.1"], 2, "IP and PORT are needed"),
+        (["127.0.0.1", "0"], 2, "PORT 0: a whole number from 1 to 65535 is needed"),
+        (["127.0.0.1", "80", "x"], 2, "x is a word too many"),
+        (["--count", "100001", "127.0.0.1", "80"], 2, "--count 100001: a whole number from 1 to 100000 is needed"),
+        (["--count", "2", "--id", str(uuid.uuid4()), "127.0.0.1", "80"], 2, "--id is for one device"),
+        (["--id", "me", "127.0.0.1", "80"], 2, "--id me: a UUID is needed"),
+        (["--cuont", "2"], 2, "--cuont: no such option"),
+        (["--seed"], 2, "--seed needs a value"),
+        (["no-such-host.invalid", "80"], 1, "no-such-host.invalid: "),
+    ]
+    for args, status, text in table:
+        got, out, error = run("device", *args)
+        check((got, out), (status, ""), "fleet device %s: %s" % (" ".join(args), error))
+        check_that(text in error, "fleet device %s says %r, not %r" % (" ".join(args), error, text))
+
+    f = start()
+    crowd = Simulator(f.tcp, "--count", "20", "--report-every", "1", "--seed", "1")
+    check_that(wait_for(lambda: online(f) == 20), "all are online")
+    check_that(wait_for(lambda: all(v["position"] for v in known(f).values())), "and have said where they are")
+    first = known(f)
+    for v in first.values():
+        check_that(abs(v["position"]["lat"] - 52.52) < 0.07 and abs(v["position"]["lon"] - 13.405) < 0.11, "in the city: %r" % v["position"])
+    full = [id for id in first if first[id]["charge"] > 5]
+    for what, body, reply in [("frequency", {"seconds": 2}, "SURE, I WILL!"), ("command", {"message": "DANCE!"}, "I CAN'T, SORRY."),
+                              ("command", {"message": "KEEP ME POSTED EVERY 0 SECONDS."}, "I CAN'T, SORRY."), ("turnOff", None, "DONE!"), ("turnOn", None, "DONE!")]:
+        calls = [Call(f, "POST", "/vehicles/%s/%s" % (id, what), body) for id in full]
+        check([(s, v.get("reply")) for s, v in (c.answer() for c in calls)], [(200, reply)] * len(full), "%s of each" % what)
+    check_that(wait_for(lambda: all(known(f)[id]["position"] != first[id]["position"] for id in full)), "they move when they run")
+    fine = [Call(f, "POST", "/vehicles/%s/command" % id, {"message": "HOW'S IT GOING?"}).answer()[1].get("reply", "") for id in full]
+    check([t for t in fine if not re.fullmatch(r"FINE\. I'M HERE 52\.\d{6} 13\.\d{6}, RUNNING AND CHARGED AT \d+%\.", t)], [], "how each of them is going")
+
+    check(http(f, "POST", "/vehicles/%s/disconnect" % full[0])[1].get("reply"), "SEE YA!", "one goes")
+    check(f.stop(), 0, "the server ends")
+    f = start("--tcp-port", str(f.tcp))
+    check_that(wait_for(lambda: online(f) == 19), "all others are back: %r" % online(f))
+    check_that(wait_for(lambda: all(v["position"] for v in known(f).values())), "with their positions")
+    check(sorted(known(f)), sorted(set(first) - {full[0]}), "and they are the same, without the one that has gone")
+    check(crowd.ends(signal.SIGTERM), 0, "exit status")
+    said = crowd.said()
+    for text in "devices      20, 19 online at the end, 1 said goodbye\n", "; %d commands; 0 not understood\n" % (1 + 6 * len(full)), "connections  39, 19 lost, ":
+        check_that(text in said, "its sums: %r in %r" % (text, said))
+    check_that(wait_for(lambda: online(f) == 0), "and all are offline")
+
+    again = Simulator(f.tcp, "--count", "20", "--seed", "1", "--quiet")
+    check_that(wait_for(lambda: online(f) == 20), "the same seed")
+    check(sorted(known(f)), sorted(first), "makes the same devices")
+    check((again.ends(signal.SIGINT), again.said(again.err)), (0, ""), "and quietly")
+
+
+@topic
+def typed():
+    """One device: what it shows, and what is typed."""
+    f = start()
+    port = f.tcp
+    f.stop()
+    id = str(uuid.uuid4())
+    one = Simulator(port, "--id", id.upper(), "--report-every", "0", typed=subprocess.PIPE)
+    check_that(wait_for(lambda: "cannot connect to 127.0.0.1:%d: the server is offline (miss 1)" % port in one.said(one.err)), "no server: it says so")
+    one.type("PING.")
+    check_that(wait_for(lambda: "not connected; the line was not sent" in one.said(one.err)), "what is typed meanwhile is lost")
+    f = start("--tcp-port", str(port))
+    one.waits_for("< Connected to server\n> HELLO, I'M %s!\n< HI, NICE TO MEET YOU!\n" % id, "the server is there")
+    for line, message, reply in [("PING.", None, "PONG."), ("ERROR", r"WTF! 125\nTraceback (most recent call last):\n", "DAAAMN! ISSUE REPORTED ON JIRA"),
+                                 ("caf\u00e9 \x1b\"\\", 'caf\u00e9 \\u001b\\"\\\\', NOT_UNDERSTOOD), ("", "", NOT_UNDERSTOOD)]:
+        shown = len(one.said())
+        one.type(line)
+        check_that(wait_for(lambda: "\n< " in one.said()[shown:]), "%r is answered" % line)
+        lines = one.said()[shown:].split("\n")
+        check_that(lines[0].startswith("> " + (line if message is None else message)), "typed %r, sent %r" % (line, lines[0]))
+        check(lines[1:], ["< " + reply, ""], "received for %r" % line)
+    check(vehicle(f, id)["issues"], 1, "the issue was reported")
+    f.stop()
+    f = start("--tcp-port", str(port))
+    check_that(wait_for(lambda: one.said().count("< HI,") == 2 and "the connection was lost; connecting again" in one.said(one.err)), "the server was restarted")
+    one.type("GOTTA GO.")
+    check(one.ends(), 0, "goodbye")
+    check(one.said()[-22:], "> GOTTA GO.\n< SEE YA!\n", "in these words")
+    check(vehicle(f, id)["connected"], False, "and it is offline")
+
+    empty = Simulator(f.tcp, "--seed", "2194")      # which begins without charge; its standard input has ended
+    check_that(wait_for(lambda: online(f) == 1), "another one")
+    id = re.search("HELLO, I'M (.*)!", empty.said())[1]
+    check(http(f, "POST", "/vehicles/%s/turnOn" % id, {})[1].get("reply"), "I CAN'T, SORRY.", "an empty battery")
+    check(http(f, "POST", "/vehicles/%s/disconnect" % id)[1].get("reply"), "SEE YA!", "it is sent away")
+    check(empty.ends(), 0, "and ends")
+
+
 def main():
     global failed, folder
     names = sys.argv[1:] or list(topics)
@@ -1577,12 +2268,12 @@ def main():
         folder = tempfile.mkdtemp(prefix="fleet-")
         try:
             topics[name]()
-        except (Gone, OSError, subprocess.TimeoutExpired) as error:
+        except Exception as error:            # whatever it is, what was started is ended, and the other topics go on
             failed += 1
             trace = error.__traceback__
             while trace.tb_next and trace.tb_frame.f_code.co_name != name:
                 trace = trace.tb_next
-            print("%s:%d: %s: %s" % (os.path.relpath(__file__), trace.tb_lineno, name, error), flush=True)
+            print("%s:%d: %s: %s: %s" % (os.path.relpath(__file__), trace.tb_lineno, name, type(error).__name__, error), flush=True)
         finally:
             end_all()
             shutil.rmtree(folder, ignore_errors=True)
