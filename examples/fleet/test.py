@@ -446,7 +446,8 @@ def rest():
             ("/turnOnOrOff", {"running": True}, "HEY YOU, RUN!", "DONE!", ("running", True)),
             ("/turnOnOrOff", {"running": False}, "HEY YOU, REST!", "I CAN'T, SORRY.", ("running", True)),
             ("/command", {"message": "\u20ac" * 85 + "!"}, "\u20ac" * 85 + "!", "WHAT? \"\\\u2028\U0001f600", ("running", True)),
-            ("/command", {"message": "x"}, "x", "", ("running", True))):
+            ("/command", {"message": "x"}, "x", "", ("running", True)),
+            ("/command", {"message": "KEEP ME POSTED EVERY 2147483647 SECONDS."}, "KEEP ME POSTED EVERY 2147483647 SECONDS.", "SURE, I WILL!", ("reportEvery", 2147483647))):
         status, value = obey(one, device, ID + path, body, command, reply)
         check((status, value), (200, {"error": False, "id": device.id, "command": command, "reply": reply, "done": not reply.startswith("I CAN'T")}), path)
         as_documented(doc, "POST", ID + path, status, value, path)
