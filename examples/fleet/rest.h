@@ -71,8 +71,7 @@ static const property properties[] = {
     { "Answer", "done", "boolean", .what = "false: it can't", .example = "true" },
 
     { "Change", "id", "string", .format = "uuid",
-      .what = "the vehicle's id; with `at`, which no other change of it has, it tells whether one was seen before",
-      .example = "\"3f2504e0-4f89-41d3-9a0c-0305e82c3301\"" },
+      .what = "the change's own: who has seen it before drops it", .example = "\"1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed\"" },
     { "Change", "at", "string", .format = "date-time", .what = "when it was made", .example = "\"2026-11-21T09:30:00.123456Z\"" },
     { "Change", "changes", "[]string", .format = "online|offline|position|charge|running|frequency|blob", .what = "what has changed",
       .example = "[\"position\", \"charge\"]" },
