@@ -93,17 +93,21 @@ def spawn(args, **more):
     return process
 
 
+def end(process):
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
 def end_all():
-    for one in reversed(started):
+    while started:
+        one = started.pop()
         if isinstance(one, subprocess.Popen):
-            if one.poll() is None:
-                one.kill()
-            one.wait()
-            if one.stdout:
-                one.stdout.close()
+            end(one)
         else:
             one.close()
-    started.clear()
 
 
 def run(*args, seconds=None, **more):
@@ -120,11 +124,11 @@ class Fleet:
 
     def __init__(self, *args, **more):
         self.stderr = tempfile.TemporaryFile()
-        started.append(self.stderr)
         ports = [] if "--tcp-port" in args else ["--tcp-port", "0"]
         ports += [] if "--rest-port" in args else ["--rest-port", "0"]
         self.process = spawn([FLEET, "server", *ports, *args], stdout=subprocess.PIPE, stderr=self.stderr, **more)
         self.pid = self.process.pid
+        started.append(self)
         said = "".join(self.process.stdout.readline().decode() for _ in range(3))
         found = re.fullmatch(r"instance (\S+)\ndevices on [\d.]+:(\d+)\npeople on http://[\d.]+:(\d+)/docs\n", said)
         if not found:
@@ -133,6 +137,12 @@ class Fleet:
 
     def errors(self):
         return os.pread(self.stderr.fileno(), 1000000, 0).decode()      # its own place in the file is the program's, too
+
+    def close(self):
+        """At the end of a topic. A sanitizer's findings show in the exit status."""
+        if self.process.poll() is None:
+            check((self.stop(), self.errors()[-400:]), (0, self.errors()[-400:]), "the exit status of fleet server")
+        self.stderr.close()
 
     def stop(self, number=signal.SIGTERM):
         """Its exit status; None: it does not end."""
@@ -1481,11 +1491,12 @@ def chaos():
 
 NOT_UNDERSTOOD = "SERVER COULD NOT PROCESS THE RECEIVED MESSAGE."
 OK = "OK, THANKS!"
+HERE_IS = "REPORT. I'M HERE %s, %s AND CHARGED AT %s%%."
 MAX_BLOB, MAX_COMMAND = 8192, 256
 
 
 def here(lat="1", lon="2", running="RUNNING", charge="50", word="REPORT."):
-    return "%s I'M HERE %s %s, %s AND CHARGED AT %s%%." % (word, lat, lon, running, charge)
+    return (HERE_IS % (lat + " " + lon, running, charge)).replace("REPORT.", word)
 
 
 def blob(text, bytes=None):
@@ -1739,7 +1750,7 @@ def outcome(call):
 
 
 @topic
-def commands():
+def each_command():
     """Each command as it reaches a device, its reply as it reaches who asked, and what is known of the device then."""
     f = start()
     d = Device(f, hello=True)
@@ -1934,7 +1945,7 @@ def many_devices():
     check(f.stop(), 0, "it stops")
     with open(path, "a") as file:
         file.write(line)
-    got = run("server", "--state", path, "--tcp-port", "0", "--rest-port", "0")
+    got = run("server", "--state", path, "--tcp-port", "0", "--rest-port", "0", seconds=6 * DEADLINE)
     check_that(got[0] == 1 and ": this line is no device (100000 at most are kept)" in got[2], "a file of more: %r" % (got,))
 
 
@@ -2221,12 +2232,12 @@ def main():
         folder = tempfile.mkdtemp(prefix="fleet-")
         try:
             topics[name]()
-        except (Gone, OSError, subprocess.TimeoutExpired) as error:
+        except Exception as error:            # whatever it is, what was started is ended, and the other topics go on
             failed += 1
             trace = error.__traceback__
             while trace.tb_next and trace.tb_frame.f_code.co_name != name:
                 trace = trace.tb_next
-            print("%s:%d: %s: %s" % (os.path.relpath(__file__), trace.tb_lineno, name, error), flush=True)
+            print("%s:%d: %s: %s: %s" % (os.path.relpath(__file__), trace.tb_lineno, name, type(error).__name__, error), flush=True)
         finally:
             end_all()
             shutil.rmtree(folder, ignore_errors=True)
