@@ -1413,7 +1413,7 @@ class Hopper:
             self.connection = None
             self.leave()
         else:
-            self.connection.send(here(self.random.randrange(-90, 91), self.random.randrange(-180, 181), charge=self.random.randrange(101)))
+            self.connection.send(here(str(self.random.randrange(-90, 91)), str(self.random.randrange(-180, 181)), charge=self.random.randrange(101)))
 
     def step(self):
         try:
