@@ -1499,11 +1499,12 @@ def chaos():
 
 NOT_UNDERSTOOD = "SERVER COULD NOT PROCESS THE RECEIVED MESSAGE."
 OK = "OK, THANKS!"
+HERE_IS = "REPORT. I'M HERE %s, %s AND CHARGED AT %s%%."
 MAX_BLOB, MAX_COMMAND = 8192, 256
 
 
 def here(lat="1", lon="2", running="RUNNING", charge="50", word="REPORT."):
-    return "%s I'M HERE %s %s, %s AND CHARGED AT %s%%." % (word, lat, lon, running, charge)
+    return (HERE_IS % (lat + " " + lon, running, charge)).replace("REPORT.", word)
 
 
 def blob(text, bytes=None):
@@ -1757,7 +1758,7 @@ def outcome(call):
 
 
 @topic
-def commands():
+def each_command():
     """Each command as it reaches a device, its reply as it reaches who asked, and what is known of the device then."""
     f = start()
     d = Device(f, hello=True)
@@ -2239,12 +2240,12 @@ def main():
         folder = tempfile.mkdtemp(prefix="fleet-")
         try:
             topics[name]()
-        except (Gone, OSError, subprocess.TimeoutExpired) as error:
+        except Exception as error:            # whatever it is, what was started is ended, and the other topics go on
             failed += 1
             trace = error.__traceback__
             while trace.tb_next and trace.tb_frame.f_code.co_name != name:
                 trace = trace.tb_next
-            print("%s:%d: %s: %s" % (os.path.relpath(__file__), trace.tb_lineno, name, error), flush=True)
+            print("%s:%d: %s: %s: %s" % (os.path.relpath(__file__), trace.tb_lineno, name, type(error).__name__, error), flush=True)
         finally:
             end_all()
             shutil.rmtree(folder, ignore_errors=True)
