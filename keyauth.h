@@ -648,8 +648,8 @@ typedef struct {
     void       *arg;                 /* of both, and of each ka_redis_fn */
     /* yours to read */
     bool        up;
-    char        error[96];           /* why it isn't, in Redis's own words where there are any; stays until the next one. Empty: there
-                                        was none yet, or ka_stop */
+    char        error[96];           /* why it isn't, in Redis's own words where there are any; empty: not tried yet, or ka_stop.
+                                        While it is: why it does not keep keys, see ka_keyring_redis; empty: it does */
     /* its own */
     ka_server  *server;
     uint64_t    conn;
@@ -732,7 +732,7 @@ KADEF int ka_journal_group(ka_keyring *k, ka_server *s);
 
 /* Keep the keys in Redis instead, with time to live there (SET prefix+digest ID EX ttl NX; GET): whichever server a key was
    asked from, it is good at all that have the same Redis and prefix. ka_auth_answer then gives no answer, and ka_redis_event
-   does when Redis has acknowledged; while it is away, or says an error, the answer is 503 try_later. max_keys doesn't count
+   does when Redis has acknowledged; while it is away, or says an error, the answer is 503 try_later; and redis->error tells of that. max_keys doesn't count
    there. Of the other functions, ka_keyring_free is left.
      redis      started, and kept as long as the keyring; not one that subscribes
      prefix     borrowed; KA_MAX_ID bytes at most
@@ -6262,14 +6262,20 @@ int ka_redis_command(ka_redis *r, const ka_str *args, size_t args_n, ka_redis_fn
 
 /* ---- the connection ---- */
 
-/* It can't be used any more, or did not come to that. After ka_stop that's no error. */
-static void ka__redis_lost(ka_redis *r, ka_str why)
+/* After ka_stop nothing is an error. */
+static void ka__redis_error(ka_redis *r, ka_str why)
 {
-    bool was_up = r->up;
     size_t n = why.n < sizeof r->error ? why.n : sizeof r->error - 1;
     if (atomic_load(&r->server->stop)) n = 0;
     for (size_t i = 0; i < n; i++) r->error[i] = why.p[i] < ' ' || why.p[i] > '~' ? '?' : why.p[i];
     r->error[n] = 0;
+}
+
+/* It can't be used any more, or did not come to that. */
+static void ka__redis_lost(ka_redis *r, ka_str why)
+{
+    bool was_up = r->up;
+    ka__redis_error(r, why);
     r->state = KA__REDIS_ENDING;
     ka__commands_fail(r);
     if (was_up && r->on_change) r->on_change(r->arg, false);
@@ -6336,6 +6342,7 @@ static void ka__redis_greeted(ka_redis *r, const ka_resp *v)
         ka__redis_give_up(r, ka__words("it does not greet as Redis does"));
     } else if (++r->state == KA__REDIS_UP) {
         r->up = true;
+        r->error[0] = 0;
         r->retry_ms = KA_REDIS_RETRY_MS;
         if (r->on_change) r->on_change(r->arg, true);
     }
@@ -7089,7 +7096,7 @@ static bool ka__printable(const char *p, size_t n)
 static const char ka__later[] = "try_later";
 
 /* What the answer needs when Redis has replied: what ka_reply takes of the event, and of a fresh key its text. */
-typedef struct { ka_server *server; uint64_t conn; uint32_t seq; uint8_t flags; char key[KA_KEY_TEXT]; } ka__asked;
+typedef struct { ka_redis *redis; uint64_t conn; uint32_t seq; uint8_t flags; char key[KA_KEY_TEXT]; } ka__asked;
 _Static_assert(sizeof(ka__asked) <= KA_REDIS_NOTE, "a command's note has it");
 
 int ka_keyring_redis(ka_keyring *k, ka_redis *redis, const char *prefix)
@@ -7104,7 +7111,7 @@ int ka_keyring_redis(ka_keyring *k, ka_redis *redis, const char *prefix)
 static void ka__asked_answer(ka__asked *a, int status, const char *p, size_t n)
 {
     ka_event ev = { .kind = KA_REQUEST, .conn = a->conn, .seq = a->seq, .flags = a->flags };
-    ka_reply(a->server, &ev, status, NULL, p, n);
+    ka_reply(a->redis->server, &ev, status, NULL, p, n);
     ka_wipe(a, sizeof *a);
 }
 
@@ -7113,7 +7120,9 @@ static void ka__asked_key(void *arg, const void *note, const ka_resp *reply)
     ka__asked a;
     (void)arg;
     memcpy(&a, note, sizeof a);
-    if (reply && reply->kind == KA_RESP_STRING && ka_is(reply->text, "OK")) ka__asked_answer(&a, 200, a.key, KA_KEY_TEXT);
+    bool kept = reply && reply->kind == KA_RESP_STRING && ka_is(reply->text, "OK");
+    if (reply) ka__redis_error(a.redis, kept ? ka__words("") : reply->kind == KA_RESP_ERROR ? reply->text : ka__words("it does not say OK"));
+    if (kept) ka__asked_answer(&a, 200, a.key, KA_KEY_TEXT);
     else ka__asked_answer(&a, 503, ka__later, sizeof ka__later - 1);
 }
 
@@ -7139,7 +7148,7 @@ static int ka__redis_ask(const ka_keyring *k, const ka_event *ev, ka_str key, ka
     memcpy(name, k->prefix, prefix_n);
     ka_hex_encode(name + prefix_n, digest, sizeof digest);
     snprintf(ttl, sizeof ttl, "%lld", (long long)k->ttl_s);
-    ka__asked a = { .server = k->redis->server, .conn = ev->conn, .seq = ev->seq, .flags = ev->flags };
+    ka__asked a = { .redis = k->redis, .conn = ev->conn, .seq = ev->seq, .flags = ev->flags };
     memcpy(a.key, key.p, KA_KEY_TEXT);
     const ka_str at = { name, prefix_n + 2 * sizeof digest }, get[] = { ka__words("GET"), at },
                  set[] = { ka__words("SET"), at, id, ka__words("NX"), ka__words("EX"), ka__words(ttl) };

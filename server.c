@@ -127,17 +127,17 @@ static int read_redis(const options *o, ka_redis *r, const char **prefix)
     return e == KA_OK ? -1 : fail(EXIT_SYSTEM, "cannot find the host %s of --redis: %s", host, ka_error_text(e));
 }
 
-/* Say so when Redis is away, and why, and when it is back; once a second at most. */
+/* Say so when Redis is away, or keeps no keys, and why, and when it is back; once a second at most. */
 static void show_redis(const ka_redis *r, int64_t now_ms)
 {
-    static char told[sizeof r->error];      /* why it is away; empty: nothing was told but that it is there */
+    static char told[sizeof r->error];
     static int64_t last_ms;
-    const char *is = r->up ? "" : r->error;
-    if (strcmp(is, told) == 0 || (!r->up && !is[0]) || now_ms - last_ms < 1000) return;
-    memcpy(told, is, strlen(is) + 1);
+    if (strcmp(r->error, told) == 0 || (!r->up && !r->error[0]) || now_ms - last_ms < 1000) return;
+    memcpy(told, r->error, sizeof told);
     last_ms = now_ms;
-    if (r->up) fail(0, "Redis at %s:%d is back", r->ip, r->port);
-    else fail(0, "Redis at %s:%d is away: %s; keys are refused with try_later until it is back", r->ip, r->port, is);
+    if (!told[0]) fail(0, "Redis at %s:%d is back", r->ip, r->port);
+    else fail(0, "Redis at %s:%d %s: %s; keys are refused with try_later until it %s", r->ip, r->port, r->up ? "keeps no keys" : "is away", told,
+              r->up ? "does" : "is back");
 }
 
 /* -1: go on; otherwise exit with this. */

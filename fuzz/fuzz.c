@@ -2188,7 +2188,7 @@ static void target_journal(const char *p, size_t n)
    Nearly all of it is about a connection, counted back from the one that was opened last. After it all threads
    have their turn, unless a bit says no. */
 
-struct answer { int status; bool given, bodiless, closes; size_t n; uint64_t body; };
+struct answer { int status; bool given, bodiless, closes, stream; size_t n; uint64_t body; };
 
 typedef struct { ka_event ev; int status; size_t n; char text[KA_MAX_ANSWER]; } question;
 
@@ -2199,6 +2199,7 @@ static struct {
     ka_keyring keys;
     question   asked[QUESTIONS];      /* not answered yet */
     int        asked_n;
+    bool       fields;                /* its requests bring theirs */
     bool       defer, stopping, stopped, slept, freeing;      /* slept: the clock was advanced */
     unsigned   big;                   /* the next answers have so many bytes */
     bytes      last;                  /* what was sent last */
@@ -2281,6 +2282,16 @@ static void message_conn_check(const ka__conn *c)
     CHECK(!c->early && !c->expects && c->body_n == 0, "what only HTTP has");
 }
 
+/* What must be true of one whose answer has no known end. */
+static void stream_conn_check(const ka__conn *c)
+{
+    uint32_t waiting = c->seq_in - c->seq_out;
+    CHECK(c->timed == KA__BEGUN || c->timed == KA__STALL || c->timed == KA__LINGER || c->timed == KA__UNTIMED, "timed %d", c->timed);
+    CHECK(!c->in && !c->expects && !c->knocks && waiting <= 1 && (waiting == 0 || c->last), "%d wait, last %d", (int)waiting, c->last);
+    CHECK(c->timed == KA__BEGUN ? c->told && !c->last : !c->told || c->last, "told %d, last %d", c->told, c->last);
+    CHECK(c->last || c->timed == KA__BEGUN || c->watched > 0, "nobody reads it");
+}
+
 /* What must be true of a worker at any time. */
 static void worker_check(ka__worker *w)
 {
@@ -2297,13 +2308,14 @@ static void worker_check(ka__worker *w)
         sim_fd *s = sim_at((int)c->sock, SIM_CONN);
         sim_known((int)c->sock, s->peer);
         CHECK(s->peer->conn == ka__conn_number(w, c), "a connection changed its number");
-        CHECK((s->peer->port == 0) == (c->framing == KA_HTTP) && c->framing <= KA_RESP, "port %d has framing %d", s->peer->port, c->framing);
-        if (c->framing != KA_HTTP) message_conn_check(c);
+        CHECK((s->peer->port == 0) == (c->framing == KA_HTTP || c->framing == KA__STREAM) && c->framing <= KA__STREAM, "port %d has framing %d", s->peer->port, c->framing);
+        if (c->framing == KA__STREAM) stream_conn_check(c);
+        else if (c->framing != KA_HTTP) message_conn_check(c);
         CHECK(c->in_n <= KA_MAX_HEAD + KA_MAX_BODY + 1 && (c->in_n > 0) == (c->in != NULL), "%d bytes of a request kept", (int)c->in_n);
         CHECK(c->out_n - c->out_at <= (c->outgoing ? KA__REDIS_UNSENT : KA_MAX_UNSENT) && (c->out_n > 0) == (c->out != NULL) && c->out_at <= c->out_n, "%d bytes unsent", (int)(c->out_n - c->out_at));
         CHECK(waiting <= KA_MAX_PIPELINED + KA__SCRATCH / 16, "%d requests wait", (int)waiting);
         CHECK(c->framing != KA_HTTP || (c->timed < KA__KNOCK ? 1 : c->timed == KA__UNTIMED && waiting > 0), "waits for ever, or timed %d", c->timed);
-        CHECK(c->knocks || (c->out ? c->timed == KA__STALL && c->watched == KA__OUT : c->watched != KA__OUT), "unsent, but timed %d, watched %d", c->timed, c->watched);
+        CHECK(c->knocks || c->timed == KA__BEGUN || (c->out ? c->timed == KA__STALL && c->watched == KA__OUT : c->watched != KA__OUT), "unsent, but timed %d, watched %d", c->timed, c->watched);
         CHECK(!c->in || c->out || c->last || c->timed == KA__REQUEST || waiting >= KA_MAX_PIPELINED, "an unfinished request, but timed %d", c->timed);
         CHECK(c->watched == KA__UNWATCHED ? s->epoll < 0 : s->epoll >= 0, "watched %d, by %d", c->watched, s->epoll);
         if (s->epoll >= 0) CHECK((s->events & (EPOLLIN | EPOLLOUT)) == (c->watched == KA__IN ? EPOLLIN : c->watched == KA__OUT ? EPOLLOUT : 0u), "watched %d, events %x", c->watched, s->events);
@@ -2406,6 +2418,7 @@ static void event_check(const ka_event *ev)
         CHECK(r == KA_OK, "an event of what read at once gives %d with %d", r, h.status);
         CHECK(same_str(h.method, ev->method) && same_str(h.target, ev->target) && same_str((ka_str){ body, n }, ev->body), "another request: %.*s %.*s with %d bytes, want %d",
               (int)ev->method.n, ev->method.p, (int)ev->target.n, ev->target.p, (int)ev->body.n, (int)n);
+        CHECK(same_str(ev->fields, at.fields ? h.fields : (ka_str){ NULL, 0 }), "%d bytes of fields, want %d", (int)ev->fields.n, (int)h.fields.n);
         CHECK(a->bodiless == ka_is(h.method, "HEAD"), "HEAD");
         p->at = end;
         if (!h.keep_alive) p->over = a->closes = true;
@@ -2419,6 +2432,13 @@ static void answer(const question *q)
     struct answer *a = &p->answers[q->ev.seq];
     const char *body = q->text;
     size_t n = q->n;
+    bool can = !q->ev.error && !(q->ev.flags & (KA__OLD | KA__BODILESS));
+    if (a->given ? a->stream : at.big % 16 == 14) {
+        int begins = ka_stream(at.server, &q->ev, at.big & 16 ? "X-A: b\r\nContent-Type: text/event-stream\r\n" : NULL);
+        CHECK(begins == (can ? KA_OK : KA_EINVAL), "ka_stream: %d", begins);
+        if (can) *a = (struct answer){ .status = 200, .given = true, .stream = true };
+        if (can) return;
+    }
     if (a->given) {                    /* a second time: the same, if not dropped */
         n = a->n;
         body = n == q->n ? body : large_body;
@@ -2435,7 +2455,7 @@ static void answer(const question *q)
         r = ka_reply(at.server, &q->ev, status, NULL, NULL, 0);
     }
     CHECK(r == KA_OK, "ka_reply: %d", r);
-    if (!a->given) *a = (struct answer){ status, true, a->bodiless, a->closes, n, hash(body, n) };
+    if (!a->given) *a = (struct answer){ status, true, a->bodiless, a->closes, false, n, hash(body, n) };
     if (status == 0) p->bare = true;
 }
 
@@ -2667,6 +2687,21 @@ static void closed_check(const ka_event *ev, const peer *p)
     else CHECK(ev->error == KA_EOFFLINE && lost, "closed with %d, and it wasn't lost", ev->error);
 }
 
+/* An answer without a known end has begun in its turn, or has ended. */
+static void stream_event(const ka_event *ev, peer *p)
+{
+    uint32_t seq = 0;
+    while (seq < p->seq && p->answers[seq].given && !p->answers[seq].stream) seq++;
+    CHECK(seq < p->seq && p->answers[seq].stream, "event %d, and answer %d is no stream", ev->kind, (int)seq);
+    CHECK(ev->kind == KA_OPENED ? !p->opened && ev->error == 0 && ev->listener == 0 : ev->kind == KA_CLOSED && p->opened && !p->told, "event %d with %d", ev->kind, ev->error);
+    if (ev->kind == KA_CLOSED) closed_check(ev, p);
+    if (ev->kind == KA_CLOSED) at.ending = p;
+    p->opened = p->over = true;
+    p->told = ev->kind == KA_CLOSED;
+    say_bytes(p, at.big + 1);
+    if (at.big & 64) hang_up(p);
+}
+
 static void message_event(const ka_event *ev)
 {
     peer *p;
@@ -2674,9 +2709,14 @@ static void message_event(const ka_event *ev)
         timer_event(ev);
         return;
     }
+    if (ev->kind == KA_LISTENING) return;
+    p = ev->kind == KA_OPENED && ev->error ? NULL : peer_of(ev->conn);
+    if (p && p->port == 0) {
+        stream_event(ev, p);
+        return;
+    }
     if (ev->kind == KA_OPENED) opened_event(ev);
-    if (ev->kind == KA_LISTENING || (ev->kind == KA_OPENED && ev->error)) return;
-    p = peer_of(ev->conn);
+    if (!p) return;
     CHECK(p->port != 0 && p->opened && !p->told, "event %d: %d, %d, %d", ev->kind, p->port, p->opened, p->told);
     if (ev->kind == KA_MESSAGE) message_check(ev, p);
     if (ev->kind == KA_CLOSED) {
@@ -2826,6 +2866,15 @@ static void answers_check(const peer *p)
         }
         CHECK(seq < p->seq, "more answers than requests");
         const struct answer *a = &p->answers[seq++];
+        if (a->given && a->stream) {
+            CHECK(h.status == 200 && h.length == -1 && !h.chunked && h.minor == 1 && !h.keep_alive, "a stream's head, with %d", h.status);
+            text += head;
+            n -= (size_t)head;
+            CHECK(n <= p->said.n && (n == 0 || memcmp(text, p->said.p, n) == 0) && (excused || n == p->said.n), "%d bytes of a stream, want %d", (int)n, (int)p->said.n);
+            n = 0;
+            seq = p->seq;
+            break;
+        }
         CHECK(a->given && h.status == a->status, "answer %d has status %d, want %d", (int)seq - 1, h.status, a->status);
         CHECK(h.length == (int64_t)a->n && !h.chunked && h.minor == 1, "answer %d has %d bytes, want %d", (int)seq - 1, (int)h.length, (int)a->n);
         CHECK(!a->closes || !h.keep_alive, "the last answer does not say so");
@@ -2842,10 +2891,11 @@ static void answers_check(const peer *p)
         CHECK(h.keep_alive || n == 0, "%d bytes after the last answer", (int)n);
     }
     if (seq < p->seq && p->answers[seq].given && p->answers[seq].status == 0 && p->answers[seq].n == 0) seq = p->seq;
+    CHECK(at.freeing || !p->opened || p->told, "the end of a stream is not told");
     CHECK(excused || n == 0, "an answer is cut after %d bytes", (int)n);
     CHECK(excused || seq == p->seq, "%d requests, %d answers", (int)p->seq, (int)seq);
     CHECK(excused || !p->lost, "closed with bytes unread");
-    CHECK(excused || !p->refused || !p->cut_off || p->closed_ms - p->refused_ms >= KA_LINGER_MS, "refused, and closed at once");
+    CHECK(excused || !p->refused || p->opened || !p->cut_off || p->closed_ms - p->refused_ms >= KA_LINGER_MS, "refused, and closed at once");
 }
 
 static size_t connections(void)
@@ -2959,7 +3009,9 @@ static void happen(input *in)
         at.stopping = true;
         break;
     default:
-        settle();
+        if (who == 1) n = next_byte(in);
+        if (who == 0 || who == 3) settle();
+        else if (peers_n > 0 && (p = &peers[peers_n - 1])->opened && !at.stopped) who == 1 ? say_bytes(p, n * 30) : hang_up(p);      /* it streams */
     }
     if (!(op & 128)) turn();
 }
@@ -3124,6 +3176,7 @@ static void serve(const char *text, size_t size, bool messages)
     ka_event ev;
     sim_begin();
     memset(&at, 0, sizeof at);
+    at.fields = setup >> 3 & 1;
     if (ka_keyring_init(&at.keys, 6, 5) < 0 || ka_server_start(&at.server, 1 + (int)(setup & 1)) < 0) abort();
     for (int i = 0; i < at.server->workers_n; i++) {      /* rings whose end is near */
         ka__box *box[2] = { &at.server->workers[i]->up, &at.server->workers[i]->down };
@@ -3134,7 +3187,7 @@ static void serve(const char *text, size_t size, bool messages)
         }
     }
     for (int framing = KA_HTTP; framing <= (messages ? KA_RESP : KA_HTTP); framing++)
-        CHECK(ka_listen_as(at.server, framing, "127.0.0.1", framing) == framing, "ka_listen_as");
+        CHECK(ka_listen_as(at.server, framing == KA_HTTP && at.fields ? KA_HTTP | KA_FIELDS : framing, "127.0.0.1", framing) == framing, "ka_listen_as");
     for (int i = 0; i < 3; i++)
         for (int k = 0; k < at.server->workers_n; k++) {
             worker_round(at.server->workers[k]);

@@ -61,7 +61,7 @@ typedef struct {
     ka_str   event;
 } share_news;
 
-typedef struct { char id[KA_UUID_TEXT + 1], owner[OWNER_TEXT + 1]; bool claim; } share_note;
+typedef struct { char id[KA_UUID_TEXT + 1], owner[OWNER_TEXT + 1]; } share_note;
 
 static ka_str share_str(const char *text) { return (ka_str){ text, strlen(text) }; }
 
@@ -91,32 +91,26 @@ static void share_put_done(void *arg, const void *note, const ka_resp *reply)
     device *d = device_find(f, n->id);
     bool error = reply && reply->kind == KA_RESP_ERROR;
     if (error) share_error(f, reply->text);
-    if (!d) return;
-    bool same = strcmp(n->owner, d->owner) == 0;      /* else another connection has it by now, or this was for reaping: see share_echo */
+    else if (reply) f->share->told_error = false;
+    if (!d || strcmp(n->owner, d->owner) != 0) return;      /* another connection has it by now; or this was for reaping: see share_echo */
     if (!reply || error) {
-        if (same) d->unshared = true;
+        d->unshared = true;
         return;
     }
-    f->share->told_error = false;
-    if (reply->kind != KA_RESP_STRING) {
-        if (!same || !share_owns(f, d->owner)) return;
-        device_lost(f, d);
-        share_fetch(f, n->id);
-        return;
-    }
-    if (!same) return;
-    uint64_t version = strtoull(reply->text.p, NULL, 10), known = d->version;
-    if (n->claim) d->claimed = true;
-    if (n->claim || version > known) d->version = version;
-    if (n->claim && known > version) share_fetch(f, n->id);      /* somebody claimed it after us, as we heard before this */
+    bool own = share_owns(f, d->owner), taken = reply->kind == KA_RESP_STRING, first = own && !d->claimed;
+    uint64_t version = taken ? strtoull(reply->text.p, NULL, 10) : 0, known = d->version;
+    if (first || (own && !taken) || version > known) d->version = version;
+    d->claimed = own;                         /* from now on what is heard of others counts; what was heard before has to be asked for */
+    if (own && !taken) device_lost(f, d);
+    if (own && (!taken || (first && known > version))) share_fetch(f, n->id);
 }
 
 /* Have the script put d as it is, with that owner token. False: not now. */
-static bool share_send(fleet *f, const device *d, const char *was, bool claim, ka_str event)
+static bool share_send(fleet *f, const device *d, const char *was, ka_str event)
 {
     struct share *s = f->share;
     char key[MAX_KEY + 1], vehicle[MAX_VEHICLE], ttl[16], head[256];
-    share_note note = { .claim = claim };
+    share_note note;
     ka_json_out w = { .p = vehicle, .cap = sizeof vehicle };
     if (!s->up) return false;
     device_put(&w, NULL, d);
@@ -134,8 +128,7 @@ static void share_put(fleet *f, device *d, const char *was, ka_str event)
 {
     bool unclaimed = d->conn && !d->claimed && d->unshared;      /* a claim that was never sent; one that is under way counts as done */
     if (!was) d->claimed = false;
-    if (!was || unclaimed) d->unshared = !share_send(f, d, "*", true, event);
-    else d->unshared = !share_send(f, d, was, false, event);
+    d->unshared = !share_send(f, d, !was || unclaimed ? "*" : was, event);
 }
 
 /* Put what is marked as unshared, until Redis has enough to do. */
@@ -145,8 +138,8 @@ static void share_put_rest(fleet *f)
         device *d = f->devices[i];
         if (!d->unshared) continue;
         ka_str event = device_event(f->share->event, d, 0, no_text);
-        bool claim = d->conn && !d->claimed;
-        if (!share_send(f, d, claim ? "*" : share_owns(f, d->owner) ? d->owner : "", claim, event)) return;
+        const char *was = d->conn && !d->claimed ? "*" : share_owns(f, d->owner) ? d->owner : "";
+        if (!share_send(f, d, was, event)) return;
         d->unshared = false;
     }
 }
@@ -527,7 +520,7 @@ static void share_reap(fleet *f, int64_t now_ms)
         device reaped = *d;
         reaped.online = false;
         snprintf(reaped.owner, sizeof reaped.owner, "%s:%llu", f->id, (unsigned long long)++f->connections_made);
-        if (!share_send(f, &reaped, d->owner, false, device_event(f->share->event, &reaped, OFFLINE, no_text))) return;
+        if (!share_send(f, &reaped, d->owner, device_event(f->share->event, &reaped, OFFLINE, no_text))) return;
     }
 }
 

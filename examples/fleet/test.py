@@ -93,17 +93,21 @@ def spawn(args, **more):
     return process
 
 
+def end(process):
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
 def end_all():
-    for one in reversed(started):
+    while started:
+        one = started.pop()
         if isinstance(one, subprocess.Popen):
-            if one.poll() is None:
-                one.kill()
-            one.wait()
-            if one.stdout:
-                one.stdout.close()
+            end(one)
         else:
             one.close()
-    started.clear()
 
 
 def run(*args, seconds=None, **more):
@@ -120,11 +124,11 @@ class Fleet:
 
     def __init__(self, *args, **more):
         self.stderr = tempfile.TemporaryFile()
-        started.append(self.stderr)
         ports = [] if "--tcp-port" in args else ["--tcp-port", "0"]
         ports += [] if "--rest-port" in args else ["--rest-port", "0"]
         self.process = spawn([FLEET, "server", *ports, *args], stdout=subprocess.PIPE, stderr=self.stderr, **more)
         self.pid = self.process.pid
+        started.append(self)
         said = "".join(self.process.stdout.readline().decode() for _ in range(3))
         found = re.fullmatch(r"instance (\S+)\ndevices on [\d.]+:(\d+)\npeople on http://[\d.]+:(\d+)/docs\n", said)
         if not found:
@@ -133,6 +137,12 @@ class Fleet:
 
     def errors(self):
         return os.pread(self.stderr.fileno(), 1000000, 0).decode()      # its own place in the file is the program's, too
+
+    def close(self):
+        """At the end of a topic. A sanitizer's findings show in the exit status."""
+        if self.process.poll() is None:
+            check((self.stop(), self.errors()[-400:]), (0, self.errors()[-400:]), "the exit status of fleet server")
+        self.stderr.close()
 
     def stop(self, number=signal.SIGTERM):
         """Its exit status; None: it does not end."""
@@ -1407,14 +1417,23 @@ def redis_meddled_with():
 
 
 class Hopper:
-    """A device that connects here and there, closing its last connection or not."""
+    """A device that connects here and there, ending its last connection or leaving it to the server to notice."""
 
     def __init__(self, fleets, random):
-        self.fleets, self.random, self.id, self.connection = fleets, random, str(uuid.UUID(int=random.getrandbits(128), version=4)), None
+        self.fleets, self.random, self.id = fleets, random, str(uuid.UUID(int=random.getrandbits(128), version=4))
+        self.connection, self.left = None, []
+
+    def leave(self):
+        for one in self.left:
+            one.close()
+        self.left = []
 
     def connect(self):
-        if self.connection and self.random.random() < 0.5:
-            self.connection.close()
+        if self.connection:
+            self.left.append(self.connection)
+        if self.random.random() < 0.5:
+            self.leave()
+        self.connection = None
         self.connection = Device(self.random.choice(self.fleets), self.id, hello=True)
 
     def act(self):
@@ -1422,8 +1441,9 @@ class Hopper:
         if not self.connection or what < 0.3:
             self.connect()
         elif what < 0.4:
-            self.connection.close()
+            self.left.append(self.connection)
             self.connection = None
+            self.leave()
         else:
             self.connection.send(HERE_IS % (self.place(), "RUNNING", self.random.randrange(101)))
 
@@ -1437,12 +1457,15 @@ class Hopper:
             self.connection = None
 
     def settle(self):
-        """As a device does: connect again if the connection was lost. The connection's server; None: it is to be offline."""
-        while self.connection and self.connection.ask("PING.") is not False:
+        """End what was left, and connect again if the newest connection was lost: the instance of that; None: it is offline."""
+        self.leave()
+        while self.connection:
+            self.connection.send("PING.")
             while (said := self.connection.read(0.05)):
                 pass
             if said is False:
                 return self.connection.server
+            self.connection = None
             self.connect()
 
 
@@ -1450,12 +1473,18 @@ class Hopper:
 def chaos():
     if not have("redis-server"):
         return
-    seed = random.Random(7)
-    fleets = instances_of(Redis(), 3)
+    seed, redis = random.Random(7), Redis()
+    fleets = instances_of(redis, 3)
     hoppers = [Hopper(fleets, seed) for _ in range(50)]
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        seed.choice(hoppers).step()
+    for lose in False, True, None:
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            seed.choice(hoppers).step()
+        if lose is not None:
+            redis.stop()
+            for _ in range(100):
+                seed.choice(hoppers).step()
+            redis.start(lose)
 
     def agree():
         truth = {one.id: one.settle() for one in hoppers}
@@ -1923,7 +1952,7 @@ def many_devices():
     check(f.stop(), 0, "it stops")
     with open(path, "a") as file:
         file.write(line)
-    got = run("server", "--state", path, "--tcp-port", "0", "--rest-port", "0")
+    got = run("server", "--state", path, "--tcp-port", "0", "--rest-port", "0", seconds=6 * DEADLINE)
     check_that(got[0] == 1 and ": this line is no device (100000 at most are kept)" in got[2], "a file of more: %r" % (got,))
 
 
