@@ -76,7 +76,7 @@ static void share_key(const struct share *s, char key[MAX_KEY + 1], const char *
 static void share_error(fleet *f, ka_str why)
 {
     if (!f->share->told_error)
-        fail(0, "Redis at %s refuses: %.*s; mend that. What it doesn't take is tried again every second", f->redis, (int)why.n, why.p);
+        fail(0, "Redis at %s:%d refuses: %.*s; mend that. What it doesn't take is tried again every second", f->share->ip, f->share->commands.port, (int)why.n, why.p);
     f->share->told_error = true;
 }
 
@@ -529,7 +529,7 @@ static void share_tell(fleet *f, int64_t now_ms)
     struct share *s = f->share;
     const char *why = s->commands.up ? s->subscriber.error : s->commands.error;
     if (s->up && s->told_away) {
-        fail(0, "Redis at %s is back", f->redis);
+        fail(0, "Redis at %s:%d is back", s->ip, s->commands.port);
         s->told_away = false;
     } else if (!s->up && !s->told_away && now_ms - s->since_ms >= TICK_MS) {
         fail(0, "Redis at %s:%d is away (%s). Devices that are connected here are served; commands to others get 503 until it is back", s->ip,
@@ -601,7 +601,7 @@ static int share_start(fleet *f)
     s->commands.arg = s->subscriber.arg = f;
     int error = ka_redis_start(&s->commands, f->s);
     if (!error) error = ka_redis_start(&s->subscriber, f->s);
-    return error ? fail(EXIT_FAILED, "--redis %s: %s", f->redis, ka_error_text(error)) : -1;
+    return error ? fail(EXIT_FAILED, "--redis %s:%d: %s", s->ip, s->commands.port, ka_error_text(error)) : -1;
 }
 
 static bool share_event(fleet *f, const ka_event *ev)

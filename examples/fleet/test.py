@@ -1470,6 +1470,33 @@ class Hopper:
 
 
 @topic
+def demo():
+    if not have("redis-server", "haproxy"):
+        return
+    tcp, rest, redis = free_port(), free_port(), free_port()
+    told = {"FLEET_TCP_PORT": str(tcp), "FLEET_REST_PORT": str(rest), "FLEET_REDIS_PORT": str(redis), "FLEET": FLEET}
+    process = spawn([os.path.join(HERE, "demo")], env={**os.environ, **told}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        said = [process.stdout.readline().decode() for _ in range(5)]
+        check_that("Ctrl+C ends all" in said[-1], "it says what to do: %r" % said)
+        check_that(wait_for(lambda: http(rest, "GET", "/")[1]["devices"]["online"] == 20), "20 devices are online")
+        check(len({http(rest, "GET", "/")[1]["instance"] for _ in range(4)}), 2, "at two instances")
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(DEADLINE)
+    for port in tcp, rest, redis:
+        check_that(wait_for(lambda: is_free(port)), "Ctrl+C ends what it has started")
+
+
+def is_free(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return True
+    return False
+
+
+@topic
 def chaos():
     if not have("redis-server"):
         return
@@ -1499,11 +1526,12 @@ def chaos():
 
 NOT_UNDERSTOOD = "SERVER COULD NOT PROCESS THE RECEIVED MESSAGE."
 OK = "OK, THANKS!"
+HERE_IS = "REPORT. I'M HERE %s, %s AND CHARGED AT %s%%."
 MAX_BLOB, MAX_COMMAND = 8192, 256
 
 
 def here(lat="1", lon="2", running="RUNNING", charge="50", word="REPORT."):
-    return "%s I'M HERE %s %s, %s AND CHARGED AT %s%%." % (word, lat, lon, running, charge)
+    return (HERE_IS % (lat + " " + lon, running, charge)).replace("REPORT.", word)
 
 
 def blob(text, bytes=None):
@@ -1757,7 +1785,7 @@ def outcome(call):
 
 
 @topic
-def commands():
+def each_command():
     """Each command as it reaches a device, its reply as it reaches who asked, and what is known of the device then."""
     f = start()
     d = Device(f, hello=True)
@@ -2239,12 +2267,12 @@ def main():
         folder = tempfile.mkdtemp(prefix="fleet-")
         try:
             topics[name]()
-        except (Gone, OSError, subprocess.TimeoutExpired) as error:
+        except Exception as error:            # whatever it is, what was started is ended, and the other topics go on
             failed += 1
             trace = error.__traceback__
             while trace.tb_next and trace.tb_frame.f_code.co_name != name:
                 trace = trace.tb_next
-            print("%s:%d: %s: %s" % (os.path.relpath(__file__), trace.tb_lineno, name, error), flush=True)
+            print("%s:%d: %s: %s: %s" % (os.path.relpath(__file__), trace.tb_lineno, name, type(error).__name__, error), flush=True)
         finally:
             end_all()
             shutil.rmtree(folder, ignore_errors=True)
