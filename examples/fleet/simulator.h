@@ -421,7 +421,7 @@ static void sim_typed(sim *m, sim_device *d, ka_str line)
 {
     static const char trace[] = "Traceback (most recent call last):\n  File \"scooter.py\", line 42, in turn\n    wheel.start(current)\n"
                                 "MotorError: too hot (91 C)\n";
-    char text[MAX_COMMAND];
+    char text[MAX_COMMAND];                   /* cppcheck-suppress variableScope; `line` may point to it */
     bool open = d->state == SIM_OPEN || d->state == SIM_ONLINE, leaves = ka_is(line, "GOTTA GO.");
     if (ka_is(line, "ERROR")) {
         snprintf(text, sizeof text, "WTF! %u\n%s", (unsigned)strlen(trace), trace);
