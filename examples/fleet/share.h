@@ -29,7 +29,8 @@ struct share {
     ka_redis    commands, subscriber;
     char        ip[16], password[MAX_PASSWORD + 1], prefix[MAX_PREFIX + 1];
     char        changes[MAX_KEY + 1], alive[MAX_KEY + 1], mailbox[MAX_KEY + 1];
-    int         subscribed;                   /* channels that Redis has confirmed: 3 when all are */
+    int         subscribed;                   /* channels that Redis has confirmed: 3 when all are; */
+    bool        to_subscribe;                 /* it has to be asked for them (again) */
     bool        up;                           /* both connections are of use */
     bool        told_away;                    /* on stderr; */
     int64_t     told_error_ms;                /* and this, 0: never */
@@ -421,12 +422,17 @@ static void share_commands_changed(void *arg, bool up)
     share_look(arg);
 }
 
+static void share_subscribe(struct share *s)
+{
+    const ka_str args[] = { share_str("SUBSCRIBE"), share_str(s->changes), share_str(s->alive), share_str(s->mailbox) };
+    s->to_subscribe = ka_redis_command(&s->subscriber, args, 4, NULL, NULL, 0) != KA_OK;
+}
+
 static void share_subscriber_changed(void *arg, bool up)
 {
     struct share *s = ((fleet *)arg)->share;
-    const ka_str args[] = { share_str("SUBSCRIBE"), share_str(s->changes), share_str(s->alive), share_str(s->mailbox) };
     s->subscribed = 0;
-    if (up) ka_redis_command(&s->subscriber, args, 4, NULL, NULL, 0);
+    if (up) share_subscribe(s);
     share_look(arg);
 }
 
@@ -437,7 +443,10 @@ static void share_pushed(void *arg, const ka_resp *message)
     fleet *f = arg;
     struct share *s = f->share;
     ka_resp rest = *message, kind, channel, text;
-    if (message->kind == KA_RESP_ERROR) share_error(f, message->text);
+    if (message->kind == KA_RESP_ERROR) {
+        share_error(f, message->text);
+        s->to_subscribe = true;
+    }
     if (!ka_resp_next(&rest, &kind) || !ka_resp_next(&rest, &channel) || !ka_resp_next(&rest, &text)) return;
     if (ka_is(kind.text, "subscribe")) {
         s->subscribed++;
@@ -551,6 +560,7 @@ static void share_tick(fleet *f, int64_t now_ms)
     if (now_ms - s->ticked_ms > LATE_MS) s->since_ms = now_ms;
     s->ticked_ms = now_ms;
     if (s->commands.up) share_say_alive(f);
+    if (s->subscriber.up && s->to_subscribe) share_subscribe(s);
     if (!s->up) return;
     if (s->load_due) share_load(f);
     if (s->loading) return;
