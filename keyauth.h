@@ -4577,6 +4577,15 @@ static void ka__early_free(ka__worker *w, ka__early *e)
     ka__free_wiped(e, offsetof(ka__early, r) + e->r.size);
 }
 
+/* Drop the answers whose turn never comes. */
+static void ka__early_drop(ka__worker *w, ka__conn *c)
+{
+    for (ka__early *e; (e = c->early) != NULL; ) {
+        c->early = e->next;
+        ka__early_free(w, e);
+    }
+}
+
 /* Drop what is kept of a connection's unfinished message, or of its unsent answers. */
 static void ka__drop(ka__worker *w, char **kept, uint32_t *n)
 {
@@ -4623,11 +4632,7 @@ static void ka__conn_close(ka__worker *w, ka__conn *c)
     if (c->sock != -1) ka__sock_close(c->sock);
     ka__drop(w, &c->in, &c->in_n);
     ka__drop(w, &c->out, &c->out_n);
-    for (ka__early *e = c->early, *next; e; e = next) {
-        next = e->next;
-        ka__early_free(w, e);
-    }
-    c->early = NULL;
+    ka__early_drop(w, c);
     c->open = false;
     if (c->framing == KA_HTTP || c->told) ka__conn_free(w, c);
     else ka__time(w, c, KA__GONE);
@@ -4793,6 +4798,7 @@ static void ka__stream_begin(ka__worker *w, ka__conn *c, const ka__record *r)
     ka__out_str(w, c, KA__STR("Connection: close\r\n\r\n"));
     if (!c->open) return;
     ka__drop(w, &c->in, &c->in_n);
+    ka__early_drop(w, c);
     c->framing = KA__STREAM;
     c->seq_out = c->seq_in;
     c->last = c->linger = c->expects = false;

@@ -4308,6 +4308,7 @@ static void test_stream_order(void)
     static wire w;
     ka_server *s;
     ka_event ask[4], ev;
+    ka_stats st;
     char body[8], head[1024];
     for (int workers = 1, port; workers <= 2; workers++)
         for (int round = 0; round < 3; round++) {
@@ -4323,6 +4324,8 @@ static void test_stream_order(void)
             quiet(s, 20);
             ka_reply(s, &ask[0], 200, NULL, "1", 1);
             CHECK(next_event(s, &ev, KA_OPENED) && ev.conn == ask[2].conn && ev.listener == 0, "the third has begun");
+            ka_server_stats(s, &st);
+            CHECK(st.buffered == 0, "nothing is kept of what comes never: %d bytes", (int)st.buffered);
             CHECK(ka_reply(s, &ask[3], 200, NULL, "never", 5) == KA_OK && ka_stream(s, &ask[3], NULL) == KA_OK && ka_stream(s, &ask[2], NULL) == KA_OK &&
                   ka_reply(s, &ask[2], 200, NULL, "twice", 5) == KA_OK, "nothing comes of any other answer");
             ka_send(s, ev.conn, "data: x\n\n", 9);

@@ -2678,6 +2678,14 @@ static void message_check(const ka_event *ev, peer *p)
     p->at = end;
 }
 
+/* Are there connections that others have made? At a stop, those of ka_connect end after them. */
+static bool callers_left(void)
+{
+    bool left = false;
+    for (int i = 0; i < peers_n; i++) left = left || (peers[i].port < OUT && peers[i].accepted && !peers[i].closed);
+    return left;
+}
+
 /* An end that it had asked for, or a stop, is none; a connection that was lost has a reason. */
 static void closed_check(const ka_event *ev, const peer *p)
 {
@@ -2685,6 +2693,7 @@ static void closed_check(const ka_event *ev, const peer *p)
     if (ev->error && p->fin) CHECK(p->reset || p->slow || failed() || at.slept || p->framings_n > 1, "closed with %d, and it has ended", ev->error);
     if (ev->error == 0) CHECK(p->fin || at.stopping, "closed without an error, and it isn't at an end");
     else CHECK(ev->error == KA_EOFFLINE && lost, "closed with %d, and it wasn't lost", ev->error);
+    if (ev->error == 0 && !p->fin && p->port >= OUT) CHECK(at.slept || !callers_left(), "stopped before those who may need it");
 }
 
 /* An answer without a known end has begun in its turn, or has ended. */
@@ -2809,15 +2818,15 @@ static void settle(void)
         CHECK(epoll_ready == 0, "%d sockets are ready, and nothing is done about them", epoll_ready);
         CHECK(ka__patience(w) != 0, "does not sleep");
     }
-    bool others = false;                     /* ka_connect's end after them */
-    for (int i = 0; i < peers_n; i++) others = others || (peers[i].port < OUT && peers[i].accepted && !peers[i].closed);
     for (int i = 0; i < peers_n; i++) {      /* all was read, and all that is whole was delivered */
         peer *p = &peers[i];
         ka_http h;
         char body[KA_MAX_BODY];
         size_t n, end;
-        if (p->closed || !p->known || p->over || p->bare || failed() || p->window == 0) continue;
-        if (at.stopping) CHECK(!p->opened || p->told || p->hung_up || p->refused || (p->port >= OUT && others), "stopping, and the parent doesn't know");
+        if (p->closed || !p->known || p->bare || failed() || p->window == 0) continue;
+        if (at.stopping && p->port == 0) CHECK(!p->opened || p->told || p->hung_up, "stopping, and whoever streams doesn't know");
+        if (p->over) continue;
+        if (at.stopping) CHECK(!p->opened || p->told || p->hung_up || p->refused || (p->port >= OUT && callers_left()), "stopping, and the parent doesn't know");
         if (at.stopping) continue;           /* an answer may have said that it is the last one */
         if (p->port != 0) {
             if (p->knock == CONNECTED) delivered_check(p);

@@ -246,11 +246,11 @@ static bool device_read(device *d, const ka_json *v)
 
 static ka_str device_event(char *room, const device *d, unsigned changes, ka_str blob)
 {
-    char utc[KA_UTC_TEXT + 1];
+    char utc[KA_UTC_TEXT + 1], id[KA_UUID_TEXT + 1];
     ka_json_out w = { .p = room, .cap = MAX_EVENT };
     ka_utc_text(utc, ka_wall_us());
     ka_json_open(&w, NULL, KA_OBJECT);
-    ka_json_put(&w, "id", (ka_str){ d->id, KA_UUID_TEXT });
+    ka_json_put(&w, "id", (ka_str){ ka_uuid_new(id) == KA_OK ? id : NULL, KA_UUID_TEXT });
     ka_json_put(&w, "at", (ka_str){ utc, KA_UTC_TEXT });
     ka_json_open(&w, "changes", KA_ARRAY);
     for (unsigned i = 0; changes >> i; i++)

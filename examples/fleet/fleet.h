@@ -22,7 +22,7 @@
    succeeds, and only that one forwards the change.
 
    A change is one JSON text, made once, for subscribers of /events, for webhooks and for Redis:
-     {"id": UUID, "at": UTC, "changes": ["position", "charge"], "vehicle": {...as of GET /vehicles/:id}, "blob": "..."}      (blob: if that is a change)
+     {"id": UUID of the change, "at": UTC, "changes": ["position", "charge"], "vehicle": {...as of GET /vehicles/:id}, "blob": "..."}      (blob: if that is a change)
    A webhook is sent by the instance that made the change; /events tells of all of them on every instance. */
 
 #ifndef FLEET_H
