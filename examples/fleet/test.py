@@ -997,6 +997,12 @@ def options():
         (["server", "--state", "f", "--redis", "127.0.0.1:1"], 2, "--state with --redis: Redis keeps the devices; leave one of them out"),
         (["server", "--redis", "6379"], 2, "--redis 6379: HOST:PORT is needed, such as 127.0.0.1:6379"),
         (["server", "--redis", "127.0.0.1:0"], 2, "HOST:PORT is needed"),
+        (["server", "--redis", "127.0.0.1:6379,"], 2, "--redis HOST:PORT takes ,password=... (1 to 255 bytes, no comma) and ,prefix=..."),
+        (["server", "--redis", "127.0.0.1:6379,prefix=a*"], 2, "--redis HOST:PORT takes ,password=... (1 to 255 bytes, no comma) and ,prefix=..."),
+        (["server", "--redis", "127.0.0.1:6379,password="], 2, "--redis HOST:PORT takes ,password=... (1 to 255 bytes, no comma) and ,prefix=..."),
+        (["server", "--redis", "127.0.0.1:6379,pass=x,prefix=f:"], 2, "--redis HOST:PORT takes ,password=... (1 to 255 bytes, no comma) and ,prefix=..."),
+        (["server", "--redis", "127.0.0.1:6379,password=" + "x" * 256], 2, "--redis HOST:PORT takes"),
+        (["server", "--redis", "127.0.0.1:6379,prefix=" + "x" * 65], 2, "--redis HOST:PORT takes"),
         (["server", "--redis", ":6379"], 2, "HOST:PORT is needed"),
         (["server", "--redis", "no-such-host.invalid:6379"], 1, "no-such-host.invalid"),
     ]
@@ -1384,6 +1390,12 @@ def redis_meddled_with():
     all_see([a, b, c], late, "what could not be put is put when it can be", connected=True, instance=b.id)
     check_that(device.ended(), "so the newer connection wins after all")
     check(other.ask("PING."), "PONG.", "and all goes on")
+
+    redis.ask("ACL", "SETUSER", "default", "resetchannels")
+    e = start("--redis", redis.address)
+    check_that(wait_for(lambda: "refuses: NOPERM" in e.errors()), "that it may not subscribe is told: " + e.errors())
+    redis.ask("ACL", "SETUSER", "default", "allchannels")
+    all_see([e], late, "once it may it knows all", connected=True, instance=b.id)
 
 
 class Hopper:
