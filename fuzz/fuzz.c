@@ -3198,7 +3198,7 @@ static void serve(const char *text, size_t size, bool messages)
         }
     }
     for (int framing = KA_HTTP; framing <= (messages ? KA_RESP : KA_HTTP); framing++)
-        CHECK(ka_listen_as(at.server, framing == KA_HTTP && at.fields ? KA_HTTP | KA_FIELDS : framing, "127.0.0.1", framing) == framing, "ka_listen_as");
+        CHECK(ka_listen_as(at.server, framing == KA_HTTP && at.fields ? KA_HTTP_FIELDS : framing, "127.0.0.1", framing) == framing, "ka_listen_as");
     for (int i = 0; i < 3; i++)
         for (int k = 0; k < at.server->workers_n; k++) {
             worker_round(at.server->workers[k]);

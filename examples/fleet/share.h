@@ -19,7 +19,8 @@ enum {
     MAX_VEHICLE = 1024,                       /* bytes of a device in JSON */
     SCAN_STEP = 200,                          /* hashes that are asked for at once; their names fit in a reply many times */
     GONE_MS = 5000,                           /* an instance that isn't heard for so long is taken for gone */
-    LATE_MS = 3 * TICK_MS                     /* a tick later than that: we were not there to hear anybody */
+    LATE_MS = 3 * TICK_MS,                    /* a tick later than that: we were not there to hear anybody */
+    TELL_MS = 60000                           /* from one word on stderr about what Redis refuses to the next */
 };
 
 typedef struct { char id[KA_UUID_TEXT + 1]; int64_t heard_ms; } share_peer;
@@ -28,9 +29,11 @@ struct share {
     ka_redis    commands, subscriber;
     char        ip[16], password[MAX_PASSWORD + 1], prefix[MAX_PREFIX + 1];
     char        changes[MAX_KEY + 1], alive[MAX_KEY + 1], mailbox[MAX_KEY + 1];
-    int         subscribed;                   /* channels that Redis has confirmed: 3 when all are */
+    int         subscribed;                   /* channels that Redis has confirmed: 3 when all are; */
+    bool        to_subscribe;                 /* it has to be asked for them (again) */
     bool        up;                           /* both connections are of use */
-    bool        told_away, told_error;        /* on stderr */
+    bool        told_away;                    /* on stderr; */
+    int64_t     told_error_ms;                /* and this, 0: never */
     bool        load_due, loading;            /* the hashes are to be read, are being read; */
     uint64_t    load;                         /* how often that was begun */
     int64_t     since_ms, ticked_ms;          /* we hear others since; the last tick */
@@ -75,9 +78,11 @@ static void share_key(const struct share *s, char key[MAX_KEY + 1], const char *
 
 static void share_error(fleet *f, ka_str why)
 {
-    if (!f->share->told_error)
-        fail(0, "Redis at %s:%d refuses: %.*s; mend that. What it doesn't take is tried again every second", f->share->ip, f->share->commands.port, (int)why.n, why.p);
-    f->share->told_error = true;
+    struct share *s = f->share;
+    int64_t now_ms = ka_now_ms();
+    if (s->told_error_ms && now_ms - s->told_error_ms < TELL_MS) return;
+    s->told_error_ms = now_ms;
+    fail(0, "Redis at %s:%d refuses: %.*s; mend that. What it doesn't take is tried again every second", s->ip, s->commands.port, (int)why.n, why.p);
 }
 
 /* ---- putting ---- */
@@ -91,7 +96,6 @@ static void share_put_done(void *arg, const void *note, const ka_resp *reply)
     device *d = device_find(f, n->id);
     bool error = reply && reply->kind == KA_RESP_ERROR;
     if (error) share_error(f, reply->text);
-    else if (reply) f->share->told_error = false;
     if (!d || strcmp(n->owner, d->owner) != 0) return;      /* another connection has it by now; or this was for reaping: see share_echo */
     if (!reply || error) {
         d->unshared = true;
@@ -110,7 +114,7 @@ static bool share_send(fleet *f, const device *d, const char *was, ka_str event)
 {
     struct share *s = f->share;
     char key[MAX_KEY + 1], vehicle[MAX_VEHICLE], ttl[16], head[256];
-    share_note note;
+    share_note note = { .id = "" };
     ka_json_out w = { .p = vehicle, .cap = sizeof vehicle };
     if (!s->up) return false;
     device_put(&w, NULL, d);
@@ -157,7 +161,7 @@ static unsigned share_differences(const device *a, const device *b)
 /* A device with an own token: does Redis have it as it is? */
 static void share_compare(device *d, const share_news *n)
 {
-    char vehicle[MAX_VEHICLE];
+    char vehicle[MAX_VEHICLE] = "";
     ka_json_out w = { .p = vehicle, .cap = sizeof vehicle };
     device_put(&w, NULL, d);
     d->claimed = true;
@@ -177,7 +181,8 @@ static void share_apply(fleet *f, device *d, const share_news *n, bool own)
     d->touched_ms = ka_now_ms();
     if (!n->telling && !changes && !d->conn) return;
     if (!n->telling) event = device_event(f->share->event, d, changes, no_text);
-    device_changed_elsewhere(f, d, event);
+    if (own && before.online) device_reaped(f, d, event);      /* by us, before the connection was lost */
+    else device_changed_elsewhere(f, d, event);
 }
 
 static void share_learn(fleet *f, const share_news *n)
@@ -417,12 +422,17 @@ static void share_commands_changed(void *arg, bool up)
     share_look(arg);
 }
 
+static void share_subscribe(struct share *s)
+{
+    const ka_str args[] = { share_str("SUBSCRIBE"), share_str(s->changes), share_str(s->alive), share_str(s->mailbox) };
+    s->to_subscribe = ka_redis_command(&s->subscriber, args, 4, NULL, NULL, 0) != KA_OK;
+}
+
 static void share_subscriber_changed(void *arg, bool up)
 {
     struct share *s = ((fleet *)arg)->share;
-    const ka_str args[] = { share_str("SUBSCRIBE"), share_str(s->changes), share_str(s->alive), share_str(s->mailbox) };
     s->subscribed = 0;
-    if (up) ka_redis_command(&s->subscriber, args, 4, NULL, NULL, 0);
+    if (up) share_subscribe(s);
     share_look(arg);
 }
 
@@ -433,6 +443,10 @@ static void share_pushed(void *arg, const ka_resp *message)
     fleet *f = arg;
     struct share *s = f->share;
     ka_resp rest = *message, kind, channel, text;
+    if (message->kind == KA_RESP_ERROR) {
+        share_error(f, message->text);
+        s->to_subscribe = true;
+    }
     if (!ka_resp_next(&rest, &kind) || !ka_resp_next(&rest, &channel) || !ka_resp_next(&rest, &text)) return;
     if (ka_is(kind.text, "subscribe")) {
         s->subscribed++;
@@ -448,10 +462,10 @@ static void share_pushed(void *arg, const ka_resp *message)
 
 static void share_called(void *arg, const void *note, const ka_resp *reply)
 {
-    uint64_t number;
-    memcpy(&number, note, sizeof number);
+    uint64_t call_number;
+    memcpy(&call_number, note, sizeof call_number);
     if (reply && reply->kind == KA_RESP_INTEGER && reply->number > 0) return;
-    call_done(arg, number, 503, no_text);
+    call_done(arg, call_number, 503, no_text);
 }
 
 static int share_call(fleet *f, const device *d, const call *c)
@@ -489,15 +503,15 @@ static void share_reply(fleet *f, const char *to, uint64_t number, int status, k
 static void share_mail(fleet *f, ka_str text)
 {
     ka_json v;
-    uint64_t number, status;
+    uint64_t call_number, status;
     char from[KA_UUID_TEXT + 1], id[KA_UUID_TEXT + 1], words[MAX_COMMAND + 1];
     if (ka_json_read(&v, text) != KA_OK) return;
-    if (share_number_of(&v, "call", &number) && share_id_of(&v, "from", from) && share_id_of(&v, "device", id) &&
+    if (share_number_of(&v, "call", &call_number) && share_id_of(&v, "from", from) && share_id_of(&v, "device", id) &&
         share_text_of(&v, "message", words, MAX_COMMAND)) {
-        call_from(f, from, number, id, words);
-    } else if (share_number_of(&v, "reply", &number) && share_number_of(&v, "status", &status) && status <= 599) {
+        call_from(f, from, call_number, id, words);
+    } else if (share_number_of(&v, "reply", &call_number) && share_number_of(&v, "status", &status) && status <= 599) {
         bool replied = share_text_of(&v, "text", words, MAX_COMMAND);
-        call_done(f, number, (int)status, replied ? share_str(words) : no_text);
+        call_done(f, call_number, (int)status, replied ? share_str(words) : no_text);
     }
 }
 
@@ -546,6 +560,7 @@ static void share_tick(fleet *f, int64_t now_ms)
     if (now_ms - s->ticked_ms > LATE_MS) s->since_ms = now_ms;
     s->ticked_ms = now_ms;
     if (s->commands.up) share_say_alive(f);
+    if (s->subscriber.up && s->to_subscribe) share_subscribe(s);
     if (!s->up) return;
     if (s->load_due) share_load(f);
     if (s->loading) return;
