@@ -6438,12 +6438,14 @@ static void test_client_protocol(void)
 #define ANSWER(status, length, body) "HTTP/1.1 " status " X\r\nContent-Length: " length "\r\n\r\n" body
     static const char *const garbage[] = { "what?\r\n" }, *const no_key[] = { ANSWER("200", "3", "key") },
         *const odd_id[] = { ANSWER("200", "88", KEY), ANSWER("200", "3", "a\nb") }, *const word[] = { ANSWER("200", "88", KEY), ANSWER("200", "9", "wrong_key") },
-        *const full[] = { ANSWER("503", "11", "server_full") }, *const odd[] = { ANSWER("200", "88", KEY), ANSWER("500", "0", "") },
+        *const full[] = { ANSWER("503", "11", "server_full") },
+        *const later[] = { ANSWER("503", "9", "try_later"), ANSWER("503", "9", "try_later"), ANSWER("200", "3", "key") }, *const odd[] = { ANSWER("200", "88", KEY), ANSWER("500", "0", "") },
         *const forgets[] = { ANSWER("200", "88", KEY), ANSWER("403", "9", "wrong_key"), ANSWER("200", "88", KEY), ANSWER("403", "9", "wrong_key") };
     static const struct { const char *const *texts; int n; bool close; const char *err, *why; } rows[] = {
         { garbage, 1, false, "does not answer in HTTP", "no HTTP" },
         { no_key, 1, false, "no key", "no key" },
         { full, 1, false, "server_full", "full" },
+        { later, 3, false, "says try_later (miss 2)", "has no Redis for a while" },
         { odd, 2, false, "status 500", "an odd status for the login" },
         { odd_id, 2, false, "no ID", "no ID: nobody is killed for that" },
         { word, 2, false, "no ID", "a word of the protocol is no ID" },
