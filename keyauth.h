@@ -3694,6 +3694,7 @@ static bool ka__json_skip(ka__json_text *t, char byte)
 
 static void ka__json_space(ka__json_text *t)
 {
+    if (t->c.p < t->c.end && *t->c.p > ' ') return;      /* nearly always so */
     while (ka__json_skip(t, ' ') || ka__json_skip(t, '\n') || ka__json_skip(t, '\r') || ka__json_skip(t, '\t')) {}
 }
 
@@ -3778,13 +3779,23 @@ static int32_t ka__json_char(ka__json_text *t)
     return (unsigned char)ka__json_peek(t) < 0x20 ? KA_ESYNTAX : ka__utf8_take(&t->c);
 }
 
+/* Take what nearly all of a string is: printable ASCII without a backslash, up to the quote. False: none of it is next. */
+static bool ka__json_plain(ka__json_text *t, char quote)
+{
+    const char *p = t->c.p;
+    while (p < t->c.end && *p >= ' ' && *p <= '~' && *p != '\\' && *p != quote) p++;
+    bool some = p > t->c.p;
+    t->c.p = p;
+    return some;
+}
+
 /* The readers of values return the kind, or KA_E... */
 static int ka__json_quoted(ka__json_text *t)
 {
     char quote = *t->c.p++;
     if (quote == '\'' && !ka__json_mark(t, KA__PYTHON)) return KA_ESYNTAX;
     while (!ka__json_skip(t, quote))
-        if (ka__json_char(t) < 0) return KA_ESYNTAX;
+        if (!ka__json_plain(t, quote) && ka__json_char(t) < 0) return KA_ESYNTAX;
     return KA_STRING;
 }
 
@@ -3926,6 +3937,7 @@ bool ka_json_is(const ka_json *v, const char *text)
     size_t left = strlen(text);
     while (t.c.p < t.c.end) {
         char c[4];
+        if (*t.c.p != '\\' && *t.c.p != *text) return false;      /* it stands for itself, and is another one: so for nearly all names */
         int32_t point = ka__json_char(&t);
         size_t n = point < 0 ? SIZE_MAX : ka__utf8_put(c, point);
         if (n > left || memcmp(c, text, n) != 0) return false;

@@ -188,23 +188,35 @@ static void device_put(ka_json_out *w, const char *name, const device *d)
     ka_json_close(w);
 }
 
-/* A whole number up to most; -1: null. */
-static bool read_number(const ka_json *object, const char *name, int64_t most, int64_t *out)
+/* The members of these names, in one pass; false: one isn't there, or there twice. */
+static bool read_members(const ka_json *object, const char *const *names, ka_json *values, size_t n)
 {
-    ka_json v;
+    ka_json rest = *object, name, value;
+    size_t found = 0;
+    for (size_t i = 0; i < n; i++) values[i].kind = 0;
+    while (ka_json_next(&rest, &name, &value))
+        for (size_t i = 0; i < n; i++) {
+            if (!ka_json_is(&name, names[i])) continue;
+            if (values[i].kind) return false;
+            values[i] = value;
+            found++;
+        }
+    return found == n;
+}
+
+/* A whole number up to most; -1: null. */
+static bool read_number(const ka_json *v, int64_t most, int64_t *out)
+{
+    ka_str rest = v->raw;
     *out = -1;
-    if (ka_json_find(object, name, &v) < 0) return false;
-    if (v.kind == KA_NULL) return true;
-    return v.kind == KA_NUMBER && take_number(&v.raw, most, out) && v.raw.n == 0;
+    return v->kind == KA_NULL || (v->kind == KA_NUMBER && take_number(&rest, most, out) && rest.n == 0);
 }
 
 /* 1 or 0; -1: null. */
-static bool read_bool(const ka_json *object, const char *name, int *out)
+static bool read_bool(const ka_json *v, int *out)
 {
-    ka_json v;
-    if (ka_json_find(object, name, &v) < 0) return false;
-    *out = v.kind == KA_NULL ? -1 : v.kind == KA_TRUE;
-    return v.kind == KA_NULL || v.kind == KA_TRUE || v.kind == KA_FALSE;
+    *out = v->kind == KA_NULL ? -1 : v->kind == KA_TRUE;
+    return v->kind == KA_NULL || v->kind == KA_TRUE || v->kind == KA_FALSE;
 }
 
 static bool read_degrees(const ka_json *object, const char *name, int64_t limit, int32_t *out)
@@ -213,20 +225,16 @@ static bool read_degrees(const ka_json *object, const char *name, int64_t limit,
     return ka_json_find(object, name, &v) == KA_OK && v.kind == KA_NUMBER && take_degrees(&v.raw, limit, out) && v.raw.n == 0;
 }
 
-static bool read_position(const ka_json *object, device *d)
+static bool read_position(const ka_json *v, device *d)
 {
-    ka_json v;
-    if (ka_json_find(object, "position", &v) < 0) return false;
-    d->placed = v.kind != KA_NULL;
-    return !d->placed || (read_degrees(&v, "lat", 90, &d->lat) && read_degrees(&v, "lon", 180, &d->lon));
+    d->placed = v->kind != KA_NULL;
+    return !d->placed || (read_degrees(v, "lat", 90, &d->lat) && read_degrees(v, "lon", 180, &d->lon));
 }
 
-static bool read_seen(const ka_json *object, device *d)
+static bool read_seen(const ka_json *v, device *d)
 {
-    ka_json v;
-    if (ka_json_find(object, "lastSeen", &v) < 0) return false;
     memset(d->seen, 0, sizeof d->seen);
-    return v.kind == KA_NULL || ka_json_string(d->seen, KA_UTC_TEXT, &v) == KA_UTC_TEXT;
+    return v->kind == KA_NULL || ka_json_string(d->seen, KA_UTC_TEXT, v) == KA_UTC_TEXT;
 }
 
 static bool device_read(device *d, const ka_json *v)
@@ -234,9 +242,12 @@ static bool device_read(device *d, const ka_json *v)
     device new = *d;
     int64_t charge, every_s, issues;
     int online;
-    if (!read_bool(v, "connected", &online) || online < 0 || !read_bool(v, "running", &new.running)) return false;
-    if (!read_number(v, "charge", 100, &charge) || !read_number(v, "reportEvery", INT32_MAX, &every_s)) return false;
-    if (!read_number(v, "issues", UINT32_MAX, &issues) || issues < 0 || !read_position(v, &new) || !read_seen(v, &new)) return false;
+    static const char *const names[] = { "connected", "running", "charge", "reportEvery", "issues", "position", "lastSeen" };
+    ka_json m[7];
+    if (!read_members(v, names, m, 7)) return false;
+    if (!read_bool(&m[0], &online) || online < 0 || !read_bool(&m[1], &new.running)) return false;
+    if (!read_number(&m[2], 100, &charge) || !read_number(&m[3], INT32_MAX, &every_s)) return false;
+    if (!read_number(&m[4], UINT32_MAX, &issues) || issues < 0 || !read_position(&m[5], &new) || !read_seen(&m[6], &new)) return false;
     new.online = online;
     new.charge = (int)charge;
     new.every_s = every_s < 0 ? 0 : (int)every_s;

@@ -208,40 +208,49 @@ static void share_learn(fleet *f, const share_news *n)
     }
 }
 
-/* What this instance published itself has come back. It was done before it was sent, but for reaping. */
+/* What this instance has reaped has come back: so it was the first. */
 static void share_echo(fleet *f, const share_news *n, const ka_json *was)
 {
     device *d = device_find(f, n->id);
     if (!d || n->version <= d->version) return;
     d->version = n->version;
-    if (!ka_json_is(was, d->owner) || strcmp(n->owner, d->owner) == 0) return;
+    if (!ka_json_is(was, d->owner)) return;
     strcpy(d->owner, n->owner);
     d->claimed = true;
     d->unshared = false;
     device_reaped(f, d, n->event);
 }
 
-/* A member that is a string of at most n bytes, none of them NUL, and a NUL behind it. */
+/* A string of at most n bytes, none of them NUL, and a NUL behind it. */
+static bool share_text_in(const ka_json *v, char *out, size_t n)
+{
+    ptrdiff_t got = ka_json_string(out, n, v);
+    if (got < 0 || memchr(out, 0, (size_t)got)) return false;
+    out[got] = 0;
+    return true;
+}
+
 static bool share_text_of(const ka_json *object, const char *name, char *out, size_t n)
 {
     ka_json v;
-    if (ka_json_find(object, name, &v) != KA_OK) return false;
-    ptrdiff_t got = ka_json_string(out, n, &v);
-    if (got < 0 || memchr(out, 0, (size_t)got)) return false;
-    out[got] = 0;
+    return ka_json_find(object, name, &v) == KA_OK && share_text_in(&v, out, n);
+}
+
+static bool share_number_in(const ka_json *v, uint64_t *out)
+{
+    char digits[21] = "";
+    long long n;
+    if (v->kind != KA_NUMBER || v->raw.n >= sizeof digits) return false;
+    memcpy(digits, v->raw.p, v->raw.n);
+    if (!number(digits, 0, INT64_MAX, &n)) return false;
+    *out = (uint64_t)n;
     return true;
 }
 
 static bool share_number_of(const ka_json *object, const char *name, uint64_t *out)
 {
     ka_json v;
-    char digits[21] = "";
-    long long n;
-    if (ka_json_find(object, name, &v) != KA_OK || v.kind != KA_NUMBER || v.raw.n >= sizeof digits) return false;
-    memcpy(digits, v.raw.p, v.raw.n);
-    if (!number(digits, 0, INT64_MAX, &n)) return false;
-    *out = (uint64_t)n;
-    return true;
+    return ka_json_find(object, name, &v) == KA_OK && share_number_in(&v, out);
 }
 
 static bool share_id_of(const ka_json *object, const char *name, char id[KA_UUID_TEXT + 1])
@@ -250,19 +259,31 @@ static bool share_id_of(const ka_json *object, const char *name, char id[KA_UUID
     return share_text_of(object, name, text, KA_UUID_TEXT) && ka_uuid_read(id, share_str(text)) == KA_OK;
 }
 
+/* Half of what is heard is what this instance has put itself, and needs no reading: of that, only reaping is not done yet, where
+   it `was` another instance's. The texts begin as share_send makes them. */
+static bool share_is_old(const fleet *f, ka_str text)
+{
+    char head[64];
+    size_t n = (size_t)snprintf(head, sizeof head, "{\"instance\":\"%s\",\"owner\":\"", f->id), token = sizeof "\",\"was\":\"" - 1;
+    if (text.n < n || memcmp(text.p, head, n) != 0) return false;
+    const char *end = memchr(text.p + n, '"', text.n - n);
+    if (!end || text.n - (size_t)(end - text.p) < token + KA_UUID_TEXT) return false;
+    return end[token] == '*' || end[token] == '"' || share_owns(f, end + token);
+}
+
 static void share_changed(fleet *f, ka_str text)
 {
+    static const char *const names[] = { "instance", "owner", "was", "version", "change" }, *const parts[] = { "vehicle", "changes" };
     share_news n = { .version = 0 };
-    ka_json v, change, changes, was, first;
-    char instance[KA_UUID_TEXT + 1];
-    if (ka_json_read(&v, text) != KA_OK || !share_id_of(&v, "instance", instance) ||
-        !share_text_of(&v, "owner", n.owner, OWNER_TEXT) || !share_number_of(&v, "version", &n.version) ||
-        ka_json_find(&v, "was", &was) != KA_OK || ka_json_find(&v, "change", &change) != KA_OK ||
-        ka_json_find(&change, "vehicle", &n.vehicle) != KA_OK || !share_id_of(&n.vehicle, "id", n.id) ||
-        ka_json_find(&change, "changes", &changes) != KA_OK) return;
-    n.event = change.raw;
-    n.telling = ka_json_next(&changes, NULL, &first);
-    if (strcmp(instance, f->id) == 0) share_echo(f, &n, &was);
+    ka_json v, all[5], change[2], first;
+    if (share_is_old(f, text)) return;
+    if (ka_json_read(&v, text) != KA_OK || !read_members(&v, names, all, 5) || !read_members(&all[4], parts, change, 2) ||
+        !share_text_in(&all[1], n.owner, OWNER_TEXT) || !share_number_in(&all[3], &n.version) ||
+        !share_id_of(&change[0], "id", n.id)) return;
+    n.vehicle = change[0];
+    n.event = all[4].raw;
+    n.telling = ka_json_next(&change[1], NULL, &first);
+    if (ka_json_is(&all[0], f->id)) share_echo(f, &n, &all[2]);
     else share_learn(f, &n);
 }
 
