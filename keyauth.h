@@ -486,7 +486,7 @@ enum {
     KA_LINES,                /* up to a line feed, which is no part of it, and neither is a carriage return right before it */
     KA_RESP                  /* values of RESP2, as Redis replies: see ka_resp_read */
 };
-enum { KA_FIELDS = 16 };     /* KA_HTTP | KA_FIELDS for ka_listen_as: requests bring their field lines, too */
+enum { KA_HTTP_FIELDS = 16 };      /* for ka_listen_as: as KA_HTTP, and requests bring their field lines, too */
 
 /* ka_event.kind. What ka_send says after one that ends a connection, and before the next ka_wait, still leaves. */
 enum {
@@ -518,7 +518,7 @@ typedef struct {
     uint64_t tag;            /* KA_TIMER: ka_timer's */
     ka_str   method, target, body;   /* KA_REQUEST without an error; KA_MESSAGE: its bytes are the body;
                                 KA_OPENED: the body is the peer's IP. Borrowed until the next ka_wait, */
-    ka_str   fields;         /* and so is this. KA_REQUEST of a listener with KA_FIELDS: for ka_field */
+    ka_str   fields;         /* and so is this. KA_REQUEST of a KA_HTTP_FIELDS listener: for ka_field */
 } ka_event;
 
 typedef struct {
@@ -2323,14 +2323,14 @@ static int ka__program_start(const char *const *args, HANDLE in, HANDLE out, PRO
     }
     *w = 0;
 
-    STARTUPINFOW start;
-    memset(&start, 0, sizeof start);
-    start.cb = sizeof start;
-    start.dwFlags = STARTF_USESTDHANDLES;
-    start.hStdInput = in;
-    start.hStdOutput = out;
-    start.hStdError = GetStdHandle(STD_ERROR_HANDLE);
-    return CreateProcessW(exe, line, NULL, NULL, TRUE, 0, NULL, NULL, &start, child) ? KA_OK : KA_EOS;
+    STARTUPINFOW startup;
+    memset(&startup, 0, sizeof startup);
+    startup.cb = sizeof startup;
+    startup.dwFlags = STARTF_USESTDHANDLES;
+    startup.hStdInput = in;
+    startup.hStdOutput = out;
+    startup.hStdError = GetStdHandle(STD_ERROR_HANDLE);
+    return CreateProcessW(exe, line, NULL, NULL, TRUE, 0, NULL, NULL, &startup, child) ? KA_OK : KA_EOS;
 }
 
 int ka_restart(const char *arg)
@@ -4605,8 +4605,8 @@ static void ka__conn_open(ka__worker *w, ka__conn *c, ka__sock sock, int framing
     c->generation = ++w->generations;      /* from 1 on, so that no connection has the number 0 */
     c->watched = KA__UNWATCHED;
     c->timed = KA__UNTIMED;
-    c->framing = (uint8_t)(framing % KA_FIELDS);
-    c->fields = framing >= KA_FIELDS;
+    c->fields = framing == KA_HTTP_FIELDS;
+    c->framing = (uint8_t)(c->fields ? KA_HTTP : framing);
     if (c->framing == KA_HTTP) c->chunked.room = KA_MAX_BODY;
     c->open = true;
     ka__count(&w->connections, 1);
@@ -5699,7 +5699,7 @@ int ka_listen_as(ka_server *s, int framing, const char *ip, int port)
 {
     struct sockaddr_in a;
     size_t n = strlen(ip) + 1;
-    if (framing < KA_HTTP || (framing > KA_RESP && framing != (KA_HTTP | KA_FIELDS)) || !ka__address(ip, port, &a)) return KA_EINVAL;
+    if (framing < KA_HTTP || (framing > KA_RESP && framing != KA_HTTP_FIELDS) || !ka__address(ip, port, &a)) return KA_EINVAL;
     if (s->listeners_n == KA_MAX_LISTENERS) return KA_ELIMIT;
     if (atomic_load(&s->stop)) return KA_ESTOPPED;
     ka__sock *sock = &s->listeners[s->listeners_n];
@@ -5890,7 +5890,7 @@ static bool ka__event_of(ka_server *s, ka__worker *w, ka__record *r, ka_event *e
         ev->method = (ka_str){ p, r->a };
         ev->target = (ka_str){ p + r->a, r->b };
         ev->body = (ka_str){ p + r->a + r->b, r->n };
-        if (s->framings[ev->listener] & KA_FIELDS) ev->fields = (ka_str){ ev->body.p + r->n, strlen(ev->body.p + r->n) };
+        if (s->framings[ev->listener] == KA_HTTP_FIELDS) ev->fields = (ka_str){ ev->body.p + r->n, strlen(ev->body.p + r->n) };
         ka__count(&s->requests, 1);
         return true;
     }
@@ -7608,7 +7608,7 @@ int ka_client_kill_server(ka_client *c, int64_t *pid)
 #endif /* KEYAUTH_IMPLEMENTATION */
 
 /* VERSION HISTORY
-     1.5.0   KA_RESP and ka_redis; keys in Redis; ka_stream; KA_FIELDS; ka_read_input; ka_resolve; ka_log_replace
+     1.5.0   KA_RESP and ka_redis; keys in Redis; ka_stream; KA_HTTP_FIELDS; ka_read_input; ka_resolve; ka_log_replace
      1.4.0   KA_LINES; ka_timer; ka_connect takes an address to connect from; KA_CLOSED tells whether the connection was lost;
              ka_send takes any length; a batch is one write to each connection; a crowd's memory goes back; child processes;
              ka_process_usage, ka_descriptors_raise, ka_memory_trim, ka_now_us, ka_is_utf8

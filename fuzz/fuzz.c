@@ -1158,8 +1158,8 @@ static int plain_resp(const char *p, size_t n, size_t *at)
     errno = 0;
     long long value = strtoll(number, NULL, 10);
     if (errno == ERANGE) return KA_ESYNTAX;
-    if (mark == ':' || value == -1) return KA_OK;
-    if (value < 0 || value > INT32_MAX || p[from] == '+') return KA_ESYNTAX;
+    if (mark == ':' || (size == 2 && memcmp(p + from, "-1", 2) == 0)) return KA_OK;
+    if (sign || zeros || value > INT32_MAX) return KA_ESYNTAX;
     if (mark == '$') {
         if (n - *at < (size_t)value + 2) return KA_EAGAIN;
         *at += (size_t)value + 2;
@@ -2200,6 +2200,7 @@ static struct {
     question   asked[QUESTIONS];      /* not answered yet */
     int        asked_n;
     bool       fields;                /* its requests bring theirs */
+    int        waits;                 /* milliseconds in which the parent waited for room in a mailbox */
     bool       defer, stopping, stopped, slept, freeing;      /* slept: the clock was advanced */
     unsigned   big;                   /* the next answers have so many bytes */
     bytes      last;                  /* what was sent last */
@@ -2249,6 +2250,7 @@ static void sim_join(void *thread)
 static void sim_sleep(void)
 {
     if (in_worker || !at.server) return;
+    at.slept = at.slept || ++at.waits >= KA_LINGER_MS;
     for (int i = 0; i < at.server->workers_n; i++) worker_round(at.server->workers[i]);
 }
 
@@ -3196,7 +3198,7 @@ static void serve(const char *text, size_t size, bool messages)
         }
     }
     for (int framing = KA_HTTP; framing <= (messages ? KA_RESP : KA_HTTP); framing++)
-        CHECK(ka_listen_as(at.server, framing == KA_HTTP && at.fields ? KA_HTTP | KA_FIELDS : framing, "127.0.0.1", framing) == framing, "ka_listen_as");
+        CHECK(ka_listen_as(at.server, framing == KA_HTTP && at.fields ? KA_HTTP_FIELDS : framing, "127.0.0.1", framing) == framing, "ka_listen_as");
     for (int i = 0; i < 3; i++)
         for (int k = 0; k < at.server->workers_n; k++) {
             worker_round(at.server->workers[k]);

@@ -92,7 +92,7 @@ static device *device_get(fleet *f, const char *id)
     if (i < f->devices_n && strcmp(f->devices[i]->id, id) == 0) return f->devices[i];
     if (f->devices_n == MAX_DEVICES) return NULL;
     if (f->devices_n == f->devices_room) {
-        device **more = realloc(f->devices, room * sizeof *more);
+        device **more = realloc(f->devices, room * sizeof *more);      /* NOLINT(bugprone-sizeof-expression): pointers, indeed */
         if (!more) return NULL;
         f->devices = more;
         f->devices_room = room;
@@ -102,8 +102,9 @@ static device *device_get(fleet *f, const char *id)
     memcpy(d->id, id, sizeof d->id);
     d->charge = d->running = -1;
     d->touched_ms = ka_now_ms();
-    memmove(&f->devices[i + 1], &f->devices[i], (f->devices_n++ - i) * sizeof *f->devices);
-    return f->devices[i] = d;
+    memmove(&f->devices[i + 1], &f->devices[i], (f->devices_n++ - i) * sizeof *f->devices);      /* NOLINT(bugprone-sizeof-expression) */
+    f->devices[i] = d;
+    return d;
 }
 
 /* ---- numbers and words ---- */
@@ -131,12 +132,12 @@ static bool take_number(ka_str *rest, int64_t most, int64_t *out)
 static bool take_degrees(ka_str *rest, int64_t limit, int32_t *out)
 {
     int64_t value, unit = 100000;
-    size_t i = 0;
     bool minus = take(rest, "-");
     if (!take_number(rest, limit, &value)) return false;
     bool at_limit = value == limit;
     value *= 1000000;
     if (take(rest, ".")) {
+        size_t i = 0;
         for (; i < rest->n && rest->p[i] >= '0' && rest->p[i] <= '9'; i++, unit /= 10) {
             int digit = rest->p[i] - '0';
             if (digit && at_limit) return false;
@@ -650,18 +651,18 @@ static void on_reply(fleet *f, struct link *l, ka_str text)
     ka_str rest = text;
     device *d = l->device;
     int64_t seconds = 0;
-    int command = OTHER;
+    int about = OTHER;
     bool fine = take(&rest, "FINE. I'M HERE ") && said_here(rest, l->id, &s), sorry = ka_is(text, "I CAN'T, SORRY.");
     call *c = d->calls;
-    while (c && !answers(text, fine, command = command_of(c->message, &seconds))) c = c->next;
-    if (!c || sorry) command = OTHER;
+    while (c && !answers(text, fine, about = command_of(c->message, &seconds))) c = c->next;
+    if (!c || sorry) about = OTHER;
     while (c && d->calls != c) call_end(f, call_take(d), 504, no_text);
 
     unsigned changes = fine ? apply(d, &s) : 0;
-    changes |= obeyed(d, command, seconds);
+    changes |= obeyed(d, about, seconds);
     ka_utc_text(d->seen, ka_wall_us());
     if (c) call_end(f, call_take(d), 200, text);
-    if (command != GO) device_changed(f, d, changes, d->owner, no_text);
+    if (about != GO) device_changed(f, d, changes, d->owner, no_text);
     else {
         link_leave(f, l);
         link_close(f, l);

@@ -205,9 +205,9 @@ static void refuse(fleet *f, const ka_event *ev, int status, const char *fields,
 /* What somebody sent, for a message: cut, and what isn't plain replaced. */
 static const char *quoted(char room[48], ka_str s)
 {
-    size_t n = s.n < 40 ? s.n : 40;
-    for (size_t i = 0; i < n; i++) room[i] = (char)(s.p[i] >= ' ' && s.p[i] <= '~' ? s.p[i] : '?');
-    memcpy(room + n, s.n > n ? "..." : "", s.n > n ? 4 : 1);
+    snprintf(room, 48, "%.*s%s", s.n < 40 ? (int)s.n : 40, s.n ? s.p : "", s.n > 40 ? "..." : "");
+    for (char *p = room; *p; p++)
+        if (*p < ' ' || *p > '~') *p = '?';
     return room;
 }
 

@@ -161,7 +161,7 @@ static unsigned share_differences(const device *a, const device *b)
 /* A device with an own token: does Redis have it as it is? */
 static void share_compare(device *d, const share_news *n)
 {
-    char vehicle[MAX_VEHICLE];
+    char vehicle[MAX_VEHICLE] = "";
     ka_json_out w = { .p = vehicle, .cap = sizeof vehicle };
     device_put(&w, NULL, d);
     d->claimed = true;
@@ -462,10 +462,10 @@ static void share_pushed(void *arg, const ka_resp *message)
 
 static void share_called(void *arg, const void *note, const ka_resp *reply)
 {
-    uint64_t number;
-    memcpy(&number, note, sizeof number);
+    uint64_t call_number;
+    memcpy(&call_number, note, sizeof call_number);
     if (reply && reply->kind == KA_RESP_INTEGER && reply->number > 0) return;
-    call_done(arg, number, 503, no_text);
+    call_done(arg, call_number, 503, no_text);
 }
 
 static int share_call(fleet *f, const device *d, const call *c)
@@ -503,15 +503,15 @@ static void share_reply(fleet *f, const char *to, uint64_t number, int status, k
 static void share_mail(fleet *f, ka_str text)
 {
     ka_json v;
-    uint64_t number, status;
+    uint64_t call_number, status;
     char from[KA_UUID_TEXT + 1], id[KA_UUID_TEXT + 1], words[MAX_COMMAND + 1];
     if (ka_json_read(&v, text) != KA_OK) return;
-    if (share_number_of(&v, "call", &number) && share_id_of(&v, "from", from) && share_id_of(&v, "device", id) &&
+    if (share_number_of(&v, "call", &call_number) && share_id_of(&v, "from", from) && share_id_of(&v, "device", id) &&
         share_text_of(&v, "message", words, MAX_COMMAND)) {
-        call_from(f, from, number, id, words);
-    } else if (share_number_of(&v, "reply", &number) && share_number_of(&v, "status", &status) && status <= 599) {
+        call_from(f, from, call_number, id, words);
+    } else if (share_number_of(&v, "reply", &call_number) && share_number_of(&v, "status", &status) && status <= 599) {
         bool replied = share_text_of(&v, "text", words, MAX_COMMAND);
-        call_done(f, number, (int)status, replied ? share_str(words) : no_text);
+        call_done(f, call_number, (int)status, replied ? share_str(words) : no_text);
     }
 }
 
