@@ -1246,6 +1246,7 @@ def killed():
     check(a.stop(signal.SIGKILL), -signal.SIGKILL, "A is killed")
     at = time.monotonic()
     lost = at_a.pop()
+    check(http(b, "POST", "/vehicles/%s/turnOn" % lost.id)[0], 503, "a call to an instance that has gone")
     for device in at_a:
         check_that(device.ended(), "its device loses the connection")
         again = Device(proxy.tcp, device.id, hello=True)
@@ -1373,6 +1374,13 @@ def redis_meddled_with():
     check(obeyed(b, device), (200, "DONE!"), "all goes on")
     all_see([a, b, c], device, "as if nothing had been", connected=True, instance=a.id, running=True)
 
+    for id, why in (device.id, "its older connection is not taken for its newest"), (str(uuid.uuid4()), "who isn't connected to A is not by a word of others"):
+        told = '{"instance":"%s","owner":"%s:999","was":"*","version":%d,"change":{"changes":["online"],"vehicle":%s}}'
+        redis.ask("PUBLISH", "fleet:changes", told % (uuid.uuid4(), a.id, time.time() * 1000000, hash.replace(device.id, id)))
+        check_that(wait_for(lambda: [(vehicle(one, id) or {}).get("connected") for one in (a, b, c)] == [id == device.id] * 3), why)
+        check_that(wait_for(lambda: (redis.ask("HGET", "fleet:device:" + id, "owner").split(b"\r\n")[1] == (a.id + ":999").encode()) == (id != device.id)), why)
+    check(obeyed(b, device), (200, "DONE!"), "all goes on")
+
     for word in ("DEL", key), ("FLUSHALL",):
         redis.ask(*word)
         check(device.ask(here(charge=len(word[0]))), "OK, THANKS!", "a report after " + word[0])
@@ -1391,11 +1399,12 @@ def redis_meddled_with():
     check_that(device.ended(), "so the newer connection wins after all")
     check(other.ask("PING."), "PONG.", "and all goes on")
 
-    redis.ask("ACL", "SETUSER", "default", "resetchannels")
-    e = start("--redis", redis.address)
-    check_that(wait_for(lambda: "refuses: NOPERM" in e.errors()), "that it may not subscribe is told: " + e.errors())
-    redis.ask("ACL", "SETUSER", "default", "allchannels")
-    all_see([e], late, "once it may it knows all", connected=True, instance=b.id)
+    for may_not, may in ("resetchannels", "allchannels"), ("-scan", "+scan"):
+        redis.ask("ACL", "SETUSER", "default", may_not)
+        e = start("--redis", redis.address)
+        check_that(wait_for(lambda: "refuses: NOPERM" in e.errors()), "what it may not do is told: " + e.errors())
+        redis.ask("ACL", "SETUSER", "default", may)
+        all_see([e], late, "once it may it knows all", connected=True, instance=b.id)
 
 
 class Hopper:
