@@ -20,7 +20,7 @@ static const char usage[] =
     "\n"
     "Asks the server at IP:PORT for a key and logs in with it. If the server knows the ID again, the\n"
     "program restarts as `client ID`, which prints the ID and ends. If the ID is wrong, the server's\n"
-    "process is killed. While the server is offline: tries again after 100 ms, 105, 110, ...\n"
+    "process is killed. While the server is offline, or says try_later: tries again after 100 ms, 105, ...\n"
     "\n"
     "  --give-up SECONDS   try no longer than this; for ever unless told\n"
     "\n"
@@ -45,16 +45,24 @@ static void on_miss(void *arg, int misses, int delay_ms, int error)
     const ka_client *c = arg;
     if ((misses & (misses - 1)) == 0)
         fprintf(stderr, "client: %s:%d %s (miss %d); trying again in %d ms\n", c->ip, c->port,
-                error == KA_ETIME ? "does not answer" : "is offline", misses, delay_ms);
+                error == KA_ETIME ? "does not answer" : error ? "is offline" : "says try_later", misses, delay_ms);
 }
 
-/* POST name=value; until `end` is over, if that isn't 0. */
+/* POST name=value; until `end` is over, if that isn't 0. A server whose Redis is away is as one that is offline. */
 static int post(ka_client *c, int64_t end, const char *name, ka_str value, ka_str *answer)
 {
     char body[256];
-    int n = snprintf(body, sizeof body, "%s=%.*s", name, (int)value.n, value.p);
-    if (end) c->give_up_ms = end > ka_now_ms() ? end - ka_now_ms() : 1;
-    int status = ka_client_post(c, body, (size_t)n, answer);
+    int n = snprintf(body, sizeof body, "%s=%.*s", name, (int)value.n, value.p), status;
+    for (int misses = 1; ; misses++) {
+        int delay = KA_RETRY_FIRST_MS + (misses - 1) * KA_RETRY_STEP_MS;
+        if (end) c->give_up_ms = end > ka_now_ms() ? end - ka_now_ms() : 1;
+        status = ka_client_post(c, body, (size_t)n, answer);
+        if (status != 503 || !ka_is(*answer, "try_later")) break;
+        status = KA_EOFFLINE;
+        if (end && ka_now_ms() + delay >= end) break;
+        on_miss(c, misses, delay, 0);
+        ka_sleep_ms(delay);
+    }
     ka_wipe(body, sizeof body);
     return status;
 }

@@ -486,7 +486,7 @@ enum {
     KA_LINES,                /* up to a line feed, which is no part of it, and neither is a carriage return right before it */
     KA_RESP                  /* values of RESP2, as Redis replies: see ka_resp_read */
 };
-enum { KA_FIELDS = 16 };     /* KA_HTTP | KA_FIELDS for ka_listen_as: requests bring their field lines, too */
+enum { KA_HTTP_FIELDS = 16 };      /* for ka_listen_as: as KA_HTTP, and requests bring their field lines, too */
 
 /* ka_event.kind. What ka_send says after one that ends a connection, and before the next ka_wait, still leaves. */
 enum {
@@ -518,7 +518,7 @@ typedef struct {
     uint64_t tag;            /* KA_TIMER: ka_timer's */
     ka_str   method, target, body;   /* KA_REQUEST without an error; KA_MESSAGE: its bytes are the body;
                                 KA_OPENED: the body is the peer's IP. Borrowed until the next ka_wait, */
-    ka_str   fields;         /* and so is this. KA_REQUEST of a listener with KA_FIELDS: for ka_field */
+    ka_str   fields;         /* and so is this. KA_REQUEST of a KA_HTTP_FIELDS listener: for ka_field */
 } ka_event;
 
 typedef struct {
@@ -2323,14 +2323,14 @@ static int ka__program_start(const char *const *args, HANDLE in, HANDLE out, PRO
     }
     *w = 0;
 
-    STARTUPINFOW start;
-    memset(&start, 0, sizeof start);
-    start.cb = sizeof start;
-    start.dwFlags = STARTF_USESTDHANDLES;
-    start.hStdInput = in;
-    start.hStdOutput = out;
-    start.hStdError = GetStdHandle(STD_ERROR_HANDLE);
-    return CreateProcessW(exe, line, NULL, NULL, TRUE, 0, NULL, NULL, &start, child) ? KA_OK : KA_EOS;
+    STARTUPINFOW startup;
+    memset(&startup, 0, sizeof startup);
+    startup.cb = sizeof startup;
+    startup.dwFlags = STARTF_USESTDHANDLES;
+    startup.hStdInput = in;
+    startup.hStdOutput = out;
+    startup.hStdError = GetStdHandle(STD_ERROR_HANDLE);
+    return CreateProcessW(exe, line, NULL, NULL, TRUE, 0, NULL, NULL, &startup, child) ? KA_OK : KA_EOS;
 }
 
 int ka_restart(const char *arg)
@@ -3694,6 +3694,7 @@ static bool ka__json_skip(ka__json_text *t, char byte)
 
 static void ka__json_space(ka__json_text *t)
 {
+    if (t->c.p < t->c.end && *t->c.p > ' ') return;      /* nearly always so */
     while (ka__json_skip(t, ' ') || ka__json_skip(t, '\n') || ka__json_skip(t, '\r') || ka__json_skip(t, '\t')) {}
 }
 
@@ -3778,13 +3779,23 @@ static int32_t ka__json_char(ka__json_text *t)
     return (unsigned char)ka__json_peek(t) < 0x20 ? KA_ESYNTAX : ka__utf8_take(&t->c);
 }
 
+/* Take what nearly all of a string is: printable ASCII without a backslash, up to the quote. False: none of it is next. */
+static bool ka__json_plain(ka__json_text *t, char quote)
+{
+    const char *p = t->c.p;
+    while (p < t->c.end && *p >= ' ' && *p <= '~' && *p != '\\' && *p != quote) p++;
+    bool some = p > t->c.p;
+    t->c.p = p;
+    return some;
+}
+
 /* The readers of values return the kind, or KA_E... */
 static int ka__json_quoted(ka__json_text *t)
 {
     char quote = *t->c.p++;
     if (quote == '\'' && !ka__json_mark(t, KA__PYTHON)) return KA_ESYNTAX;
     while (!ka__json_skip(t, quote))
-        if (ka__json_char(t) < 0) return KA_ESYNTAX;
+        if (!ka__json_plain(t, quote) && ka__json_char(t) < 0) return KA_ESYNTAX;
     return KA_STRING;
 }
 
@@ -3926,6 +3937,7 @@ bool ka_json_is(const ka_json *v, const char *text)
     size_t left = strlen(text);
     while (t.c.p < t.c.end) {
         char c[4];
+        if (*t.c.p != '\\' && *t.c.p != *text) return false;      /* it stands for itself, and is another one: so for nearly all names */
         int32_t point = ka__json_char(&t);
         size_t n = point < 0 ? SIZE_MAX : ka__utf8_put(c, point);
         if (n > left || memcmp(c, text, n) != 0) return false;
@@ -4577,6 +4589,15 @@ static void ka__early_free(ka__worker *w, ka__early *e)
     ka__free_wiped(e, offsetof(ka__early, r) + e->r.size);
 }
 
+/* Drop the answers whose turn never comes. */
+static void ka__early_drop(ka__worker *w, ka__conn *c)
+{
+    for (ka__early *e; (e = c->early) != NULL; ) {
+        c->early = e->next;
+        ka__early_free(w, e);
+    }
+}
+
 /* Drop what is kept of a connection's unfinished message, or of its unsent answers. */
 static void ka__drop(ka__worker *w, char **kept, uint32_t *n)
 {
@@ -4596,8 +4617,8 @@ static void ka__conn_open(ka__worker *w, ka__conn *c, ka__sock sock, int framing
     c->generation = ++w->generations;      /* from 1 on, so that no connection has the number 0 */
     c->watched = KA__UNWATCHED;
     c->timed = KA__UNTIMED;
-    c->framing = (uint8_t)(framing % KA_FIELDS);
-    c->fields = framing >= KA_FIELDS;
+    c->fields = framing == KA_HTTP_FIELDS;
+    c->framing = (uint8_t)(c->fields ? KA_HTTP : framing);
     if (c->framing == KA_HTTP) c->chunked.room = KA_MAX_BODY;
     c->open = true;
     ka__count(&w->connections, 1);
@@ -4623,11 +4644,7 @@ static void ka__conn_close(ka__worker *w, ka__conn *c)
     if (c->sock != -1) ka__sock_close(c->sock);
     ka__drop(w, &c->in, &c->in_n);
     ka__drop(w, &c->out, &c->out_n);
-    for (ka__early *e = c->early, *next; e; e = next) {
-        next = e->next;
-        ka__early_free(w, e);
-    }
-    c->early = NULL;
+    ka__early_drop(w, c);
     c->open = false;
     if (c->framing == KA_HTTP || c->told) ka__conn_free(w, c);
     else ka__time(w, c, KA__GONE);
@@ -4793,6 +4810,7 @@ static void ka__stream_begin(ka__worker *w, ka__conn *c, const ka__record *r)
     ka__out_str(w, c, KA__STR("Connection: close\r\n\r\n"));
     if (!c->open) return;
     ka__drop(w, &c->in, &c->in_n);
+    ka__early_drop(w, c);
     c->framing = KA__STREAM;
     c->seq_out = c->seq_in;
     c->last = c->linger = c->expects = false;
@@ -5693,7 +5711,7 @@ int ka_listen_as(ka_server *s, int framing, const char *ip, int port)
 {
     struct sockaddr_in a;
     size_t n = strlen(ip) + 1;
-    if (framing < KA_HTTP || (framing > KA_RESP && framing != (KA_HTTP | KA_FIELDS)) || !ka__address(ip, port, &a)) return KA_EINVAL;
+    if (framing < KA_HTTP || (framing > KA_RESP && framing != KA_HTTP_FIELDS) || !ka__address(ip, port, &a)) return KA_EINVAL;
     if (s->listeners_n == KA_MAX_LISTENERS) return KA_ELIMIT;
     if (atomic_load(&s->stop)) return KA_ESTOPPED;
     ka__sock *sock = &s->listeners[s->listeners_n];
@@ -5884,7 +5902,7 @@ static bool ka__event_of(ka_server *s, ka__worker *w, ka__record *r, ka_event *e
         ev->method = (ka_str){ p, r->a };
         ev->target = (ka_str){ p + r->a, r->b };
         ev->body = (ka_str){ p + r->a + r->b, r->n };
-        if (s->framings[ev->listener] & KA_FIELDS) ev->fields = (ka_str){ ev->body.p + r->n, strlen(ev->body.p + r->n) };
+        if (s->framings[ev->listener] == KA_HTTP_FIELDS) ev->fields = (ka_str){ ev->body.p + r->n, strlen(ev->body.p + r->n) };
         ka__count(&s->requests, 1);
         return true;
     }
@@ -7602,7 +7620,7 @@ int ka_client_kill_server(ka_client *c, int64_t *pid)
 #endif /* KEYAUTH_IMPLEMENTATION */
 
 /* VERSION HISTORY
-     1.5.0   KA_RESP and ka_redis; keys in Redis; ka_stream; KA_FIELDS; ka_read_input; ka_resolve; ka_log_replace
+     1.5.0   KA_RESP and ka_redis; keys in Redis; ka_stream; KA_HTTP_FIELDS; ka_read_input; ka_resolve; ka_log_replace
      1.4.0   KA_LINES; ka_timer; ka_connect takes an address to connect from; KA_CLOSED tells whether the connection was lost;
              ka_send takes any length; a batch is one write to each connection; a crowd's memory goes back; child processes;
              ka_process_usage, ka_descriptors_raise, ka_memory_trim, ka_now_us, ka_is_utf8

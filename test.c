@@ -4070,7 +4070,7 @@ static void test_field(void)
     CHECK(!none.p && none.n == 0, "none at all");
 }
 
-/* Requests at a listener with KA_FIELDS: the field lines and the body of each, or its error. */
+/* Requests at a listener of KA_HTTP_FIELDS: the field lines and the body of each, or its error. */
 static const struct { const char *in, *want, *why; } fielded[] = {
     { "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "Host: a\r\n|;", "one" },
     { "GET / HTTP/1.0\r\n\r\n", "|;", "none" },
@@ -4085,7 +4085,7 @@ static const struct { const char *in, *want, *why; } fielded[] = {
     { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx", "400;", "nor one whose body is malformed" },
 };
 
-/* The second listener is one without KA_FIELDS. */
+/* The second listener is one of KA_HTTP. */
 static void run_fielded(ka_server *s, int listener, int port, size_t row, size_t piece)
 {
     static wire w;
@@ -4114,10 +4114,10 @@ static void test_fields(void)
     ka_server *s;
     ka_event ev;
     for (int workers = 1, port; workers <= 3; workers += 2) {
-        if (!parent_start(&s, workers, KA_HTTP | KA_FIELDS, &port)) return;
-        CHECK(ka_listen_as(s, KA_JSON | KA_FIELDS, "127.0.0.1", 0) == KA_EINVAL && ka_listen_as(s, 2 * KA_FIELDS, "127.0.0.1", 0) == KA_EINVAL &&
-              ka_connect(s, KA_FIELDS, NULL, "127.0.0.1", 1, 0) == KA_EINVAL && ka_connect(s, KA_LINES | KA_FIELDS, NULL, "127.0.0.1", 1, 0) == KA_EINVAL &&
-              ka_reframe(s, 0, KA_LINES | KA_FIELDS) == KA_EINVAL, "HTTP alone has them, where it is listened for");
+        if (!parent_start(&s, workers, KA_HTTP_FIELDS, &port)) return;
+        CHECK(ka_listen_as(s, KA_HTTP_FIELDS + 1, "127.0.0.1", 0) == KA_EINVAL && ka_listen_as(s, KA_HTTP_FIELDS - 1, "127.0.0.1", 0) == KA_EINVAL &&
+              ka_connect(s, KA_HTTP_FIELDS, NULL, "127.0.0.1", 1, 0) == KA_EINVAL && ka_connect(s, KA_HTTP_FIELDS - 1, NULL, "127.0.0.1", 1, 0) == KA_EINVAL &&
+              ka_reframe(s, 0, KA_HTTP_FIELDS) == KA_EINVAL, "HTTP alone has them, where it is listened for");
         if (!CHECK(ka_listen(s, "127.0.0.1", 0) == 1, "a listener without") || !next_event(s, &ev, KA_LISTENING)) return;
         int without = ev.port;
         for (size_t row = 0; row < COUNT(fielded); row++)
@@ -4139,7 +4139,7 @@ static void test_fields_flood(void)
     ka_server *s;
     ka_event ev;
     int port, large = 0, smalls = 0, wrong = 0;
-    if (!parent_start(&s, 1, KA_HTTP | KA_FIELDS, &port)) return;
+    if (!parent_start(&s, 1, KA_HTTP_FIELDS, &port)) return;
     int start = snprintf(ask, sizeof ask, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nX: ", KA_MAX_BODY), first = (int)(strchr(ask, '\n') - ask) + 1;
     memset(ask + start, 'x', sizeof ask - (size_t)start);
     memcpy(ask + KA_MAX_HEAD - 4, "\r\n\r\n", 4);
@@ -4308,6 +4308,7 @@ static void test_stream_order(void)
     static wire w;
     ka_server *s;
     ka_event ask[4], ev;
+    ka_stats st;
     char body[8], head[1024];
     for (int workers = 1, port; workers <= 2; workers++)
         for (int round = 0; round < 3; round++) {
@@ -4323,6 +4324,8 @@ static void test_stream_order(void)
             quiet(s, 20);
             ka_reply(s, &ask[0], 200, NULL, "1", 1);
             CHECK(next_event(s, &ev, KA_OPENED) && ev.conn == ask[2].conn && ev.listener == 0, "the third has begun");
+            ka_server_stats(s, &st);
+            CHECK(st.buffered == 0, "nothing is kept of what comes never: %d bytes", (int)st.buffered);
             CHECK(ka_reply(s, &ask[3], 200, NULL, "never", 5) == KA_OK && ka_stream(s, &ask[3], NULL) == KA_OK && ka_stream(s, &ask[2], NULL) == KA_OK &&
                   ka_reply(s, &ask[2], 200, NULL, "twice", 5) == KA_OK, "nothing comes of any other answer");
             ka_send(s, ev.conn, "data: x\n\n", 9);
@@ -6435,12 +6438,14 @@ static void test_client_protocol(void)
 #define ANSWER(status, length, body) "HTTP/1.1 " status " X\r\nContent-Length: " length "\r\n\r\n" body
     static const char *const garbage[] = { "what?\r\n" }, *const no_key[] = { ANSWER("200", "3", "key") },
         *const odd_id[] = { ANSWER("200", "88", KEY), ANSWER("200", "3", "a\nb") }, *const word[] = { ANSWER("200", "88", KEY), ANSWER("200", "9", "wrong_key") },
-        *const full[] = { ANSWER("503", "11", "server_full") }, *const odd[] = { ANSWER("200", "88", KEY), ANSWER("500", "0", "") },
+        *const full[] = { ANSWER("503", "11", "server_full") },
+        *const later[] = { ANSWER("503", "9", "try_later"), ANSWER("503", "9", "try_later"), ANSWER("200", "3", "key") }, *const odd[] = { ANSWER("200", "88", KEY), ANSWER("500", "0", "") },
         *const forgets[] = { ANSWER("200", "88", KEY), ANSWER("403", "9", "wrong_key"), ANSWER("200", "88", KEY), ANSWER("403", "9", "wrong_key") };
     static const struct { const char *const *texts; int n; bool close; const char *err, *why; } rows[] = {
         { garbage, 1, false, "does not answer in HTTP", "no HTTP" },
         { no_key, 1, false, "no key", "no key" },
         { full, 1, false, "server_full", "full" },
+        { later, 3, false, "says try_later (miss 2)", "has no Redis for a while" },
         { odd, 2, false, "status 500", "an odd status for the login" },
         { odd_id, 2, false, "no ID", "no ID: nobody is killed for that" },
         { word, 2, false, "no ID", "a word of the protocol is no ID" },
@@ -9213,7 +9218,7 @@ static void faults_stream(void)
     ka_event ev;
     int r = ka_server_start(&t.s, 1);
     ALLOWED(r, "ka_server_start", KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND, KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_EPERM);
-    if (r == KA_OK) ALLOWED(ka_listen_as(t.s, KA_HTTP | KA_FIELDS, "127.0.0.1", 0), "ka_listen_as", KA_ELIMIT, KA_ESTOPPED);
+    if (r == KA_OK) ALLOWED(ka_listen_as(t.s, KA_HTTP_FIELDS, "127.0.0.1", 0), "ka_listen_as", KA_ELIMIT, KA_ESTOPPED);
     for (int64_t until = ka_now_ms() + 8000; r == KA_OK; ) {
         int got = ka_wait(t.s, &ev, 1);
         if (got == KA_ESTOPPED) break;

@@ -185,8 +185,8 @@ class Fleet:
         done = subprocess.run(["wrk", "--latency", "-t1", f"-c{flight}", f"-d{seconds}s", "-s", script, f"http://127.0.0.1:{asked.rest}"],
                               env=dict(os.environ, FLEET_IDS=self.ids(asked, of)), capture_output=True, text=True)
         wrong = re.findall(r"^ *(?:Non-2xx|Socket errors).*$", done.stdout, re.M)
-        check(done.returncode == 0 and not wrong, f"commands were not answered: {wrong or done.stdout + done.stderr}")
-        ms = {part: float(n) * {"us": 1e-3, "ms": 1, "s": 1e3}[unit] for part, n, unit in re.findall(r"^ +(50|99)% +([\d.]+)(us|ms|s)$", done.stdout, re.M)}
+        ms = {part: float(n) * {"us": 1e-3, "ms": 1, "s": 1e3, "m": 6e4}[unit] for part, n, unit in re.findall(r"^ +(50|99)% +([\d.]+)(us|ms|s|m)$", done.stdout, re.M)}
+        check(done.returncode == 0 and len(ms) == 2 and not wrong and not done.stderr, f"commands were not answered: {wrong or done.stdout + done.stderr}")
         return {"rate": float(re.search(r"^Requests/sec: +([\d.]+)", done.stdout, re.M)[1]), "p50_ms": ms["50"], "p99_ms": ms["99"],
                 "answered": int(re.search(r"^ +(\d+) requests in", done.stdout, re.M)[1])}
 

@@ -1158,8 +1158,8 @@ static int plain_resp(const char *p, size_t n, size_t *at)
     errno = 0;
     long long value = strtoll(number, NULL, 10);
     if (errno == ERANGE) return KA_ESYNTAX;
-    if (mark == ':' || value == -1) return KA_OK;
-    if (value < 0 || value > INT32_MAX || p[from] == '+') return KA_ESYNTAX;
+    if (mark == ':' || (size == 2 && memcmp(p + from, "-1", 2) == 0)) return KA_OK;
+    if (sign || zeros || value > INT32_MAX) return KA_ESYNTAX;
     if (mark == '$') {
         if (n - *at < (size_t)value + 2) return KA_EAGAIN;
         *at += (size_t)value + 2;
@@ -2200,6 +2200,7 @@ static struct {
     question   asked[QUESTIONS];      /* not answered yet */
     int        asked_n;
     bool       fields;                /* its requests bring theirs */
+    int        waits;                 /* milliseconds in which the parent waited for room in a mailbox */
     bool       defer, stopping, stopped, slept, freeing;      /* slept: the clock was advanced */
     unsigned   big;                   /* the next answers have so many bytes */
     bytes      last;                  /* what was sent last */
@@ -2249,6 +2250,7 @@ static void sim_join(void *thread)
 static void sim_sleep(void)
 {
     if (in_worker || !at.server) return;
+    at.slept = at.slept || ++at.waits >= KA_LINGER_MS;
     for (int i = 0; i < at.server->workers_n; i++) worker_round(at.server->workers[i]);
 }
 
@@ -2678,6 +2680,14 @@ static void message_check(const ka_event *ev, peer *p)
     p->at = end;
 }
 
+/* Are there connections that others have made? At a stop, those of ka_connect end after them. */
+static bool callers_left(void)
+{
+    bool left = false;
+    for (int i = 0; i < peers_n; i++) left = left || (peers[i].port < OUT && peers[i].accepted && !peers[i].closed);
+    return left;
+}
+
 /* An end that it had asked for, or a stop, is none; a connection that was lost has a reason. */
 static void closed_check(const ka_event *ev, const peer *p)
 {
@@ -2685,6 +2695,7 @@ static void closed_check(const ka_event *ev, const peer *p)
     if (ev->error && p->fin) CHECK(p->reset || p->slow || failed() || at.slept || p->framings_n > 1, "closed with %d, and it has ended", ev->error);
     if (ev->error == 0) CHECK(p->fin || at.stopping, "closed without an error, and it isn't at an end");
     else CHECK(ev->error == KA_EOFFLINE && lost, "closed with %d, and it wasn't lost", ev->error);
+    if (ev->error == 0 && !p->fin && p->port >= OUT) CHECK(at.slept || !callers_left(), "stopped before those who may need it");
 }
 
 /* An answer without a known end has begun in its turn, or has ended. */
@@ -2809,15 +2820,15 @@ static void settle(void)
         CHECK(epoll_ready == 0, "%d sockets are ready, and nothing is done about them", epoll_ready);
         CHECK(ka__patience(w) != 0, "does not sleep");
     }
-    bool others = false;                     /* ka_connect's end after them */
-    for (int i = 0; i < peers_n; i++) others = others || (peers[i].port < OUT && peers[i].accepted && !peers[i].closed);
     for (int i = 0; i < peers_n; i++) {      /* all was read, and all that is whole was delivered */
         peer *p = &peers[i];
         ka_http h;
         char body[KA_MAX_BODY];
         size_t n, end;
-        if (p->closed || !p->known || p->over || p->bare || failed() || p->window == 0) continue;
-        if (at.stopping) CHECK(!p->opened || p->told || p->hung_up || p->refused || (p->port >= OUT && others), "stopping, and the parent doesn't know");
+        if (p->closed || !p->known || p->bare || failed() || p->window == 0) continue;
+        if (at.stopping && p->port == 0) CHECK(!p->opened || p->told || p->hung_up, "stopping, and whoever streams doesn't know");
+        if (p->over) continue;
+        if (at.stopping) CHECK(!p->opened || p->told || p->hung_up || p->refused || (p->port >= OUT && callers_left()), "stopping, and the parent doesn't know");
         if (at.stopping) continue;           /* an answer may have said that it is the last one */
         if (p->port != 0) {
             if (p->knock == CONNECTED) delivered_check(p);
@@ -3187,7 +3198,7 @@ static void serve(const char *text, size_t size, bool messages)
         }
     }
     for (int framing = KA_HTTP; framing <= (messages ? KA_RESP : KA_HTTP); framing++)
-        CHECK(ka_listen_as(at.server, framing == KA_HTTP && at.fields ? KA_HTTP | KA_FIELDS : framing, "127.0.0.1", framing) == framing, "ka_listen_as");
+        CHECK(ka_listen_as(at.server, framing == KA_HTTP && at.fields ? KA_HTTP_FIELDS : framing, "127.0.0.1", framing) == framing, "ka_listen_as");
     for (int i = 0; i < 3; i++)
         for (int k = 0; k < at.server->workers_n; k++) {
             worker_round(at.server->workers[k]);

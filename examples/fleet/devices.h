@@ -92,7 +92,7 @@ static device *device_get(fleet *f, const char *id)
     if (i < f->devices_n && strcmp(f->devices[i]->id, id) == 0) return f->devices[i];
     if (f->devices_n == MAX_DEVICES) return NULL;
     if (f->devices_n == f->devices_room) {
-        device **more = realloc(f->devices, room * sizeof *more);
+        device **more = realloc(f->devices, room * sizeof *more);      /* NOLINT(bugprone-sizeof-expression): pointers, indeed */
         if (!more) return NULL;
         f->devices = more;
         f->devices_room = room;
@@ -102,8 +102,9 @@ static device *device_get(fleet *f, const char *id)
     memcpy(d->id, id, sizeof d->id);
     d->charge = d->running = -1;
     d->touched_ms = ka_now_ms();
-    memmove(&f->devices[i + 1], &f->devices[i], (f->devices_n++ - i) * sizeof *f->devices);
-    return f->devices[i] = d;
+    memmove(&f->devices[i + 1], &f->devices[i], (f->devices_n++ - i) * sizeof *f->devices);      /* NOLINT(bugprone-sizeof-expression) */
+    f->devices[i] = d;
+    return d;
 }
 
 /* ---- numbers and words ---- */
@@ -131,12 +132,12 @@ static bool take_number(ka_str *rest, int64_t most, int64_t *out)
 static bool take_degrees(ka_str *rest, int64_t limit, int32_t *out)
 {
     int64_t value, unit = 100000;
-    size_t i = 0;
     bool minus = take(rest, "-");
     if (!take_number(rest, limit, &value)) return false;
     bool at_limit = value == limit;
     value *= 1000000;
     if (take(rest, ".")) {
+        size_t i = 0;
         for (; i < rest->n && rest->p[i] >= '0' && rest->p[i] <= '9'; i++, unit /= 10) {
             int digit = rest->p[i] - '0';
             if (digit && at_limit) return false;
@@ -187,23 +188,35 @@ static void device_put(ka_json_out *w, const char *name, const device *d)
     ka_json_close(w);
 }
 
-/* A whole number up to most; -1: null. */
-static bool read_number(const ka_json *object, const char *name, int64_t most, int64_t *out)
+/* The members of these names, in one pass; false: one isn't there, or there twice. */
+static bool read_members(const ka_json *object, const char *const *names, ka_json *values, size_t n)
 {
-    ka_json v;
+    ka_json rest = *object, name, value;
+    size_t found = 0;
+    for (size_t i = 0; i < n; i++) values[i].kind = 0;
+    while (ka_json_next(&rest, &name, &value))
+        for (size_t i = 0; i < n; i++) {
+            if (!ka_json_is(&name, names[i])) continue;
+            if (values[i].kind) return false;
+            values[i] = value;
+            found++;
+        }
+    return found == n;
+}
+
+/* A whole number up to most; -1: null. */
+static bool read_number(const ka_json *v, int64_t most, int64_t *out)
+{
+    ka_str rest = v->raw;
     *out = -1;
-    if (ka_json_find(object, name, &v) < 0) return false;
-    if (v.kind == KA_NULL) return true;
-    return v.kind == KA_NUMBER && take_number(&v.raw, most, out) && v.raw.n == 0;
+    return v->kind == KA_NULL || (v->kind == KA_NUMBER && take_number(&rest, most, out) && rest.n == 0);
 }
 
 /* 1 or 0; -1: null. */
-static bool read_bool(const ka_json *object, const char *name, int *out)
+static bool read_bool(const ka_json *v, int *out)
 {
-    ka_json v;
-    if (ka_json_find(object, name, &v) < 0) return false;
-    *out = v.kind == KA_NULL ? -1 : v.kind == KA_TRUE;
-    return v.kind == KA_NULL || v.kind == KA_TRUE || v.kind == KA_FALSE;
+    *out = v->kind == KA_NULL ? -1 : v->kind == KA_TRUE;
+    return v->kind == KA_NULL || v->kind == KA_TRUE || v->kind == KA_FALSE;
 }
 
 static bool read_degrees(const ka_json *object, const char *name, int64_t limit, int32_t *out)
@@ -212,20 +225,16 @@ static bool read_degrees(const ka_json *object, const char *name, int64_t limit,
     return ka_json_find(object, name, &v) == KA_OK && v.kind == KA_NUMBER && take_degrees(&v.raw, limit, out) && v.raw.n == 0;
 }
 
-static bool read_position(const ka_json *object, device *d)
+static bool read_position(const ka_json *v, device *d)
 {
-    ka_json v;
-    if (ka_json_find(object, "position", &v) < 0) return false;
-    d->placed = v.kind != KA_NULL;
-    return !d->placed || (read_degrees(&v, "lat", 90, &d->lat) && read_degrees(&v, "lon", 180, &d->lon));
+    d->placed = v->kind != KA_NULL;
+    return !d->placed || (read_degrees(v, "lat", 90, &d->lat) && read_degrees(v, "lon", 180, &d->lon));
 }
 
-static bool read_seen(const ka_json *object, device *d)
+static bool read_seen(const ka_json *v, device *d)
 {
-    ka_json v;
-    if (ka_json_find(object, "lastSeen", &v) < 0) return false;
     memset(d->seen, 0, sizeof d->seen);
-    return v.kind == KA_NULL || ka_json_string(d->seen, KA_UTC_TEXT, &v) == KA_UTC_TEXT;
+    return v->kind == KA_NULL || ka_json_string(d->seen, KA_UTC_TEXT, v) == KA_UTC_TEXT;
 }
 
 static bool device_read(device *d, const ka_json *v)
@@ -233,9 +242,12 @@ static bool device_read(device *d, const ka_json *v)
     device new = *d;
     int64_t charge, every_s, issues;
     int online;
-    if (!read_bool(v, "connected", &online) || online < 0 || !read_bool(v, "running", &new.running)) return false;
-    if (!read_number(v, "charge", 100, &charge) || !read_number(v, "reportEvery", INT32_MAX, &every_s)) return false;
-    if (!read_number(v, "issues", UINT32_MAX, &issues) || issues < 0 || !read_position(v, &new) || !read_seen(v, &new)) return false;
+    static const char *const names[] = { "connected", "running", "charge", "reportEvery", "issues", "position", "lastSeen" };
+    ka_json m[7];
+    if (!read_members(v, names, m, 7)) return false;
+    if (!read_bool(&m[0], &online) || online < 0 || !read_bool(&m[1], &new.running)) return false;
+    if (!read_number(&m[2], 100, &charge) || !read_number(&m[3], INT32_MAX, &every_s)) return false;
+    if (!read_number(&m[4], UINT32_MAX, &issues) || issues < 0 || !read_position(&m[5], &new) || !read_seen(&m[6], &new)) return false;
     new.online = online;
     new.charge = (int)charge;
     new.every_s = every_s < 0 ? 0 : (int)every_s;
@@ -246,11 +258,11 @@ static bool device_read(device *d, const ka_json *v)
 
 static ka_str device_event(char *room, const device *d, unsigned changes, ka_str blob)
 {
-    char utc[KA_UTC_TEXT + 1];
+    char utc[KA_UTC_TEXT + 1], id[KA_UUID_TEXT + 1];
     ka_json_out w = { .p = room, .cap = MAX_EVENT };
     ka_utc_text(utc, ka_wall_us());
     ka_json_open(&w, NULL, KA_OBJECT);
-    ka_json_put(&w, "id", (ka_str){ d->id, KA_UUID_TEXT });
+    ka_json_put(&w, "id", (ka_str){ ka_uuid_new(id) == KA_OK ? id : NULL, KA_UUID_TEXT });
     ka_json_put(&w, "at", (ka_str){ utc, KA_UTC_TEXT });
     ka_json_open(&w, "changes", KA_ARRAY);
     for (unsigned i = 0; changes >> i; i++)
@@ -650,18 +662,18 @@ static void on_reply(fleet *f, struct link *l, ka_str text)
     ka_str rest = text;
     device *d = l->device;
     int64_t seconds = 0;
-    int command = OTHER;
+    int about = OTHER;
     bool fine = take(&rest, "FINE. I'M HERE ") && said_here(rest, l->id, &s), sorry = ka_is(text, "I CAN'T, SORRY.");
     call *c = d->calls;
-    while (c && !answers(text, fine, command = command_of(c->message, &seconds))) c = c->next;
-    if (!c || sorry) command = OTHER;
+    while (c && !answers(text, fine, about = command_of(c->message, &seconds))) c = c->next;
+    if (!c || sorry) about = OTHER;
     while (c && d->calls != c) call_end(f, call_take(d), 504, no_text);
 
     unsigned changes = fine ? apply(d, &s) : 0;
-    changes |= obeyed(d, command, seconds);
+    changes |= obeyed(d, about, seconds);
     ka_utc_text(d->seen, ka_wall_us());
     if (c) call_end(f, call_take(d), 200, text);
-    if (command != GO) device_changed(f, d, changes, d->owner, no_text);
+    if (about != GO) device_changed(f, d, changes, d->owner, no_text);
     else {
         link_leave(f, l);
         link_close(f, l);

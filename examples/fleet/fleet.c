@@ -115,7 +115,7 @@ static int listen_to(fleet *f)
 {
     f->tcp_listener = ka_listen_as(f->s, KA_JSON, f->ip, (int)f->tcp_port);
     if (f->tcp_listener == KA_EINVAL) return fail(EXIT_USAGE, "--ip %s: a numeric IPv4 address is needed, such as 127.0.0.1", f->ip);
-    f->rest_listener = ka_listen_as(f->s, KA_HTTP | KA_FIELDS, f->ip, (int)f->rest_port);
+    f->rest_listener = ka_listen_as(f->s, KA_HTTP_FIELDS, f->ip, (int)f->rest_port);
     return -1;
 }
 

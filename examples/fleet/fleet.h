@@ -22,7 +22,7 @@
    succeeds, and only that one forwards the change.
 
    A change is one JSON text, made once, for subscribers of /events, for webhooks and for Redis:
-     {"id": UUID, "at": UTC, "changes": ["position", "charge"], "vehicle": {...as of GET /vehicles/:id}, "blob": "..."}      (blob: if that is a change)
+     {"id": UUID of the change, "at": UTC, "changes": ["position", "charge"], "vehicle": {...as of GET /vehicles/:id}, "blob": "..."}      (blob: if that is a change)
    A webhook is sent by the instance that made the change; /events tells of all of them on every instance. */
 
 #ifndef FLEET_H
@@ -73,11 +73,11 @@ typedef struct {
     int      every_s;                         /* how often it was told to report; 0: never told */
     uint32_t issues;                          /* how many it has reported by WTF! */
     char     seen[KA_UTC_TEXT + 1];           /* when it was last heard of */
-    uint64_t version;                         /* Redis's count of its changes, as far as known here */
+    uint64_t version;                         /* of its last change in Redis that is known here, see share.h; 0: none is */
     int64_t  touched_ms;                      /* ka_now_ms() of the last word from it, or about it, here */
     uint64_t conn;                            /* its connection to this instance; 0: none */
     call    *calls;                           /* sent to it and not replied to, in order */
-    bool     claimed;                         /* share.h's: Redis has said that this owner has it, */
+    bool     claimed;                         /* share.h's: Redis has told about a put of this owner of ours, */
     bool     unshared;                        /* and this: it has changed since, while Redis was away */
     bool     unsaved;                         /* --state has it to write */
 } device;

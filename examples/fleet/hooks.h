@@ -91,8 +91,8 @@ static void hooks_post(fleet *f, uint64_t conn)
     struct hooks *h = f->hooks;
     char head[HOOK_HOST + HOOK_PATH + 256];
     if (!h->batch_n) hooks_fill(h);
-    int n = snprintf(head, sizeof head, "POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: fleet/" KA_VERSION "\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
-                     "Connection: close\r\n\r\n", h->path, h->host, h->body_n);
+    int n = snprintf(head, sizeof head, "POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: fleet/" KA_VERSION "\r\nContent-Type: application/json\r\n"
+                     "Content-Length: %zu\r\nConnection: close\r\n\r\n", h->path, h->host, h->body_n);
     ka_send(f->s, conn, head, (size_t)n);
     ka_send(f->s, conn, h->body, h->body_n);
     h->state = ASKED;
@@ -209,12 +209,14 @@ static void hooks_put(ka_json_out *w, const char *name, const fleet *f)
 static int hooks_url(struct hooks *h, const char *url)
 {
     static const char needed[] = "http://HOST:PORT/PATH is needed";
-    if (strncmp(url, "https://", 8) == 0) return fail(EXIT_USAGE, "--webhook %s: there is no TLS here; have a proxy on this machine speak it, and give its http://127.0.0.1:PORT/PATH", url);
+    if (strncmp(url, "https://", 8) == 0)
+        return fail(EXIT_USAGE, "--webhook %s: there is no TLS here; have a proxy on this machine speak it, and give its http://127.0.0.1:PORT/PATH", url);
     if (strncmp(url, "http://", 7) != 0) return fail(EXIT_USAGE, "--webhook %s: %s", url, needed);
     const char *host = url + 7, *path = host + strcspn(host, "/?");
     size_t n = (size_t)(path - host);
     for (const char *p = host; *p; p++)
-        if (*p <= ' ' || *p > '~' || *p == '#' || (*p == '@' && p < path)) return fail(EXIT_USAGE, "--webhook %s: %s, of printable characters, percent-encoded, without a user or #", url, needed);
+        if (*p <= ' ' || *p > '~' || *p == '#' || (*p == '@' && p < path))
+            return fail(EXIT_USAGE, "--webhook %s: %s, of printable characters, percent-encoded, without a user or #", url, needed);
     if (n + sizeof ":80" > HOOK_HOST || strlen(path) + 2 > HOOK_PATH) return fail(EXIT_USAGE, "--webhook: the URL is too long");
     snprintf(h->host, sizeof h->host, "%.*s%s", (int)n, host, memchr(host, ':', n) ? "" : ":80");
     snprintf(h->path, sizeof h->path, "%s%s", *path == '/' ? "" : "/", path);

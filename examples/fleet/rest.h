@@ -16,11 +16,13 @@ typedef struct {
 
 static const property properties[] = {
     { "Error", "error", "boolean", .what = "always true", .example = "true" },
-    { "Error", "message", "string", .what = "what is wrong, and what to do about it", .example = "\"there is no such vehicle; GET /vehicles has those that are known\"" },
+    { "Error", "message", "string", .what = "what is wrong, and what to do about it",
+      .example = "\"there is no such vehicle; GET /vehicles has those that are known\"" },
 
     { "Health", "name", "string", .what = "what this is", .example = "\"fleet\"" },
     { "Health", "version", "string", .what = "its version", .example = "\"" KA_VERSION "\"" },
-    { "Health", "instance", "string", .format = "uuid", .what = "which of the instances answers", .example = "\"7f0c1f6e-3f0b-4b8e-9b1e-2f6f8f0d5a11\"" },
+    { "Health", "instance", "string", .format = "uuid", .what = "which of the instances answers",
+      .example = "\"7f0c1f6e-3f0b-4b8e-9b1e-2f6f8f0d5a11\"" },
     { "Health", "redis", "string", .format = "none|up|away", .what = "away: vehicles are as they were last known", .example = "\"up\"" },
     { "Health", "devices", "#Devices", .what = "how many" },
     { "Health", "streams", "integer", .what = "subscribers of /events, on this instance", .example = "1", .most = MAX_STREAMS },
@@ -34,37 +36,45 @@ static const property properties[] = {
 
     { "Vehicle", "id", "string", .format = "uuid", .what = "the vehicle's id", .example = "\"3f2504e0-4f89-41d3-9a0c-0305e82c3301\"" },
     { "Vehicle", "connected", "boolean", .what = "to any instance", .example = "true" },
-    { "Vehicle", "instance", "string", .format = "uuid", .what = "the one it is connected to", .example = "\"7f0c1f6e-3f0b-4b8e-9b1e-2f6f8f0d5a11\"", .nullable = true },
+    { "Vehicle", "instance", "string", .format = "uuid", .what = "the one it is connected to",
+      .example = "\"7f0c1f6e-3f0b-4b8e-9b1e-2f6f8f0d5a11\"", .nullable = true },
     { "Vehicle", "position", "#Position", .what = "null: not known", .nullable = true },
     { "Vehicle", "charge", "integer", .what = "percent; null: not known", .example = "87", .most = 100, .nullable = true },
     { "Vehicle", "running", "boolean", .what = "false: resting; null: not known", .example = "true", .nullable = true },
-    { "Vehicle", "reportEvery", "integer", .what = "seconds, as it was told; null: never told", .example = "60", .least = 1, .most = 86400, .nullable = true },
+    { "Vehicle", "reportEvery", "integer", .what = "seconds, as it was told; null: never told", .example = "60",
+      .least = 1, .most = INT32_MAX, .nullable = true },
     { "Vehicle", "issues", "integer", .what = "how many it has reported", .example = "0" },
-    { "Vehicle", "lastSeen", "string", .format = "date-time", .what = "when it was last heard of", .example = "\"2026-11-21T09:30:00.123456Z\"", .nullable = true },
+    { "Vehicle", "lastSeen", "string", .format = "date-time", .what = "when it was last heard of",
+      .example = "\"2026-11-21T09:30:00.123456Z\"", .nullable = true },
     { "Position", "lat", "number", .what = "degrees north", .example = "52.520008", .least = -90, .most = 90 },
     { "Position", "lon", "number", .what = "degrees east", .example = "13.404954", .least = -180, .most = 180 },
     { "VehicleNow", "", .type = "#Vehicle" },
-    { "VehicleNow", "reply", "string", .what = "the device's own words; null: it is not connected", .example = "\"FINE. I'M HERE 52.520008 13.404954, RUNNING AND CHARGED AT 87%.\"", .nullable = true },
+    { "VehicleNow", "reply", "string", .what = "the device's own words; null: it is not connected",
+      .example = "\"FINE. I'M HERE 52.520008 13.404954, RUNNING AND CHARGED AT 87%.\"", .nullable = true },
     { "Vehicles", "total", "integer", .what = "how many there are, on all pages", .example = "1" },
     { "Vehicles", "vehicles", "[]#Vehicle", .what = "by their ids" },
-    { "Vehicles", "next", "string", .what = "the path of the next page; null: this is the last one", .example = "\"/vehicles?after=3f2504e0-4f89-41d3-9a0c-0305e82c3301&limit=100\"", .nullable = true },
+    { "Vehicles", "next", "string", .what = "the path of the next page; null: this is the last one",
+      .example = "\"/vehicles?after=3f2504e0-4f89-41d3-9a0c-0305e82c3301&limit=100\"", .nullable = true },
     { "?Vehicles", "limit", "integer", .what = "so many on a page at most; 100 unless told", .example = "100", .least = 1, .most = MAX_PAGE },
-    { "?Vehicles", "after", "string", .format = "uuid", .what = "those whose ids are greater than this one: as `next` has it", .example = "\"00000000-0000-0000-0000-000000000000\"" },
+    { "?Vehicles", "after", "string", .format = "uuid", .what = "those whose ids are greater than this one: as `next` has it",
+      .example = "\"00000000-0000-0000-0000-000000000000\"" },
     { "?Vehicles", "connected", "boolean", .what = "only those that are, or aren't", .example = "true" },
 
     { "Frequency", "seconds", "integer", .what = "between two reports", .example = "60", .least = 1, .most = 86400 },
     { "Running", "running", "boolean", .what = "true: run; false: rest", .example = "true" },
-    { "Message", "message", "string", .what = "what to tell it, without control characters; the limit is in bytes of UTF-8", .example = "\"HOW'S IT GOING?\"", .least = 1, .most = MAX_COMMAND },
+    { "Message", "message", "string", .what = "what to tell it, without control characters; the limit is in bytes of UTF-8",
+      .example = "\"HOW'S IT GOING?\"", .least = 1, .most = MAX_COMMAND },
     { "Answer", "error", "boolean", .what = "always false", .example = "false" },
     { "Answer", "id", "string", .format = "uuid", .what = "the vehicle's id", .example = "\"3f2504e0-4f89-41d3-9a0c-0305e82c3301\"" },
     { "Answer", "command", "string", .what = "what it was told", .example = "\"HEY YOU, RUN!\"" },
     { "Answer", "reply", "string", .what = "what it said", .example = "\"DONE!\"" },
     { "Answer", "done", "boolean", .what = "false: it can't", .example = "true" },
 
-    { "Change", "id", "string", .format = "uuid", .what = "the vehicle's id; with `at`, which no other change of it has, it tells whether one was seen before",
-      .example = "\"3f2504e0-4f89-41d3-9a0c-0305e82c3301\"" },
+    { "Change", "id", "string", .format = "uuid",
+      .what = "the change's own: who has seen it before drops it", .example = "\"1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed\"" },
     { "Change", "at", "string", .format = "date-time", .what = "when it was made", .example = "\"2026-11-21T09:30:00.123456Z\"" },
-    { "Change", "changes", "[]string", .format = "online|offline|position|charge|running|frequency|blob", .what = "what has changed", .example = "[\"position\", \"charge\"]" },
+    { "Change", "changes", "[]string", .format = "online|offline|position|charge|running|frequency|blob", .what = "what has changed",
+      .example = "[\"position\", \"charge\"]" },
     { "Change", "vehicle", "#Vehicle", .what = "as it is then" },
     { "Change", "blob", "string", .what = "what it reported, if that is a change", .example = "\"engine: 130 degrees\"", .optional = true },
 };
@@ -106,20 +116,26 @@ struct route {
 
 static const route routes[] = {
     { "GET", "/", "health", "How it goes", .more = "Of the instance that answers, and of the fleet.", .gives = "Health", .serve = serve_health },
-    { "GET", "/docs", "docs", "This API, as a page", .more = "With a live map of the vehicles.", .type = "text/html; charset=utf-8", .serve = serve_docs },
+    { "GET", "/docs", "docs", "This API, as a page", .more = "With a live map of the vehicles.",
+      .type = "text/html; charset=utf-8", .serve = serve_docs },
     { "GET", "/docs-json", "docsJson", "This API, as an OpenAPI 3 document", .type = "application/json", .serve = serve_docs_json },
-    { "GET", "/events", "events", "Every change, as it happens", .more = "Server-sent events: `hello` with the instance, once; then `change`, whose data is a Change.",
+    { "GET", "/events", "events", "Every change, as it happens",
+      .more = "Server-sent events: `hello` with the instance, once; then `change`, whose data is a Change.",
       .type = "text/event-stream", .limited = true, .serve = serve_events },
-    { "GET", "/vehicles", "vehicles", "The vehicles that are known", .more = "By their ids; a page at a time.", .takes = "?Vehicles", .gives = "Vehicles", .serve = serve_vehicles },
+    { "GET", "/vehicles", "vehicles", "The vehicles that are known", .more = "By their ids; a page at a time.", .takes = "?Vehicles",
+      .gives = "Vehicles", .serve = serve_vehicles },
     { "GET", "/vehicles/{id}", "vehicle", "A vehicle, as it is known", .gives = "Vehicle", .serve = serve_vehicle },
     { "GET", "/vehicles/{id}/fetch-info", "fetchInfo", "A vehicle, asked how it is going", .more = "If it is not connected: as it was last known.",
       .gives = "VehicleNow", .commands = true, .serve = serve_fetch_info },
-    { "POST", "/vehicles/{id}/frequency", "frequency", "Have it report every so many seconds", .takes = "Frequency", .gives = "Answer", .commands = true, .serve = serve_frequency },
+    { "POST", "/vehicles/{id}/frequency", "frequency", "Have it report every so many seconds", .takes = "Frequency", .gives = "Answer",
+      .commands = true, .serve = serve_frequency },
     { "POST", "/vehicles/{id}/turnOn", "turnOn", "Have it run", .gives = "Answer", .commands = true, .serve = serve_turn_on },
     { "POST", "/vehicles/{id}/turnOff", "turnOff", "Have it rest", .gives = "Answer", .commands = true, .serve = serve_turn_off },
-    { "POST", "/vehicles/{id}/turnOnOrOff", "turnOnOrOff", "Have it run or rest", .takes = "Running", .gives = "Answer", .commands = true, .serve = serve_turn_on_or_off },
+    { "POST", "/vehicles/{id}/turnOnOrOff", "turnOnOrOff", "Have it run or rest", .takes = "Running", .gives = "Answer",
+      .commands = true, .serve = serve_turn_on_or_off },
     { "POST", "/vehicles/{id}/disconnect", "disconnect", "Have it say good-bye", .gives = "Answer", .commands = true, .serve = serve_disconnect },
-    { "POST", "/vehicles/{id}/command", "command", "Tell it anything", .takes = "Message", .gives = "Answer", .commands = true, .serve = serve_command },
+    { "POST", "/vehicles/{id}/command", "command", "Tell it anything", .takes = "Message", .gives = "Answer",
+      .commands = true, .serve = serve_command },
 };
 
 enum { ROUTES = sizeof routes / sizeof *routes };
@@ -189,9 +205,9 @@ static void refuse(fleet *f, const ka_event *ev, int status, const char *fields,
 /* What somebody sent, for a message: cut, and what isn't plain replaced. */
 static const char *quoted(char room[48], ka_str s)
 {
-    size_t n = s.n < 40 ? s.n : 40;
-    for (size_t i = 0; i < n; i++) room[i] = (char)(s.p[i] >= ' ' && s.p[i] <= '~' ? s.p[i] : '?');
-    memcpy(room + n, s.n > n ? "..." : "", s.n > n ? 4 : 1);
+    snprintf(room, 48, "%.*s%s", s.n < 40 ? (int)s.n : 40, s.n ? s.p : "", s.n > 40 ? "..." : "");
+    for (char *p = room; *p; p++)
+        if (*p < ' ' || *p > '~') *p = '?';
     return room;
 }
 
@@ -240,8 +256,10 @@ static bool may_command(const request *q)
     if (f->has_token) {
         ka_str authorization = ka_field(q->ev->fields, "authorization");
         if (token_is_right(f, authorization)) return true;
-        refuse(f, q->ev, 401, authorization.p ? "WWW-Authenticate: Bearer realm=\"fleet\", error=\"invalid_token\"\r\n" : "WWW-Authenticate: Bearer realm=\"fleet\"\r\n",
-               authorization.p ? "that is not the token; it is in the server's --token-file" : "this needs the field Authorization: Bearer TOKEN, once; the token is in the server's --token-file");
+        if (authorization.p) refuse(f, q->ev, 401, "WWW-Authenticate: Bearer realm=\"fleet\", error=\"invalid_token\"\r\n",
+                                    "that is not the token; it is in the server's --token-file");
+        else refuse(f, q->ev, 401, "WWW-Authenticate: Bearer realm=\"fleet\"\r\n",
+                    "this needs the field Authorization: Bearer TOKEN, once; the token is in the server's --token-file");
     } else if (!f->loopback) {
         refuse(f, q->ev, 403, "", "commands need a token when others can reach the server: start it with --token-file FILE, or with --ip 127.0.0.1");
     } else if (!comes_from_here(q->ev)) {
@@ -302,7 +320,8 @@ static bool read_query(request *q, ka_str query)
         ptrdiff_t n = r < 0 ? r : ka_percent_decode(name, sizeof name, raw);
         while (n >= 0 && (p = property_at(q->route->takes, k)) != NULL && !(strlen(p->name) == (size_t)n && memcmp(p->name, name, (size_t)n) == 0)) k++;
         if (r < 0 || n == KA_ESYNTAX) return refuse(q->f, q->ev, 400, "", "behind the question mark NAME=VALUE&... is needed, percent-encoded"), false;
-        if (!p || *q->route->takes != '?') return refuse(q->f, q->ev, 400, "", "there is no parameter %s here; GET /docs shows what there is", quoted(room, raw)), false;
+        if (!p || *q->route->takes != '?')
+            return refuse(q->f, q->ev, 400, "", "there is no parameter %s here; GET /docs shows what there is", quoted(room, raw)), false;
         if (q->values[k].given) return refuse(q->f, q->ev, 400, "", "%s is there more than once", p->name), false;
         if (!take_value(q, p, k, ka_percent_decode(q->values[k].text, MAX_COMMAND, value))) return false;
     }
@@ -327,6 +346,16 @@ static bool no_others(request *q, const ka_json *body)
     return false;
 }
 
+/* The text of a value in JSON, if it is one of the kind of p, and MAX_COMMAND bytes at most; else -1. */
+static ptrdiff_t value_text(const property *p, const ka_json *v, char *out)
+{
+    bool number_fits = is_type(p, "integer") && v->kind == KA_NUMBER, bool_fits = is_type(p, "boolean") && (v->kind == KA_TRUE || v->kind == KA_FALSE);
+    if (is_type(p, "string")) return v->kind == KA_STRING ? ka_json_string(out, MAX_COMMAND, v) : -1;
+    if ((!number_fits && !bool_fits) || v->raw.n > MAX_COMMAND) return -1;
+    memcpy(out, v->raw.p, v->raw.n);
+    return (ptrdiff_t)v->raw.n;
+}
+
 static bool read_body(request *q)
 {
     ka_json body, value;
@@ -341,10 +370,7 @@ static bool read_body(request *q)
     for (size_t k = 0; (p = property_at(q->route->takes, k)) != NULL; k++) {
         int r = ka_json_find(&body, p->name, &value);
         if (r < 0) return refuse(q->f, q->ev, 400, "", r == KA_EINVAL ? "%s is there more than once" : "%s is missing", p->name), false;
-        bool text = is_type(p, "string"), fits = text ? value.kind == KA_STRING : is_type(p, "integer") ? value.kind == KA_NUMBER : value.kind == KA_TRUE || value.kind == KA_FALSE;
-        ptrdiff_t n = fits && text ? ka_json_string(q->values[k].text, MAX_COMMAND, &value) : fits && value.raw.n <= MAX_COMMAND ? (ptrdiff_t)value.raw.n : -1;
-        if (n > 0 && !text) memcpy(q->values[k].text, value.raw.p, (size_t)n);
-        if (!take_value(q, p, k, n)) return false;
+        if (!take_value(q, p, k, value_text(p, &value, q->values[k].text))) return false;
     }
     return true;
 }
@@ -389,7 +415,8 @@ static bool path_is(const char *pattern, const path_parts *p, const char **id)
 static bool find_device(request *q, const char *text)
 {
     char id[KA_UUID_TEXT + 1];
-    if (ka_uuid_read(id, rest_str(text)) < 0) return refuse(q->f, q->ev, 400, "", "the id in the path has to be a UUID; GET /vehicles has those that are known"), false;
+    if (ka_uuid_read(id, rest_str(text)) < 0)
+        return refuse(q->f, q->ev, 400, "", "the id in the path has to be a UUID; GET /vehicles has those that are known"), false;
     q->device = device_find(q->f, id);
     if (!q->device) refuse(q->f, q->ev, 404, "", "there is no such vehicle; GET /vehicles has those that are known");
     return q->device != NULL;
@@ -412,7 +439,8 @@ static void rest_request(fleet *f, const ka_event *ev)
     request q = { .f = f, .ev = ev };
     const char *mark = memchr(ev->target.p, '?', ev->target.n), *id = NULL;
     ka_str path = { ev->target.p, mark ? (size_t)(mark - ev->target.p) : ev->target.n };
-    ka_str query = { mark ? mark + 1 : NULL, mark ? ev->target.n - path.n - 1 : 0 };
+    bool queries = path.n + 1 < ev->target.n;
+    ka_str query = { queries ? mark + 1 : NULL, queries ? ev->target.n - path.n - 1 : 0 };
     path_parts parts;
     bool get = ka_is(ev->method, "GET") || ka_is(ev->method, "HEAD"), gets = false, posts = false;
     int r = path_read(&parts, path);
@@ -427,7 +455,7 @@ static void rest_request(fleet *f, const ka_event *ev)
     if (!gets && !posts) refuse(f, ev, 404, "", "there is no such path; GET /docs shows what there is");
     else if (ka_is(ev->method, "OPTIONS")) ka_reply(f->s, ev, 204, allow, NULL, 0);
     else if (!q.route) refuse(f, ev, 405, allow, "this path does not have that method; %.*s", (int)strlen(allow) - 2, allow);
-    else if ((!q.route->commands || may_command(&q)) && read_query(&q, query.n ? query : (ka_str){ NULL, 0 }) && (get || read_body(&q)) && (!id || find_device(&q, id)))
+    else if ((!q.route->commands || may_command(&q)) && read_query(&q, query) && (get || read_body(&q)) && (!id || find_device(&q, id)))
         q.route->serve(&q);
 }
 
@@ -508,7 +536,8 @@ static void refuse_call(fleet *f, const ka_event *ev, int status)
     switch (status) {
     case 409: refuse(f, ev, 409, "", "the vehicle is not connected; GET /events tells when it is again"); break;
     case 504: refuse(f, ev, 504, "", "the vehicle did not reply within %lld s; whether it did what it was told is not known", f->timeout_s); break;
-    default:  refuse(f, ev, 503, "Retry-After: 1\r\n", "too many commands wait for replies, or the vehicle is with another instance and Redis is away; try again"); break;
+    default:  refuse(f, ev, 503, "Retry-After: 1\r\n",
+                     "too many commands wait for replies, or the vehicle is with another instance and Redis is away; try again"); break;
     }
 }
 
@@ -846,8 +875,9 @@ static int token_read(fleet *f)
     for (size_t i = at; i < n; i++) plain = plain && text[i] > ' ' && text[i] <= '~';
     if (whole && plain && n - at >= MIN_TOKEN && n - at <= MAX_TOKEN) ka_sha256(f->token, text + at, n - at), f->has_token = true;
     ka_wipe(text, sizeof text);
-    return f->has_token ? -1 : fail(EXIT_USAGE, "--token-file %s: it has to have one line of %d to %d printable characters without spaces, such as `openssl rand -hex 32` gives",
-                                    f->token_file, MIN_TOKEN, MAX_TOKEN);
+    if (f->has_token) return -1;
+    return fail(EXIT_USAGE, "--token-file %s: it has to have one line of %d to %d printable characters without spaces, such as `openssl rand -hex 32` gives",
+                f->token_file, MIN_TOKEN, MAX_TOKEN);
 }
 
 /* The hash of what the page has between two tags, as a Content-Security-Policy has it. */

@@ -19,7 +19,8 @@ enum {
     MAX_VEHICLE = 1024,                       /* bytes of a device in JSON */
     SCAN_STEP = 200,                          /* hashes that are asked for at once; their names fit in a reply many times */
     GONE_MS = 5000,                           /* an instance that isn't heard for so long is taken for gone */
-    LATE_MS = 3 * TICK_MS                     /* a tick later than that: we were not there to hear anybody */
+    LATE_MS = 3 * TICK_MS,                    /* a tick later than that: we were not there to hear anybody */
+    TELL_MS = 60000                           /* from one word on stderr about what Redis refuses to the next */
 };
 
 typedef struct { char id[KA_UUID_TEXT + 1]; int64_t heard_ms; } share_peer;
@@ -28,9 +29,11 @@ struct share {
     ka_redis    commands, subscriber;
     char        ip[16], password[MAX_PASSWORD + 1], prefix[MAX_PREFIX + 1];
     char        changes[MAX_KEY + 1], alive[MAX_KEY + 1], mailbox[MAX_KEY + 1];
-    int         subscribed;                   /* channels that Redis has confirmed: 3 when all are */
+    int         subscribed;                   /* channels that Redis has confirmed: 3 when all are; */
+    bool        to_subscribe;                 /* it has to be asked for them (again) */
     bool        up;                           /* both connections are of use */
-    bool        told_away, told_error;        /* on stderr */
+    bool        told_away;                    /* on stderr; */
+    int64_t     told_error_ms;                /* and this, 0: never */
     bool        load_due, loading;            /* the hashes are to be read, are being read; */
     uint64_t    load;                         /* how often that was begun */
     int64_t     since_ms, ticked_ms;          /* we hear others since; the last tick */
@@ -75,9 +78,11 @@ static void share_key(const struct share *s, char key[MAX_KEY + 1], const char *
 
 static void share_error(fleet *f, ka_str why)
 {
-    if (!f->share->told_error)
-        fail(0, "Redis at %s refuses: %.*s; mend that. What it doesn't take is tried again every second", f->redis, (int)why.n, why.p);
-    f->share->told_error = true;
+    struct share *s = f->share;
+    int64_t now_ms = ka_now_ms();
+    if (s->told_error_ms && now_ms - s->told_error_ms < TELL_MS) return;
+    s->told_error_ms = now_ms;
+    fail(0, "Redis at %s:%d refuses: %.*s; mend that. What it doesn't take is tried again every second", s->ip, s->commands.port, (int)why.n, why.p);
 }
 
 /* ---- putting ---- */
@@ -91,7 +96,6 @@ static void share_put_done(void *arg, const void *note, const ka_resp *reply)
     device *d = device_find(f, n->id);
     bool error = reply && reply->kind == KA_RESP_ERROR;
     if (error) share_error(f, reply->text);
-    else if (reply) f->share->told_error = false;
     if (!d || strcmp(n->owner, d->owner) != 0) return;      /* another connection has it by now; or this was for reaping: see share_echo */
     if (!reply || error) {
         d->unshared = true;
@@ -110,7 +114,7 @@ static bool share_send(fleet *f, const device *d, const char *was, ka_str event)
 {
     struct share *s = f->share;
     char key[MAX_KEY + 1], vehicle[MAX_VEHICLE], ttl[16], head[256];
-    share_note note;
+    share_note note = { .id = "" };
     ka_json_out w = { .p = vehicle, .cap = sizeof vehicle };
     if (!s->up) return false;
     device_put(&w, NULL, d);
@@ -157,7 +161,7 @@ static unsigned share_differences(const device *a, const device *b)
 /* A device with an own token: does Redis have it as it is? */
 static void share_compare(device *d, const share_news *n)
 {
-    char vehicle[MAX_VEHICLE];
+    char vehicle[MAX_VEHICLE] = "";
     ka_json_out w = { .p = vehicle, .cap = sizeof vehicle };
     device_put(&w, NULL, d);
     d->claimed = true;
@@ -177,7 +181,8 @@ static void share_apply(fleet *f, device *d, const share_news *n, bool own)
     d->touched_ms = ka_now_ms();
     if (!n->telling && !changes && !d->conn) return;
     if (!n->telling) event = device_event(f->share->event, d, changes, no_text);
-    device_changed_elsewhere(f, d, event);
+    if (own && before.online) device_reaped(f, d, event);      /* by us, before the connection was lost */
+    else device_changed_elsewhere(f, d, event);
 }
 
 static void share_learn(fleet *f, const share_news *n)
@@ -203,40 +208,49 @@ static void share_learn(fleet *f, const share_news *n)
     }
 }
 
-/* What this instance published itself has come back. It was done before it was sent, but for reaping. */
+/* What this instance has reaped has come back: so it was the first. */
 static void share_echo(fleet *f, const share_news *n, const ka_json *was)
 {
     device *d = device_find(f, n->id);
     if (!d || n->version <= d->version) return;
     d->version = n->version;
-    if (!ka_json_is(was, d->owner) || strcmp(n->owner, d->owner) == 0) return;
+    if (!ka_json_is(was, d->owner)) return;
     strcpy(d->owner, n->owner);
     d->claimed = true;
     d->unshared = false;
     device_reaped(f, d, n->event);
 }
 
-/* A member that is a string of at most n bytes, none of them NUL, and a NUL behind it. */
+/* A string of at most n bytes, none of them NUL, and a NUL behind it. */
+static bool share_text_in(const ka_json *v, char *out, size_t n)
+{
+    ptrdiff_t got = ka_json_string(out, n, v);
+    if (got < 0 || memchr(out, 0, (size_t)got)) return false;
+    out[got] = 0;
+    return true;
+}
+
 static bool share_text_of(const ka_json *object, const char *name, char *out, size_t n)
 {
     ka_json v;
-    if (ka_json_find(object, name, &v) != KA_OK) return false;
-    ptrdiff_t got = ka_json_string(out, n, &v);
-    if (got < 0 || memchr(out, 0, (size_t)got)) return false;
-    out[got] = 0;
+    return ka_json_find(object, name, &v) == KA_OK && share_text_in(&v, out, n);
+}
+
+static bool share_number_in(const ka_json *v, uint64_t *out)
+{
+    char digits[21] = "";
+    long long n;
+    if (v->kind != KA_NUMBER || v->raw.n >= sizeof digits) return false;
+    memcpy(digits, v->raw.p, v->raw.n);
+    if (!number(digits, 0, INT64_MAX, &n)) return false;
+    *out = (uint64_t)n;
     return true;
 }
 
 static bool share_number_of(const ka_json *object, const char *name, uint64_t *out)
 {
     ka_json v;
-    char digits[21] = "";
-    long long n;
-    if (ka_json_find(object, name, &v) != KA_OK || v.kind != KA_NUMBER || v.raw.n >= sizeof digits) return false;
-    memcpy(digits, v.raw.p, v.raw.n);
-    if (!number(digits, 0, INT64_MAX, &n)) return false;
-    *out = (uint64_t)n;
-    return true;
+    return ka_json_find(object, name, &v) == KA_OK && share_number_in(&v, out);
 }
 
 static bool share_id_of(const ka_json *object, const char *name, char id[KA_UUID_TEXT + 1])
@@ -245,19 +259,31 @@ static bool share_id_of(const ka_json *object, const char *name, char id[KA_UUID
     return share_text_of(object, name, text, KA_UUID_TEXT) && ka_uuid_read(id, share_str(text)) == KA_OK;
 }
 
+/* Half of what is heard is what this instance has put itself, and needs no reading: of that, only reaping is not done yet, where
+   it `was` another instance's. The texts begin as share_send makes them. */
+static bool share_is_old(const fleet *f, ka_str text)
+{
+    char head[64];
+    size_t n = (size_t)snprintf(head, sizeof head, "{\"instance\":\"%s\",\"owner\":\"", f->id), token = sizeof "\",\"was\":\"" - 1;
+    if (text.n < n || memcmp(text.p, head, n) != 0) return false;
+    const char *end = memchr(text.p + n, '"', text.n - n);
+    if (!end || text.n - (size_t)(end - text.p) < token + KA_UUID_TEXT) return false;
+    return end[token] == '*' || end[token] == '"' || share_owns(f, end + token);
+}
+
 static void share_changed(fleet *f, ka_str text)
 {
+    static const char *const names[] = { "instance", "owner", "was", "version", "change" }, *const parts[] = { "vehicle", "changes" };
     share_news n = { .version = 0 };
-    ka_json v, change, changes, was, first;
-    char instance[KA_UUID_TEXT + 1];
-    if (ka_json_read(&v, text) != KA_OK || !share_id_of(&v, "instance", instance) ||
-        !share_text_of(&v, "owner", n.owner, OWNER_TEXT) || !share_number_of(&v, "version", &n.version) ||
-        ka_json_find(&v, "was", &was) != KA_OK || ka_json_find(&v, "change", &change) != KA_OK ||
-        ka_json_find(&change, "vehicle", &n.vehicle) != KA_OK || !share_id_of(&n.vehicle, "id", n.id) ||
-        ka_json_find(&change, "changes", &changes) != KA_OK) return;
-    n.event = change.raw;
-    n.telling = ka_json_next(&changes, NULL, &first);
-    if (strcmp(instance, f->id) == 0) share_echo(f, &n, &was);
+    ka_json v, all[5], change[2], first;
+    if (share_is_old(f, text)) return;
+    if (ka_json_read(&v, text) != KA_OK || !read_members(&v, names, all, 5) || !read_members(&all[4], parts, change, 2) ||
+        !share_text_in(&all[1], n.owner, OWNER_TEXT) || !share_number_in(&all[3], &n.version) ||
+        !share_id_of(&change[0], "id", n.id)) return;
+    n.vehicle = change[0];
+    n.event = all[4].raw;
+    n.telling = ka_json_next(&change[1], NULL, &first);
+    if (ka_json_is(&all[0], f->id)) share_echo(f, &n, &all[2]);
     else share_learn(f, &n);
 }
 
@@ -417,12 +443,17 @@ static void share_commands_changed(void *arg, bool up)
     share_look(arg);
 }
 
+static void share_subscribe(struct share *s)
+{
+    const ka_str args[] = { share_str("SUBSCRIBE"), share_str(s->changes), share_str(s->alive), share_str(s->mailbox) };
+    s->to_subscribe = ka_redis_command(&s->subscriber, args, 4, NULL, NULL, 0) != KA_OK;
+}
+
 static void share_subscriber_changed(void *arg, bool up)
 {
     struct share *s = ((fleet *)arg)->share;
-    const ka_str args[] = { share_str("SUBSCRIBE"), share_str(s->changes), share_str(s->alive), share_str(s->mailbox) };
     s->subscribed = 0;
-    if (up) ka_redis_command(&s->subscriber, args, 4, NULL, NULL, 0);
+    if (up) share_subscribe(s);
     share_look(arg);
 }
 
@@ -433,6 +464,10 @@ static void share_pushed(void *arg, const ka_resp *message)
     fleet *f = arg;
     struct share *s = f->share;
     ka_resp rest = *message, kind, channel, text;
+    if (message->kind == KA_RESP_ERROR) {
+        share_error(f, message->text);
+        s->to_subscribe = true;
+    }
     if (!ka_resp_next(&rest, &kind) || !ka_resp_next(&rest, &channel) || !ka_resp_next(&rest, &text)) return;
     if (ka_is(kind.text, "subscribe")) {
         s->subscribed++;
@@ -448,10 +483,10 @@ static void share_pushed(void *arg, const ka_resp *message)
 
 static void share_called(void *arg, const void *note, const ka_resp *reply)
 {
-    uint64_t number;
-    memcpy(&number, note, sizeof number);
+    uint64_t call_number;
+    memcpy(&call_number, note, sizeof call_number);
     if (reply && reply->kind == KA_RESP_INTEGER && reply->number > 0) return;
-    call_done(arg, number, 503, no_text);
+    call_done(arg, call_number, 503, no_text);
 }
 
 static int share_call(fleet *f, const device *d, const call *c)
@@ -489,15 +524,15 @@ static void share_reply(fleet *f, const char *to, uint64_t number, int status, k
 static void share_mail(fleet *f, ka_str text)
 {
     ka_json v;
-    uint64_t number, status;
+    uint64_t call_number, status;
     char from[KA_UUID_TEXT + 1], id[KA_UUID_TEXT + 1], words[MAX_COMMAND + 1];
     if (ka_json_read(&v, text) != KA_OK) return;
-    if (share_number_of(&v, "call", &number) && share_id_of(&v, "from", from) && share_id_of(&v, "device", id) &&
+    if (share_number_of(&v, "call", &call_number) && share_id_of(&v, "from", from) && share_id_of(&v, "device", id) &&
         share_text_of(&v, "message", words, MAX_COMMAND)) {
-        call_from(f, from, number, id, words);
-    } else if (share_number_of(&v, "reply", &number) && share_number_of(&v, "status", &status) && status <= 599) {
+        call_from(f, from, call_number, id, words);
+    } else if (share_number_of(&v, "reply", &call_number) && share_number_of(&v, "status", &status) && status <= 599) {
         bool replied = share_text_of(&v, "text", words, MAX_COMMAND);
-        call_done(f, number, (int)status, replied ? share_str(words) : no_text);
+        call_done(f, call_number, (int)status, replied ? share_str(words) : no_text);
     }
 }
 
@@ -529,7 +564,7 @@ static void share_tell(fleet *f, int64_t now_ms)
     struct share *s = f->share;
     const char *why = s->commands.up ? s->subscriber.error : s->commands.error;
     if (s->up && s->told_away) {
-        fail(0, "Redis at %s is back", f->redis);
+        fail(0, "Redis at %s:%d is back", s->ip, s->commands.port);
         s->told_away = false;
     } else if (!s->up && !s->told_away && now_ms - s->since_ms >= TICK_MS) {
         fail(0, "Redis at %s:%d is away (%s). Devices that are connected here are served; commands to others get 503 until it is back", s->ip,
@@ -546,6 +581,7 @@ static void share_tick(fleet *f, int64_t now_ms)
     if (now_ms - s->ticked_ms > LATE_MS) s->since_ms = now_ms;
     s->ticked_ms = now_ms;
     if (s->commands.up) share_say_alive(f);
+    if (s->subscriber.up && s->to_subscribe) share_subscribe(s);
     if (!s->up) return;
     if (s->load_due) share_load(f);
     if (s->loading) return;
@@ -601,7 +637,7 @@ static int share_start(fleet *f)
     s->commands.arg = s->subscriber.arg = f;
     int error = ka_redis_start(&s->commands, f->s);
     if (!error) error = ka_redis_start(&s->subscriber, f->s);
-    return error ? fail(EXIT_FAILED, "--redis %s: %s", f->redis, ka_error_text(error)) : -1;
+    return error ? fail(EXIT_FAILED, "--redis %s:%d: %s", s->ip, s->commands.port, ka_error_text(error)) : -1;
 }
 
 static bool share_event(fleet *f, const ka_event *ev)

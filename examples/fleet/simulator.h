@@ -419,14 +419,10 @@ static void sim_closed(sim *m, sim_device *d, int64_t now_ms)
 /* A line that was typed. */
 static void sim_typed(sim *m, sim_device *d, ka_str line)
 {
-    static const char trace[] = "Traceback (most recent call last):\n  File \"scooter.py\", line 42, in turn\n    wheel.start(current)\n"
+    static const char issue[] = "WTF! 125\nTraceback (most recent call last):\n  File \"scooter.py\", line 42, in turn\n    wheel.start(current)\n"
                                 "MotorError: too hot (91 C)\n";
-    char text[MAX_COMMAND];
     bool open = d->state == SIM_OPEN || d->state == SIM_ONLINE, leaves = ka_is(line, "GOTTA GO.");
-    if (ka_is(line, "ERROR")) {
-        snprintf(text, sizeof text, "WTF! %u\n%s", (unsigned)strlen(trace), trace);
-        line = (ka_str){ text, strlen(text) };
-    }
+    if (ka_is(line, "ERROR")) line = (ka_str){ issue, sizeof issue - 1 };
     if (leaves && d->state < SIM_OPEN) ka_stop(m->s);
     else if (!open) fail(0, "not connected; the line was not sent");
     else if (sim_send(m, d, "message", line) < 0) fail(0, "the line is not UTF-8, or too long; it was not sent");
