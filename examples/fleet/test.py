@@ -28,7 +28,7 @@ import uuid
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FLEET = os.environ.get("FLEET", os.path.join(HERE, "fleet"))
-DEADLINE = float(os.environ.get("DEADLINE", "10"))      # seconds for what has to come; longer under sanitizers or valgrind
+DEADLINE = float(os.environ.get("DEADLINE", "30"))      # seconds for what has to come; longer under sanitizers or valgrind
 
 passed = failed = skipped = 0
 topics = {}
