@@ -2931,11 +2931,11 @@ static char ka__lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c;
 }
 
-/* As ka_is, but letters match in either case. */
+/* As ka_is, but letters match in either case; text is in lower case. */
 static bool ka__is_nocase(ka_str s, const char *text)
 {
     size_t i = 0;
-    while (i < s.n && text[i] && ka__lower(s.p[i]) == ka__lower(text[i])) i++;
+    while (i < s.n && text[i] && ka__lower(s.p[i]) == text[i]) i++;
     return i == s.n && text[i] == 0;
 }
 
@@ -3426,7 +3426,9 @@ ka_str ka_field(ka_str fields, const char *name)
         if (ka__expect(&c, ":") < 0) break;
         ka_str value = ka__take(&c, KA__VALUE, &whole);
         if (ka__expect(&c, "\r\n") < 0) break;
-        if (!ka__is_nocase(called, name)) continue;
+        size_t i = 0;
+        while (i < called.n && name[i] && ka__lower(called.p[i]) == ka__lower(name[i])) i++;
+        if (i < called.n || name[i]) continue;
         if (found.p) return (ka_str){ NULL, 0 };
         found = ka__trim(value);
     }
