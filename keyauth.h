@@ -5521,7 +5521,7 @@ static int ka__patience(const ka__worker *w)
     int64_t due = INT64_MAX;
     for (int kind = 0; kind < KA__TIMED; kind++)
         if (w->list[kind].head != KA__NIL && w->conns[w->list[kind].head].due_ms < due) due = w->conns[w->list[kind].head].due_ms;
-    if (w->draining && w->drain_until_ms < due) due = w->drain_until_ms;
+    if (w->draining && w->now_ms < w->drain_until_ms && w->drain_until_ms < due) due = w->drain_until_ms;
     if (w->draining && w->finished < w->conns_n) due = 0;
     if (w->accept_paused && w->accept_again_ms < due) due = w->accept_again_ms;
     if (due == INT64_MAX) return -1;

@@ -3291,6 +3291,28 @@ static void test_drain_ends(void)
     wire_close(&w);
 }
 
+/* A worker whose last connections have timed out waits for the order to finish, from a parent that has no time, asleep. */
+static void test_drain_busy(void)
+{
+    ka_server *s;
+    ka_event ev;
+    ka_usage before = { 0 }, after = { 0 };
+    int r, opened = 0;
+    if (!CHECK(ka_server_start(&s, 2) == KA_OK && ka_listen_as(s, KA_LINES, "127.0.0.1", 0) == 0 && ka_wait(s, &ev, 2000) == KA_OK, "a server")) return;
+    CHECK(ka_connect(s, KA_LINES, NULL, "127.0.0.1", ev.port, 1) == KA_OK, "to itself");
+    while (opened < 2 && CHECK(ka_wait(s, &ev, 2000) == KA_OK, "both ends, %d", opened)) opened += ev.kind == KA_OPENED;
+    ka_stop(s);
+    while (ka_wait(s, &ev, 0) == KA_OK) {}
+    ka_sleep_ms(KA_DRAIN_MS + 100);
+    ka_process_usage(&before);
+    ka_sleep_ms(500);
+    ka_process_usage(&after);
+    CHECK(after.cpu_us - before.cpu_us < 200000, "%d us of 500 ms", (int)(after.cpu_us - before.cpu_us));
+    while ((r = ka_wait(s, &ev, 2000)) == KA_OK) CHECK(ev.kind == KA_CLOSED && ev.error == 0, "kind %d: %d", ev.kind, ev.error);
+    CHECK(r == KA_ESTOPPED, "and then it ends: %d", r);
+    ka_server_free(s);
+}
+
 /* HTTP/0.9's answer: the body alone, and the close. */
 static void test_bare_answer(void)
 {
@@ -9526,7 +9548,7 @@ int main(int argc, char **argv)
         { "log replaced", test_log_replace },
         { "dialogues", test_dialogues }, { "answer form", test_answer_form }, { "statuses", test_statuses }, { "early", test_early }, { "expect", test_expect }, { "order", test_order },
         { "full mailbox", test_full_mailbox }, { "fairness", test_fairness }, { "time-outs", test_time_outs }, { "busy parent", test_busy_parent }, { "never reads", test_never_reads },
-        { "linger", test_linger }, { "drain", test_drain }, { "drain ends", test_drain_ends }, { "workers", test_workers },
+        { "linger", test_linger }, { "drain", test_drain }, { "drain ends", test_drain_ends }, { "drain, busy", test_drain_busy }, { "workers", test_workers },
         { "bare answer", test_bare_answer }, { "messages", test_messages }, { "frames", test_frames }, { "reframe", test_reframe },
         { "lines", test_lines }, { "lines long", test_lines_long }, { "lines flood", test_lines_flood }, { "closed", test_closed },
         { "resp messages", test_resp_messages }, { "resp long", test_resp_long }, { "resp agree", test_resp_agree },
