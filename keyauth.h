@@ -4397,7 +4397,8 @@ enum { KA__SENDERS = 512, KA__SENDS_BYTES = KA_MAILBOX / 4 };      /* what is ga
    is for records of other kinds. The shortest message, an empty line, has one byte and makes a record of 32: hence fewer
    bytes are received at once. */
 enum { KA__UP_RESERVE = 4 * KA__READ_BYTES + 2 * (KA_MAX_HEAD + KA_MAX_BODY), KA__MESSAGES_BYTES = KA__READ_BYTES / 8 };
-enum { KA__MUST_BYTES = (KA_MAX_LISTENERS + 4) * (int)sizeof(ka__record) };      /* of what must be told: KA_LISTENING, KA__RELEASED, _SERVED, _ENDED */
+/* Of what must be told: KA_LISTENING, KA__RELEASED, _SERVED, _ENDED, one KA_OPENED before them, and a filler. */
+enum { KA__MUST_BYTES = (KA_MAX_LISTENERS + 4) * (int)sizeof(ka__record) + KA__ALIGN };
 _Static_assert(KA_MAX_UNSENT <= INT_MAX && KA_REDIS_BYTES <= INT_MAX, "lengths have 32 bits");
 _Static_assert(KA_MAX_HEAD >= 512, "the reserve of the up box has room for records of other kinds");
 _Static_assert(KA_MAX_BODY < 0x09000000, "white space must not be the first byte of a frame's length");

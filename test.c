@@ -1849,6 +1849,22 @@ static void test_mailbox(void)
     ka__box_free(&s.box);
 }
 
+/* Room for what must be told is enough, wherever in the ring its records lie. */
+static void test_must_bytes(void)
+{
+    for (size_t to_end = KA__ALIGN; to_end <= 2 * KA__MUST_BYTES; to_end += KA__ALIGN) {
+        ka__box b;
+        int put = 0;
+        if (!CHECK(ka__box_init(&b, 4096) == KA_OK, "init")) return;
+        b.write = 2 * b.size - to_end;
+        b.tail_seen = b.write + KA__MUST_BYTES - b.size;
+        atomic_store(&b.tail, b.tail_seen);
+        while (ka__box_put(&b, KA_OPENED, 0)) put++;
+        CHECK(put >= KA_MAX_LISTENERS + 4, "%d bytes before the end: %d records", (int)to_end, put);
+        ka__box_free(&b);
+    }
+}
+
 /* ---- keyring ---- */
 
 static void test_keyring(void)
@@ -9540,7 +9556,7 @@ int main(int argc, char **argv)
         { "json strings", test_json_strings }, { "utf8", test_utf8 },
         { "json writer", test_json_writer }, { "json characters", test_json_characters },
         { "resp", test_resp }, { "resp elements", test_resp_elements }, { "resp command", test_resp_command },
-        { "mailbox", test_mailbox }, { "keyring", test_keyring }, { "keyring growth", test_keyring_growth },
+        { "mailbox", test_mailbox }, { "must bytes", test_must_bytes }, { "keyring", test_keyring }, { "keyring growth", test_keyring_growth },
         { "keyring out of memory", test_keyring_out_of_memory }, { "keyring fork", test_keyring_fork }, { "protocol", test_protocol },
         { "journal", test_journal }, { "journal odd frames", test_journal_odd_frames }, { "journal torn", test_journal_torn }, { "journal long end", test_journal_long_end }, { "journal clock", test_journal_clock }, { "journal damaged", test_journal_damaged },
         { "journal strangers", test_journal_strangers }, { "journal ends", test_journal_ends }, { "journal rewrite", test_journal_rewrite },
