@@ -732,8 +732,8 @@ KADEF int ka_journal_group(ka_keyring *k, ka_server *s);
 
 /* Keep the keys in Redis instead, with time to live there (SET prefix+digest ID EX ttl NX; GET): whichever server a key was
    asked from, it is good at all that have the same Redis and prefix. ka_auth_answer then gives no answer, and ka_redis_event
-   does when Redis has acknowledged; while it is away, or says an error, the answer is 503 try_later; and redis->error tells of that. max_keys doesn't count
-   there. Of the other functions, ka_keyring_free is left.
+   does when Redis has acknowledged; while it is away, or says an error, the answer is 503 try_later, and redis->error tells why
+   it is away, or what it said to the last SET. max_keys doesn't count there. Of the other functions, ka_keyring_free is left.
      redis      started, and kept as long as the keyring; not one that subscribes
      prefix     borrowed; KA_MAX_ID bytes at most
      returns    KA_OK, or KA_EINVAL (redis, prefix, a journal is open) */
