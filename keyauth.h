@@ -4616,10 +4616,12 @@ static void ka__conn_watch(ka__worker *w, ka__conn *c, int8_t want)
 
 /* ---- writing ---- */
 
+static bool ka__to_redis(const ka__conn *c) { return c->outgoing && c->framing == KA_RESP; }
+
 /* Keep bytes that the socket did not take. */
 static int ka__keep_unsent(ka__worker *w, ka__conn *c, const char *p, size_t n)
 {
-    size_t left = c->out_n - c->out_at, most = c->outgoing && c->framing == KA_RESP ? KA__REDIS_UNSENT : KA_MAX_UNSENT;
+    size_t left = c->out_n - c->out_at, most = ka__to_redis(c) ? KA__REDIS_UNSENT : KA_MAX_UNSENT;
     if (left + n > most) return KA_ELIMIT;
     char *more = ka__resize(NULL, left + n, 1);      /* a new block: a realloc might leave keys behind */
     if (!more) return KA_ENOMEM;
@@ -4652,8 +4654,8 @@ static void ka__conn_settle(ka__worker *w, ka__conn *c)
         ka__send(w, c, go_on, sizeof go_on - 1);
         if (!c->open) return;
     }
-    if (c->out) {                      /* who doesn't read isn't read from */
-        ka__time(w, c, KA__STALL);
+    if (c->out) {                      /* who doesn't read isn't read from. A Redis that was given up keeps the next one waiting */
+        ka__time(w, c, c->last && ka__to_redis(c) ? KA__LINGER : KA__STALL);
         ka__conn_watch(w, c, KA__OUT);
     } else if ((c->last && !answered) || c->seq_in - c->seq_out >= KA_MAX_PIPELINED) {
         ka__untime(w, c);

@@ -5455,6 +5455,36 @@ static void test_redis_subscriber(void)
     play_free(&p);
 }
 
+/* Who has bytes unsent is given KA_STALL_MS; but the connection of a Redis that was given up only KA_LINGER_MS, since the next
+   one is not begun before this one's end. */
+static void test_redis_unsent(void)
+{
+    static ka__worker w;
+    static const struct { int framing; bool outgoing, last; int want; const char *why; } rows[] = {
+        { KA_RESP, true, true, KA__LINGER, "given up" }, { KA_RESP, true, false, KA__STALL, "in use" },
+        { KA_RESP, false, true, KA__STALL, "who has connected to us" }, { KA_LINES, true, true, KA__STALL, "not Redis" },
+    };
+    w.free_head = w.out_conn = KA__NIL;
+    for (int kind = 0; kind < KA__TIMED; kind++) w.list[kind].head = w.list[kind].tail = KA__NIL;
+    if (!CHECK(ka__poller_init(&w.sleeper.poller) == KA_OK, "a poller")) return;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        ka__sock s;
+        ka__conn *c = ka__conn_place(&w);
+        if (!CHECK(c && ka__sock_new(&s) == KA_OK, "a socket")) break;
+        ka__conn_open(&w, c, s, rows[i].framing);
+        w.outgoing += c->outgoing = rows[i].outgoing;
+        c->last = rows[i].last;
+        CHECK(ka__keep_unsent(&w, c, "PING", 4) == KA_OK, "bytes unsent");
+        ka__conn_settle(&w, c);
+        CHECK(c->open && c->timed == rows[i].want && c->watched == KA__OUT, "%s: timed for %d", rows[i].why, c->timed);
+        c->told = true;
+        ka__conn_close(&w, c);
+    }
+    ka__free(w.conns);
+    ka__poller_free(&w.sleeper.poller);
+    memset(&w, 0, sizeof w);
+}
+
 /* Events that come when nobody thinks of them any more, or not at all. */
 static void test_redis_events(void)
 {
@@ -9577,7 +9607,7 @@ int main(int argc, char **argv)
         { "timers", test_timers }, { "timers' waits", test_timers_wait }, { "timers, busy", test_timers_busy },
         { "server out of memory", test_server_out_of_memory }, { "retries", test_retries }, { "client reads", test_client_reads },
         { "client type", test_client_type },
-        { "redis", test_redis }, { "redis commands", test_redis_commands }, { "redis subscriber", test_redis_subscriber },
+        { "redis", test_redis }, { "redis commands", test_redis_commands }, { "redis subscriber", test_redis_subscriber }, { "redis unsent", test_redis_unsent },
         { "redis events", test_redis_events }, { "redis keyring", test_redis_keyring },
         { "no suicide", test_no_suicide }, { "handshake", test_handshake }, { "kill", test_kill },
         { "offline, then online", test_offline_then_online }, { "client protocol", test_client_protocol },
