@@ -581,8 +581,8 @@ KADEF int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fie
 KADEF int ka_stream(ka_server *s, const ka_event *ev, const char *fields);
 
 /* Send bytes on a connection that isn't HTTP: what belongs around them, as a frame's length, is for you to write. If it has
-   gone they are dropped; if its peer leaves more than KA_MAX_UNSENT unread (KA_REDIS_BYTES, if it is ka_connect's and KA_RESP) it is closed. So send more than that bit by
-   bit: a peer has no time to read what is said at once.
+   gone they are dropped; if its peer leaves more than KA_MAX_UNSENT unread (KA_REDIS_BYTES, if it is ka_connect's and
+   KA_RESP) it is closed. So send more than that bit by bit: a peer has no time to read what is said at once.
      p, n       copied
      returns    KA_OK, or KA_EINVAL (no such worker) */
 KADEF int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n);
@@ -610,8 +610,8 @@ KADEF void ka_at_batch_end(ka_server *s, void (*fn)(void *arg), void *arg);
      returns    KA_OK, or KA_EINVAL (it is read already), KA_ELIMIT */
 KADEF int ka_read_input(ka_server *s);
 
-/* Stop: accept no more, finish what is under way (KA_DRAIN_MS at most); connections of ka_connect end after
-   all others, since those may need them. Go on calling ka_wait until it says KA_ESTOPPED. Safe from any thread and from a signal handler. */
+/* Stop: accept no more, finish what is under way (KA_DRAIN_MS at most); connections of ka_connect end after all others, since
+   those may need them. Go on calling ka_wait until it says KA_ESTOPPED. Safe from any thread and from a signal handler. */
 KADEF void ka_stop(ka_server *s);
 
 /* Call ka_stop(s) on SIGINT and SIGTERM (Windows: Ctrl+C, Ctrl+Break, closing the console). A second
@@ -1899,11 +1899,7 @@ static int ka__poller_init(ka__poller *p)
     return r;
 }
 
-static void ka__poller_free(ka__poller *p)
-{
-    close(p->wake);
-    close(p->epoll);
-}
+static void ka__poller_free(ka__poller *p) { close(p->wake), close(p->epoll); }
 
 static int ka__poller_set(ka__poller *p, ka__sock s, uint32_t token, int had, int want)
 {
@@ -5734,7 +5730,6 @@ static struct {
     /* the parent's */
     ptrdiff_t            at;
     size_t               line_n;
-    bool                 given;        /* the line is the last event's */
     char                 line[KA_MAX_BODY + 1];      /* and a carriage return */
 } ka__input;
 
@@ -5786,11 +5781,10 @@ static int ka__input_cut(void)
 
 static bool ka__input_next(ka_server *s, ka_event *ev)
 {
-    if (ka__input.given) ka__input.line_n = 0;
     int r = ka__input_cut();
-    ka__input.given = r == KA_OK;
     if (r == KA_EAGAIN) return false;
     size_t n = ka__input.line_n;
+    ka__input.line_n = 0;      /* its bytes stay until the next cut */
     if (n > 0 && ka__input.line[n - 1] == '\r') n--;
     *ev = (ka_event){ .kind = KA_INPUT, .error = r, .now_ms = s->now_ms, .body = { ka__input.line, n < KA_MAX_BODY ? n : KA_MAX_BODY } };
     s->input = r == KA_OK;
@@ -6121,7 +6115,7 @@ void ka_server_free(ka_server *s)
 enum { KA__REDIS_AWAY, KA__REDIS_CONNECTING, KA__REDIS_AUTH, KA__REDIS_PING, KA__REDIS_UP, KA__REDIS_ENDING };
 enum { KA__REDIS_LOOK_MS = KA_REDIS_MS / 3, KA__REDIS_LOOKS = 3 };
 enum { KA__RESP_LINE = 32 };         /* more than the bytes around an argument: $, up to 20 digits, CRLF twice */
-_Static_assert(KA__REDIS_LOOK_MS > 0, "KA_REDIS_MS is too small");
+_Static_assert(KA__REDIS_LOOK_MS > 0 && KA_REDIS_RETRY_MS > 0, "KA_REDIS_MS or KA_REDIS_RETRY_MS is too small");
 
 struct ka__command { ka_redis_fn *fn; size_t size; char note[KA_REDIS_NOTE]; };
 
@@ -6330,7 +6324,8 @@ bool ka_redis_event(ka_redis *r, const ka_event *ev)
     if (!r->server) return false;
     if (ev->now_ms >= r->due_ms) ka__redis_look(r, ev->now_ms);
     if (ev->kind == KA_TIMER) return ev->tag == r->tag;
-    if (ev->kind == KA_OPENED ? ev->listener != -1 || ev->seq != r->tag : (ev->kind != KA_MESSAGE && ev->kind != KA_CLOSED) || ev->conn != r->conn) return false;
+    if (ev->kind != KA_OPENED && ev->kind != KA_MESSAGE && ev->kind != KA_CLOSED) return false;
+    if (ev->kind == KA_OPENED ? ev->listener != -1 || ev->seq != r->tag : ev->conn != r->conn) return false;
     if (ev->kind == KA_MESSAGE) {
         ka__redis_reply(r, ev);
     } else if (ev->kind == KA_CLOSED) {
