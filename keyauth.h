@@ -4143,7 +4143,7 @@ static ptrdiff_t ka__resp_find(ka__resp_cut *cut, const char *p, size_t n)
 static int ka__resp_take(ka_str *text, ka_resp *v)
 {
     ka__resp_cut cut = { 0, 0 };
-    ptrdiff_t n = text->n <= INT32_MAX ? ka__resp_find(&cut, text->p, text->n) : KA_ESYNTAX;
+    ptrdiff_t n = text->n > 0 && text->n <= INT32_MAX ? ka__resp_find(&cut, text->p, text->n) : KA_ESYNTAX;
     *v = (ka_resp){ 0, { NULL, 0 }, 0 };
     if (n < 0) return KA_ESYNTAX;
     ptrdiff_t head = ka__resp_value(v, text->p, text->n);

@@ -1723,6 +1723,7 @@ static void test_resp_elements(void)
     static const char *const none[] = { "+a\r\n", "-a\r\n", ":1\r\n", "$1\r\na\r\n", "$-1\r\n", "*-1\r\n", "*0\r\n" };
     for (size_t i = 0; i < COUNT(none); i++) CHECK(ka_resp_read(&v, str(none[i])) == KA_OK && !ka_resp_next(&v, &element), "%s has none", none[i]);
     CHECK(!ka_resp_next(&(ka_resp){ 0 }, &element), "nor has what wasn't read");
+    CHECK(ka_resp_read(&v, (ka_str){ NULL, 0 }) == KA_ESYNTAX && v.kind == 0, "nothing is no value, and no pointer to reckon with");
     CHECK(ka_resp_read(&v, (ka_str){ "+OK\r\n", (size_t)INT32_MAX + 1 }) == KA_ESYNTAX && v.kind == 0, "over 2 GiB nothing is looked at");
 }
 
