@@ -713,6 +713,16 @@ static void test_hex_and_uuids(void)
     }
 }
 
+/* As the system has it. */
+static bool utc(time_t t, struct tm *out)
+{
+#if defined(_WIN32)
+    return gmtime_s(out, &t) == 0;
+#else
+    return gmtime_r(&t, out) != NULL;
+#endif
+}
+
 static void test_times(void)
 {
     static const struct { int64_t us; const char *want, *why; } times[] = {
@@ -740,12 +750,12 @@ static void test_times(void)
         CHECK(strcmp(out, times[i].want) == 0, "%s: got %s, not %s", times[i].why, out, times[i].want);
     }
     for (int64_t s = 0; s < 2147483648; s += 86400 * 3 + 7919) {      /* as the system has it */
-        const time_t at = (time_t)s;
-        const struct tm t = *gmtime(&at);
+        struct tm t;
+        bool told = utc((time_t)s, &t);
         snprintf(want, sizeof want, "%04u-%02u-%02uT%02u:%02u:%02u.000000Z", (unsigned)(t.tm_year + 1900) % 10000, (unsigned)(t.tm_mon + 1) % 100, (unsigned)t.tm_mday % 100,
                  (unsigned)t.tm_hour % 100, (unsigned)t.tm_min % 100, (unsigned)t.tm_sec % 100);
         ka_utc_text(out, s * 1000000);
-        if (strcmp(out, want) != 0) CHECK(false, "got %s, not %s", out, want);
+        if (!told || strcmp(out, want) != 0) CHECK(false, "got %s, not %s", out, want);
     }
     int64_t now = ka_wall_us() / 1000000;
     CHECK(now >= (int64_t)time(NULL) - 1 && now <= (int64_t)time(NULL) + 1, "ka_wall_us is the calendar's");
@@ -2912,10 +2922,9 @@ static void test_answer_form(void)
               strstr(head, "\r\nX-Test: yes\r\n") && strstr(head, "\r\nConnection: keep-alive\r\n"), "fields: %s", head);
         bool dated = false;
         for (time_t at = time(NULL) - 3; at <= time(NULL); at++) {
-            const struct tm d = *gmtime(&at);
+            struct tm d;
             char want[64];
-            strftime(want, sizeof want, "\r\nDate: %a, %d %b %Y %H:%M:%S GMT\r\n", &d);
-            dated = dated || strstr(head, want);
+            dated = dated || (utc(at, &d) && strftime(want, sizeof want, "\r\nDate: %a, %d %b %Y %H:%M:%S GMT\r\n", &d) > 0 && strstr(head, want));
         }
         CHECK(dated, "RFC 9110 s.5.6.7: %s", head);
     }
