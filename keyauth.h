@@ -4727,8 +4727,8 @@ static ka_str ka__common_fields(ka__worker *w, bool typed)
 {
     static const ka_str type = { "Content-Type: text/plain\r\n", 26 };
     static const char days[] = "ThuFriSatSunMonTueWed", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    char t[KA_UTC_TEXT + 1];
     if (w->common_n == 0 || w->now_ms / 1000 != w->common_of) {
+        char t[KA_UTC_TEXT + 1];
         int64_t us = ka_wall_us();
         ka_utc_text(t, us);
         w->common_n = (size_t)snprintf(w->common, sizeof w->common, "Date: %.3s, %.2s %.3s %.4s %.8s GMT\r\nCache-Control: no-store\r\n%s",
