@@ -6234,6 +6234,7 @@ static void test_input_late(void)
     CHECK(next_event(s, &ev, KA_INPUT) && ka_is(ev.body, "four"), "at one time");
     ka_stop(s);
     CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_ESTOPPED, "a stop doesn't wait for it");
+    while (atomic_load(&ka__input.waking)) ka_sleep_ms(1);      /* its thread may not be done with that for the last line */
     start = ka_now_ms();
     (void)atomic_exchange(&ka__input.waking, 1);
     if (ka__thread_start(&late, input_late, NULL) != KA_OK) abort();
