@@ -581,8 +581,8 @@ KADEF int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fie
 KADEF int ka_stream(ka_server *s, const ka_event *ev, const char *fields);
 
 /* Send bytes on a connection that isn't HTTP: what belongs around them, as a frame's length, is for you to write. If it has
-   gone they are dropped; if its peer leaves more than KA_MAX_UNSENT unread (KA_REDIS_BYTES, if it is ka_connect's and KA_RESP) it is closed. So send more than that bit by
-   bit: a peer has no time to read what is said at once.
+   gone they are dropped; if its peer leaves more than KA_MAX_UNSENT unread (KA_REDIS_BYTES, if it is ka_connect's and
+   KA_RESP) it is closed. So send more than that bit by bit: a peer has no time to read what is said at once.
      p, n       copied
      returns    KA_OK, or KA_EINVAL (no such worker) */
 KADEF int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n);
@@ -610,8 +610,8 @@ KADEF void ka_at_batch_end(ka_server *s, void (*fn)(void *arg), void *arg);
      returns    KA_OK, or KA_EINVAL (it is read already), KA_ELIMIT */
 KADEF int ka_read_input(ka_server *s);
 
-/* Stop: accept no more, finish what is under way (KA_DRAIN_MS at most); connections of ka_connect end after
-   all others, since those may need them. Go on calling ka_wait until it says KA_ESTOPPED. Safe from any thread and from a signal handler. */
+/* Stop: accept no more, finish what is under way (KA_DRAIN_MS at most); connections of ka_connect end after all others, since
+   those may need them. Go on calling ka_wait until it says KA_ESTOPPED. Safe from any thread and from a signal handler. */
 KADEF void ka_stop(ka_server *s);
 
 /* Call ka_stop(s) on SIGINT and SIGTERM (Windows: Ctrl+C, Ctrl+Break, closing the console). A second
@@ -732,8 +732,8 @@ KADEF int ka_journal_group(ka_keyring *k, ka_server *s);
 
 /* Keep the keys in Redis instead, with time to live there (SET prefix+digest ID EX ttl NX; GET): whichever server a key was
    asked from, it is good at all that have the same Redis and prefix. ka_auth_answer then gives no answer, and ka_redis_event
-   does when Redis has acknowledged; while it is away, or says an error, the answer is 503 try_later; and redis->error tells of that. max_keys doesn't count
-   there. Of the other functions, ka_keyring_free is left.
+   does when Redis has acknowledged; while it is away, or says an error, the answer is 503 try_later, and redis->error tells why
+   it is away, or what it said to the last SET. max_keys doesn't count there. Of the other functions, ka_keyring_free is left.
      redis      started, and kept as long as the keyring; not one that subscribes
      prefix     borrowed; KA_MAX_ID bytes at most
      returns    KA_OK, or KA_EINVAL (redis, prefix, a journal is open) */
@@ -974,10 +974,7 @@ static void *ka__alloc_zeroed(size_t count, size_t size)
     return p;
 }
 
-static void ka__free(void *p)
-{
-    if (p) KA_FREE(p);
-}
+static void ka__free(void *p) { if (p) KA_FREE(p); }
 
 void ka_memory_trim(void)
 {
@@ -1139,10 +1136,7 @@ int64_t ka_wall_us(void)
     return (int64_t)(((uint64_t)t.dwHighDateTime << 32 | t.dwLowDateTime) / 10) - 11644473600000000;
 }
 
-void ka_sleep_ms(int ms)
-{
-    Sleep(ms > 0 ? (DWORD)ms : 0);
-}
+void ka_sleep_ms(int ms) { Sleep(ms > 0 ? (DWORD)ms : 0); }
 
 int ka_random(void *out, size_t n)
 {
@@ -1235,15 +1229,6 @@ bool ka_is_terminal(int fd)
     return _isatty(fd) != 0;
 #else
     return isatty(fd) != 0;
-#endif
-}
-
-static bool ka__utc(time_t t, struct tm *out)
-{
-#if defined(_WIN32)
-    return gmtime_s(out, &t) == 0;
-#else
-    return gmtime_r(&t, out) != NULL;
 #endif
 }
 
@@ -1603,7 +1588,7 @@ static int ka__file_rename(const char *from, const char *to)
 static bool ka__is_slash(char c) { return c == '/' || c == '\\'; }
 static int ka__folder_make(const char *path) { return CreateDirectoryA(path, NULL) ? KA_OK : ka__file_error(); }
 
-/* Nobody else may write to it while it is open; renaming is for us. */
+/* Nobody else may write to it while it is open; renaming is for us. After an error *f is KA__NO_FILE. */
 static int ka__file_open(ka__file *f, const char *path, int how)
 {
     *f = CreateFileA(path, GENERIC_READ | GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_DELETE, NULL, how & KA__FRESH ? CREATE_ALWAYS : OPEN_ALWAYS,
@@ -1611,6 +1596,7 @@ static int ka__file_open(ka__file *f, const char *path, int how)
     if (*f == KA__NO_FILE) return ka__file_error();
     if (GetFileType(*f) == FILE_TYPE_DISK) return KA_OK;
     ka__file_close(*f);
+    *f = KA__NO_FILE;
     return KA_EINVAL;
 }
 
@@ -1651,7 +1637,7 @@ static int ka__file_replace(ka__file *f, ka__file by, const char *from, const ch
     int r = ka__file_rename(from, to);
     if (r == KA_OK) return *f = by, KA_OK;
     DWORD code = GetLastError();
-    if (ka__file_open(f, to, KA__KEEP) < 0) *f = KA__NO_FILE;
+    ka__file_open(f, to, KA__KEEP);
     SetLastError(code);
     return r;
 }
@@ -1725,8 +1711,10 @@ static int ka__file_open(ka__file *f, const char *path, int how)
     *f = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (how & KA__FRESH ? O_EXCL : 0) | (how & KA__APPEND ? O_APPEND : 0), 0600);
     if (*f < 0) return ka__file_error();
     int r = ka__file_claim(*f, path), code = errno;
-    if (r < 0) ka__file_close(*f);
-    if (r < 0 && (how & KA__FRESH)) unlink(path);
+    if (r == KA_OK) return r;
+    ka__file_close(*f);
+    *f = KA__NO_FILE;
+    if (how & KA__FRESH) unlink(path);
     errno = code;
     return r;
 }
@@ -1911,11 +1899,7 @@ static int ka__poller_init(ka__poller *p)
     return r;
 }
 
-static void ka__poller_free(ka__poller *p)
-{
-    close(p->wake);
-    close(p->epoll);
-}
+static void ka__poller_free(ka__poller *p) { close(p->wake), close(p->epoll); }
 
 static int ka__poller_set(ka__poller *p, ka__sock s, uint32_t token, int had, int want)
 {
@@ -2095,10 +2079,7 @@ static int ka__poller_wait(ka__poller *p, uint32_t *tokens, int max, int ms)
     return out;
 }
 
-static void ka__poller_wake(ka__poller *p)
-{
-    send(p->wake, "", 1, 0);
-}
+static void ka__poller_wake(ka__poller *p) { send(p->wake, "", 1, 0); }
 #endif
 
 /* ---- sleeper: a thread that waits for sockets, for other threads, or both. It stores 1 in asleep, looks
@@ -2167,17 +2148,8 @@ static int ka__table_own(const ka__poller *mine, const ka__poller *parents)
 #else
 static int ka__fd_take(int fd) { return fd; }
 
-static bool ka__table_can(int fd)
-{
-    (void)fd;
-    return false;
-}
-
-static int ka__table_own(const ka__poller *mine, const ka__poller *parents)
-{
-    (void)mine, (void)parents;
-    return 0;
-}
+static bool ka__table_can(int fd) { (void)fd; return false; }
+static int ka__table_own(const ka__poller *mine, const ka__poller *parents) { (void)mine, (void)parents; return 0; }
 #endif
 
 #if defined(_WIN32)
@@ -2921,15 +2893,12 @@ const char *ka_error_text(int error)
     }
 }
 
-bool ka_is(ka_str s, const char *text)
-{
-    return s.n == strlen(text) && memcmp(s.p, text, s.n) == 0;
-}
+/* NULL: none. */
+static ka_str ka__text(const char *text) { return text ? (ka_str){ text, strlen(text) } : (ka_str){ NULL, 0 }; }
 
-static char ka__lower(char c)
-{
-    return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c;
-}
+bool ka_is(ka_str s, const char *text) { return s.n == strlen(text) && memcmp(s.p, text, s.n) == 0; }
+
+static char ka__lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c; }
 
 /* As ka_is, but letters match in either case; text is in lower case. */
 static bool ka__is_nocase(ka_str s, const char *text)
@@ -3176,10 +3145,7 @@ int ka_uuid_read(char out[KA_UUID_TEXT + 1], ka_str text)
 }
 
 /* n decimal digits. */
-static void ka__put_digits(char *out, int n, int64_t v)
-{
-    for (; n-- > 0; v /= 10) out[n] = (char)('0' + v % 10);
-}
+static void ka__put_digits(char *out, int n, int64_t v) { for (; n-- > 0; v /= 10) out[n] = (char)('0' + v % 10); }
 
 static int ka__month_days(int year, int month)
 {
@@ -3681,10 +3647,7 @@ static bool ka__json_mark(ka__json_text *t, int language)
 }
 
 /* The next byte; 0 at the end, for a NUL is refused wherever it stands. */
-static char ka__json_peek(const ka__json_text *t)
-{
-    return t->c.p < t->c.end ? *t->c.p : 0;
-}
+static char ka__json_peek(const ka__json_text *t) { return t->c.p < t->c.end ? *t->c.p : 0; }
 
 /* Is it this byte? Then take it. */
 static bool ka__json_skip(ka__json_text *t, char byte)
@@ -3927,10 +3890,7 @@ int ka_json_find(const ka_json *object, const char *name, ka_json *value)
 }
 
 /* What is between the quotes. */
-static ka_str ka__json_inside(const ka_json *v)
-{
-    return (ka_str){ v->raw.p + 1, v->raw.n - 2 };
-}
+static ka_str ka__json_inside(const ka_json *v) { return (ka_str){ v->raw.p + 1, v->raw.n - 2 }; }
 
 bool ka_json_is(const ka_json *v, const char *text)
 {
@@ -3966,10 +3926,7 @@ ptrdiff_t ka_json_string(char *out, size_t cap, const ka_json *v)
     return (ptrdiff_t)n;
 }
 
-static void ka__json_fail(ka_json_out *w, int error)
-{
-    if (w->error == KA_OK) w->error = error;
-}
+static void ka__json_fail(ka_json_out *w, int error) { if (w->error == KA_OK) w->error = error; }
 
 static void ka__json_add(ka_json_out *w, const char *p, size_t n)
 {
@@ -4053,15 +4010,10 @@ static void ka__json_done(ka_json_out *w, size_t before)
     if (w->error) w->n = before;
 }
 
-static ka_str ka__json_called(const char *name)
-{
-    return name ? (ka_str){ name, strlen(name) } : (ka_str){ NULL, 0 };
-}
-
 void ka_json_open(ka_json_out *w, const char *name, int kind)
 {
     size_t before = w->n;
-    ka__json_enter(w, ka__json_called(name), false, kind);
+    ka__json_enter(w, ka__text(name), false, kind);
     if (w->error) w->n = before;
 }
 
@@ -4076,7 +4028,7 @@ void ka_json_close(ka_json_out *w)
 void ka_json_put(ka_json_out *w, const char *name, ka_str text)
 {
     size_t before = w->n;
-    ka__json_lead(w, ka__json_called(name), false);
+    ka__json_lead(w, ka__text(name), false);
     if (text.p) ka__json_add_string(w, text, false);
     else ka__json_add_word(w, KA_NULL);
     ka__json_done(w, before);
@@ -4088,7 +4040,7 @@ void ka_json_put_integer(ka_json_out *w, const char *name, int64_t number)
     char *p = ka__decimal(number < 0 ? 0 - (uint64_t)number : (uint64_t)number, room + sizeof room);
     size_t before = w->n;
     if (number < 0) *--p = '-';
-    ka__json_lead(w, ka__json_called(name), false);
+    ka__json_lead(w, ka__text(name), false);
     ka__json_add(w, p, (size_t)(room + sizeof room - p));
     ka__json_done(w, before);
 }
@@ -4096,7 +4048,7 @@ void ka_json_put_integer(ka_json_out *w, const char *name, int64_t number)
 void ka_json_put_bool(ka_json_out *w, const char *name, bool yes)
 {
     size_t before = w->n;
-    ka__json_lead(w, ka__json_called(name), false);
+    ka__json_lead(w, ka__text(name), false);
     ka__json_add_word(w, yes ? KA_TRUE : KA_FALSE);
     ka__json_done(w, before);
 }
@@ -4108,7 +4060,7 @@ static void ka__json_copy(ka_json_out *w, ka_str name, bool raw, const ka_json *
     if (v->kind == KA_OBJECT || v->kind == KA_ARRAY) {
         ka__json_enter(w, name, raw, v->kind);
         while (w->error == KA_OK && ka_json_next(&rest, &called, &member))
-            ka__json_copy(w, called.kind ? ka__json_inside(&called) : ka__json_called(NULL), true, &member);
+            ka__json_copy(w, called.kind ? ka__json_inside(&called) : ka__text(NULL), true, &member);
         ka_json_close(w);
         return;
     }
@@ -4123,7 +4075,7 @@ static void ka__json_copy(ka_json_out *w, ka_str name, bool raw, const ka_json *
 void ka_json_put_value(ka_json_out *w, const char *name, const ka_json *v)
 {
     size_t before = w->n;
-    ka__json_copy(w, ka__json_called(name), false, v);
+    ka__json_copy(w, ka__text(name), false, v);
     ka__json_done(w, before);
 }
 
@@ -4193,7 +4145,7 @@ static ptrdiff_t ka__resp_find(ka__resp_cut *cut, const char *p, size_t n)
 static int ka__resp_take(ka_str *text, ka_resp *v)
 {
     ka__resp_cut cut = { 0, 0 };
-    ptrdiff_t n = text->n <= INT32_MAX ? ka__resp_find(&cut, text->p, text->n) : KA_ESYNTAX;
+    ptrdiff_t n = text->n > 0 && text->n <= INT32_MAX ? ka__resp_find(&cut, text->p, text->n) : KA_ESYNTAX;
     *v = (ka_resp){ 0, { NULL, 0 }, 0 };
     if (n < 0) return KA_ESYNTAX;
     ptrdiff_t head = ka__resp_value(v, text->p, text->n);
@@ -4399,7 +4351,8 @@ enum { KA__SENDERS = 512, KA__SENDS_BYTES = KA_MAILBOX / 4 };      /* what is ga
    is for records of other kinds. The shortest message, an empty line, has one byte and makes a record of 32: hence fewer
    bytes are received at once. */
 enum { KA__UP_RESERVE = 4 * KA__READ_BYTES + 2 * (KA_MAX_HEAD + KA_MAX_BODY), KA__MESSAGES_BYTES = KA__READ_BYTES / 8 };
-enum { KA__MUST_BYTES = (KA_MAX_LISTENERS + 4) * (int)sizeof(ka__record) };      /* of what must be told: KA_LISTENING, KA__RELEASED, _SERVED, _ENDED */
+/* Of what must be told: KA_LISTENING, KA__RELEASED, _SERVED, _ENDED, one KA_OPENED before them, and a filler. */
+enum { KA__MUST_BYTES = (KA_MAX_LISTENERS + 4) * (int)sizeof(ka__record) + KA__ALIGN };
 _Static_assert(KA_MAX_UNSENT <= INT_MAX && KA_REDIS_BYTES <= INT_MAX, "lengths have 32 bits");
 _Static_assert(KA_MAX_HEAD >= 512, "the reserve of the up box has room for records of other kinds");
 _Static_assert(KA_MAX_BODY < 0x09000000, "white space must not be the first byte of a frame's length");
@@ -4661,10 +4614,12 @@ static void ka__conn_watch(ka__worker *w, ka__conn *c, int8_t want)
 
 /* ---- writing ---- */
 
+static bool ka__to_redis(const ka__conn *c) { return c->outgoing && c->framing == KA_RESP; }
+
 /* Keep bytes that the socket did not take. */
 static int ka__keep_unsent(ka__worker *w, ka__conn *c, const char *p, size_t n)
 {
-    size_t left = c->out_n - c->out_at, most = c->outgoing && c->framing == KA_RESP ? KA__REDIS_UNSENT : KA_MAX_UNSENT;
+    size_t left = c->out_n - c->out_at, most = ka__to_redis(c) ? KA__REDIS_UNSENT : KA_MAX_UNSENT;
     if (left + n > most) return KA_ELIMIT;
     char *more = ka__resize(NULL, left + n, 1);      /* a new block: a realloc might leave keys behind */
     if (!more) return KA_ENOMEM;
@@ -4697,8 +4652,8 @@ static void ka__conn_settle(ka__worker *w, ka__conn *c)
         ka__send(w, c, go_on, sizeof go_on - 1);
         if (!c->open) return;
     }
-    if (c->out) {                      /* who doesn't read isn't read from */
-        ka__time(w, c, KA__STALL);
+    if (c->out) {                      /* who doesn't read isn't read from. A Redis that was given up keeps the next one waiting */
+        ka__time(w, c, c->last && ka__to_redis(c) ? KA__LINGER : KA__STALL);
         ka__conn_watch(w, c, KA__OUT);
     } else if ((c->last && !answered) || c->seq_in - c->seq_out >= KA_MAX_PIPELINED) {
         ka__untime(w, c);
@@ -4753,45 +4708,36 @@ static void ka__out_put(ka__worker *w, ka__conn *c, const char *p, size_t n)
 static void ka__out_str(ka__worker *w, ka__conn *c, ka_str s) { ka__out_put(w, c, s.p, s.n); }
 
 /* The status line (RFC 9112 s.4); a status without a phrase here gets none, for it is optional. */
-static ka_str ka__status(int status, char room[24])
+static ka_str ka__status(int status, char room[64])
 {
-    switch (status) {
-    case 200: return KA__STR("HTTP/1.1 200 OK\r\n");
-    case 400: return KA__STR("HTTP/1.1 400 Bad Request\r\n");
-    case 401: return KA__STR("HTTP/1.1 401 Unauthorized\r\n");
-    case 403: return KA__STR("HTTP/1.1 403 Forbidden\r\n");
-    case 404: return KA__STR("HTTP/1.1 404 Not Found\r\n");
-    case 405: return KA__STR("HTTP/1.1 405 Method Not Allowed\r\n");
-    case 408: return KA__STR("HTTP/1.1 408 Request Timeout\r\n");
-    case 409: return KA__STR("HTTP/1.1 409 Conflict\r\n");
-    case 413: return KA__STR("HTTP/1.1 413 Content Too Large\r\n");
-    case 414: return KA__STR("HTTP/1.1 414 URI Too Long\r\n");
-    case 417: return KA__STR("HTTP/1.1 417 Expectation Failed\r\n");
-    case 431: return KA__STR("HTTP/1.1 431 Request Header Fields Too Large\r\n");
-    case 500: return KA__STR("HTTP/1.1 500 Internal Server Error\r\n");
-    case 501: return KA__STR("HTTP/1.1 501 Not Implemented\r\n");
-    case 503: return KA__STR("HTTP/1.1 503 Service Unavailable\r\n");
-    case 504: return KA__STR("HTTP/1.1 504 Gateway Timeout\r\n");
-    case 505: return KA__STR("HTTP/1.1 505 HTTP Version Not Supported\r\n");
-    case 507: return KA__STR("HTTP/1.1 507 Insufficient Storage\r\n");
-    default:  return (ka_str){ room, (size_t)snprintf(room, 24, "HTTP/1.1 %d \r\n", status) };
-    }
+    static const struct { int status; const char *phrase; } known[] = {
+        { 400, "Bad Request" }, { 401, "Unauthorized" }, { 403, "Forbidden" }, { 404, "Not Found" }, { 405, "Method Not Allowed" },
+        { 408, "Request Timeout" }, { 409, "Conflict" }, { 413, "Content Too Large" }, { 414, "URI Too Long" }, { 417, "Expectation Failed" },
+        { 431, "Request Header Fields Too Large" }, { 500, "Internal Server Error" }, { 501, "Not Implemented" },
+        { 503, "Service Unavailable" }, { 504, "Gateway Timeout" }, { 505, "HTTP Version Not Supported" }, { 507, "Insufficient Storage" }
+    };
+    const char *phrase = "";
+    if (status == 200) return KA__STR("HTTP/1.1 200 OK\r\n");      /* nearly always so */
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i].status == status) phrase = known[i].phrase;
+    return (ka_str){ room, (size_t)snprintf(room, 64, "HTTP/1.1 %d %s\r\n", status, phrase) };
 }
 
 /* The fields that every answer has, rendered once a second because of Date (RFC 9110 s.5.6.7), which so may be
-   a second old. Not by strftime: its names depend on the locale. */
+   a second old. */
 static ka_str ka__common_fields(ka__worker *w, bool typed)
 {
     static const ka_str type = { "Content-Type: text/plain\r\n", 26 };
-    static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    struct tm t;
-    if ((w->common_n == 0 || w->now_ms / 1000 != w->common_of) && ka__utc(time(NULL), &t)) {
-        w->common_n = (size_t)snprintf(w->common, sizeof w->common,
-            "Date: %.3s, %02d %.3s %04d %02d:%02d:%02d GMT\r\nCache-Control: no-store\r\n%s", days + t.tm_wday * 3,
-            t.tm_mday, months + t.tm_mon * 3, t.tm_year + 1900, t.tm_hour, t.tm_min, t.tm_sec, type.p);
+    static const char days[] = "ThuFriSatSunMonTueWed", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    if (w->common_n == 0 || w->now_ms / 1000 != w->common_of) {
+        char t[KA_UTC_TEXT + 1];
+        int64_t us = ka_wall_us();
+        ka_utc_text(t, us);
+        w->common_n = (size_t)snprintf(w->common, sizeof w->common, "Date: %.3s, %.2s %.3s %.4s %.8s GMT\r\nCache-Control: no-store\r\n%s",
+            days + (uint64_t)us / 86400000000 % 7 * 3, t + 8, months + ((t[5] - '0') * 10 + t[6] - '0' - 1) * 3, t, t + 11, type.p);
         w->common_of = w->now_ms / 1000;
     }
-    return (ka_str){ w->common, typed && w->common_n ? w->common_n - type.n : w->common_n };
+    return (ka_str){ w->common, typed ? w->common_n - type.n : w->common_n };
 }
 
 /* "Content-Length: n" (RFC 9110 s.8.6) and the end of the head, written from the back into room. */
@@ -4822,7 +4768,7 @@ static void ka__stream_begin(ka__worker *w, ka__conn *c, const ka__record *r)
 
 static void ka__answer(ka__worker *w, ka__conn *c, const ka__record *r)
 {
-    char room[48];
+    char room[64];
     const char *payload = (const char *)(r + 1);
     bool final = c->seq_out + 1 == c->seq_in, empty = r->status == 204 || r->status == 304;
     if (r->status == 0) {              /* HTTP/0.9: the close is its end, so what was asked after it gets no answer */
@@ -5523,17 +5469,14 @@ static int ka__patience(const ka__worker *w)
     int64_t due = INT64_MAX;
     for (int kind = 0; kind < KA__TIMED; kind++)
         if (w->list[kind].head != KA__NIL && w->conns[w->list[kind].head].due_ms < due) due = w->conns[w->list[kind].head].due_ms;
-    if (w->draining && w->drain_until_ms < due) due = w->drain_until_ms;
+    if (w->draining && w->now_ms < w->drain_until_ms && w->drain_until_ms < due) due = w->drain_until_ms;
     if (w->draining && w->finished < w->conns_n) due = 0;
     if (w->accept_paused && w->accept_again_ms < due) due = w->accept_again_ms;
     if (due == INT64_MAX) return -1;
     return due <= w->now_ms ? 0 : due - w->now_ms > INT_MAX ? INT_MAX : (int)(due - w->now_ms);
 }
 
-static void ka__publish_up(ka__worker *w)
-{
-    if (ka__box_publish(&w->up)) ka__wake(w->parent);
-}
+static void ka__publish_up(ka__worker *w) { if (ka__box_publish(&w->up)) ka__wake(w->parent); }
 
 /* Sleep until something happens; handle what did. The round begins at another place each time, so that one
    busy connection can't take all the room in the up box for ever. Listeners come last: a newcomer must not
@@ -5621,13 +5564,10 @@ static int ka__worker_start(ka__worker **out, uint32_t number, uint32_t workers,
     }
     if (ka__box_init(&w->up, KA_MAILBOX) < 0 || ka__box_init(&w->down, KA_MAILBOX) < 0) r = KA_ENOMEM;
     if (r == KA_OK) r = ka__thread_start(&w->thread, ka__worker_run, w);
+    bool runs = r == KA_OK;
+    if (runs) r = ka__worker_settle(w);
+    if (runs && r < 0) ka__thread_join(&w->thread);
     if (r < 0) {
-        ka__worker_free(w);
-        return r;
-    }
-    r = ka__worker_settle(w);
-    if (r < 0) {
-        ka__thread_join(&w->thread);
         ka__worker_free(w);
         return r;
     }
@@ -5663,10 +5603,7 @@ struct ka_server {
     ka__worker  *workers[KA_MAX_WORKERS];
 };
 
-static void ka__publish_down(ka__worker *w)
-{
-    if (ka__box_publish(&w->down)) ka__wake(&w->sleeper);
-}
+static void ka__publish_down(ka__worker *w) { if (ka__box_publish(&w->down)) ka__wake(&w->sleeper); }
 
 /* A record for a worker. The parent may wait for room: a worker always drains its down box. */
 static ka__record *ka__down(ka__worker *w, int kind, size_t payload)
@@ -5795,7 +5732,6 @@ static struct {
     /* the parent's */
     ptrdiff_t            at;
     size_t               line_n;
-    bool                 given;        /* the line is the last event's */
     char                 line[KA_MAX_BODY + 1];      /* and a carriage return */
 } ka__input;
 
@@ -5847,11 +5783,10 @@ static int ka__input_cut(void)
 
 static bool ka__input_next(ka_server *s, ka_event *ev)
 {
-    if (ka__input.given) ka__input.line_n = 0;
     int r = ka__input_cut();
-    ka__input.given = r == KA_OK;
     if (r == KA_EAGAIN) return false;
     size_t n = ka__input.line_n;
+    ka__input.line_n = 0;      /* its bytes stay until the next cut */
     if (n > 0 && ka__input.line[n - 1] == '\r') n--;
     *ev = (ka_event){ .kind = KA_INPUT, .error = r, .now_ms = s->now_ms, .body = { ka__input.line, n < KA_MAX_BODY ? n : KA_MAX_BODY } };
     s->input = r == KA_OK;
@@ -6103,10 +6038,7 @@ int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n)
     return KA_OK;
 }
 
-void ka_close(ka_server *s, uint64_t conn)
-{
-    ka__down_to(s, conn, KA__CLOSE, 0);
-}
+void ka_close(ka_server *s, uint64_t conn) { ka__down_to(s, conn, KA__CLOSE, 0); }
 
 int ka_reframe(ka_server *s, uint64_t conn, int framing)
 {
@@ -6185,13 +6117,11 @@ void ka_server_free(ka_server *s)
 enum { KA__REDIS_AWAY, KA__REDIS_CONNECTING, KA__REDIS_AUTH, KA__REDIS_PING, KA__REDIS_UP, KA__REDIS_ENDING };
 enum { KA__REDIS_LOOK_MS = KA_REDIS_MS / 3, KA__REDIS_LOOKS = 3 };
 enum { KA__RESP_LINE = 32 };         /* more than the bytes around an argument: $, up to 20 digits, CRLF twice */
-_Static_assert(KA__REDIS_LOOK_MS > 0, "KA_REDIS_MS is too small");
+_Static_assert(KA__REDIS_LOOK_MS > 0 && KA_REDIS_RETRY_MS > 0, "KA_REDIS_MS or KA_REDIS_RETRY_MS is too small");
 
 struct ka__command { ka_redis_fn *fn; size_t size; char note[KA_REDIS_NOTE]; };
 
 static const ka_str ka__ping = { "PING", 4 };
-
-static ka_str ka__words(const char *text) { return (ka_str){ text, strlen(text) }; }
 
 /* Without memory for the timer, the next event after that time will do. */
 static void ka__redis_look_at(ka_redis *r, int64_t at_ms)
@@ -6318,7 +6248,7 @@ static void ka__redis_look(ka_redis *r, int64_t now_ms)
         ka__redis_connect(r, now_ms);
         return;
     }
-    if (r->state != KA__REDIS_ENDING && r->silent++ == KA__REDIS_LOOKS) ka__redis_give_up(r, ka__words("it says nothing"));
+    if (r->state != KA__REDIS_ENDING && r->silent++ == KA__REDIS_LOOKS) ka__redis_give_up(r, ka__text("it says nothing"));
     ka_redis_command(r, &ka__ping, 1, NULL, NULL, 0);      /* if there is no room for it, others wait for replies */
     ka__redis_look_at(r, now_ms + KA__REDIS_LOOK_MS);
 }
@@ -6333,9 +6263,9 @@ static void ka__redis_retry(ka_redis *r, int64_t now_ms)
 
 static void ka__redis_opened(ka_redis *r, const ka_event *ev)
 {
-    const ka_str auth[] = { ka__words("AUTH"), ka__words(r->password ? r->password : "") };
+    const ka_str auth[] = { ka__text("AUTH"), ka__text(r->password ? r->password : "") };
     if (ev->error) {
-        ka__redis_lost(r, ka__words(ka_error_text(ev->error)));
+        ka__redis_lost(r, ka__text(ka_error_text(ev->error)));
         ka__redis_retry(r, ev->now_ms);
         return;
     }
@@ -6345,7 +6275,7 @@ static void ka__redis_opened(ka_redis *r, const ka_event *ev)
     ka__redis_look_at(r, ev->now_ms + KA__REDIS_LOOK_MS);
     ptrdiff_t sent = r->password ? ka__redis_send(r, auth, 2) : 0;
     if (sent >= 0) sent = ka__redis_send(r, &ka__ping, 1);
-    if (sent < 0) ka__redis_give_up(r, ka__words(ka_error_text((int)sent)));
+    if (sent < 0) ka__redis_give_up(r, ka__text(ka_error_text((int)sent)));
 }
 
 static void ka__redis_greeted(ka_redis *r, const ka_resp *v)
@@ -6353,7 +6283,7 @@ static void ka__redis_greeted(ka_redis *r, const ka_resp *v)
     if (v->kind == KA_RESP_ERROR) {
         ka__redis_give_up(r, v->text);
     } else if (v->kind != KA_RESP_STRING || !ka_is(v->text, r->state == KA__REDIS_AUTH ? "OK" : "PONG")) {
-        ka__redis_give_up(r, ka__words("it does not greet as Redis does"));
+        ka__redis_give_up(r, ka__text("it does not greet as Redis does"));
     } else if (++r->state == KA__REDIS_UP) {
         r->up = true;
         r->error[0] = 0;
@@ -6375,17 +6305,11 @@ static void ka__redis_reply(ka_redis *r, const ka_event *ev)
     ka_resp v;
     r->silent = 0;
     if (r->state == KA__REDIS_ENDING) return;
-    if (ev->error || ka_resp_read(&v, ev->body) < 0) ka__redis_give_up(r, ka__words("its reply is malformed, or over KA_MAX_BODY bytes"));
+    if (ev->error || ka_resp_read(&v, ev->body) < 0) ka__redis_give_up(r, ka__text("its reply is malformed, or over KA_MAX_BODY bytes"));
     else if (r->state < KA__REDIS_UP) ka__redis_greeted(r, &v);
     else if (!r->on_push && r->waiting_n > 0) ka__command_done(r, &v);
-    else if (!r->on_push) ka__redis_give_up(r, ka__words("it replies to nothing"));
+    else if (!r->on_push) ka__redis_give_up(r, ka__text("it replies to nothing"));
     else if (!ka__is_pong(&v)) r->on_push(r->arg, &v);
-}
-
-static void ka__redis_closed(ka_redis *r, const ka_event *ev)
-{
-    if (r->state != KA__REDIS_ENDING) ka__redis_lost(r, ka__words("the connection was lost"));
-    ka__redis_retry(r, ev->now_ms);
 }
 
 int ka_redis_start(ka_redis *r, ka_server *s)
@@ -6401,25 +6325,20 @@ bool ka_redis_event(ka_redis *r, const ka_event *ev)
 {
     if (!r->server) return false;
     if (ev->now_ms >= r->due_ms) ka__redis_look(r, ev->now_ms);
-    switch (ev->kind) {
-    case KA_TIMER:
-        return ev->tag == r->tag;
-    case KA_OPENED:
-        if (ev->listener != -1 || ev->seq != r->tag) return false;
-        if (r->state == KA__REDIS_CONNECTING) ka__redis_opened(r, ev);
-        else ka_close(r->server, ev->conn);      /* it was thought lost */
-        return true;
-    case KA_MESSAGE:
-        if (ev->conn != r->conn) return false;
+    if (ev->kind == KA_TIMER) return ev->tag == r->tag;
+    if (ev->kind != KA_OPENED && ev->kind != KA_MESSAGE && ev->kind != KA_CLOSED) return false;
+    if (ev->kind == KA_OPENED ? ev->listener != -1 || ev->seq != r->tag : ev->conn != r->conn) return false;
+    if (ev->kind == KA_MESSAGE) {
         ka__redis_reply(r, ev);
-        return true;
-    case KA_CLOSED:
-        if (ev->conn != r->conn) return false;
-        ka__redis_closed(r, ev);
-        return true;
-    default:
-        return false;
+    } else if (ev->kind == KA_CLOSED) {
+        if (r->state != KA__REDIS_ENDING) ka__redis_lost(r, ka__text("the connection was lost"));
+        ka__redis_retry(r, ev->now_ms);
+    } else if (r->state == KA__REDIS_CONNECTING) {
+        ka__redis_opened(r, ev);
+    } else {
+        ka_close(r->server, ev->conn);      /* it was thought lost */
     }
+    return true;
 }
 
 void ka_redis_free(ka_redis *r)
@@ -7011,8 +6930,7 @@ int ka_journal_open(ka_keyring *k, const char *path, bool salvage, ka_journal_re
     j->epoch_s = wall_ms / 1000;
     ka__frame_begin(&j->pending);
     r = ka__file_open(&j->file, path, KA__KEEP);
-    if (r < 0) j->file = KA__NO_FILE;
-    else r = ka__journal_recover(k, salvage, report);
+    if (r == KA_OK) r = ka__journal_recover(k, salvage, report);
     report->os_error = ka__file_code(r);
     return r;
 }
@@ -7135,7 +7053,7 @@ static void ka__asked_key(void *arg, const void *note, const ka_resp *reply)
     (void)arg;
     memcpy(&a, note, sizeof a);
     bool kept = reply && reply->kind == KA_RESP_STRING && ka_is(reply->text, "OK");
-    if (reply) ka__redis_error(a.redis, kept ? ka__words("") : reply->kind == KA_RESP_ERROR ? reply->text : ka__words("it does not say OK"));
+    if (reply) ka__redis_error(a.redis, kept ? ka__text("") : reply->kind == KA_RESP_ERROR ? reply->text : ka__text("it does not say OK"));
     if (kept) ka__asked_answer(&a, 200, a.key, KA_KEY_TEXT);
     else ka__asked_answer(&a, 503, ka__later, sizeof ka__later - 1);
 }
@@ -7164,8 +7082,8 @@ static int ka__redis_ask(const ka_keyring *k, const ka_event *ev, ka_str key, ka
     snprintf(ttl, sizeof ttl, "%lld", (long long)k->ttl_s);
     ka__asked a = { .redis = k->redis, .conn = ev->conn, .seq = ev->seq, .flags = ev->flags };
     memcpy(a.key, key.p, KA_KEY_TEXT);
-    const ka_str at = { name, prefix_n + 2 * sizeof digest }, get[] = { ka__words("GET"), at },
-                 set[] = { ka__words("SET"), at, id, ka__words("NX"), ka__words("EX"), ka__words(ttl) };
+    const ka_str at = { name, prefix_n + 2 * sizeof digest }, get[] = { ka__text("GET"), at },
+                 set[] = { ka__text("SET"), at, id, ka__text("NX"), ka__text("EX"), ka__text(ttl) };
     int r = id.n ? ka_redis_command(k->redis, set, k->ttl_s ? 6 : 4, ka__asked_key, &a, sizeof a)
                  : ka_redis_command(k->redis, get, 2, ka__asked_id, &a, sizeof a);
     ka_wipe(&a, sizeof a);
@@ -7297,11 +7215,7 @@ static int ka__log_reopen(ka_log *log, int64_t *cut)
     ka__file_close(log->file);      /* first: on Windows one that was removed is in the way until then */
     log->named = false;
     int r = ka__file_open(&log->file, log->path, KA__APPEND);
-    if (r < 0) {
-        log->file = KA__NO_FILE;
-        return r;
-    }
-    r = ka__log_mend(log, cut);
+    if (r == KA_OK) r = ka__log_mend(log, cut);
     if (r == KA_OK) return r;
     int code = ka__os_code();
     ka__file_close(log->file);
@@ -7470,11 +7384,9 @@ static int ka__client_failed(ka_client *c, int error)
 /* Wait until the connection can be read or written, within the attempt's time. */
 static int ka__client_wait(ka_client *c, int want, int64_t until)
 {
-    for (;;) {
-        int64_t left = until - ka_now_ms();
-        int r = left > 0 ? ka__sock_wait((ka__sock)c->sock, want, left < INT_MAX ? (int)left : INT_MAX) : KA_ETIME;
-        if (r != KA_EAGAIN) return r;
-    }
+    int left, r = KA_EAGAIN;
+    while (r == KA_EAGAIN && (left = ka__left(until)) > 0) r = ka__sock_wait((ka__sock)c->sock, want, left);
+    return r == KA_EAGAIN ? KA_ETIME : r;
 }
 
 static int ka__client_connect(ka_client *c, int64_t until)

@@ -469,8 +469,6 @@ static int sim_clock(clockid_t which, struct timespec *t)
     return 0;
 }
 
-static time_t sim_time(void) { return (time_t)(1700000000 + clock_ms / 1000); }
-
 static int sim_nanosleep(const struct timespec *t)
 {
     clock_ms += (int64_t)t->tv_sec * 1000 + t->tv_nsec / 1000000;
@@ -846,7 +844,6 @@ UNGUIDED_END
 #define socket(family, type, protocol)      sim_open(SIM_LISTENER)
 #define thrd_create(id, run, arg)           ((void)(run), sim_thread(id, arg))
 #define thrd_join(id, result)               sim_thread_join(id)
-#define time(p)                             sim_time()
 #define unlink(path)                        sim_unlink(path)
 
 /* Limits so low that an input of some hundred bytes meets them. */
