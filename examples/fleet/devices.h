@@ -234,7 +234,7 @@ static bool read_position(const ka_json *v, device *d)
 static bool read_seen(const ka_json *v, device *d)
 {
     memset(d->seen, 0, sizeof d->seen);
-    return v->kind == KA_NULL || ka_json_string(d->seen, KA_UTC_TEXT, v) == KA_UTC_TEXT;
+    return v->kind == KA_NULL || (ka_json_string(d->seen, KA_UTC_TEXT, v) == KA_UTC_TEXT && strspn(d->seen, "0123456789-:.TZ") == KA_UTC_TEXT);
 }
 
 static bool device_read(device *d, const ka_json *v)
