@@ -43,6 +43,9 @@ struct share {
     char        event[MAX_EVENT];
 };
 
+/* No version is greater, as microseconds won't be before the year 2255. One that is was not put by a fleet, and would outdo all. */
+static const uint64_t share_last_version = 9000000000000000;
+
 /* KEYS: the hash. ARGV: whose it must be ('*' anybody's, '' only if there is none, or a token), its new owner, its JSON, its time to
    live, the channel, the text up to the version, the change. Returns the version as a string; or false: somebody else has it. A put that
    has its effect already is no other's. */
@@ -50,7 +53,9 @@ static const char share_script[] =
     "local has, old = unpack(redis.call('HMGET', KEYS[1], 'owner', 'version')) "
     "if has and ARGV[1] ~= '*' and has ~= ARGV[1] and (ARGV[1] == '' or has ~= ARGV[2]) then return false end "
     "local time = redis.call('TIME') "
-    "local version = string.format('%.0f', math.max(time[1] * 1000000 + time[2], (tonumber(old) or 0) + 1)) "
+    "old = tonumber(old) or 0 "
+    "if not (old < 9e15) then old = 0 end "
+    "local version = string.format('%.0f', math.max(time[1] * 1000000 + time[2], old + 1)) "
     "redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'device', ARGV[3], 'version', version) "
     "redis.call('EXPIRE', KEYS[1], ARGV[4]) "
     "redis.call('PUBLISH', ARGV[5], ARGV[6] .. version .. ',\"change\":' .. ARGV[7] .. '}') "
@@ -204,7 +209,7 @@ static void share_apply(fleet *f, device *d, const share_news *n, bool own)
 static void share_learn(fleet *f, const share_news *n)
 {
     device read = { .online = false }, *d = share_is_owner(n->owner) && device_read(&read, &n->vehicle) ? device_get(f, n->id) : NULL;
-    if (!d || n->version <= d->version) return;
+    if (!d || n->version <= d->version || n->version > share_last_version) return;
     bool own = share_owns(f, d->owner);
     d->version = n->version;
     if (own && strcmp(n->owner, d->owner) == 0) {

@@ -1362,7 +1362,7 @@ def redis_meddled_with():
                  call.replace("RUN", "x" * 257), call.replace("RUN", "\\u0000")):
         redis.ask("PUBLISH", "fleet:to:" + a.id, text)
     stream, meddler = Stream(a), str(uuid.uuid4())
-    told = '{"instance":"%s","owner":"%s:1","was":"","version":9000000000000000,"change":%s}'
+    told = '{"instance":"%s","owner":"%s:1","was":"","version":8000000000000000,"change":%s}'
     for change, why in (('{"changes":["charge"],\n\n"vehicle":%s}' % hash, "lines of its own"),
                         ('{"changes":["charge"],"x":"%s","vehicle":%s}' % ("x" * 60000, hash), "longer than any change"),
                         ("{'changes':['charge'],'vehicle':%s}" % hash, "Python")):
@@ -1396,6 +1396,13 @@ def redis_meddled_with():
         check_that(wait_for(lambda: [(vehicle(one, id) or {}).get("connected") for one in (a, b, c)] == [id == device.id] * 3), why)
         check_that(wait_for(lambda: (redis.ask("HGET", "fleet:device:" + id, "owner").split(b"\r\n")[1] == (a.id + ":999").encode()) == (id != device.id)), why)
     check(obeyed(b, device), (200, "DONE!"), "all goes on")
+
+    for version in "inf", "nan", "1e300", "99999999999999999", "x":
+        redis.ask("HSET", key, "version", version)
+        [late] = instances_of(redis, 1)
+        charge = len(version) + 20
+        check(device.ask(here(charge=charge)), "OK, THANKS!", "a report after the version has become " + version)
+        all_see([a, b, c, late], device, "is known to all, after the version has become " + version, charge=charge)
 
     for word in ("DEL", key), ("FLUSHALL",):
         redis.ask(*word)
