@@ -165,9 +165,8 @@ static void put_null(ka_json_out *w, const char *name)
     ka_json_put(w, name, no_text);
 }
 
-static void device_put(ka_json_out *w, const char *name, const device *d)
+static void device_members(ka_json_out *w, const device *d)
 {
-    ka_json_open(w, name, KA_OBJECT);
     ka_json_put(w, "id", (ka_str){ d->id, KA_UUID_TEXT });
     ka_json_put_bool(w, "connected", d->online);
     ka_json_put(w, "instance", (ka_str){ d->online && *d->owner ? d->owner : NULL, KA_UUID_TEXT });
@@ -185,6 +184,12 @@ static void device_put(ka_json_out *w, const char *name, const device *d)
     else put_null(w, "reportEvery");
     ka_json_put_integer(w, "issues", d->issues);
     ka_json_put(w, "lastSeen", (ka_str){ *d->seen ? d->seen : NULL, strlen(d->seen) });
+}
+
+static void device_put(ka_json_out *w, const char *name, const device *d)
+{
+    ka_json_open(w, name, KA_OBJECT);
+    device_members(w, d);
     ka_json_close(w);
 }
 
@@ -234,7 +239,7 @@ static bool read_position(const ka_json *v, device *d)
 static bool read_seen(const ka_json *v, device *d)
 {
     memset(d->seen, 0, sizeof d->seen);
-    return v->kind == KA_NULL || ka_json_string(d->seen, KA_UTC_TEXT, v) == KA_UTC_TEXT;
+    return v->kind == KA_NULL || (ka_json_string(d->seen, KA_UTC_TEXT, v) == KA_UTC_TEXT && strspn(d->seen, "0123456789-:.TZ") == KA_UTC_TEXT);
 }
 
 static bool device_read(device *d, const ka_json *v)

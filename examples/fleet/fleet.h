@@ -153,8 +153,10 @@ static size_t device_after(const fleet *f, const char *id);
 
 /* Write a device as GET /vehicles/:id has it:
      {"id", "connected": bool, "instance": UUID or null, "position": {"lat", "lon"} or null, "charge": n or null,
-      "running": bool or null, "reportEvery": seconds or null, "issues": n, "lastSeen": UTC or null} */
+      "running": bool or null, "reportEvery": seconds or null, "issues": n, "lastSeen": UTC or null};
+   device_members only what is in it. */
 static void device_put(ka_json_out *w, const char *name, const device *d);
+static void device_members(ka_json_out *w, const device *d);
 
 /* Read such an object into d, but for its id; false and d as it was if it is none. */
 static bool device_read(device *d, const ka_json *v);

@@ -119,6 +119,7 @@ static void hooks_answer(fleet *f, const ka_event *ev)
         return;
     }
     bool http = !ev->error && line.n >= 12 && memcmp(line.p, "HTTP/1.", 7) == 0 && line.p[8] == ' ';
+    for (int i = 9; http && i < 12; i++) http = line.p[i] >= '0' && line.p[i] <= '9';
     if (http && line.p[9] == '1') {
         h->informed = true;
         return;

@@ -513,16 +513,8 @@ static void serve_vehicles(request *q)
 /* A vehicle; the reply's text may be NULL. Without `now`, there is none. */
 static void put_vehicle(fleet *f, const ka_event *ev, const device *d, bool now, ka_str reply)
 {
-    char text[1024], name[32];
-    ka_json_out one = { .p = text, .cap = sizeof text }, w = rest_begin(f);
-    ka_json vehicle, member, value;
-    device_put(&one, NULL, d);
-    ka_json_read(&vehicle, (ka_str){ text, one.n });
-    while (ka_json_next(&vehicle, &member, &value)) {
-        ptrdiff_t n = ka_json_string(name, sizeof name - 1, &member);
-        name[n < 0 ? 0 : n] = 0;
-        ka_json_put_value(&w, name, &value);
-    }
+    ka_json_out w = rest_begin(f);
+    device_members(&w, d);
     if (now) ka_json_put(&w, "reply", reply);
     rest_end(f, ev, 200, "", &w);
 }

@@ -18,6 +18,7 @@ enum {
     MAX_KEY = MAX_PREFIX + 8 + KA_UUID_TEXT,
     MAX_VEHICLE = 1024,                       /* bytes of a device in JSON */
     SCAN_STEP = 200,                          /* hashes that are asked for at once; their names fit in a reply many times */
+    MAX_PEERS = 1024,                         /* instances that are heard; the others aren't */
     GONE_MS = 5000,                           /* an instance that isn't heard for so long is taken for gone */
     LATE_MS = 3 * TICK_MS,                    /* a tick later than that: we were not there to hear anybody */
     TELL_MS = 60000                           /* from one word on stderr about what Redis refuses to the next */
@@ -42,6 +43,9 @@ struct share {
     char        event[MAX_EVENT];
 };
 
+/* No version is greater, as microseconds won't be before the year 2255. One that is was not put by a fleet, and would outdo all. */
+static const uint64_t share_last_version = 9000000000000000;
+
 /* KEYS: the hash. ARGV: whose it must be ('*' anybody's, '' only if there is none, or a token), its new owner, its JSON, its time to
    live, the channel, the text up to the version, the change. Returns the version as a string; or false: somebody else has it. A put that
    has its effect already is no other's. */
@@ -49,11 +53,19 @@ static const char share_script[] =
     "local has, old = unpack(redis.call('HMGET', KEYS[1], 'owner', 'version')) "
     "if has and ARGV[1] ~= '*' and has ~= ARGV[1] and (ARGV[1] == '' or has ~= ARGV[2]) then return false end "
     "local time = redis.call('TIME') "
-    "local version = string.format('%.0f', math.max(time[1] * 1000000 + time[2], (tonumber(old) or 0) + 1)) "
+    "old = tonumber(old) or 0 "
+    "if not (old < 9e15) then old = 0 end "
+    "local version = string.format('%.0f', math.max(time[1] * 1000000 + time[2], old + 1)) "
     "redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'device', ARGV[3], 'version', version) "
     "redis.call('EXPIRE', KEYS[1], ARGV[4]) "
     "redis.call('PUBLISH', ARGV[5], ARGV[6] .. version .. ',\"change\":' .. ARGV[7] .. '}') "
     "return version";
+
+/* KEYS: the hash. ARGV: so many bytes of a member at most. What is longer was not put by a fleet, and would end the connection. */
+static const char share_fetch_script[] =
+    "local members = redis.call('HMGET', KEYS[1], 'owner', 'version', 'device') "
+    "for i = 1, 3 do if members[i] and #members[i] > tonumber(ARGV[1]) then return {} end end "
+    "return members";
 
 /* What is said of a device, by its hash or by another instance. */
 typedef struct {
@@ -70,6 +82,15 @@ static ka_str share_str(const char *text) { return (ka_str){ text, strlen(text) 
 
 /* Is this token one of this instance's? */
 static bool share_owns(const fleet *f, const char *owner) { return strncmp(owner, f->id, KA_UUID_TEXT) == 0; }
+
+/* Is it an owner token? Others can write to Redis, too. */
+static bool share_is_owner(const char *text)
+{
+    char instance[KA_UUID_TEXT + 1];
+    size_t n = strlen(text), digits = n > KA_UUID_TEXT ? n - KA_UUID_TEXT - 1 : 0;
+    return digits && text[KA_UUID_TEXT] == ':' && strspn(text + KA_UUID_TEXT + 1, "0123456789") == digits &&
+           ka_uuid_read(instance, (ka_str){ text, KA_UUID_TEXT }) == KA_OK;
+}
 
 static void share_key(const struct share *s, char key[MAX_KEY + 1], const char *kind, const char *id)
 {
@@ -187,8 +208,8 @@ static void share_apply(fleet *f, device *d, const share_news *n, bool own)
 
 static void share_learn(fleet *f, const share_news *n)
 {
-    device read = { .online = false }, *d = device_read(&read, &n->vehicle) ? device_get(f, n->id) : NULL;
-    if (!d || n->version <= d->version) return;
+    device read = { .online = false }, *d = share_is_owner(n->owner) && device_read(&read, &n->vehicle) ? device_get(f, n->id) : NULL;
+    if (!d || n->version <= d->version || n->version > share_last_version) return;
     bool own = share_owns(f, d->owner);
     d->version = n->version;
     if (own && strcmp(n->owner, d->owner) == 0) {
@@ -271,13 +292,22 @@ static bool share_is_old(const fleet *f, ka_str text)
     return end[token] == '*' || end[token] == '"' || share_owns(f, end + token);
 }
 
+/* Can it be told as it is? It must not break a line of /events. */
+static bool share_is_event(const ka_json *change)
+{
+    for (size_t i = 0; i < change->raw.n; i++)
+        if ((unsigned char)change->raw.p[i] < ' ') return false;
+    return change->kind == KA_OBJECT && change->raw.n <= MAX_EVENT;
+}
+
 static void share_changed(fleet *f, ka_str text)
 {
     static const char *const names[] = { "instance", "owner", "was", "version", "change" }, *const parts[] = { "vehicle", "changes" };
     share_news n = { .version = 0 };
     ka_json v, all[5], change[2], first;
     if (share_is_old(f, text)) return;
-    if (ka_json_read(&v, text) != KA_OK || !read_members(&v, names, all, 5) || !read_members(&all[4], parts, change, 2) ||
+    if (ka_json_read(&v, text) != KA_OK || v.python || !read_members(&v, names, all, 5) || !share_is_event(&all[4]) ||
+        !read_members(&all[4], parts, change, 2) ||
         !share_text_in(&all[1], n.owner, OWNER_TEXT) || !share_number_in(&all[3], &n.version) ||
         !share_id_of(&change[0], "id", n.id)) return;
     n.vehicle = change[0];
@@ -302,6 +332,7 @@ static void share_heard(fleet *f, ka_str id, int64_t now_ms)
         }
         if (now_ms - p->heard_ms > GONE_MS) free_one = p;
     }
+    if (!free_one && s->peers_n == MAX_PEERS) return;
     if (!free_one) {
         share_peer *more = realloc(s->peers, (s->peers_n + 1) * sizeof *more);
         if (!more) return;
@@ -341,9 +372,10 @@ static void share_fetched(void *arg, const void *note, const ka_resp *reply)
 
 static void share_fetch(fleet *f, const char *id)
 {
-    char key[MAX_KEY + 1];
+    char key[MAX_KEY + 1], most[16];
     share_key(f->share, key, "device:", id);
-    const ka_str args[] = { share_str("HMGET"), share_str(key), share_str("owner"), share_str("version"), share_str("device") };
+    snprintf(most, sizeof most, "%d", MAX_VEHICLE);
+    const ka_str args[] = { share_str("EVAL"), share_str(share_fetch_script), share_str("1"), share_str(key), share_str(most) };
     if (ka_redis_command(&f->share->commands, args, 5, share_fetched, id, KA_UUID_TEXT + 1) != KA_OK) share_load_failed(f, f->share->load);
 }
 
@@ -398,7 +430,7 @@ static void share_scan(fleet *f, ka_str cursor)
 {
     struct share *s = f->share;
     char pattern[MAX_KEY + 1], step[16];
-    share_key(s, pattern, "device:", "*");
+    share_key(s, pattern, "device:", "????????????????????????????????????");
     snprintf(step, sizeof step, "%d", SCAN_STEP);
     const ka_str args[] = { share_str("SCAN"), cursor, share_str("MATCH"), share_str(pattern), share_str("COUNT"), share_str(step) };
     if (ka_redis_command(&s->commands, args, 6, share_scanned, &s->load, sizeof s->load) != KA_OK) share_load_failed(f, s->load);

@@ -898,7 +898,7 @@ def webhook():
     table = [
         ("all is well", b"HTTP/1.1 201 Created\r\n\r\n", 0, None), ("500", b"HTTP/1.1 500 Oh\r\n\r\n", 1, "it answered 500"), ("404", b"HTTP/1.0 404 x\r\n\r\n", 1, "it answered 404"),
         ("moved", b"HTTP/1.1 302 x\r\nLocation: /\r\n\r\n", 1, "it answered 302"), ("no HTTP", b"SSH-2.0-x\r\n", 1, "what it answers is not HTTP"),
-        ("no line", b"HTTP/1.1 20", 1, "what it answers is not HTTP"), ("an endless line", b"x" * 70000, 1, "what it answers is not HTTP"),
+        ("a terminal's reset", b"HTTP/1.1 \x1bc2\r\n\r\n", 1, "what it answers is not HTTP"), ("no line", b"HTTP/1.1 20", 1, "what it answers is not HTTP"), ("an endless line", b"x" * 70000, 1, "what it answers is not HTTP"),
         ("it closes", b"", 1, "the connection was lost before an answer"), ("silence", None, 13, "it did not answer within 10 s"), ("nobody is there", "late", 1, "the server is offline"),
     ]
     runs = []
@@ -1361,7 +1361,22 @@ def redis_meddled_with():
     for text in ("", "{}", '{"reply":1,"status":200,"text":"DONE!"}', '{"reply":1,"status":1000}', call.replace("1,", "-1,"), call.replace(device.id, "x"),
                  call.replace("RUN", "x" * 257), call.replace("RUN", "\\u0000")):
         redis.ask("PUBLISH", "fleet:to:" + a.id, text)
-    strangers = [str(uuid.uuid4()) for _ in range(4)]
+    stream, meddler = Stream(a), str(uuid.uuid4())
+    told = '{"instance":"%s","owner":"%s:1","was":"","version":8000000000000000,"change":%s}'
+    for change, why in (('{"changes":["charge"],\n\n"vehicle":%s}' % hash, "lines of its own"),
+                        ('{"changes":["charge"],"x":"%s","vehicle":%s}' % ("x" * 60000, hash), "longer than any change"),
+                        ("{'changes':['charge'],'vehicle':%s}" % hash, "Python")):
+        redis.ask("PUBLISH", "fleet:changes", told % (meddler, meddler, change))
+        check(http(a, "GET", "/")[0], 200, "a change of " + why)
+    check([event for event in stream.events if event[0] == "change"], [], "none of it is told")
+    strangers = [str(uuid.uuid4()) for _ in range(8)]
+    for id, owner, more, why in ((strangers[4], "x" + "\u00e9" * 20, {}, "an owner whose 36th byte is half a letter"),
+                                 (strangers[5], '%s:"' % meddler, {}, "an owner that ends a string"),
+                                 (strangers[6], meddler + ":1", {"lastSeen": "\u0001" * 27}, "a time of controls"),
+                                 (strangers[7], meddler + ":1", {"x": "x" * 200000}, "more than fits in a message")):
+        redis.ask("HSET", "fleet:device:" + id, "owner", owner, "version", "1", "device", json.dumps({**json.loads(hash), **more, "id": id}))
+    for n in range(100):
+        redis.ask("SET", "fleet:device:%d%s" % (n, "x" * 2000), "")
     redis.ask("SET", "fleet:device:" + strangers[0], "x")
     redis.ask("HSET", "fleet:device:" + strangers[1], "owner", "x")
     redis.ask("HSET", "fleet:device:" + strangers[2], "owner", "x" * 99, "version", "1", "device", "{}")
@@ -1369,7 +1384,8 @@ def redis_meddled_with():
     redis.ask("HSET", "fleet:device:x", "owner", "x", "version", "1", "device", "{}")
     [c] = instances_of(redis, 1)
     check_that(wait_for(lambda: "refuses: WRONGTYPE" in c.errors()), "a key that is no hash is told: " + c.errors())
-    check([vehicle(c, id) for id in strangers], [None] * 4, "what can't be read is left out")
+    check([vehicle(c, id) for id in strangers], [None] * 8, "what can't be read is left out")
+    check(state_of(c), "up", "and does not keep it from reading the rest")
     redis.ask("DEL", *("fleet:device:" + id for id in strangers))
     check(obeyed(b, device), (200, "DONE!"), "all goes on")
     all_see([a, b, c], device, "as if nothing had been", connected=True, instance=a.id, running=True)
@@ -1380,6 +1396,13 @@ def redis_meddled_with():
         check_that(wait_for(lambda: [(vehicle(one, id) or {}).get("connected") for one in (a, b, c)] == [id == device.id] * 3), why)
         check_that(wait_for(lambda: (redis.ask("HGET", "fleet:device:" + id, "owner").split(b"\r\n")[1] == (a.id + ":999").encode()) == (id != device.id)), why)
     check(obeyed(b, device), (200, "DONE!"), "all goes on")
+
+    for version in "inf", "nan", "1e300", "99999999999999999", "x":
+        redis.ask("HSET", key, "version", version)
+        [late] = instances_of(redis, 1)
+        charge = len(version) + 20
+        check(device.ask(here(charge=charge)), "OK, THANKS!", "a report after the version has become " + version)
+        all_see([a, b, c, late], device, "is known to all, after the version has become " + version, charge=charge)
 
     for word in ("DEL", key), ("FLUSHALL",):
         redis.ask(*word)
