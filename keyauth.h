@@ -434,7 +434,8 @@ KADEF ptrdiff_t ka_json_string(char *out, size_t cap, const ka_json *v);
 
 /* Writes a JSON value into room of yours: begin with { .p = , .cap = }. Names are NULL but within objects. The first error
    stays; the call that met it and all that follow leave nothing: look at it once, at the end. Text that is not printable
-   is escaped, so that no string can begin a line of its own, U+0085, U+2028 and U+2029 included. */
+   is escaped, so that no string can begin a line of its own (U+0085, U+2028, U+2029), or turn one around (U+202A to U+202E,
+   U+2066 to U+2069). */
 typedef struct {
     char    *p;
     size_t   cap, n;         /* bytes, and bytes written */
@@ -3936,8 +3937,8 @@ static void ka__json_add(ka_json_out *w, const char *p, size_t n)
     w->n += n;
 }
 
-/* One character of a string. JSON leaves as it is what is no control character (Unicode's Cc, and the two that end a
-   line or paragraph); Python, printable ASCII. */
+/* One character of a string. JSON leaves as it is what is no control character (Unicode's Cc), ends no
+   line or paragraph, and gives no direction; Python, printable ASCII. */
 static void ka__json_add_char(ka_json_out *w, int32_t point)
 {
     static const char escaped[] = "\\\n\r\t\b\f", letters[] = "\\nrtbf";      /* Python's repr() has no letter for the last two */
@@ -3947,7 +3948,7 @@ static void ka__json_add_char(ka_json_out *w, int32_t point)
     if (at || point == (w->python ? '\'' : '"')) {
         c[1] = at ? letters[at - escaped] : (char)point;
         ka__json_add(w, c, 2);
-    } else if (ascii || (!w->python && point >= 0xA0 && point != 0x2028 && point != 0x2029)) {
+    } else if (ascii || (!w->python && point >= 0xA0 && (point < 0x2028 || point > 0x202E) && (point < 0x2066 || point > 0x2069))) {
         ka__json_add(w, c, ka__utf8_put(c, point));
     } else {
         unsigned char be[4];

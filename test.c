@@ -1184,7 +1184,8 @@ static const struct { const char *in; bool python; int kind; const char *json, *
     { "\"\x7f\xc2\x80\xc2\x85\xc2\x9f\xe2\x80\xa8\xe2\x80\xa9\"", false, KA_STRING,
       "\"\\u007f\\u0080\\u0085\\u009f\\u2028\\u2029\"",
       "'\\x7f\\x80\\x85\\x9f\\u2028\\u2029'", "what would forge a line is allowed, and escaped" },
-    { "\"\xe2\x80\xa7\xe2\x80\xaa\"", false, KA_STRING, "\"\xe2\x80\xa7\xe2\x80\xaa\"", "'\\u2027\\u202a'", "their neighbours" },
+    { "\"\\u202a\\u202e\\u2066\\u2069\"", false, KA_STRING, "\"\\u202a\\u202e\\u2066\\u2069\"", "'\\u202a\\u202e\\u2066\\u2069'", "so is what would turn it around" },
+    { "\"\xe2\x80\xa7\xe2\x80\xaf\xe2\x81\xa5\xe2\x81\xaa\"", false, KA_STRING, "\"\xe2\x80\xa7\xe2\x80\xaf\xe2\x81\xa5\xe2\x81\xaa\"", "'\\u2027\\u202f\\u2065\\u206a'", "their neighbours" },
     { "[]", false, KA_ARRAY, "[]", "[]", "an empty array" },
     { "()", true, KA_ARRAY, "[]", "[]", "an empty tuple" },
     { "(1,)", true, KA_ARRAY, "[1]", "[1]", "a tuple of one" },
@@ -1586,7 +1587,8 @@ static void test_json_characters(void)
         for (int python = 0; python < 2; python++) {
             ka_json_out w = { .p = room, .cap = sizeof room, .python = python == 1 };
             ka_json_put(&w, NULL, (ka_str){ c, n });
-            bool odd = python || point < 0x20 || (point >= 0x7F && point < 0xA0) || point == 0x2028 || point == 0x2029;
+            bool odd = python || point < 0x20 || (point >= 0x7F && point < 0xA0) || (point >= 0x2028 && point <= 0x202E) ||
+                       (point >= 0x2066 && point <= 0x2069);
             bool plain = !odd || ka__printable(room, w.n);
             ka_json v;
             bool good = w.error == KA_OK && plain && ka_json_read(&v, (ka_str){ room, w.n }) == KA_OK &&
