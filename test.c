@@ -6298,6 +6298,7 @@ static void test_input_flood(void)
 static void test_input_program(void)
 {
     static const struct { const char *word; int status; const char *more; } rows[] = { { "leave\n", 3, "" }, { "free\n", 4, "freed" } };
+    if (emulator_lacks("valgrind", "valgrind takes the threads of a program that ends for lost")) return;
     for (size_t i = 0; i < COUNT(rows); i++) {
         process p;
         if (!CHECK(input_pipe() && START(&p, PROGRAM("test"), "--child", "input"), "starts")) return;
