@@ -55,6 +55,8 @@ struct link {
 
 static const ka_str no_text = { NULL, 0 };
 
+static ka_str str(const char *text) { return (ka_str){ text, strlen(text) }; }
+
 /* ---- what is known ---- */
 
 static int devices_start(fleet *f)

@@ -171,8 +171,6 @@ struct rest {
     char     text[REST_TEXT], event[MAX_EVENT + 64];
 };
 
-static ka_str rest_str(const char *text) { return (ka_str){ text, strlen(text) }; }
-
 static ka_json_out rest_begin(fleet *f)
 {
     ka_json_out w = { .p = f->rest->text, .cap = REST_TEXT };
@@ -198,7 +196,7 @@ static void refuse(fleet *f, const ka_event *ev, int status, const char *fields,
     va_end(args);
     ka_json_out w = rest_begin(f);
     ka_json_put_bool(&w, "error", true);
-    ka_json_put(&w, "message", rest_str(message));
+    ka_json_put(&w, "message", str(message));
     rest_end(f, ev, status, fields, &w);
 }
 
@@ -415,7 +413,7 @@ static bool path_is(const char *pattern, const path_parts *p, const char **id)
 static bool find_device(request *q, const char *text)
 {
     char id[KA_UUID_TEXT + 1];
-    if (ka_uuid_read(id, rest_str(text)) < 0)
+    if (ka_uuid_read(id, str(text)) < 0)
         return refuse(q->f, q->ev, 400, "", "the id in the path has to be a UUID; GET /vehicles has those that are known"), false;
     q->device = device_find(q->f, id);
     if (!q->device) refuse(q->f, q->ev, 404, "", "there is no such vehicle; GET /vehicles has those that are known");
@@ -465,10 +463,10 @@ static void serve_health(request *q)
 {
     fleet *f = q->f;
     ka_json_out w = rest_begin(f);
-    ka_json_put(&w, "name", rest_str("fleet"));
-    ka_json_put(&w, "version", rest_str(KA_VERSION));
-    ka_json_put(&w, "instance", rest_str(f->id));
-    ka_json_put(&w, "redis", rest_str(share_text(f)));
+    ka_json_put(&w, "name", str("fleet"));
+    ka_json_put(&w, "version", str(KA_VERSION));
+    ka_json_put(&w, "instance", str(f->id));
+    ka_json_put(&w, "redis", str(share_text(f)));
     ka_json_open(&w, "devices", KA_OBJECT);
     ka_json_put_integer(&w, "online", (int64_t)f->online_n);
     ka_json_put_integer(&w, "known", (int64_t)f->devices_n);
@@ -506,7 +504,7 @@ static void serve_vehicles(request *q)
     ka_json_close(&w);
     char next[128];
     if (more) snprintf(next, sizeof next, "/vehicles?after=%s&limit=%lld%s", last->id, limit, !filter ? "" : online ? "&connected=true" : "&connected=false");
-    ka_json_put(&w, "next", more ? rest_str(next) : (ka_str){ NULL, 0 });
+    ka_json_put(&w, "next", more ? str(next) : (ka_str){ NULL, 0 });
     rest_end(f, q->ev, 200, "", &w);
 }
 
@@ -557,8 +555,8 @@ static void rest_called(fleet *f, const call *c, int status, ka_str reply)
     } else {
         ka_json_out w = rest_begin(f);
         ka_json_put_bool(&w, "error", false);
-        ka_json_put(&w, "id", rest_str(c->device));
-        ka_json_put(&w, "command", rest_str(c->message));
+        ka_json_put(&w, "id", str(c->device));
+        ka_json_put(&w, "command", str(c->message));
         ka_json_put(&w, "reply", reply);
         ka_json_put_bool(&w, "done", !ka_is(reply, "I CAN'T, SORRY."));
         rest_end(f, &c->request, 200, "", &w);
@@ -583,7 +581,7 @@ static void serve_command(request *q) { command(q, q->values[0].text); }
 static void put_json(ka_json_out *w, const char *name, const char *text)
 {
     ka_json v;
-    ka_json_read(&v, rest_str(text));
+    ka_json_read(&v, str(text));
     ka_json_put_value(w, name, &v);
 }
 
@@ -591,7 +589,7 @@ static void put_reference(ka_json_out *w, const char *schema)
 {
     char path[64];
     snprintf(path, sizeof path, "#/components/schemas/%s", schema);
-    ka_json_put(w, "$ref", rest_str(path));
+    ka_json_put(w, "$ref", str(path));
 }
 
 static void put_words(ka_json_out *w, const char *words)
@@ -608,7 +606,7 @@ static void put_words(ka_json_out *w, const char *words)
 static void put_type(ka_json_out *w, const property *p, const char *type)
 {
     if (strncmp(type, "[]", 2) == 0) {
-        ka_json_put(w, "type", rest_str("array"));
+        ka_json_put(w, "type", str("array"));
         ka_json_open(w, "items", KA_OBJECT);
         put_type(w, p, type + 2);
         ka_json_close(w);
@@ -618,9 +616,9 @@ static void put_type(ka_json_out *w, const property *p, const char *type)
         if (p->nullable) ka_json_close(w), ka_json_close(w);
     } else {
         bool text = strcmp(type, "string") == 0;
-        ka_json_put(w, "type", rest_str(type));
+        ka_json_put(w, "type", str(type));
         if (p->format && strchr(p->format, '|')) put_words(w, p->format);
-        else if (p->format) ka_json_put(w, "format", rest_str(p->format));
+        else if (p->format) ka_json_put(w, "format", str(p->format));
         if (p->least || p->most || strcmp(type, "integer") == 0) ka_json_put_integer(w, text ? "minLength" : "minimum", p->least);
         if (p->most) ka_json_put_integer(w, text ? "maxLength" : "maximum", p->most);
     }
@@ -632,7 +630,7 @@ static void put_property(ka_json_out *w, const char *name, const property *p)
     ka_json_open(w, name, KA_OBJECT);
     put_type(w, p, p->type);
     if (p->nullable) ka_json_put_bool(w, "nullable", true);
-    if (!reference) ka_json_put(w, "description", rest_str(p->what));
+    if (!reference) ka_json_put(w, "description", str(p->what));
     if (p->example) put_json(w, "example", p->example);
     ka_json_close(w);
 }
@@ -648,10 +646,10 @@ static void put_schema(ka_json_out *w, const char *of)
         put_property(w, NULL, p);
         ka_json_open(w, NULL, KA_OBJECT);
     }
-    ka_json_put(w, "type", rest_str("object"));
+    ka_json_put(w, "type", str("object"));
     ka_json_open(w, "required", KA_ARRAY);
     for (size_t k = more; (p = property_at(of, k)) != NULL; k++)
-        if (!p->optional) ka_json_put(w, NULL, rest_str(p->name));
+        if (!p->optional) ka_json_put(w, NULL, str(p->name));
     ka_json_close(w);
     ka_json_open(w, "properties", KA_OBJECT);
     for (size_t k = more; (p = property_at(of, k)) != NULL; k++) put_property(w, p->name, p);
@@ -663,10 +661,10 @@ static void put_schema(ka_json_out *w, const char *of)
 static void put_parameter(ka_json_out *w, const property *p, const char *name, const char *in)
 {
     ka_json_open(w, NULL, KA_OBJECT);
-    ka_json_put(w, "name", rest_str(name));
-    ka_json_put(w, "in", rest_str(in));
+    ka_json_put(w, "name", str(name));
+    ka_json_put(w, "in", str(in));
     ka_json_put_bool(w, "required", *in == 'p');
-    ka_json_put(w, "description", rest_str(p->what));
+    ka_json_put(w, "description", str(p->what));
     put_json(w, "example", p->example);
     ka_json_open(w, "schema", KA_OBJECT);
     put_type(w, p, p->type);
@@ -681,7 +679,7 @@ static void put_content(ka_json_out *w, const char *type, const char *schema)
     ka_json_open(w, type, KA_OBJECT);
     ka_json_open(w, "schema", KA_OBJECT);
     if (schema) put_reference(w, schema);
-    else ka_json_put(w, "type", rest_str(strcmp(type, "application/json") == 0 ? "object" : "string"));
+    else ka_json_put(w, "type", str(strcmp(type, "application/json") == 0 ? "object" : "string"));
     ka_json_close(w);
     ka_json_close(w);
     ka_json_close(w);
@@ -692,7 +690,7 @@ static void put_response(ka_json_out *w, int status, const char *what, const cha
     char name[16];
     snprintf(name, sizeof name, "%d", status);
     ka_json_open(w, name, KA_OBJECT);
-    ka_json_put(w, "description", rest_str(what));
+    ka_json_put(w, "description", str(what));
     put_content(w, type ? type : "application/json", schema);
     ka_json_close(w);
 }
@@ -721,11 +719,11 @@ static void put_operation(ka_json_out *w, const fleet *f, const route *r)
     const property *p;
     bool posts = strcmp(r->method, "POST") == 0;
     ka_json_open(w, posts ? "post" : "get", KA_OBJECT);
-    ka_json_put(w, "operationId", rest_str(r->name));
-    ka_json_put(w, "summary", rest_str(r->summary));
-    if (r->more) ka_json_put(w, "description", rest_str(r->more));
+    ka_json_put(w, "operationId", str(r->name));
+    ka_json_put(w, "summary", str(r->summary));
+    if (r->more) ka_json_put(w, "description", str(r->more));
     ka_json_open(w, "tags", KA_ARRAY);
-    ka_json_put(w, NULL, rest_str(r->commands ? "Commands" : strncmp(r->path, "/vehicles", 9) == 0 ? "Vehicles" : "Server"));
+    ka_json_put(w, NULL, str(r->commands ? "Commands" : strncmp(r->path, "/vehicles", 9) == 0 ? "Vehicles" : "Server"));
     ka_json_close(w);
     if (r->commands && f->has_token) put_security(w);
     ka_json_open(w, "parameters", KA_ARRAY);
@@ -751,9 +749,9 @@ static void put_components(ka_json_out *w)
     ka_json_open(w, "components", KA_OBJECT);
     ka_json_open(w, "securitySchemes", KA_OBJECT);
     ka_json_open(w, "bearerAuth", KA_OBJECT);
-    ka_json_put(w, "type", rest_str("http"));
-    ka_json_put(w, "scheme", rest_str("bearer"));
-    ka_json_put(w, "description", rest_str("The token in the server's --token-file. A server without one takes commands on loopback only."));
+    ka_json_put(w, "type", str("http"));
+    ka_json_put(w, "scheme", str("bearer"));
+    ka_json_put(w, "description", str("The token in the server's --token-file. A server without one takes commands on loopback only."));
     ka_json_close(w);
     ka_json_close(w);
     ka_json_open(w, "schemas", KA_OBJECT);
@@ -767,15 +765,15 @@ static void serve_docs_json(request *q)
 {
     fleet *f = q->f;
     ka_json_out w = rest_begin(f);
-    ka_json_put(&w, "openapi", rest_str("3.0.3"));
+    ka_json_put(&w, "openapi", str("3.0.3"));
     ka_json_open(&w, "info", KA_OBJECT);
-    ka_json_put(&w, "title", rest_str("fleet"));
-    ka_json_put(&w, "version", rest_str(KA_VERSION));
-    ka_json_put(&w, "description", rest_str("Vehicles that are connected by TCP, for people. A call that commands one waits for its reply, and says what it was."));
+    ka_json_put(&w, "title", str("fleet"));
+    ka_json_put(&w, "version", str(KA_VERSION));
+    ka_json_put(&w, "description", str("Vehicles that are connected by TCP, for people. A call that commands one waits for its reply, and says what it was."));
     ka_json_close(&w);
     ka_json_open(&w, "servers", KA_ARRAY);
     ka_json_open(&w, NULL, KA_OBJECT);
-    ka_json_put(&w, "url", rest_str("/"));
+    ka_json_put(&w, "url", str("/"));
     ka_json_close(&w);
     ka_json_close(&w);
     ka_json_open(&w, "paths", KA_OBJECT);

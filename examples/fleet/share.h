@@ -78,8 +78,6 @@ typedef struct {
 
 typedef struct { char id[KA_UUID_TEXT + 1], owner[OWNER_TEXT + 1]; } share_note;
 
-static ka_str share_str(const char *text) { return (ka_str){ text, strlen(text) }; }
-
 /* Is this token one of this instance's? */
 static bool share_owns(const fleet *f, const char *owner) { return strncmp(owner, f->id, KA_UUID_TEXT) == 0; }
 
@@ -144,8 +142,8 @@ static bool share_send(fleet *f, const device *d, const char *was, ka_str event)
     strcpy(note.owner, d->owner);
     snprintf(ttl, sizeof ttl, "%d", FORGET_S);
     snprintf(head, sizeof head, "{\"instance\":\"%s\",\"owner\":\"%s\",\"was\":\"%s\",\"version\":", f->id, d->owner, was);
-    const ka_str args[] = { share_str("EVAL"), share_str(share_script), share_str("1"), share_str(key), share_str(was), share_str(d->owner),
-                            { vehicle, w.n }, share_str(ttl), share_str(s->changes), share_str(head), event };
+    const ka_str args[] = { str("EVAL"), str(share_script), str("1"), str(key), str(was), str(d->owner),
+                            { vehicle, w.n }, str(ttl), str(s->changes), str(head), event };
     return ka_redis_command(&s->commands, args, sizeof args / sizeof *args, share_put_done, &note, sizeof note) == KA_OK;
 }
 
@@ -277,7 +275,7 @@ static bool share_number_of(const ka_json *object, const char *name, uint64_t *o
 static bool share_id_of(const ka_json *object, const char *name, char id[KA_UUID_TEXT + 1])
 {
     char text[KA_UUID_TEXT + 1];
-    return share_text_of(object, name, text, KA_UUID_TEXT) && ka_uuid_read(id, share_str(text)) == KA_OK;
+    return share_text_of(object, name, text, KA_UUID_TEXT) && ka_uuid_read(id, str(text)) == KA_OK;
 }
 
 /* Half of what is heard is what this instance has put itself, and needs no reading: of that, only reaping is not done yet, where
@@ -375,7 +373,7 @@ static void share_fetch(fleet *f, const char *id)
     char key[MAX_KEY + 1], most[16];
     share_key(f->share, key, "device:", id);
     snprintf(most, sizeof most, "%d", MAX_VEHICLE);
-    const ka_str args[] = { share_str("EVAL"), share_str(share_fetch_script), share_str("1"), share_str(key), share_str(most) };
+    const ka_str args[] = { str("EVAL"), str(share_fetch_script), str("1"), str(key), str(most) };
     if (ka_redis_command(&f->share->commands, args, 5, share_fetched, id, KA_UUID_TEXT + 1) != KA_OK) share_load_failed(f, f->share->load);
 }
 
@@ -400,7 +398,7 @@ static void share_scan_ended(void *arg, const void *note, const ka_resp *reply)
 static void share_scan_end(fleet *f)
 {
     struct share *s = f->share;
-    const ka_str args[] = { share_str("PING") };
+    const ka_str args[] = { str("PING") };
     if (ka_redis_command(&s->commands, args, 1, share_scan_ended, &s->load, sizeof s->load) != KA_OK) share_load_failed(f, s->load);
 }
 
@@ -432,7 +430,7 @@ static void share_scan(fleet *f, ka_str cursor)
     char pattern[MAX_KEY + 1], step[16];
     share_key(s, pattern, "device:", "????????????????????????????????????");
     snprintf(step, sizeof step, "%d", SCAN_STEP);
-    const ka_str args[] = { share_str("SCAN"), cursor, share_str("MATCH"), share_str(pattern), share_str("COUNT"), share_str(step) };
+    const ka_str args[] = { str("SCAN"), cursor, str("MATCH"), str(pattern), str("COUNT"), str(step) };
     if (ka_redis_command(&s->commands, args, 6, share_scanned, &s->load, sizeof s->load) != KA_OK) share_load_failed(f, s->load);
 }
 
@@ -441,18 +439,18 @@ static void share_load(fleet *f)
     f->share->load++;
     f->share->load_due = false;
     f->share->loading = true;
-    share_scan(f, share_str("0"));
+    share_scan(f, str("0"));
 }
 
 /* ---- connections ---- */
 
 static void share_publish(fleet *f, const char *channel, ka_str text, ka_redis_fn *fn, const void *note, size_t n)
 {
-    const ka_str args[] = { share_str("PUBLISH"), share_str(channel), text };
+    const ka_str args[] = { str("PUBLISH"), str(channel), text };
     ka_redis_command(&f->share->commands, args, 3, fn, note, n);
 }
 
-static void share_say_alive(fleet *f) { share_publish(f, f->share->alive, share_str(f->id), NULL, NULL, 0); }
+static void share_say_alive(fleet *f) { share_publish(f, f->share->alive, str(f->id), NULL, NULL, 0); }
 
 /* One of the two connections has come up, or gone. */
 static void share_look(fleet *f)
@@ -477,7 +475,7 @@ static void share_commands_changed(void *arg, bool up)
 
 static void share_subscribe(struct share *s)
 {
-    const ka_str args[] = { share_str("SUBSCRIBE"), share_str(s->changes), share_str(s->alive), share_str(s->mailbox) };
+    const ka_str args[] = { str("SUBSCRIBE"), str(s->changes), str(s->alive), str(s->mailbox) };
     s->to_subscribe = ka_redis_command(&s->subscriber, args, 4, NULL, NULL, 0) != KA_OK;
 }
 
@@ -527,13 +525,13 @@ static int share_call(fleet *f, const device *d, const call *c)
     ka_json_out w = { .p = text, .cap = sizeof text };
     ka_json_open(&w, NULL, KA_OBJECT);
     ka_json_put_integer(&w, "call", (int64_t)c->number);
-    ka_json_put(&w, "from", share_str(f->id));
-    ka_json_put(&w, "device", share_str(d->id));
-    ka_json_put(&w, "message", share_str(c->message));
+    ka_json_put(&w, "from", str(f->id));
+    ka_json_put(&w, "device", str(d->id));
+    ka_json_put(&w, "message", str(c->message));
     ka_json_close(&w);
     snprintf(owner, sizeof owner, "%.*s", (int)KA_UUID_TEXT, d->owner);
     share_key(f->share, channel, "to:", owner);
-    const ka_str args[] = { share_str("PUBLISH"), share_str(channel), { text, w.n } };
+    const ka_str args[] = { str("PUBLISH"), str(channel), { text, w.n } };
     if (!f->share->up || w.error) return 503;
     return ka_redis_command(&f->share->commands, args, 3, share_called, &c->number, sizeof c->number) == KA_OK ? 0 : 503;
 }
@@ -564,7 +562,7 @@ static void share_mail(fleet *f, ka_str text)
         call_from(f, from, call_number, id, words);
     } else if (share_number_of(&v, "reply", &call_number) && share_number_of(&v, "status", &status) && status <= 599) {
         bool replied = share_text_of(&v, "text", words, MAX_COMMAND);
-        call_done(f, call_number, (int)status, replied ? share_str(words) : no_text);
+        call_done(f, call_number, (int)status, replied ? str(words) : no_text);
     }
 }
 
