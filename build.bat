@@ -1,7 +1,7 @@
 @echo off
 rem build         build server.exe and client.exe with gcc (MinGW); set CC for another one
 rem build run     and show the handshake, with the server in a window of its own
-rem build examples   build examples\codes.exe, fleet\fleet.exe, gate.exe, quickstart.exe and relay.exe
+rem build examples   build each of examples\ in its folder: codes, fleet, gate, relay, chat.c and quickstart.c
 rem build test    build them all, and run the tests
 rem build clean   remove all that was built
 setlocal
@@ -10,6 +10,7 @@ if "%CC%"=="" set CC=gcc
 set FLAGS=-std=c11 -Wall -Wextra -Wpedantic -O2 -fstack-protector-strong -static
 set LIBS=-lws2_32 -lbcrypt -liphlpapi
 if "%1"=="clean" goto clean
+if "%1"=="test" echo build: a minute to build, and five minutes of tests, which mostly wait
 if "%1"=="examples" goto examples
 if not exist server.c goto client
 call %CC% %FLAGS% -o server.exe server.c %LIBS%
@@ -24,15 +25,15 @@ if "%1"=="" exit /b 0
 echo build: no such word: %1 (run, examples, test and clean are)
 exit /b 2
 :examples
-if not exist examples\codes.c echo build: the examples are not in this folder& exit /b 1
-for %%f in (quickstart codes fleet/fleet gate relay gate_test) do (
+if not exist examples\codes\codes.c echo build: the examples are not in this folder& exit /b 1
+for %%f in (quickstart chat codes/codes fleet/fleet gate/gate gate/gate_test relay/relay) do (
     call %CC% %FLAGS% -I. -o examples/%%f.exe examples/%%f.c %LIBS%
     if errorlevel 1 exit /b 1
 )
 if "%1"=="examples" exit /b 0
 call %CC% %FLAGS% -o test.exe test.c %LIBS%
 if errorlevel 1 exit /b 1
-examples\gate_test.exe
+examples\gate\gate_test.exe
 if errorlevel 1 exit /b 1
 test.exe
 exit /b %errorlevel%
@@ -41,5 +42,6 @@ start "keyauth server" server.exe
 client.exe 127.0.0.2 9999
 exit /b %errorlevel%
 :clean
-del /q server.exe client.exe test.exe examples\*.exe examples\fleet\*.exe 2>nul
+del /q server.exe client.exe test.exe 2>nul
+del /q /s examples\*.exe >nul 2>nul
 exit /b 0

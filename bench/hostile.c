@@ -267,7 +267,7 @@ static long connections_told(void)
     char *last = strrchr(tail, '\n');
     if (last) *last = 0;
     char *line = strrchr(tail, '\n');
-    return sscanf(line ? line + 1 : tail, "%ld keys, %ld connections", &keys, &connections) == 2 ? connections : -1;
+    return sscanf(line ? line + 1 : tail, "%ld keys, %*d refused, %ld connections", &keys, &connections) == 2 ? connections : -1;
 }
 
 static void server_exec(int out)

@@ -1,4 +1,4 @@
-// The relay's protocol (the head of examples/relay.c) written plainly: a goroutine for each connection, which reads lines;
+// The relay's protocol (the head of examples/relay/relay.h) written plainly: a goroutine for each connection, which reads lines;
 // maps and the active connections under one mutex; a Write for each line.
 //
 //	go build -o bench/relay bench/relay.go && bench/relay -port 8000

@@ -1,4 +1,4 @@
-"""The relay beside bench/relay.go under one load, examples/relay's own; run by ./build.sh bench-relay (bench/README.md)."""
+"""The relay beside bench/relay.go under one load, examples/relay/relay's own; run by ./build.sh bench-relay (bench/README.md)."""
 
 import argparse
 import datetime
@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 
-SERVERS = {"keyauth": ["examples/relay", "server", "--workers", "1", "--port", "0"], "go": ["bench/relay", "-port", "0"]}
+SERVERS = {"keyauth": ["examples/relay/relay", "server", "--workers", "1", "--port", "0"], "go": ["bench/relay", "-port", "0"]}
 LOADS = [(1000, 1), (64, 16), (16, 64)]         # connections, and messages of each that wait at once
 HELD = 10000                                    # Go has a table of 20,000 descriptors for all
 CPU_MARK, MEMORY_MARK = 4, 8
@@ -28,7 +28,7 @@ def run(name, *options):
     with subprocess.Popen(SERVERS[name], stdout=subprocess.PIPE, text=True) as server:
         try:
             address = server.stdout.readline().removeprefix("listening on ").strip()
-            load = subprocess.run(["examples/relay", "load", "--server", address, *map(str, options)], capture_output=True, text=True)
+            load = subprocess.run(["examples/relay/relay", "load", "--server", address, *map(str, options)], capture_output=True, text=True)
         finally:
             server.terminate()
     failed = re.findall(r"^FAILED +\b(?!zero state: memory)", load.stdout, re.M)

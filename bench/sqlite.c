@@ -1,135 +1,136 @@
-/* sqlite - keyauth's answers to ask_key= and login= with SQLite in the place of the keyring and its journal.
-     cc -O2 -pthread -o bench/sqlite bench/sqlite.c -lsqlite3 && bench/sqlite PORT FILE --batched|--single
-   HTTP, the form, the random bytes and base64 are keyauth.h's own, some of them by private functions, so that only the
-   storage differs. --batched: one transaction for the asks of a batch, which are answered after its commit, as
-   ka_journal_group has it. --single: a transaction for each, and its answer at once. */
+/* sqlite - the handshake's server with keys in SQLite: a store of one's own (keyauth.h, section 7).
+     cc -O2 -pthread -I. -o bench/sqlite bench/sqlite.c -lsqlite3
+     bench/sqlite PORT FILE --batched|--single
+   --batched: one transaction for the keys of a batch, and their answers after its commit: the group
+   commit of ext/journal.h. --single: a transaction for each key. */
 
+#define KEYAUTH_STATIC
 #define KEYAUTH_IMPLEMENTATION
-#include "../keyauth.h"
+#include "keyauth.h"
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* A key that can be found is on disk: WAL is synced at each commit. Nobody else opens the file (nor the journal), which
-   spares SQLite the locks in shared memory. WITHOUT ROWID: the digest is looked up in one tree and not in two. */
+/* A key that can be found is on disk: WAL is synced at each commit. Nobody else opens the file (nor
+   a journal), which spares SQLite the locks in shared memory. WITHOUT ROWID: the digest is looked
+   up in one tree and not in two. */
 static const char settings[] =
     "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
     "CREATE TABLE IF NOT EXISTS keys (digest BLOB PRIMARY KEY, id TEXT NOT NULL) WITHOUT ROWID;";
 
-static sqlite3      *db;
-static sqlite3_stmt *begin, *insert, *find, *commit, *rollback;
-static ka_server    *server;
-static ka_keyring    pool;                                /* only for its random bytes */
-static bool          single;
+typedef struct {
+    ka_store      store;
+    ka_source     source;             /* commits at the end of a batch */
+    bool          single;
+    sqlite3      *db;
+    sqlite3_stmt *begin, *insert, *find, *commit, *rollback;
+    char          id[KA_MAX_ID];      /* the last one that was found */
+    int           held_n;
+    ka_ticket     held[KA_BATCH];     /* questions whose keys are in the transaction */
+} keeper;
 
-static int held_n;
-static struct { ka_event ev; char key[KA_KEY_TEXT]; } held[KA_BATCH];
-
-static int run(sqlite3_stmt *s)
+static bool run(sqlite3_stmt *s)
 {
     int r = sqlite3_step(s);
     sqlite3_reset(s);
-    return r;
+    return r == SQLITE_DONE;
 }
 
-static void settle(void *none)
+/* Commit, and answer the questions that wait for it. */
+static void settle(keeper *k)
 {
-    (void)none;
-    if (held_n == 0) return;
-    bool kept = run(commit) == SQLITE_DONE;
-    if (!kept) run(rollback);
-    for (int i = 0; i < held_n; i++) {
-        if (kept) ka_reply(server, &held[i].ev, 200, NULL, held[i].key, KA_KEY_TEXT);
-        else ka_reply(server, &held[i].ev, 503, NULL, "server_full", 11);
+    if (k->held_n == 0) return;
+    bool kept = run(k->commit);
+    if (!kept) run(k->rollback);
+    for (int i = 0; i < k->held_n; i++)
+        ka_ticket_answer(&k->held[i], kept ? KA_OK : KA_EOS, (ka_str){ NULL, 0 });
+    k->held_n = 0;
+}
+
+static void batch_end(ka_source *source)
+{
+    settle((keeper *)(void *)((char *)source - offsetof(keeper, source)));
+}
+
+/* What is bound is borrowed: it lives until the statement has run. */
+static int put(ka_store *st, const unsigned char digest[32], ka_str id, int64_t now_ms,
+               const ka_ticket *t)
+{
+    keeper *k = (keeper *)(void *)st;
+    (void)now_ms;
+    if (!k->single && k->held_n == 0 && !run(k->begin)) return KA_EOS;
+    bool kept = sqlite3_bind_blob(k->insert, 1, digest, 32, SQLITE_STATIC) == SQLITE_OK &&
+                sqlite3_bind_text(k->insert, 2, id.p, (int)id.n, SQLITE_STATIC) == SQLITE_OK &&
+                run(k->insert);
+    if (k->single) return kept ? KA_OK : KA_EOS;
+    if (!kept && k->held_n == 0) run(k->rollback);
+    if (!kept) return KA_EOS;
+    k->held[k->held_n++] = *t;
+    if (k->held_n == KA_BATCH) settle(k);
+    return KA_EAGAIN;
+}
+
+static int get(ka_store *st, const unsigned char digest[32], int64_t now_ms, const ka_ticket *t,
+               ka_str *id)
+{
+    keeper *k = (keeper *)(void *)st;
+    int r = KA_ENOTFOUND;
+    (void)now_ms;
+    (void)t;
+    if (sqlite3_bind_blob(k->find, 1, digest, 32, SQLITE_STATIC) != SQLITE_OK) return KA_EOS;
+    int step = sqlite3_step(k->find);
+    if (step == SQLITE_ROW) {
+        const void *found = sqlite3_column_text(k->find, 0);
+        *id = (ka_str){ k->id, (size_t)sqlite3_column_bytes(k->find, 0) };
+        r = found && id->n <= sizeof k->id ? KA_OK : KA_EOS;
+        if (r == KA_OK) memcpy(k->id, found, id->n);
     }
-    ka_wipe(held, (size_t)held_n * sizeof *held);
-    held_n = 0;
+    sqlite3_reset(k->find);
+    return step == SQLITE_ROW || step == SQLITE_DONE ? r : KA_EOS;
 }
 
-/* Both are borrowed: what they are bound to lives until the statement has run. */
-static bool keep(const unsigned char digest[32], ka_str id)
+static bool prepare(keeper *k, sqlite3_stmt **s, const char *sql)
 {
-    return sqlite3_bind_blob(insert, 1, digest, 32, SQLITE_STATIC) == SQLITE_OK &&
-           sqlite3_bind_text(insert, 2, id.p, (int)id.n, SQLITE_STATIC) == SQLITE_OK && run(insert) == SQLITE_DONE;
+    return sqlite3_prepare_v3(k->db, sql, -1, SQLITE_PREPARE_PERSISTENT, s, NULL) == SQLITE_OK;
 }
 
-static int refuse(const ka_event *ev, int status, const char *what) { return ka_reply(server, ev, status, NULL, what, strlen(what)); }
-
-static int ask(const ka_event *ev, ka_str value)
+static bool open_file(keeper *k, const char *path)
 {
-    unsigned char raw[KA_KEY_BYTES], digest[32];
-    char id[KA_MAX_ID], key[KA_KEY_TEXT];
-    ptrdiff_t n = ka_percent_decode(id, sizeof id, value);
-    if (n <= 0 || !ka__printable(id, (size_t)n)) return refuse(ev, 400, "wrong_query");
-    if (ka__key_random(&pool, raw) < 0) return refuse(ev, 503, "server_full");
-    ka_sha256(digest, raw, sizeof raw);
-    ka_b64_encode(key, sizeof key, raw, sizeof raw);
-    ka_wipe(raw, sizeof raw);
-    if (!single && held_n == 0 && run(begin) != SQLITE_DONE) return refuse(ev, 503, "server_full");
-    bool kept = keep(digest, (ka_str){ id, (size_t)n });
-    if (!single && kept) {
-        held[held_n].ev = *ev;
-        memcpy(held[held_n++].key, key, KA_KEY_TEXT);
-        return KA_OK;
-    }
-    if (!single && held_n == 0) run(rollback);
-    int r = kept ? ka_reply(server, ev, 200, NULL, key, sizeof key) : refuse(ev, 503, "server_full");
-    if (single) ka__publish_down(server->workers[0]);     /* now: the rest of the batch takes a sync each */
-    return r;
+    const int how = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
+    return sqlite3_open_v2(path, &k->db, how, NULL) == SQLITE_OK &&
+           sqlite3_exec(k->db, settings, NULL, NULL, NULL) == SQLITE_OK &&
+           prepare(k, &k->begin, "BEGIN") && prepare(k, &k->commit, "COMMIT") &&
+           prepare(k, &k->rollback, "ROLLBACK") &&
+           prepare(k, &k->insert, "INSERT INTO keys VALUES (?, ?)") &&
+           prepare(k, &k->find, "SELECT id FROM keys WHERE digest = ?");
 }
 
-static int login(const ka_event *ev, ka_str value)
+static int fail(int status, const char *what)
 {
-    unsigned char raw[KA_KEY_BYTES], digest[32];
-    char key[KA_KEY_TEXT];
-    int r;
-    if (ka_percent_decode(key, sizeof key, value) != KA_KEY_TEXT || ka_b64_decode(raw, sizeof raw, key, sizeof key) != KA_KEY_BYTES)
-        return refuse(ev, 403, "wrong_key");
-    ka_sha256(digest, raw, sizeof raw);
-    sqlite3_bind_blob(find, 1, digest, 32, SQLITE_STATIC);
-    if (sqlite3_step(find) == SQLITE_ROW) r = ka_reply(server, ev, 200, NULL, sqlite3_column_text(find, 0), (size_t)sqlite3_column_bytes(find, 0));
-    else r = refuse(ev, 403, "wrong_key");
-    sqlite3_reset(find);
-    return r;
-}
-
-static int answer(const ka_event *ev)
-{
-    ka_str rest = ev->body, name, value, other;
-    if (ev->error) return refuse(ev, ev->error, "wrong_query");
-    if (!ka_is(ev->method, "POST")) return ka_reply(server, ev, 405, "Allow: POST\r\n", "wrong_query", 11);
-    if (ka_form_next(&rest, &name, &value) == KA_OK && ka_form_next(&rest, &other, &other) == KA_ENOTFOUND) {
-        if (ka_is(name, "ask_key")) return ask(ev, value);
-        if (ka_is(name, "login")) return login(ev, value);
-    }
-    return refuse(ev, 400, "wrong_query");
-}
-
-static bool prepare(sqlite3_stmt **s, const char *sql) { return sqlite3_prepare_v3(db, sql, -1, SQLITE_PREPARE_PERSISTENT, s, NULL) == SQLITE_OK; }
-
-static bool open_file(const char *path)
-{
-    return sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) == SQLITE_OK &&
-           sqlite3_exec(db, settings, NULL, NULL, NULL) == SQLITE_OK && prepare(&begin, "BEGIN") && prepare(&commit, "COMMIT") &&
-           prepare(&rollback, "ROLLBACK") && prepare(&insert, "INSERT INTO keys VALUES (?, ?)") &&
-           prepare(&find, "SELECT id FROM keys WHERE digest = ?");
+    fprintf(stderr, "sqlite: %s\n", what);
+    return status;
 }
 
 int main(int argc, char **argv)
 {
-    if (argc == 2 && strcmp(argv[1], "--version") == 0) return puts("SQLite " SQLITE_VERSION), 0;
-    single = argc == 4 && strcmp(argv[3], "--single") == 0;
-    if (argc != 4 || (!single && strcmp(argv[3], "--batched") != 0)) return fputs("usage: sqlite PORT FILE --batched|--single\n", stderr), 2;
-    if (!open_file(argv[2])) return fprintf(stderr, "sqlite: %s: %s\n", argv[2], db ? sqlite3_errmsg(db) : "out of memory"), 1;
-    if (ka_keyring_init(&pool, 1, 0) < 0 || ka_server_start(&server, 1) < 0 || ka_stop_on_interrupt(server) < 0) return 1;
-    if (!single) ka_at_batch_end(server, settle, NULL);
-    if (ka_listen(server, "127.0.0.2", atoi(argv[1])) < 0) return fputs("sqlite: cannot listen\n", stderr), 1;
-    for (ka_event ev; ka_wait(server, &ev, -1) == KA_OK; ) {
-        if (ev.kind == KA_REQUEST) answer(&ev);
-        else if (ev.error) return fputs("sqlite: cannot listen\n", stderr), 1;
+    static keeper k;
+    ka_server *s;
+    if (argc == 2 && strcmp(argv[1], "--version") == 0) return puts("SQLite " SQLITE_VERSION) < 0;
+    k.single = argc == 4 && strcmp(argv[3], "--single") == 0;
+    if (argc != 4 || (!k.single && strcmp(argv[3], "--batched") != 0))
+        return fail(2, "usage: sqlite PORT FILE --batched|--single");
+    if (!open_file(&k, argv[2])) return fail(1, k.db ? sqlite3_errmsg(k.db) : "out of memory");
+    if (ka_server_start(&s, 1) < 0 || ka_stop_on_interrupt(s) < 0) return fail(1, "cannot start");
+    k.store = (ka_store){ .put = put, .get = get };
+    k.source = (ka_source){ .batch_end = batch_end, .due_ms = INT64_MAX };
+    ka_source_add(s, &k.source);
+    if (ka_listen(s, "127.0.0.2", atoi(argv[1])) < 0) return fail(1, "cannot listen");
+    for (ka_event ev; ka_wait(s, &ev, -1) == KA_OK; ) {
+        if (ev.kind == KA_REQUEST) ka_auth(s, &k.store, &ev);
+        else if (ev.error) return fail(1, ka_error_text(ev.error));
     }
-    ka_server_free(server);
-    for (sqlite3_stmt *s; (s = sqlite3_next_stmt(db, NULL)) != NULL; ) sqlite3_finalize(s);
-    return sqlite3_close(db) == SQLITE_OK ? 0 : 1;
+    ka_server_free(s);
+    for (sqlite3_stmt *one; (one = sqlite3_next_stmt(k.db, NULL)) != NULL; ) sqlite3_finalize(one);
+    return sqlite3_close(k.db) == SQLITE_OK ? 0 : 1;
 }

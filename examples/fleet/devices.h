@@ -1,52 +1,70 @@
 /* devices.h - the devices that are known, their protocol over TCP, and commands to them.
 
-   THE PROTOCOL: JSON objects back to back, each way. The words in capitals are exactly these, to the letter.
+   THE PROTOCOL: JSON objects back to back, each way. The words in capitals are to the letter.
 
-   To a device, as soon as it has connected:
-     {"type":"connected","message":"Connected to server","serverId":UUID}                    serverId: the instance's
-   A device says, and is answered by {"type":"reply","message":...}:
-     {"type":"message","message":M,"clientId":UUID,"serverId":...}
-     HELLO, I'M <device id>!                                                                 HI, NICE TO MEET YOU!
-     PING.                                                                                   PONG.
-     REPORT. I'M HERE <lat> <lon>, <RESTING|RUNNING> AND CHARGED AT <n>%.                    OK, THANKS!
-     FINE. I'M HERE <lat> <lon>, <RESTING|RUNNING> AND CHARGED AT <n>%.                      OK, THANKS!
-     WTF! <bytes>\n<blob>                                                                    DAAAMN! ISSUE REPORTED ON JIRA
-     GOTTA GO.                                                                               SEE YA!    and the close
-     anything else                                                                           SERVER COULD NOT PROCESS THE RECEIVED MESSAGE.
-   A device is told {"type":"command","message":C,"serverId":UUID}, and says by {"type":"reply",...}, the rest as above:
-     KEEP ME POSTED EVERY <n> SECONDS.                                                       SURE, I WILL!
-     HEY YOU, RUN!        HEY YOU, REST!                                                     DONE!
-     HOW'S IT GOING?                                                                         FINE. ... as above
-     GOTTA GO.                                                                               SEE YA!    and is closed
-     anything else                                                                           anything
-     and to each of them                                                                     I CAN'T, SORRY.
+   1. A device is told, as soon as it has connected, serverId being the instance's id:
+        {"type":"connected","message":"Connected to server","serverId":UUID}
 
-   A message is anything else, too, and changes nothing, if
-     - it is no object, or its type, message or clientId is not there, there twice, or no string; its type is neither message nor
-       reply; its clientId is no UUID (in any case of its letters). serverId is not looked at;
-     - its clientId is not that of the first such message on the connection, or a HELLO's device id isn't;
-     - a position is beyond 90 and 180 degrees, a charge beyond 100, or one of them not written as digits: a minus may come
-       before those of a position, and a fraction after, rounded to millionths;
-     - a blob isn't as long, in bytes of UTF-8, as was said, or over MAX_BLOB; a reply is over MAX_COMMAND;
+   2. A device says {"type":"message","message":M,"clientId":UUID,"serverId":...}, and is answered
+      by {"type":"reply","message":R}:
+        M                                                                    R
+        HELLO, I'M <device id>!                                              HI, NICE TO MEET YOU!
+        PING.                                                                PONG.
+        REPORT. I'M HERE <lat> <lon>, <RESTING|RUNNING> AND CHARGED AT <n>%. OK, THANKS!
+        FINE. I'M HERE <lat> <lon>, <RESTING|RUNNING> AND CHARGED AT <n>%.   OK, THANKS!
+        WTF! <bytes>\n<blob>                               DAAAMN! ISSUE REPORTED ON JIRA
+        GOTTA GO.                                          SEE YA!    and the close
+        anything else                                      NOT_UNDERSTOOD, below
+
+   3. A device is told {"type":"command","message":C,"serverId":UUID}, and says A by
+      {"type":"reply","message":A,"clientId":UUID,"serverId":...}:
+        C                                     A
+        KEEP ME POSTED EVERY <n> SECONDS.     SURE, I WILL!
+        HEY YOU, RUN!                         DONE!
+        HEY YOU, REST!                        DONE!
+        HOW'S IT GOING?                       FINE. ... as above
+        GOTTA GO.                             SEE YA!    and is closed
+        anything else                         anything
+        each of them                          I CAN'T, SORRY.
+
+   A message is "anything else" and changes nothing also if one of these holds:
+     - It is no object. Its type, message or clientId is missing, there twice, or no string. Its
+       type is neither message nor reply. Its clientId is no UUID (in any case of its letters).
+       serverId is not looked at.
+     - Its clientId is not that of the first such message on the connection, or the device id in
+       HELLO is not.
+     - A position is beyond 90 and 180 degrees, or a charge beyond 100, or one of them is not
+       written in digits. A position may have a minus, and a fraction, which is rounded to
+       millionths.
+     - A blob has not as many bytes of UTF-8 as was said, or more than MAX_BLOB. A reply has more
+       than MAX_COMMAND.
      - MAX_DEVICES are known.
-   What can't be cut into objects ends the connection, too. But for that, all of it is a sign of life.
+   Bytes that can't be cut into objects end the connection. All else is a sign of life.
 
-   The first message of a form above, HELLO or not, makes the device one of this connection: it is online. If it has another
-   connection, here or at another instance, that one is closed, since the newer wins. It doesn't go offline by that, so nothing of
-   the kind is told; if it was another instance's it is told to be online, which tells where.
-   Silent for SILENT_BEATS heartbeats it is offline, and closed. A connection that doesn't say in that time who it is is closed.
+   The first message of a form above, HELLO or not, makes the device one of this connection, and
+   online. If the device has another connection, here or at another instance, that one is closed:
+   the newer wins. The device does not go offline by that. If it was another instance's, it is told
+   to be online, which tells where. A device that is silent for SILENT_BEATS heartbeats is offline,
+   and its connection is closed. So is a connection that does not say in that time whose it is.
 
-   A reply belongs to the oldest command sent to the device and not replied to that it can be an answer to. Those before that
-   one won't be replied to any more. A command whose time is over waits for its reply all the same, so that this is not taken for
-   that of a later one, until the connection ends; but no longer than a heartbeat, as a device may not reply to what it doesn't know.
-   A reply that belongs to none is no answer to anything; nor is it answered. The position in it counts, though, if it is a FINE. */
+   A reply belongs to the oldest command that was sent to the device, has no reply, and can have
+   this one. The commands before that one will have none any more. When the time of a command is
+   over, it still waits for its reply, so that this reply is not taken for a later command's. It
+   waits until the connection ends, but no longer than a heartbeat, as a device may not reply to a
+   command that it doesn't know. A reply that belongs to no command is dropped. The position in a
+   FINE counts. */
+
+#ifndef FLEET_DEVICES_H
+#define FLEET_DEVICES_H
+
+#include "fleet.h"
 
 #define NOT_UNDERSTOOD "SERVER COULD NOT PROCESS THE RECEIVED MESSAGE."
 
 /* What is known of a connection. */
 struct link {
     uint64_t conn;                            /* 0: none */
-    device  *device;                          /* whose connection this is; NULL: nobody's so far, or any more */
+    device  *device;                          /* whose connection this is; NULL: nobody's */
     int64_t  heard_ms;                        /* the last word of it, or when it was opened */
     uint64_t number;                          /* of its owner token */
     char     id[KA_UUID_TEXT + 1];            /* its clientId; "": not said so far */
@@ -94,7 +112,8 @@ static device *device_get(fleet *f, const char *id)
     if (i < f->devices_n && strcmp(f->devices[i]->id, id) == 0) return f->devices[i];
     if (f->devices_n == MAX_DEVICES) return NULL;
     if (f->devices_n == f->devices_room) {
-        device **more = realloc(f->devices, room * sizeof *more);      /* NOLINT(bugprone-sizeof-expression): pointers, indeed */
+        /* NOLINTNEXTLINE(bugprone-sizeof-expression): pointers, indeed */
+        device **more = realloc(f->devices, room * sizeof *more);
         if (!more) return NULL;
         f->devices = more;
         f->devices_room = room;
@@ -104,7 +123,8 @@ static device *device_get(fleet *f, const char *id)
     memcpy(d->id, id, sizeof d->id);
     d->charge = d->running = -1;
     d->touched_ms = ka_now_ms();
-    memmove(&f->devices[i + 1], &f->devices[i], (f->devices_n++ - i) * sizeof *f->devices);      /* NOLINT(bugprone-sizeof-expression) */
+    /* NOLINTNEXTLINE(bugprone-sizeof-expression) */
+    memmove(&f->devices[i + 1], &f->devices[i], (f->devices_n++ - i) * sizeof *f->devices);
     f->devices[i] = d;
     return d;
 }
@@ -158,7 +178,8 @@ static bool take_degrees(ka_str *rest, int64_t limit, int32_t *out)
 static void put_degrees(ka_json_out *w, const char *name, int32_t millionths)
 {
     char text[16];
-    int n = snprintf(text, sizeof text, "%s%d.%06d", millionths < 0 ? "-" : "", abs(millionths) / 1000000, abs(millionths) % 1000000);
+    int n = snprintf(text, sizeof text, "%s%d.%06d", millionths < 0 ? "-" : "",
+                     abs(millionths) / 1000000, abs(millionths) % 1000000);
     ka_json_put_value(w, name, &(ka_json){ .kind = KA_NUMBER, .raw = { text, (size_t)n } });
 }
 
@@ -216,7 +237,8 @@ static bool read_number(const ka_json *v, int64_t most, int64_t *out)
 {
     ka_str rest = v->raw;
     *out = -1;
-    return v->kind == KA_NULL || (v->kind == KA_NUMBER && take_number(&rest, most, out) && rest.n == 0);
+    return v->kind == KA_NULL ||
+           (v->kind == KA_NUMBER && take_number(&rest, most, out) && rest.n == 0);
 }
 
 /* 1 or 0; -1: null. */
@@ -229,19 +251,22 @@ static bool read_bool(const ka_json *v, int *out)
 static bool read_degrees(const ka_json *object, const char *name, int64_t limit, int32_t *out)
 {
     ka_json v;
-    return ka_json_find(object, name, &v) == KA_OK && v.kind == KA_NUMBER && take_degrees(&v.raw, limit, out) && v.raw.n == 0;
+    return ka_json_find(object, name, &v) == KA_OK && v.kind == KA_NUMBER &&
+           take_degrees(&v.raw, limit, out) && v.raw.n == 0;
 }
 
 static bool read_position(const ka_json *v, device *d)
 {
     d->placed = v->kind != KA_NULL;
-    return !d->placed || (read_degrees(v, "lat", 90, &d->lat) && read_degrees(v, "lon", 180, &d->lon));
+    return !d->placed ||
+           (read_degrees(v, "lat", 90, &d->lat) && read_degrees(v, "lon", 180, &d->lon));
 }
 
 static bool read_seen(const ka_json *v, device *d)
 {
     memset(d->seen, 0, sizeof d->seen);
-    return v->kind == KA_NULL || (ka_json_string(d->seen, KA_UTC_TEXT, v) == KA_UTC_TEXT && strspn(d->seen, "0123456789-:.TZ") == KA_UTC_TEXT);
+    return v->kind == KA_NULL || (ka_json_string(d->seen, KA_UTC_TEXT, v) == KA_UTC_TEXT &&
+                                  strspn(d->seen, "0123456789-:.TZ") == KA_UTC_TEXT);
 }
 
 static bool device_read(device *d, const ka_json *v)
@@ -249,12 +274,15 @@ static bool device_read(device *d, const ka_json *v)
     device new = *d;
     int64_t charge, every_s, issues;
     int online;
-    static const char *const names[] = { "connected", "running", "charge", "reportEvery", "issues", "position", "lastSeen" };
+    static const char *const names[] = { "connected", "running",  "charge",  "reportEvery",
+                                         "issues",    "position", "lastSeen" };
     ka_json m[7];
     if (!read_members(v, names, m, 7)) return false;
     if (!read_bool(&m[0], &online) || online < 0 || !read_bool(&m[1], &new.running)) return false;
     if (!read_number(&m[2], 100, &charge) || !read_number(&m[3], INT32_MAX, &every_s)) return false;
-    if (!read_number(&m[4], UINT32_MAX, &issues) || issues < 0 || !read_position(&m[5], &new) || !read_seen(&m[6], &new)) return false;
+    if (!read_number(&m[4], UINT32_MAX, &issues) || issues < 0 || !read_position(&m[5], &new) ||
+        !read_seen(&m[6], &new))
+        return false;
     new.online = online;
     new.charge = (int)charge;
     new.every_s = every_s < 0 ? 0 : (int)every_s;
@@ -273,7 +301,8 @@ static ka_str device_event(char *room, const device *d, unsigned changes, ka_str
     ka_json_put(&w, "at", (ka_str){ utc, KA_UTC_TEXT });
     ka_json_open(&w, "changes", KA_ARRAY);
     for (unsigned i = 0; changes >> i; i++)
-        if (changes >> i & 1) ka_json_put(&w, NULL, (ka_str){ change_names[i], strlen(change_names[i]) });
+        if (changes >> i & 1)
+            ka_json_put(&w, NULL, (ka_str){ change_names[i], strlen(change_names[i]) });
     ka_json_close(&w);
     device_put(&w, "vehicle", d);
     if (changes & ISSUE) ka_json_put(&w, "blob", blob);
@@ -316,7 +345,7 @@ static call *call_new(fleet *f, const char *id, const char *message)
     c->made_ms = ka_now_ms();
     memcpy(c->device, id, sizeof c->device);
     snprintf(c->message, sizeof c->message, "%s", message);
-    if (ka_timer(f->s, c->made_ms + f->timeout_s * 1000, c->number << 8 | TAG_CALL) < 0) {
+    if (ka_timer(&f->timers, c->made_ms + f->timeout_s * 1000, c->number << 8 | TAG_CALL) < 0) {
         free(c);
         return NULL;
     }
@@ -392,11 +421,14 @@ static int call_start(fleet *f, device *d, const char *message, const ka_event *
     return call_go(f, d, c);
 }
 
-static void call_from(fleet *f, const char *from, uint64_t from_number, const char *id, const char *message)
+static void call_from(fleet *f, const char *from, uint64_t from_number, const char *id,
+                      const char *message)
 {
     device *d = device_find(f, id);
     size_t n = strlen(message);
-    int status = !d || !d->conn ? 409 : n > MAX_COMMAND || !ka_is_utf8((ka_str){ message, n }) ? 503 : 0;
+    int status = 0;
+    if (!d || !d->conn) status = 409;
+    else if (n > MAX_COMMAND || !ka_is_utf8((ka_str){ message, n })) status = 503;
     call *c = status ? NULL : call_new(f, id, message);
     if (c) {
         snprintf(c->from, sizeof c->from, "%s", from);
@@ -553,10 +585,13 @@ static bool said_here(ka_str rest, const char *id, report *s)
 {
     int64_t charge;
     (void)id;
-    if (!take_degrees(&rest, 90, &s->lat) || !take(&rest, " ") || !take_degrees(&rest, 180, &s->lon) || !take(&rest, ", ")) return false;
+    if (!take_degrees(&rest, 90, &s->lat) || !take(&rest, " ") ||
+        !take_degrees(&rest, 180, &s->lon) || !take(&rest, ", "))
+        return false;
     s->running = take(&rest, "RUNNING");
     if (!s->running && !take(&rest, "RESTING")) return false;
-    if (!take(&rest, " AND CHARGED AT ") || !take_number(&rest, 100, &charge) || !ka_is(rest, "%.")) return false;
+    if (!take(&rest, " AND CHARGED AT ") || !take_number(&rest, 100, &charge) || !ka_is(rest, "%."))
+        return false;
     s->charge = (int)charge;
     return s->placed = true;
 }
@@ -565,12 +600,16 @@ static bool said_issue(ka_str rest, const char *id, report *s)
 {
     int64_t n;
     (void)id;
-    if (!take_number(&rest, MAX_BLOB, &n) || !take(&rest, "\n") || rest.n != (size_t)n) return false;
+    if (!take_number(&rest, MAX_BLOB, &n) || !take(&rest, "\n") || rest.n != (size_t)n)
+        return false;
     s->blob = rest;
     return true;
 }
 
-static const struct { const char *begins, *answer; bool (*read)(ka_str rest, const char *id, report *s); } forms[] = {
+static const struct {
+    const char *begins, *answer;
+    bool (*read)(ka_str rest, const char *id, report *s);
+} forms[] = {
     { "PING.", "PONG.", said_no_more },
     { "REPORT. I'M HERE ", "OK, THANKS!", said_here },
     { "FINE. I'M HERE ", "OK, THANKS!", said_here },
@@ -584,7 +623,8 @@ static const char *understand(ka_str text, const char *id, report *s)
 {
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         ka_str rest = text;
-        if (take(&rest, forms[i].begins)) return forms[i].read(rest, id, s) ? forms[i].answer : NULL;
+        if (take(&rest, forms[i].begins))
+            return forms[i].read(rest, id, s) ? forms[i].answer : NULL;
     }
     return NULL;
 }
@@ -637,9 +677,14 @@ enum { OTHER, EVERY, RUN, REST, HOW, GO };     /* commands */
 /* Which one it is; EVERY's seconds. */
 static int command_of(const char *message, int64_t *seconds)
 {
-    static const char *const known[] = { [RUN] = "HEY YOU, RUN!", [REST] = "HEY YOU, REST!", [HOW] = "HOW'S IT GOING?", [GO] = "GOTTA GO." };
+    static const char *const known[] = {
+        [RUN] = "HEY YOU, RUN!", [REST] = "HEY YOU, REST!", [HOW] = "HOW'S IT GOING?",
+        [GO] = "GOTTA GO."
+    };
     ka_str rest = { message, strlen(message) };
-    if (take(&rest, "KEEP ME POSTED EVERY ") && take_number(&rest, INT32_MAX, seconds) && *seconds && ka_is(rest, " SECONDS.")) return EVERY;
+    if (take(&rest, "KEEP ME POSTED EVERY ") && take_number(&rest, INT32_MAX, seconds) &&
+        *seconds && ka_is(rest, " SECONDS."))
+        return EVERY;
     for (int i = RUN; i <= GO; i++)
         if (strcmp(message, known[i]) == 0) return i;
     return OTHER;
@@ -648,7 +693,9 @@ static int command_of(const char *message, int64_t *seconds)
 /* Can a reply be an answer to that command? fine: it is a FINE. */
 static bool answers(ka_str reply, bool fine, int command)
 {
-    static const char *const right[] = { [EVERY] = "SURE, I WILL!", [RUN] = "DONE!", [REST] = "DONE!", [GO] = "SEE YA!" };
+    static const char *const right[] = {
+        [EVERY] = "SURE, I WILL!", [RUN] = "DONE!", [REST] = "DONE!", [GO] = "SEE YA!"
+    };
     if (command == OTHER || ka_is(reply, "I CAN'T, SORRY.")) return true;
     return command == HOW ? fine : ka_is(reply, right[command]);
 }
@@ -656,8 +703,10 @@ static bool answers(ka_str reply, bool fine, int command)
 /* What a reply that isn't I CAN'T, SORRY. says of the device. */
 static unsigned obeyed(device *d, int command, int64_t seconds)
 {
-    int running = command == RUN ? 1 : command == REST ? 0 : d->running, every_s = command == EVERY ? (int)seconds : d->every_s;
-    unsigned changes = (running != d->running ? RUNNING : 0u) | (every_s != d->every_s ? FREQUENCY : 0u);
+    int running = command == RUN || command == REST ? command == RUN : d->running;
+    int every_s = command == EVERY ? (int)seconds : d->every_s;
+    unsigned changes = (running != d->running ? RUNNING : 0u) |
+                       (every_s != d->every_s ? FREQUENCY : 0u);
     d->running = running;
     d->every_s = every_s;
     return changes;
@@ -670,7 +719,8 @@ static void on_reply(fleet *f, struct link *l, ka_str text)
     device *d = l->device;
     int64_t seconds = 0;
     int about = OTHER;
-    bool fine = take(&rest, "FINE. I'M HERE ") && said_here(rest, l->id, &s), sorry = ka_is(text, "I CAN'T, SORRY.");
+    bool fine = take(&rest, "FINE. I'M HERE ") && said_here(rest, l->id, &s);
+    bool sorry = ka_is(text, "I CAN'T, SORRY.");
     call *c = d->calls;
     while (c && !answers(text, fine, about = command_of(c->message, &seconds))) c = c->next;
     if (!c || sorry) about = OTHER;
@@ -689,19 +739,23 @@ static void on_reply(fleet *f, struct link *l, ka_str text)
 
 /* ---- events ---- */
 
-/* Read a message: whether it is a reply, and its words, borrowed until the next one. False: it is none, or another device's. */
+/* Read a message: whether it is a reply, and its words, borrowed until the next message. False: it
+   is none, or another device's. */
 static bool envelope(struct link *l, ka_str body, bool *reply, ka_str *text)
 {
     static char words[KA_MAX_BODY];
     char id[KA_UUID_TEXT], read[KA_UUID_TEXT + 1];
     ka_json v, type, message, client;
     if (ka_json_read(&v, body) < 0 || ka_json_find(&v, "type", &type) < 0) return false;
-    if (ka_json_find(&v, "message", &message) < 0 || ka_json_find(&v, "clientId", &client) < 0) return false;
+    if (ka_json_find(&v, "message", &message) < 0 || ka_json_find(&v, "clientId", &client) < 0)
+        return false;
     *reply = ka_json_is(&type, "reply");
     if (!*reply && !ka_json_is(&type, "message")) return false;
     ptrdiff_t n = ka_json_string(words, sizeof words, &message);
     if (n < 0 || (*reply && n > MAX_COMMAND)) return false;
-    if (ka_json_string(id, sizeof id, &client) != KA_UUID_TEXT || ka_uuid_read(read, (ka_str){ id, KA_UUID_TEXT }) < 0) return false;
+    if (ka_json_string(id, sizeof id, &client) != KA_UUID_TEXT ||
+        ka_uuid_read(read, (ka_str){ id, KA_UUID_TEXT }) < 0)
+        return false;
     if (*l->id && strcmp(l->id, read) != 0) return false;
     memcpy(l->id, read, sizeof read);
     *text = (ka_str){ words, (size_t)n };
@@ -736,14 +790,17 @@ static void devices_event(fleet *f, const ka_event *ev)
     }
 }
 
-/* Forget who is offline for long, and commands that nobody replies to any more; count who is online. */
+/* Forget devices that are offline for long, and commands that have no reply any more. Count the
+   devices that are online. */
 static void devices_look(fleet *f, int64_t now_ms)
 {
     size_t kept = 0;
     f->online_n = 0;
     for (size_t i = 0; i < f->devices_n; i++) {
         device *d = f->devices[i];
-        while (d->calls && d->calls->over && now_ms - d->calls->made_ms > (f->timeout_s + f->heartbeat_s) * 1000) free(call_take(d));
+        while (d->calls && d->calls->over &&
+               now_ms - d->calls->made_ms > (f->timeout_s + f->heartbeat_s) * 1000)
+            free(call_take(d));
         f->online_n += d->online;
         if (d->online || now_ms - d->touched_ms < FORGET_S * (int64_t)1000) f->devices[kept++] = d;
         else free(d);
@@ -755,7 +812,8 @@ static void devices_tick(fleet *f, int64_t now_ms)
 {
     for (size_t i = 0; i < f->links_room; i++) {
         struct link *l = &f->links[i];
-        if (!l->conn || l->ended || now_ms - l->heard_ms < SILENT_BEATS * f->heartbeat_s * 1000) continue;
+        if (!l->conn || l->ended || now_ms - l->heard_ms < SILENT_BEATS * f->heartbeat_s * 1000)
+            continue;
         link_leave(f, l);
         link_close(f, l);
     }
@@ -773,3 +831,5 @@ static void devices_free(fleet *f)
     free(f->devices);
     free(f->links);
 }
+
+#endif

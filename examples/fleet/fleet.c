@@ -1,111 +1,81 @@
-/* fleet - a gateway for devices: TCP for them, REST for people, several instances over Redis as if they were one.
+/* fleet - a gateway for devices: TCP for them, REST for people, several instances as one.
      cc -O2 -pthread -I. -o examples/fleet/fleet examples/fleet/fleet.c
-     examples/fleet/fleet server                       devices on 127.0.0.1:4000, people on http://127.0.0.1:3000/docs
-     examples/fleet/fleet device 127.0.0.1 4000        a device, simulated
+     examples/fleet/fleet server                   devices on 127.0.0.1:4000, people on
+                                                   http://127.0.0.1:3000/docs
+     examples/fleet/fleet device 127.0.0.1 4000    a device, simulated
    fleet.h has its design; devices.h the protocol of the devices. */
 
 #define KEYAUTH_IMPLEMENTATION
-#include "fleet.h"
 #include "devices.h"
-#include "state.h"
-#include "share.h"
-#include "page.h"
-#include "rest.h"
+#include "fleet.h"
 #include "hooks.h"
+#include "rest.h"
+#include "share.h"
 #include "simulator.h"
+#include "state.h"
 
-const char *const change_names[] = { "online", "offline", "position", "charge", "running", "frequency", "blob" };
+const char *const change_names[] = {
+    "online", "offline", "position", "charge", "running", "frequency", "blob"
+};
 
 static const char usage[] =
-    "usage: fleet server [--ip 127.0.0.1] [--tcp-port 4000] [--rest-port 3000] [--heartbeat SECONDS] [--timeout SECONDS]\n"
-    "                    [--redis HOST:PORT[,password=...][,prefix=fleet:] | --state FILE]\n"
-    "                    [--webhook URL] [--token-file FILE] [--workers N]\n"
+    "usage: fleet server [--ip 127.0.0.1] [--tcp-port 4000] [--rest-port 3000]\n"
+    "                    [--heartbeat SECONDS] [--timeout SECONDS]\n"
+    "                    [--redis ADDRESS | --state FILE]\n"
+    "                    [--webhook URL] [--token-file FILE] [--host NAME,...] [--workers N]\n"
     "       fleet device [OPTION...] IP PORT\n"
     "       fleet --help | fleet device --help | fleet --version\n"
     "\n"
-    "server: devices connect to the TCP port, people and their programs use the REST port: http://IP:PORT/docs shows how.\n"
-    "  --ip IP            the IPv4 address to listen on, 127.0.0.1 unless told\n"
-    "  --tcp-port PORT    for devices, 4000 unless told; 0 lets the system choose one\n"
-    "  --rest-port PORT   for people, 3000 unless told; 0 lets the system choose one\n"
-    "  --redis HOST:PORT  be one fleet with all instances that have the same Redis, and the same prefix there;\n"
-    "                     ,password=... and ,prefix=... may follow: fleet: unless told\n"
-    "  --state FILE       keep the devices in FILE; unless told, in memory only. Not with --redis, which keeps them\n"
-    "  --heartbeat S      a device that is silent for three times as long is offline, 60 unless told\n"
-    "  --timeout S        how long a device may take to reply to a command, 5 unless told\n"
+    "server: devices connect to the TCP port, people and their programs use the REST port:\n"
+    "http://IP:PORT/docs shows how.\n"
+    "  --ip IP            the IPv4 address to listen on, default 127.0.0.1\n"
+    "  --tcp-port PORT    for devices, default 4000; 0 lets the system choose one\n"
+    "  --rest-port PORT   for people, default 3000; 0 lets the system choose one\n"
+    "  --redis ADDRESS    be one fleet with all instances that have the same Redis and prefix.\n"
+    "                     ADDRESS is HOST:PORT or redis://[USER[:PASSWORD]@]HOST[:PORT]; behind\n"
+    "                     it may be ,user=NAME ,prefix=fleet: ,password-file=FILE or\n"
+    "                     ,password=WORD (which ps shows); else the password is\n"
+    "                     $KEYAUTH_REDIS_PASSWORD\n"
+    "  --state FILE       keep the devices in FILE; default: in memory only. Not with --redis,\n"
+    "                     which keeps them\n"
+    "  --heartbeat S      a device that is silent for three times as long is offline, default 60\n"
+    "  --timeout S        how long a device may take to reply to a command, default 5\n"
     "  --webhook URL      POST each change to this http:// address\n"
-    "  --token-file FILE  who commands devices has to show the bearer token in FILE; without one, commands are\n"
-    "                     served on 127.0.0.0/8 only\n"
-    "  --workers N        run connections in N threads, 1 to 64; 1 unless told\n"
+    "  --token-file FILE  who commands devices has to show the bearer token in FILE; without it,\n"
+    "                     commands are served on 127.0.0.0/8 only\n"
+    "  --host NAME,...    serve people under these hosts, localhost and 127.0.0.0/8 only; *: any.\n"
+    "                     Without --host, any is good, unless on 127.0.0.0/8 without a token\n"
+    "  --workers N        run connections in N threads, 1 to 64; default 1\n"
     "\n"
     "device: simulates devices; fleet device --help tells more.\n"
     "\n"
     "Exit status: 0 stopped by Ctrl+C or SIGTERM; 1 could not run; 2 wrong usage.\n";
 
-static int fail(int status, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fputs("fleet: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    va_end(args);
-    return status;
-}
-
-static bool number(const char *text, long long least, long long most, long long *out)
-{
-    char *end;
-    if (*text < '0' || *text > '9' || strlen(text) > 18) return false;
-    *out = strtoll(text, &end, 10);
-    return *end == 0 && *out >= least && *out <= most;
-}
-
-static int address(const char *option, const char *text, size_t n, char ip[16], int *port)
-{
-    char room[300];
-    long long value;
-    if (n < sizeof room) memcpy(room, text, n);
-    room[n < sizeof room ? n : 0] = 0;
-    char *colon = strrchr(room, ':');
-    if (!colon || colon == room || !number(colon + 1, 1, 65535, &value))
-        return fail(EXIT_USAGE, "%s %.*s: HOST:PORT is needed, such as 127.0.0.1:6379", option, (int)n, text);
-    *colon = 0;
-    *port = (int)value;
-    int r = ka_resolve(room, ip);
-    switch (r) {
-    case KA_OK:        return -1;
-    case KA_ENOTFOUND: return fail(EXIT_FAILED, "%s: there is no host %s that has an IPv4 address; look at its name", option, room);
-    case KA_ETIME:     return fail(EXIT_FAILED, "%s: no name server tells the address of %s; give it in numbers, or try later", option, room);
-    default:           return fail(EXIT_FAILED, "%s: cannot find out the address of %s: %s; give it in numbers", option, room, ka_error_text(r));
-    }
-}
-
 /* -1: go on; otherwise exit with this. */
 static int parse(fleet *f, char **argv)
 {
-    const struct { const char *name; const char **text; long long *number, least, most; } known[] = {
-        { "--ip", &f->ip, NULL, 0, 0 },
-        { "--redis", &f->redis, NULL, 0, 0 },
-        { "--state", &f->state_file, NULL, 0, 0 },
-        { "--webhook", &f->hook, NULL, 0, 0 },
-        { "--token-file", &f->token_file, NULL, 0, 0 },
-        { "--tcp-port", NULL, &f->tcp_port, 0, 65535 },
-        { "--rest-port", NULL, &f->rest_port, 0, 65535 },
-        { "--heartbeat", NULL, &f->heartbeat_s, 1, 86400 },
-        { "--timeout", NULL, &f->timeout_s, 1, 3600 },
-        { "--workers", NULL, &f->workers, 1, KA_MAX_WORKERS },
+    const ka_option known[] = {
+        { "--ip", .text = &f->ip },
+        { "--redis", .text = &f->redis },
+        { "--state", .text = &f->state_file },
+        { "--webhook", .text = &f->hook },
+        { "--token-file", .text = &f->token_file },
+        { "--host", .text = &f->hosts },
+        { "--tcp-port", .number = &f->tcp_port, .most = 65535 },
+        { "--rest-port", .number = &f->rest_port, .most = 65535 },
+        { "--heartbeat", .number = &f->heartbeat_s, .least = 1, .most = 86400 },
+        { "--timeout", .number = &f->timeout_s, .least = 1, .most = 3600 },
+        { "--workers", .number = &f->workers, .least = 1, .most = KA_MAX_WORKERS },
+        { .name = NULL }
     };
-    for (; *argv; argv++) {
-        size_t k = 0;
-        if (strcmp(*argv, "--help") == 0) return fputs(usage, stdout), EXIT_DONE;
-        while (k < sizeof known / sizeof *known && strcmp(*argv, known[k].name) != 0) k++;
-        if (k == sizeof known / sizeof *known) return fail(EXIT_USAGE, "%s: fleet server has no such option; fleet --help lists them", *argv);
-        if (!*++argv || !**argv) return fail(EXIT_USAGE, "%s needs a value; fleet --help tells which", known[k].name);
-        if (known[k].text) *known[k].text = *argv;
-        else if (!number(*argv, known[k].least, known[k].most, known[k].number))
-            return fail(EXIT_USAGE, "%s %s: a whole number from %lld to %lld is needed", known[k].name, *argv, known[k].least, known[k].most);
-    }
-    if (f->state_file && f->redis) return fail(EXIT_USAGE, "--state with --redis: Redis keeps the devices; leave one of them out");
+    int status = ka_options(known, "fleet server", usage, argv);
+    if (status >= 0) return status;
+    if (f->state_file && f->redis)
+        return fail(EXIT_USAGE, "--state with --redis: Redis keeps the devices; leave one of them "
+                    "out");
+    if (f->hosts && !ka_hosts_valid(f->hosts))
+        return fail(EXIT_USAGE, "--host %s: names without ports are needed, with commas between, "
+                    "such as fleet.example,www.example; or * for any", f->hosts);
     f->loopback = strncmp(f->ip, "127.", 4) == 0;
     return -1;
 }
@@ -113,35 +83,21 @@ static int parse(fleet *f, char **argv)
 /* -1: go on; otherwise exit with this. */
 static int listen_to(fleet *f)
 {
-    f->tcp_listener = ka_listen_as(f->s, KA_JSON, f->ip, (int)f->tcp_port);
-    if (f->tcp_listener == KA_EINVAL) return fail(EXIT_USAGE, "--ip %s: a numeric IPv4 address is needed, such as 127.0.0.1", f->ip);
-    f->rest_listener = ka_listen_as(f->s, KA_HTTP_FIELDS, f->ip, (int)f->rest_port);
+    f->tcp_listener = ka_listen_as(f->s, &ka_objects, f->ip, (int)f->tcp_port);
+    f->rest_listener = ka_listen(f->s, f->ip, (int)f->rest_port);
     return -1;
-}
-
-static int cannot_listen(const fleet *f, const ka_event *ev)
-{
-    bool rest = ev->listener == f->rest_listener;
-    const char *option = rest ? "--rest-port" : "--tcp-port";
-    int port = (int)(rest ? f->rest_port : f->tcp_port);
-    const char *alias = f->loopback ? "; on macOS add it first: sudo ifconfig lo0 alias " : "; choose another --ip";
-    switch (ev->error) {
-    case KA_EINUSE: return fail(EXIT_FAILED, "%s:%d is taken by another program; stop that one, or choose another %s", f->ip, port, option);
-    case KA_EADDR:  return fail(EXIT_FAILED, "%s is not an address of this machine%s%s", f->ip, alias, f->loopback ? f->ip : "");
-    case KA_EPERM:  return fail(EXIT_FAILED, "%s:%d: not permitted; choose a %s from 1024 up", f->ip, port, option);
-    default:        return fail(EXIT_FAILED, "cannot listen on %s:%d: %s (system error %d)", f->ip, port, ka_error_text(ev->error), ev->os_error);
-    }
 }
 
 /* 0: go on; otherwise exit with this. Says so when both listen. */
 static int on_listening(fleet *f, const ka_event *ev)
 {
-    static int tcp_port, rest_port;
-    if (ev->error) return cannot_listen(f, ev);
-    *(ev->listener == f->rest_listener ? &rest_port : &tcp_port) = ev->port;
-    if (!tcp_port || !rest_port) return 0;
-    printf("instance %s\ndevices on %s:%d\npeople on http://%s:%d/docs\n", f->id, f->ip, tcp_port, f->ip, rest_port);
-    fflush(stdout);
+    bool rest = ev->listener == f->rest_listener;
+    if (ev->error)
+        return ka_listen_fail("fleet", f->ip, rest ? "--rest-port" : "--tcp-port", ev);
+    *(rest ? &f->rest_bound : &f->tcp_bound) = ev->port;
+    if (!f->tcp_bound || !f->rest_bound) return 0;
+    ka_say(1, "instance %s\ndevices on %s:%d\npeople on http://%s:%d/docs", f->id,
+           f->ip, f->tcp_bound, f->ip, f->rest_bound);
     return 0;
 }
 
@@ -153,22 +109,24 @@ static void on_timer(fleet *f, const ka_event *ev)
     share_tick(f, ev->now_ms);
     state_tick(f);
     rest_tick(f);
-    ka_timer(f->s, ev->now_ms + TICK_MS, TAG_TICK);
+    ka_timer(&f->timers, ev->now_ms + TICK_MS, TAG_TICK);
 }
 
-/* A connection's events are for the devices or for REST, by its listener; a message and a close don't tell of that. */
+/* A connection's listener tells whether its events are for the devices or for REST. A message and a
+   close don't have it, but devices have a link. */
 static void handle(fleet *f, const ka_event *ev)
 {
-    if (share_event(f, ev) || hooks_event(f, ev)) return;
+    if (hooks_event(f, ev)) return;
     if (ev->kind == KA_TIMER) on_timer(f, ev);
-    else if (ev->kind == KA_OPENED ? ev->listener == f->tcp_listener : link_of(f, ev->conn) != NULL) devices_event(f, ev);
+    else if (ev->kind == KA_OPENED ? ev->listener == f->tcp_listener : link_of(f, ev->conn) != NULL)
+        devices_event(f, ev);
     else rest_event(f, ev);
 }
 
 static int serve(fleet *f)
 {
     int status = EXIT_DONE;
-    ka_timer(f->s, ka_now_ms(), TAG_TICK);
+    ka_timer(&f->timers, ka_now_ms(), TAG_TICK);
     for (ka_event ev; ka_wait(f->s, &ev, -1) == KA_OK; ) {
         if (ev.kind != KA_LISTENING) handle(f, &ev);
         else if (!status && (status = on_listening(f, &ev)) != 0) ka_stop(f->s);
@@ -180,19 +138,24 @@ static int serve(fleet *f)
 static int start(fleet *f)
 {
     int r = ka_server_start(&f->s, (int)f->workers), status;
-    if (r == KA_OK) r = devices_start(f);
+    if (r == KA_OK) {
+        ka_timers_init(&f->timers, f->s);
+        r = devices_start(f);
+    }
     if (r < 0) return fail(EXIT_FAILED, "cannot start: %s", ka_error_text(r));
     if (ka_stop_on_interrupt(f->s) < 0) return fail(EXIT_FAILED, "cannot catch interrupts");
     f->started_ms = ka_now_ms();
-    if ((status = state_open(f)) >= 0 || (status = rest_start(f)) >= 0 || (status = share_start(f)) >= 0) return status;
+    if ((status = state_open(f)) >= 0 || (status = rest_start(f)) >= 0 ||
+        (status = share_start(f)) >= 0)
+        return status;
     if ((status = hooks_start(f)) >= 0) return status;
     return listen_to(f);
 }
 
 static int server_main(char **argv)
 {
-    static fleet f = { .ip = "127.0.0.1", .tcp_port = 4000, .rest_port = 3000, .heartbeat_s = 60, .timeout_s = 5, .workers = 1,
-                       .tcp_listener = -1, .rest_listener = -1 };
+    fleet f = { .ip = "127.0.0.1", .tcp_port = 4000, .rest_port = 3000, .heartbeat_s = 60,
+                .timeout_s = 5, .workers = 1, .tcp_listener = -1, .rest_listener = -1 };
     bool each;
     int status = parse(&f, argv);
     if (status >= 0) return status;
@@ -205,17 +168,19 @@ static int server_main(char **argv)
     rest_free(&f);
     devices_free(&f);
     ka_server_free(f.s);
+    ka_timers_free(&f.timers);
     return status;
 }
 
 int main(int argc, char **argv)
 {
-    const char *word = argc > 1 ? argv[1] : "";
-    if (strcmp(word, "server") == 0) return server_main(argv + 2);
-    if (strcmp(word, "device") == 0) return simulate(argc, argv);
-    if (strcmp(word, "--help") == 0) return fputs(usage, stdout), EXIT_DONE;
-    if (strcmp(word, "--version") == 0) return puts("fleet " KA_VERSION), EXIT_DONE;
-    if (*word) return fail(EXIT_USAGE, "%s: server or device has to come first; fleet --help tells more", word);
-    fputs(usage, stderr);
-    return EXIT_USAGE;
+    if (argc < 2) {
+        fputs(usage, stderr);
+        return EXIT_USAGE;
+    }
+    if (ka_help(argv[1], "fleet", usage)) return EXIT_DONE;
+    if (strcmp(argv[1], "server") == 0) return server_main(argv + 2);
+    if (strcmp(argv[1], "device") == 0) return simulate(argc, argv);
+    return fail(EXIT_USAGE, "%.*s: server or device has to come first; fleet --help tells more",
+                (int)strcspn(argv[1], "=,:@/"), argv[1]);      /* an address has a password */
 }

@@ -1,16 +1,24 @@
 /* hooks.h - webhooks: changes are forwarded to one URL, by POST {"events": [...]}, in their order.
 
-   They wait in a ring. As many as fit are taken out of it into a batch, and that is sent until somebody says 2xx: so each
-   arrives at least once, and a receiver that has seen its id before can drop it. One connection at a time, each for one batch:
+   Changes wait in a ring. As many as fit are taken out of it into a batch. The batch is sent until
+   an answer is 2xx. So each change arrives at least once, and a receiver drops a change whose id it
+   has seen before. There is one connection at a time, for one batch:
 
-     RESTING --connect--> CONNECTING --opened, POST--> ASKED --2xx, or anything else--> CLOSING --closed--> RESTING
+     RESTING --connect--> CONNECTING --opened, POST--> ASKED --any answer--> CLOSING
+     CLOSING --closed--> RESTING
 
-   What fails is tried again after 1 s, 2, 4... 60. Beyond MAX_HOOKS, or HOOK_BYTES, the oldest in the ring is dropped. */
+   A batch that failed is sent again after 1 s, 2, 4... 60. Beyond MAX_HOOKS or HOOK_BYTES the
+   oldest change in the ring is dropped. */
+
+#ifndef FLEET_HOOKS_H
+#define FLEET_HOOKS_H
+
+#include "fleet.h"
 
 enum {
-    HOOK_BATCH = 100,                         /* changes of a batch, at most, */
-    HOOK_BODY = 65536,                        /* and its bytes, unless one change alone has more */
-    HOOK_BYTES = 33554432,                    /* of what waits in the ring */
+    HOOK_BATCH = 100,                         /* changes of a batch, at most */
+    HOOK_BODY = 65536,                        /* bytes of a batch, unless one change has more */
+    HOOK_BYTES = 33554432,                    /* bytes of the changes in the ring */
     HOOK_ANSWER_MS = 10000,                   /* until the answer's first line */
     HOOK_RETRY_S = 60,                        /* between two attempts, at most */
     HOOK_HOST = 256, HOOK_PATH = 2048
@@ -18,16 +26,20 @@ enum {
 
 struct hooks {
     enum { RESTING, CONNECTING, ASKED, CLOSING } state;
-    uint64_t conn;                            /* of ASKED and CLOSING */
-    int64_t  due_ms;                          /* RESTING: the next attempt, 0: none is due; ASKED: an answer must be there */
-    int      retry_s;                         /* before the next attempt; 0: the last one went well */
-    bool     informed, taken;                 /* an answer of 1xx is being read; the batch was taken, */
-    char     why[64];                         /* and if not, why */
-    char     ip[16], host[HOOK_HOST], path[HOOK_PATH];
+    ka_lookups names;
+    uint64_t conn;                            /* ASKED, CLOSING */
+    int64_t  due_ms;                          /* RESTING: of the next attempt, or 0; ASKED: of the
+                                                 answer */
+    int      retry_s;                         /* before the next attempt; 0: all is well */
+    bool     informed;                        /* an answer of 1xx is being read */
+    bool     taken;                           /* the batch was taken: 2xx */
+    char     why[64];                         /* why the batch was not taken */
+    char     name[HOOK_HOST], host[HOOK_HOST];      /* without the port, and with it */
+    char     path[HOOK_PATH];
     int      port;
     char    *ring[MAX_HOOKS];
     size_t   first, n, bytes;
-    size_t   batch_n, body_n;                 /* changes of the batch, and its bytes: */
+    size_t   batch_n, body_n;                 /* changes of the batch, and bytes of body */
     char     body[HOOK_BODY + MAX_EVENT];
     uint64_t sent, dropped;
 };
@@ -35,15 +47,16 @@ struct hooks {
 static void hooks_due(fleet *f, int64_t at_ms)
 {
     f->hooks->due_ms = at_ms;
-    ka_timer(f->s, at_ms, TAG_HOOK);
+    ka_timer(&f->timers, at_ms, TAG_HOOK);
 }
 
-/* An attempt has failed; its connection has gone. */
+/* An attempt has failed, and its connection is closed. */
 static void hooks_failed(fleet *f, const char *why)
 {
     struct hooks *h = f->hooks;
-    if (!h->retry_s) fail(0, "--webhook %s: %s; trying again", f->hook, why);
-    h->retry_s = !h->retry_s ? 1 : h->retry_s < HOOK_RETRY_S / 2 ? 2 * h->retry_s : HOOK_RETRY_S;
+    if (!h->retry_s) note("--webhook %s: %s; trying again", h->host, why);
+    h->retry_s = h->retry_s ? 2 * h->retry_s : 1;
+    if (h->retry_s > HOOK_RETRY_S) h->retry_s = HOOK_RETRY_S;
     h->state = RESTING;
     hooks_due(f, ka_now_ms() + 1000 * h->retry_s);
 }
@@ -79,9 +92,10 @@ static void hooks_fill(struct hooks *h)
 static void hooks_go(fleet *f)
 {
     struct hooks *h = f->hooks;
-    if (h->state != RESTING || (h->retry_s && ka_now_ms() < h->due_ms) || h->batch_n + h->n == 0) return;
+    if (h->state != RESTING || (h->retry_s && ka_now_ms() < h->due_ms) || h->batch_n + h->n == 0)
+        return;
     h->due_ms = 0;
-    int r = ka_connect(f->s, KA_LINES, NULL, h->ip, h->port, TAG_HOOK);
+    int r = ka_connect_name(&h->names, &ka_lines, h->name, h->port, TAG_HOOK);
     if (r == KA_OK) h->state = CONNECTING;
     else if (r != KA_ESTOPPED) hooks_failed(f, ka_error_text(r));
 }
@@ -91,8 +105,11 @@ static void hooks_post(fleet *f, uint64_t conn)
     struct hooks *h = f->hooks;
     char head[HOOK_HOST + HOOK_PATH + 256];
     if (!h->batch_n) hooks_fill(h);
-    int n = snprintf(head, sizeof head, "POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: fleet/" KA_VERSION "\r\nContent-Type: application/json\r\n"
-                     "Content-Length: %zu\r\nConnection: close\r\n\r\n", h->path, h->host, h->body_n);
+    int n = snprintf(head, sizeof head,
+                     "POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: fleet/" KA_VERSION
+                     "\r\nContent-Type: application/json\r\n"
+                     "Content-Length: %zu\r\nConnection: close\r\n\r\n",
+                     h->path, h->host, h->body_n);
     ka_send(f->s, conn, head, (size_t)n);
     ka_send(f->s, conn, h->body, h->body_n);
     h->state = ASKED;
@@ -137,7 +154,7 @@ static void hooks_closed(fleet *f)
         hooks_failed(f, h->why);
         return;
     }
-    if (h->retry_s) fail(0, "--webhook %s: it takes them again", f->hook);
+    if (h->retry_s) note("--webhook %s: it takes them again", h->host);
     h->sent += h->batch_n;
     h->batch_n = 0;
     h->retry_s = 0;
@@ -157,12 +174,16 @@ static bool hooks_event(fleet *f, const ka_event *ev)
         } else if (due) hooks_go(f);
         return true;
     }
-    if (ev->kind == KA_OPENED && ev->listener == -1 && ev->seq == TAG_HOOK) {
-        if (ev->error) hooks_failed(f, ka_error_text(ev->error));
+    if (ev->kind == KA_OPENED && ev->listener == -1 && ev->tag == TAG_HOOK) {
+        bool unknown = ev->error == KA_ENOTFOUND;
+        if (unknown) hooks_failed(f, "no host of this name has an IPv4 address");
+        else if (ev->error) hooks_failed(f, ka_error_text(ev->error));
         else hooks_post(f, ev->conn);
         return true;
     }
-    if ((h->state != ASKED && h->state != CLOSING) || ev->conn != h->conn || (ev->kind != KA_MESSAGE && ev->kind != KA_CLOSED)) return false;
+    if ((h->state != ASKED && h->state != CLOSING) || ev->conn != h->conn ||
+        (ev->kind != KA_MESSAGE && ev->kind != KA_CLOSED))
+        return false;
     if (ev->kind == KA_CLOSED) hooks_closed(f);
     else if (h->state == ASKED) hooks_answer(f, ev);
     return true;
@@ -171,7 +192,8 @@ static bool hooks_event(fleet *f, const ka_event *ev)
 static void hooks_drop(fleet *f, char *text)
 {
     struct hooks *h = f->hooks;
-    if (!h->dropped++) fail(0, "--webhook %s: too many changes wait for it, and the oldest are dropped; GET / counts them", f->hook);
+    if (!h->dropped++) note("--webhook %s: too many changes wait for it, and the oldest are "
+                               "dropped; GET / counts them", h->host);
     free(text);
 }
 
@@ -179,7 +201,8 @@ static void hooks_add(fleet *f, ka_str event)
 {
     struct hooks *h = f->hooks;
     if (!h) return;
-    while (h->n && (h->n == MAX_HOOKS || h->bytes + event.n > HOOK_BYTES)) hooks_drop(f, hooks_take(h));
+    while (h->n && (h->n == MAX_HOOKS || h->bytes + event.n > HOOK_BYTES))
+        hooks_drop(f, hooks_take(h));
     char *copy = malloc(event.n + 1);
     if (!copy) {
         hooks_drop(f, NULL);
@@ -206,22 +229,33 @@ static void hooks_put(ka_json_out *w, const char *name, const fleet *f)
     ka_json_close(w);
 }
 
-/* Cut the URL, and find its host. -1, or exit with this. */
+/* Cut the URL. It may hold a secret, so its host at most is ever shown. -1, or exit with this. */
 static int hooks_url(struct hooks *h, const char *url)
 {
     static const char needed[] = "http://HOST:PORT/PATH is needed";
     if (strncmp(url, "https://", 8) == 0)
-        return fail(EXIT_USAGE, "--webhook %s: there is no TLS here; have a proxy on this machine speak it, and give its http://127.0.0.1:PORT/PATH", url);
-    if (strncmp(url, "http://", 7) != 0) return fail(EXIT_USAGE, "--webhook %s: %s", url, needed);
+        return fail(EXIT_USAGE,
+                    "--webhook: there is no TLS here; have a proxy on this machine speak "
+                    "it, and give its http://127.0.0.1:PORT/PATH");
+    if (strncmp(url, "http://", 7) != 0) return fail(EXIT_USAGE, "--webhook: %s", needed);
     const char *host = url + 7, *path = host + strcspn(host, "/?");
     size_t n = (size_t)(path - host);
     for (const char *p = host; *p; p++)
         if (*p <= ' ' || *p > '~' || *p == '#' || (*p == '@' && p < path))
-            return fail(EXIT_USAGE, "--webhook %s: %s, of printable characters, percent-encoded, without a user or #", url, needed);
-    if (n + sizeof ":80" > HOOK_HOST || strlen(path) + 2 > HOOK_PATH) return fail(EXIT_USAGE, "--webhook: the URL is too long");
+            return fail(EXIT_USAGE, "--webhook: %s, of printable characters, percent-encoded, "
+                        "without a user or #", needed);
+    if (n + sizeof ":80" > HOOK_HOST || strlen(path) + 2 > HOOK_PATH)
+        return fail(EXIT_USAGE, "--webhook: the URL is too long");
     snprintf(h->host, sizeof h->host, "%.*s%s", (int)n, host, memchr(host, ':', n) ? "" : ":80");
     snprintf(h->path, sizeof h->path, "%s%s", *path == '/' ? "" : "/", path);
-    return address("--webhook", h->host, strlen(h->host), h->ip, &h->port);
+    const char *colon = strrchr(h->host, ':');
+    size_t name = (size_t)(colon - h->host);
+    long long port;
+    if (name == 0 || name > KA_MAX_HOST || !ka_number(colon + 1, 1, 65535, &port))
+        return fail(EXIT_USAGE, "--webhook: %s", needed);
+    memcpy(h->name, h->host, name);
+    h->port = (int)port;
+    return -1;
 }
 
 static int hooks_start(fleet *f)
@@ -229,6 +263,7 @@ static int hooks_start(fleet *f)
     if (!f->hook) return -1;
     f->hooks = calloc(1, sizeof *f->hooks);
     if (!f->hooks) return fail(EXIT_FAILED, "out of memory");
+    ka_lookups_init(&f->hooks->names, f->s);
     return hooks_url(f->hooks, f->hook);
 }
 
@@ -236,8 +271,12 @@ static void hooks_free(fleet *f)
 {
     struct hooks *h = f->hooks;
     if (!h) return;
-    if (h->n + h->batch_n) fail(0, "--webhook %s: %zu changes were not taken before the end", f->hook, h->n + h->batch_n);
+    if (h->n + h->batch_n) note("--webhook %s: %zu changes were not taken before the end",
+                                h->host, h->n + h->batch_n);
     while (h->n) free(hooks_take(h));
+    ka_lookups_free(&h->names);
     free(h);
     f->hooks = NULL;
 }
+
+#endif

@@ -1,8 +1,13 @@
 /* page.h - the page /docs: the devices, live, and every endpoint with a form that tries it
 
-   One literal a line, which rest.h joins by line feeds. Nothing in them needs escaping: quotes are single, and there is no
-   backslash. The page asks for nothing but this server: its one <style> and its one <script> are allowed by their SHA-256 in
-   rest.h's Content-Security-Policy, hence no style= and no on...= attributes. What the API can do it reads from /docs-json. */
+   Each member of the table is a line; rest.h joins them by line feeds. Nothing in them needs
+   escaping: quotes are single, and there is no backslash. The page asks for nothing but this
+   server. rest.h's Content-Security-Policy allows its one <style> and its one <script> by their
+   SHA-256, so there are no style= and no on...= attributes. What the API can do the page reads from
+   /docs-json. */
+
+#ifndef FLEET_PAGE_H
+#define FLEET_PAGE_H
 
 static const char *const page[] = {
     "<!doctype html>",
@@ -12,21 +17,26 @@ static const char *const page[] = {
     "<meta name='viewport' content='width=device-width, initial-scale=1'>",
     "<meta name='color-scheme' content='light dark'>",
     "<title>Fleet</title>",
-    "<link rel='icon' href='data:image/svg+xml,%3Csvg xmlns=%22http://www.w3.org/2000/svg%22 viewBox=%220 0 16 16%22%3E%3Ccircle cx=%228%22 cy=%228%22 r=%226%22 fill=%22%230a6c74%22/%3E%3C/svg%3E'>",
+    "<link rel='icon' href='data:image/svg+xml,%3Csvg xmlns=%22http://www.w3.org/2000/svg%22 "
+        "viewBox=%220 0 16 16%22%3E%3Ccircle cx=%228%22 cy=%228%22 r=%226%22 "
+        "fill=%22%230a6c74%22/%3E%3C/svg%3E'>",
     "<style>",
     ":root {",
-    "  --ground: #f6f6f4; --panel: #fff; --text: #1d2025; --muted: #565c66; --line: #dddfe2; --edge: #868c95;",
+    "  --ground: #f6f6f4; --panel: #fff; --text: #1d2025; --muted: #565c66; --line: #dddfe2; "
+        "--edge: #868c95;",
     "  --accent: #0a6c74; --on-accent: #fff; --tint: #e3f0f0; --bad: #b3261e;",
     "  --mono: ui-monospace, SFMono-Regular, Menlo, Consolas, 'Liberation Mono', monospace;",
     "}",
     "@media (prefers-color-scheme: dark) {",
     "  :root {",
-    "    --ground: #121518; --panel: #1a1e22; --text: #e6e8ea; --muted: #a2a9b2; --line: #31373d; --edge: #767e88;",
+    "    --ground: #121518; --panel: #1a1e22; --text: #e6e8ea; --muted: #a2a9b2; --line: #31373d; "
+        "--edge: #767e88;",
     "    --accent: #56c2ca; --on-accent: #06282b; --tint: #173438; --bad: #ff9489;",
     "  }",
     "}",
     "*, ::before, ::after { box-sizing: border-box; }",
-    "body { margin: 0; background: var(--ground); color: var(--text); font: 15px/1.5 system-ui, sans-serif; }",
+    "body { margin: 0; background: var(--ground); color: var(--text); font: 15px/1.5 system-ui, "
+        "sans-serif; }",
     "header, main, footer { max-width: 1360px; margin: 0 auto; padding: 0 24px; }",
     "h1, h2, h3, p, dl, dd, ol, figure { margin: 0; padding: 0; font-weight: inherit; }",
     "h1 { font-size: 1.6rem; font-weight: 650; letter-spacing: -.02em; }",
@@ -35,7 +45,8 @@ static const char *const page[] = {
     "code, pre, .mono { font-family: var(--mono); font-size: .8125rem; }",
     "a { color: var(--accent); text-underline-offset: 2px; }",
     ":focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }",
-    ".skip { position: absolute; left: 8px; top: -60px; padding: 8px 14px; background: var(--panel); z-index: 2; }",
+    ".skip { position: absolute; left: 8px; top: -60px; padding: 8px 14px; background: "
+        "var(--panel); z-index: 2; }",
     ".skip:focus { top: 8px; }",
     "#endpoints { outline: none; }",
     ".muted { color: var(--muted); }",
@@ -43,81 +54,110 @@ static const char *const page[] = {
     ".panel { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; }",
     "[hidden] { display: none !important; }",
     "",
-    "header { display: flex; flex-wrap: wrap; gap: 16px 40px; align-items: end; padding-top: 28px; padding-bottom: 20px; }",
+    "header { display: flex; flex-wrap: wrap; gap: 16px 40px; align-items: end; padding-top: "
+        "28px; padding-bottom: 20px; }",
     "#health { display: flex; flex-wrap: wrap; gap: 8px 28px; flex: 1; }",
     "dt, label { font-size: .8125rem; color: var(--muted); }",
     "#health dd { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }",
     "input, select, button { font: inherit; color: inherit; }",
-    "input, select, .plain { background: var(--panel); border: 1px solid var(--edge); border-radius: 6px; padding: 5px 10px; min-height: 36px; }",
+    "input, select, .plain { background: var(--panel); border: 1px solid var(--edge); "
+        "border-radius: 6px; padding: 5px 10px; min-height: 36px; }",
     "input, select { width: 100%; min-width: 0; }",
     "input { font-family: var(--mono); font-size: .8125rem; }",
     "button { cursor: pointer; }",
-    ".send { background: var(--accent); color: var(--on-accent); border: 0; border-radius: 6px; padding: 6px 22px; min-height: 36px; font-weight: 600; }",
-    ".plain:hover, .plain[aria-pressed='true'] { border-color: var(--accent); color: var(--accent); }",
+    ".send { background: var(--accent); color: var(--on-accent); border: 0; border-radius: 6px; "
+        "padding: 6px 22px; min-height: 36px; font-weight: 600; }",
+    ".plain:hover, .plain[aria-pressed='true'] { border-color: var(--accent); color: "
+        "var(--accent); }",
     ".token { width: 260px; }",
     "",
-    ".bar { display: flex; flex-wrap: wrap; gap: 8px 16px; align-items: center; margin-bottom: 12px; }",
+    ".bar { display: flex; flex-wrap: wrap; gap: 8px 16px; align-items: center; margin-bottom: "
+        "12px; }",
     "#stream { margin-right: auto; font-size: .8125rem; }",
-    ".live { display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 8fr); grid-template-rows: auto 1fr; gap: 16px; }",
-    "#plot { display: block; width: 100%; height: 340px; border-radius: 7px 7px 0 0; touch-action: pan-y; }",
-    ".plot figcaption { display: flex; flex-wrap: wrap; gap: 4px 18px; padding: 8px 12px; border-top: 1px solid var(--line); font-size: .8125rem; }",
-    ".key { display: inline-flex; align-items: center; vertical-align: top; gap: 6px; white-space: nowrap; }",
+    ".live { display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 8fr); "
+        "grid-template-rows: auto 1fr; gap: 16px; }",
+    "#plot { display: block; width: 100%; height: 340px; border-radius: 7px 7px 0 0; "
+        "touch-action: pan-y; }",
+    ".plot figcaption { display: flex; flex-wrap: wrap; gap: 4px 18px; padding: 8px 12px; "
+        "border-top: 1px solid var(--line); font-size: .8125rem; }",
+    ".key { display: inline-flex; align-items: center; vertical-align: top; gap: 6px; "
+        "white-space: nowrap; }",
     ".mark { width: 14px; height: 14px; flex: none; overflow: visible; }",
     ".mark path, .point path { fill: none; stroke: var(--muted); stroke-width: 2; }",
     ".running path { fill: var(--accent); stroke: var(--panel); stroke-width: 1; }",
     ".resting path { fill: var(--panel); stroke: var(--text); }",
     ".online path { fill: var(--panel); stroke: var(--accent); }",
     ".grid line { stroke: var(--line); }",
-    "svg text { fill: var(--muted); font-size: 11px; paint-order: stroke; stroke: var(--panel); stroke-width: 3px; }",
+    "svg text { fill: var(--muted); font-size: 11px; paint-order: stroke; stroke: var(--panel); "
+        "stroke-width: 3px; }",
     ".scale path { fill: none; stroke: var(--muted); }",
     ".point { cursor: pointer; outline: none; }",
     ".point circle { fill: transparent; stroke: transparent; stroke-width: 2; }",
-    ".point:hover circle, .point:focus-visible circle, .point.selected circle { stroke: var(--accent); }",
-    "#name { font-family: var(--mono); fill: var(--text); text-anchor: middle; pointer-events: none; }",
-    ".devices { grid-row: 1 / span 2; grid-column: 2; height: 600px; overflow: auto; position: relative; }",
-    "table { width: 100%; border-collapse: separate; border-spacing: 0; font-size: .875rem; font-variant-numeric: tabular-nums; }",
-    "th { position: sticky; top: 0; z-index: 1; background: var(--panel); text-align: left; font-size: .8125rem; font-weight: 500; color: var(--muted); }",
+    ".point:hover circle, .point:focus-visible circle, .point.selected circle { stroke: "
+        "var(--accent); }",
+    "#name { font-family: var(--mono); fill: var(--text); text-anchor: middle; pointer-events: "
+        "none; }",
+    ".devices { grid-row: 1 / span 2; grid-column: 2; height: 600px; overflow: auto; position: "
+        "relative; }",
+    "table { width: 100%; border-collapse: separate; border-spacing: 0; font-size: .875rem; "
+        "font-variant-numeric: tabular-nums; }",
+    "th { position: sticky; top: 0; z-index: 1; background: var(--panel); text-align: left; "
+        "font-size: .8125rem; font-weight: 500; color: var(--muted); }",
     "th, td { padding: 5px 10px; border-bottom: 1px solid var(--line); white-space: nowrap; }",
     "tbody tr { cursor: pointer; }",
     "tbody tr:hover { background: var(--ground); }",
     "tbody tr.selected { background: var(--tint); }",
     "tr.offline td { color: var(--muted); }",
     ".id { width: 100%; min-width: 8rem; max-width: 0; overflow: hidden; }",
-    ".pick { display: block; width: 100%; padding: 2px; border: 0; background: none; text-align: left; overflow: hidden; text-overflow: ellipsis; font-family: var(--mono); font-size: .8125rem; outline-offset: -2px; }",
+    ".pick { display: block; width: 100%; padding: 2px; border: 0; background: none; text-align: "
+        "left; overflow: hidden; text-overflow: ellipsis; font-family: var(--mono); font-size: "
+        ".8125rem; outline-offset: -2px; }",
     ".selected .pick { color: var(--accent); font-weight: 600; }",
     ".num { text-align: right; }",
-    ".charge::after { content: ''; display: inline-block; width: 32px; height: 4px; margin: 0 0 3px 8px; border-radius: 2px; background: linear-gradient(90deg, var(--muted) var(--charge), var(--line) 0); }",
-    ".charge.bad::after { background: linear-gradient(90deg, var(--bad) var(--charge), var(--line) 0); }",
+    ".charge::after { content: ''; display: inline-block; width: 32px; height: 4px; margin: 0 0 "
+        "3px 8px; border-radius: 2px; background: linear-gradient(90deg, var(--muted) "
+        "var(--charge), var(--line) 0); }",
+    ".charge.bad::after { background: linear-gradient(90deg, var(--bad) var(--charge), "
+        "var(--line) 0); }",
     ".empty { padding: 32px 16px; text-align: center; }",
     ".log { padding: 12px; overflow: hidden; min-height: 200px; position: relative; }",
-    ".log ol { list-style: none; font-size: .8125rem; position: absolute; inset: 38px 0 0; padding: 0 12px 10px; overflow: auto; }",
-    ".log li { display: grid; grid-template-columns: auto 5.5rem minmax(0, 1fr); gap: 10px; padding: 2px 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }",
+    ".log ol { list-style: none; font-size: .8125rem; position: absolute; inset: 38px 0 0; "
+        "padding: 0 12px 10px; overflow: auto; }",
+    ".log li { display: grid; grid-template-columns: auto 5.5rem minmax(0, 1fr); gap: 10px; "
+        "padding: 2px 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }",
     "",
     "#endpoints { margin-top: 44px; }",
     "#endpoints h3 { margin: 22px 0 8px; }",
     "#endpoints h3::first-letter { text-transform: uppercase; }",
     "details { border-bottom: 1px solid var(--line); }",
     "details:last-child { border: 0; }",
-    "summary { display: flex; flex-wrap: wrap; gap: 2px 14px; align-items: baseline; padding: 10px 14px; cursor: pointer; list-style: none; border-radius: 8px; }",
+    "summary { display: flex; flex-wrap: wrap; gap: 2px 14px; align-items: baseline; padding: "
+        "10px 14px; cursor: pointer; list-style: none; border-radius: 8px; }",
     "summary::-webkit-details-marker { display: none; }",
-    "summary::before { content: ''; width: 6px; height: 6px; border: solid var(--muted); border-width: 0 2px 2px 0; transform: translateY(-2px) rotate(-45deg); }",
+    "summary::before { content: ''; width: 6px; height: 6px; border: solid var(--muted); "
+        "border-width: 0 2px 2px 0; transform: translateY(-2px) rotate(-45deg); }",
     "details[open] > summary::before { transform: translateY(-3px) rotate(45deg); }",
     "summary:hover .path { color: var(--accent); }",
     "summary:focus-visible { outline-offset: -2px; }",
     ".method { width: 3rem; font-weight: 700; font-size: .75rem; }",
     ".path { flex: 0 1 16.5rem; font-size: .875rem; overflow-wrap: anywhere; min-width: 0; }",
     ".what { color: var(--muted); flex: 1 1 16rem; min-width: 0; }",
-    ".needs { font-size: .75rem; border: 1px solid var(--edge); border-radius: 99px; padding: 0 8px; color: var(--muted); }",
-    ".inside { display: grid; grid-template: auto 1fr / minmax(0, 2fr) minmax(0, 1fr); gap: 18px 40px; padding: 6px 14px 20px 34px; }",
+    ".needs { font-size: .75rem; border: 1px solid var(--edge); border-radius: 99px; padding: 0 "
+        "8px; color: var(--muted); }",
+    ".inside { display: grid; grid-template: auto 1fr / minmax(0, 2fr) minmax(0, 1fr); gap: 18px "
+        "40px; padding: 6px 14px 20px 34px; }",
     ".field { margin-bottom: 12px; max-width: 460px; }",
     ".field b { color: var(--text); font-weight: 600; }",
     ".more:not(:empty) { margin-bottom: 12px; }",
     ".hint { font-size: .8125rem; color: var(--muted); }",
-    ".statuses dl { display: grid; grid-template-columns: auto 1fr; gap: 3px 14px; font-size: .875rem; align-content: start; }",
+    ".statuses dl { display: grid; grid-template-columns: auto 1fr; gap: 3px 14px; font-size: "
+        ".875rem; align-content: start; }",
     "h4 { margin: 0 0 4px; font-size: .8125rem; font-weight: 650; }",
     ".statuses { grid-area: 1 / 2 / span 2; }",
     ".answer { min-width: 0; display: grid; gap: 8px; }",
-    "pre { margin: 0; padding: 10px 12px; background: var(--ground); border: 1px solid var(--line); border-radius: 6px; overflow: auto; max-height: 24rem; white-space: pre-wrap; overflow-wrap: anywhere; }",
+    "pre { margin: 0; padding: 10px 12px; background: var(--ground); border: 1px solid "
+        "var(--line); border-radius: 6px; overflow: auto; max-height: 24rem; white-space: "
+        "pre-wrap; overflow-wrap: anywhere; }",
     "footer { padding-top: 28px; padding-bottom: 40px; font-size: .875rem; }",
     "",
     "@media (max-width: 1180px) {",
@@ -131,11 +171,14 @@ static const char *const page[] = {
     "@media (max-width: 720px) {",
     "  header, main, footer { padding-left: 14px; padding-right: 14px; }",
     "  .token { width: 100%; }",
-    "  thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden; }",
+    "  thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: "
+        "hidden; }",
     "  table, tbody { display: block; }",
-    "  tbody tr { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 3px 8px; padding: 10px 12px; border-bottom: 1px solid var(--line); }",
+    "  tbody tr { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 3px 8px; "
+        "padding: 10px 12px; border-bottom: 1px solid var(--line); }",
     "  td, td.num { border: 0; padding: 0; white-space: normal; text-align: left; }",
-    "  td::before { content: attr(data-label); display: block; font-size: .75rem; color: var(--muted); }",
+    "  td::before { content: attr(data-label); display: block; font-size: .75rem; color: "
+        "var(--muted); }",
     "  .id { grid-column: 1 / -1; min-width: 0; max-width: none; }",
     "  .id::before, td.charge::after { content: none; }",
     "  .is, .where { grid-column: span 2; }",
@@ -165,15 +208,21 @@ static const char *const page[] = {
     "</div>",
     "<div class='live'>",
     "<figure class='plot panel' id='map'>",
-    "<svg id='plot' role='group' aria-label='Where the devices are: arrow keys go from one to the next'></svg>",
+    "<svg id='plot' role='group' aria-label='Where the devices are: arrow keys go from one to the "
+        "next'></svg>",
     "<figcaption id='key'></figcaption>",
     "</figure>",
     "<div class='devices panel' id='box'>",
     "<table role='table' aria-label='Devices: arrow keys go from one to the next, Enter selects'>",
-    "<thead role='rowgroup'><tr role='row'><th role='columnheader'>Device</th><th role='columnheader'>Connected</th><th role='columnheader'>Position</th><th role='columnheader' class='num'>Charge</th><th role='columnheader'>Running</th><th role='columnheader'>Last seen</th><th role='columnheader' class='num'>Every</th></tr></thead>",
+    "<thead role='rowgroup'><tr role='row'><th role='columnheader'>Device</th><th "
+        "role='columnheader'>Connected</th><th role='columnheader'>Position</th><th "
+        "role='columnheader' class='num'>Charge</th><th role='columnheader'>Running</th><th "
+        "role='columnheader'>Last seen</th><th role='columnheader' "
+        "class='num'>Every</th></tr></thead>",
     "<tbody role='rowgroup' id='rows'></tbody>",
     "</table>",
-    "<p id='empty' class='empty muted'>No device is known yet. Start some: <code>fleet device --count 20 IP PORT</code></p>",
+    "<p id='empty' class='empty muted'>No device is known yet. Start some: <code>fleet device "
+        "--count 20 IP PORT</code></p>",
     "<p id='more' class='empty muted' hidden></p>",
     "</div>",
     "<div class='log panel'>",
@@ -184,10 +233,12 @@ static const char *const page[] = {
     "</section>",
     "<section id='endpoints' aria-labelledby='endpoints-title' tabindex='-1'>",
     "<h2 id='endpoints-title'>Endpoints</h2>",
-    "<p id='selected' class='muted' role='status'>Select a device above, and the forms below are for it.</p>",
+    "<p id='selected' class='muted' role='status'>Select a device above, and the forms below are "
+        "for it.</p>",
     "</section>",
     "</main>",
-    "<footer class='muted'>Made from <a href='/docs-json'>/docs-json</a>, an OpenAPI document.</footer>",
+    "<footer class='muted'>Made from <a href='/docs-json'>/docs-json</a>, an OpenAPI "
+        "document.</footer>",
     "<script>",
     "'use strict';",
     "const MAX_SHOWN = 500, MAX_LOG = 20, LOG_MS = 1000, AGAIN_MS = 3000, REFRESH_MS = 30000;",
@@ -195,12 +246,15 @@ static const char *const page[] = {
     "const $ = id => document.getElementById(id);",
     "",
     "function fill(element, attributes, children) {",
-    "  for (const [name, value] of Object.entries(attributes)) if (value !== null && value !== false) element.setAttribute(name, value);",
+    "  for (const [name, value] of Object.entries(attributes)) if (value !== null && value !== "
+        "false) element.setAttribute(name, value);",
     "  element.append(...children);",
     "  return element;",
     "}",
-    "const html = (name, attributes = {}, ...children) => fill(document.createElement(name), attributes, children);",
-    "const svg = (name, attributes = {}, ...children) => fill(document.createElementNS('http://www.w3.org/2000/svg', name), attributes, children);",
+    "const html = (name, attributes = {}, ...children) => fill(document.createElement(name), "
+        "attributes, children);",
+    "const svg = (name, attributes = {}, ...children) => "
+        "fill(document.createElementNS('http://www.w3.org/2000/svg', name), attributes, children);",
     "",
     "async function get(path) {",
     "  const answer = await fetch(path);",
@@ -208,7 +262,8 @@ static const char *const page[] = {
     "  return answer.json();",
     "}",
     "",
-    "/* ---- what is known: vehicles by id. Changes are drawn once a frame, however many there are ---- */",
+    "/* ---- what is known: vehicles by id. Changes are drawn once a frame, however many there "
+        "are ---- */",
     "",
     "const vehicles = new Map(), parts = new Map(), dirty = new Set();",
     "let order = [];                 /* the ids that are drawn, sorted */",
@@ -232,12 +287,14 @@ static const char *const page[] = {
     "    else drawRow(vehicles.get(id), parts.get(id) || add(id));",
     "  }",
     "  const moved = fit();",
-    "  for (const id of moved ? order : dirty) if (parts.has(id)) drawPoint(vehicles.get(id), parts.get(id));",
+    "  for (const id of moved ? order : dirty) if (parts.has(id)) drawPoint(vehicles.get(id), "
+        "parts.get(id));",
     "  dirty.clear();",
     "  for (const box of [$('rows'), $('points')]) keepTabStop(box);",
     "  $('empty').hidden = order.length > 0;",
     "  $('more').hidden = known <= order.length || order.length < MAX_SHOWN;",
-    "  $('more').textContent = `${known - order.length} more are known: GET /vehicles has them all.`;",
+    "  $('more').textContent = `${known - order.length} more are known: GET /vehicles has them "
+        "all.`;",
     "}",
     "",
     "function add(id) {",
@@ -277,15 +334,18 @@ static const char *const page[] = {
     "  online: 'M0-5.5l5.5 5.5l-5.5 5.5l-5.5-5.5z',",
     "  offline: 'M-4-4l8 8m0-8l-8 8'",
     "};",
-    "const KEY = { running: 'running', resting: 'resting', online: 'no report yet', offline: 'offline' };",
+    "const KEY = { running: 'running', resting: 'resting', online: 'no report yet', offline: "
+        "'offline' };",
     "",
     "function state(vehicle) {",
     "  if (!vehicle.connected) return 'offline';",
     "  return vehicle.running === null ? 'online' : vehicle.running ? 'running' : 'resting';",
     "}",
     "",
-    "const mark = kind => svg('svg', { class: `mark ${kind}`, viewBox: '-7 -7 14 14', 'aria-hidden': 'true' }, svg('path', { d: SHAPES[kind] }));",
-    "const place = position => position ? `${position.lat.toFixed(4)}, ${position.lon.toFixed(4)}` : NONE;",
+    "const mark = kind => svg('svg', { class: `mark ${kind}`, viewBox: '-7 -7 14 14', "
+        "'aria-hidden': 'true' }, svg('path', { d: SHAPES[kind] }));",
+    "const place = position => position ? `${position.lat.toFixed(4)}, "
+        "${position.lon.toFixed(4)}` : NONE;",
     "const percent = charge => charge === null ? NONE : `${charge} %`;",
     "const yesNo = value => value === null ? NONE : value ? 'yes' : 'no';",
     "const every = seconds => seconds === null ? NONE : `${seconds} s`;",
@@ -293,16 +353,20 @@ static const char *const page[] = {
     "function clock(utc) {           /* of another day: the date */",
     "  if (!utc) return NONE;",
     "  const time = new Date(utc);",
-    "  return time.toDateString() === new Date().toDateString() ? time.toLocaleTimeString('en-GB') : time.toLocaleDateString('en-CA');",
+    "  return time.toDateString() === new Date().toDateString() ? "
+        "time.toLocaleTimeString('en-GB') : time.toLocaleDateString('en-CA');",
     "}",
     "",
     "/* ---- the table ---- */",
     "",
     "function makeRow(id) {",
-    "  const cell = (label, name) => html('td', { role: 'cell', class: name || null, 'data-label': label });",
-    "  const row = html('tr', { role: 'row', 'data-row': id }, cell('Device', 'id'), cell('Connected', 'is'), cell('Position', 'where'), cell('Charge', 'num'),",
+    "  const cell = (label, name) => html('td', { role: 'cell', class: name || null, "
+        "'data-label': label });",
+    "  const row = html('tr', { role: 'row', 'data-row': id }, cell('Device', 'id'), "
+        "cell('Connected', 'is'), cell('Position', 'where'), cell('Charge', 'num'),",
     "    cell('Running'), cell('Last seen'), cell('Every', 'num'));",
-    "  row.firstChild.append(html('button', { class: 'pick', type: 'button', tabindex: '-1', title: id, 'data-id': id, 'aria-pressed': 'false' }, id));",
+    "  row.firstChild.append(html('button', { class: 'pick', type: 'button', tabindex: '-1', "
+        "title: id, 'data-id': id, 'aria-pressed': 'false' }, id));",
     "  row.addEventListener('click', () => select(id));",
     "  return row;",
     "}",
@@ -313,7 +377,8 @@ static const char *const page[] = {
     "  const kind = state(vehicle), cells = row.children;",
     "  if (row.dataset.state !== kind) {",
     "    row.dataset.state = kind;",
-    "    cells[1].replaceChildren(html('span', { class: 'key' }, mark(kind), vehicle.connected ? 'online' : 'offline'));",
+    "    cells[1].replaceChildren(html('span', { class: 'key' }, mark(kind), vehicle.connected ? "
+        "'online' : 'offline'));",
     "  }",
     "  row.className = `${kind} ${vehicle.id === selected ? 'selected' : ''}`;",
     "  row.querySelector('button').setAttribute('aria-pressed', vehicle.id === selected);",
@@ -328,15 +393,19 @@ static const char *const page[] = {
     "  setText(cells[6], every(vehicle.reportEvery));",
     "}",
     "",
-    "/* ---- the plot: degrees by pixels, a degree of longitude as much narrower as it is in the middle of the view ---- */",
+    "/* ---- the plot: degrees by pixels, a degree of longitude as much narrower as it is in the "
+        "middle of the view ---- */",
     "",
-    "const STEPS = [90, 45, 30, 15, 10, 5, 2, 1, .5, .2, .1, .05, .02, .01, .005, .002, .001, .0005], KM_A_DEGREE = 111.2;",
+    "const STEPS = [90, 45, 30, 15, 10, 5, 2, 1, .5, .2, .1, .05, .02, .01, .005, .002, .001, "
+        ".0005], KM_A_DEGREE = 111.2;",
     "let world = false, view = null;",
     "",
     "function makePoint(id) {",
-    "  const point = svg('g', { class: 'point', role: 'button', tabindex: '-1', 'data-id': id }, svg('circle', { r: 11 }), svg('path'));",
+    "  const point = svg('g', { class: 'point', role: 'button', tabindex: '-1', 'data-id': id }, "
+        "svg('circle', { r: 11 }), svg('path'));",
     "  point.addEventListener('click', () => select(id));",
-    "  point.addEventListener('keydown', event => { if (event.key === 'Enter' || event.key === ' ') { event.preventDefault(); select(id); } });",
+    "  point.addEventListener('keydown', event => { if (event.key === 'Enter' || event.key === ' "
+        "') { event.preventDefault(); select(id); } });",
     "  return point;",
     "}",
     "",
@@ -344,10 +413,13 @@ static const char *const page[] = {
     "  const kind = state(vehicle);",
     "  point.toggleAttribute('hidden', !vehicle.position);",
     "  point.setAttribute('class', `point ${kind} ${vehicle.id === selected ? 'selected' : ''}`);",
-    "  point.setAttribute('aria-label', `${vehicle.id}, ${KEY[kind]}, charge ${percent(vehicle.charge)}`);",
+    "  point.setAttribute('aria-label', `${vehicle.id}, ${KEY[kind]}, charge "
+        "${percent(vehicle.charge)}`);",
     "  point.setAttribute('aria-pressed', vehicle.id === selected);",
     "  point.lastChild.setAttribute('d', SHAPES[kind]);",
-    "  if (vehicle.position) point.setAttribute('transform', `translate(${x(vehicle.position.lon).toFixed(1)} ${y(vehicle.position.lat).toFixed(1)})`);",
+    "  if (vehicle.position) point.setAttribute('transform', "
+        "`translate(${x(vehicle.position.lon).toFixed(1)} "
+        "${y(vehicle.position.lat).toFixed(1)})`);",
     "}",
     "",
     "const x = lon => view.x + (lon - view.lon) * view.scale * view.narrow;",
@@ -357,18 +429,24 @@ static const char *const page[] = {
     "  const placed = order.map(id => vehicles.get(id).position).filter(Boolean);",
     "  if (world || !placed.length) return { south: -90, north: 90, west: -180, east: 180 };",
     "  const lats = placed.map(p => p.lat), lons = placed.map(p => p.lon);",
-    "  return { south: Math.min(...lats), north: Math.max(...lats), west: Math.min(...lons), east: Math.max(...lons) };",
+    "  return { south: Math.min(...lats), north: Math.max(...lats), west: Math.min(...lons), "
+        "east: Math.max(...lons) };",
     "}",
     "",
-    "/* Choose the view anew only if somebody has left it, or all are in a small part of it, so that it doesn't shake. */",
+    "/* Choose the view anew only if somebody has left it, or all are in a small part of it, so "
+        "that it doesn't shake. */",
     "function fit() {",
     "  const { clientWidth: width, clientHeight: height } = $('plot'), e = extent();",
     "  const lat = (e.south + e.north) / 2, lon = (e.west + e.east) / 2;",
     "  const narrow = Math.max(.1, Math.cos(lat * Math.PI / 180));",
-    "  const scale = Math.min((width - 108) / Math.max((e.east - e.west) * narrow, .004), (height - 92) / Math.max(e.north - e.south, .004));",
-    "  if (view && view.width === width && view.height === height && view.world === world && scale < 1.6 * view.scale",
-    "      && x(e.west) > 60 && x(e.east) < width - 12 && y(e.north) > 12 && y(e.south) < height - 28) return false;",
-    "  view = { width, height, world, lat, lon, narrow, scale, x: width / 2 + 24, y: height / 2 - 2 };     /* labels are on the left, and below */",
+    "  const scale = Math.min((width - 108) / Math.max((e.east - e.west) * narrow, .004), (height "
+        "- 92) / Math.max(e.north - e.south, .004));",
+    "  if (view && view.width === width && view.height === height && view.world === world && "
+        "scale < 1.6 * view.scale",
+    "      && x(e.west) > 60 && x(e.east) < width - 12 && y(e.north) > 12 && y(e.south) < height "
+        "- 28) return false;",
+    "  view = { width, height, world, lat, lon, narrow, scale, x: width / 2 + 24, y: height / 2 - "
+        "2 };     /* labels are on the left, and below */",
     "  drawGrid();",
     "  return true;",
     "}",
@@ -376,19 +454,26 @@ static const char *const page[] = {
     "function drawGrid() {",
     "  const { width, height, scale, narrow } = view, grid = $('grid'), lines = [], texts = [];",
     "  const step = (pixels, least) => STEPS.findLast(s => s * pixels >= least) || STEPS[0];",
-    "  const text = (degrees, by, letters) => Math.abs(degrees).toFixed(Math.max(0, -Math.floor(Math.log10(by)))) + DEGREE + (degrees > by / 2 ? letters[0] : degrees < -by / 2 ? letters[1] : '');",
+    "  const text = (degrees, by, letters) => Math.abs(degrees).toFixed(Math.max(0, "
+        "-Math.floor(Math.log10(by)))) + DEGREE + (degrees > by / 2 ? letters[0] : degrees < -by "
+        "/ 2 ? letters[1] : '');",
     "  const each = (by, most, from, to, line) => {",
-    "    for (let i = Math.ceil(Math.max(-most, from) / by); i * by <= Math.min(most, to); i++) line(i * by);",
+    "    for (let i = Math.ceil(Math.max(-most, from) / by); i * by <= Math.min(most, to); i++) "
+        "line(i * by);",
     "  };",
-    "  const left = Math.max(0, x(-180)), right = Math.min(width, x(180)), top = Math.max(0, y(90)), bottom = Math.min(height, y(-90));",
+    "  const left = Math.max(0, x(-180)), right = Math.min(width, x(180)), top = Math.max(0, "
+        "y(90)), bottom = Math.min(height, y(-90));",
     "  const byLon = step(scale * narrow, 68), byLat = step(scale, 44);",
-    "  each(byLon, 180, view.lon - view.x / scale / narrow, view.lon + (width - view.x) / scale / narrow, lon => {",
+    "  each(byLon, 180, view.lon - view.x / scale / narrow, view.lon + (width - view.x) / scale / "
+        "narrow, lon => {",
     "    lines.push(svg('line', { x1: x(lon), x2: x(lon), y1: top, y2: bottom }));",
-    "    if (x(lon) > 70 && x(lon) < width - 24) texts.push(svg('text', { x: x(lon), y: Math.min(height - 6, bottom + 18), 'text-anchor': 'middle' }, text(lon, byLon, 'EW')));",
+    "    if (x(lon) > 70 && x(lon) < width - 24) texts.push(svg('text', { x: x(lon), y: "
+        "Math.min(height - 6, bottom + 18), 'text-anchor': 'middle' }, text(lon, byLon, 'EW')));",
     "  });",
     "  each(byLat, 90, view.lat - (height - view.y) / scale, view.lat + view.y / scale, lat => {",
     "    lines.push(svg('line', { y1: y(lat), y2: y(lat), x1: left, x2: right }));",
-    "    if (y(lat) > 14 && y(lat) < height - 22) texts.push(svg('text', { x: Math.max(5, left - 42), y: y(lat) + 4 }, text(lat, byLat, 'NS')));",
+    "    if (y(lat) > 14 && y(lat) < height - 22) texts.push(svg('text', { x: Math.max(5, left - "
+        "42), y: y(lat) + 4 }, text(lat, byLat, 'NS')));",
     "  });",
     "  grid.replaceChildren(...lines, ...texts, ...scaleBar());",
     "}",
@@ -397,25 +482,30 @@ static const char *const page[] = {
     "  const pixels = view.scale / KM_A_DEGREE, unit = 10 ** Math.floor(Math.log10(110 / pixels));",
     "  const km = [5, 2, 1].find(n => n * unit * pixels <= 110) * unit, right = view.width - 12;",
     "  if (km > 500) return [];      /* its length is another at each latitude */",
-    "  return [svg('g', { class: 'scale' }, svg('path', { d: `M${right - km * pixels} 12v6H${right}v-6` }),",
-    "    svg('text', { x: right - km * pixels / 2, y: 32, 'text-anchor': 'middle' }, km < 1 ? `${Math.round(km * 1000)} m` : `${km} km`))];",
+    "  return [svg('g', { class: 'scale' }, svg('path', { d: `M${right - km * pixels} "
+        "12v6H${right}v-6` }),",
+    "    svg('text', { x: right - km * pixels / 2, y: 32, 'text-anchor': 'middle' }, km < 1 ? "
+        "`${Math.round(km * 1000)} m` : `${km} km`))];",
     "}",
     "",
     "function showName(event) {",
     "  const point = event.target.closest('.point'), label = $('name');",
     "  label.textContent = point ? point.dataset.id : '';",
     "  if (!point) return;",
-    "  const { position } = vehicles.get(point.dataset.id), half = label.getComputedTextLength() / 2 + 6, top = y(position.lat);",
+    "  const { position } = vehicles.get(point.dataset.id), half = label.getComputedTextLength() "
+        "/ 2 + 6, top = y(position.lat);",
     "  label.setAttribute('x', Math.max(half, Math.min(view.width - half, x(position.lon))));",
     "  label.setAttribute('y', top < 40 ? top + 26 : top - 17);",
     "}",
     "",
-    "/* ---- one tab stop for a table of hundreds; arrow keys go on from there. Not on the <g> itself: Chromium lets the focus into",
+    "/* ---- one tab stop for a table of hundreds; arrow keys go on from there. Not on the <g> "
+        "itself: Chromium lets the focus into",
     "   SVG elements that listen to it ---- */",
     "",
     "function keepTabStop(box) {",
     "  if (box.querySelector(`[tabindex='0']:not([hidden])`)) return;",
-    "  for (const item of box.querySelectorAll(`[tabindex='0']`)) item.setAttribute('tabindex', '-1');",
+    "  for (const item of box.querySelectorAll(`[tabindex='0']`)) item.setAttribute('tabindex', "
+        "'-1');",
     "  box.querySelector('[data-id]:not([hidden])')?.setAttribute('tabindex', '0');",
     "}",
     "",
@@ -425,8 +515,10 @@ static const char *const page[] = {
     "    event.target.setAttribute('tabindex', '0');",
     "  });",
     "  box.addEventListener('keydown', event => {",
-    "    const items = [...box.querySelectorAll('[data-id]:not([hidden])')], at = items.indexOf(event.target);",
-    "    const to = { ArrowDown: at + 1, ArrowRight: at + 1, ArrowUp: at - 1, ArrowLeft: at - 1, Home: 0, End: items.length - 1 }[event.key];",
+    "    const items = [...box.querySelectorAll('[data-id]:not([hidden])')], at = "
+        "items.indexOf(event.target);",
+    "    const to = { ArrowDown: at + 1, ArrowRight: at + 1, ArrowUp: at - 1, ArrowLeft: at - 1, "
+        "Home: 0, End: items.length - 1 }[event.key];",
     "    if (at < 0 || to === undefined) return;",
     "    event.preventDefault();",
     "    items[Math.max(0, Math.min(items.length - 1, to))].focus();",
@@ -459,24 +551,30 @@ static const char *const page[] = {
     "  if (paused) return;",
     "  const list = $('log');",
     "  for (const change of unlogged)",
-    "    list.prepend(html('li', {}, html('time', { datetime: change.at, class: 'muted' }, clock(change.at)),",
-    "      html('span', { class: 'mono', title: change.vehicle.id }, change.vehicle.id.slice(0, 8)), html('span', {}, told(change))));",
+    "    list.prepend(html('li', {}, html('time', { datetime: change.at, class: 'muted' }, "
+        "clock(change.at)),",
+    "      html('span', { class: 'mono', title: change.vehicle.id }, change.vehicle.id.slice(0, "
+        "8)), html('span', {}, told(change))));",
     "  unlogged = [];",
     "  while (list.children.length > MAX_LOG) list.lastChild.remove();",
     "}",
     "",
     "function told({ changes, vehicle, blob }) {",
     "  const words = {",
-    "    online: 'online', offline: 'offline', position: `at ${place(vehicle.position)}`, charge: `charge ${percent(vehicle.charge)}`,",
-    "    running: vehicle.running ? 'running' : 'resting', frequency: `reports every ${every(vehicle.reportEvery)}`, blob: `issue: ${(blob || '').slice(0, 120)}`",
+    "    online: 'online', offline: 'offline', position: `at ${place(vehicle.position)}`, charge: "
+        "`charge ${percent(vehicle.charge)}`,",
+    "    running: vehicle.running ? 'running' : 'resting', frequency: `reports every "
+        "${every(vehicle.reportEvery)}`, blob: `issue: ${(blob || '').slice(0, 120)}`",
     "  };",
     "  return changes.map(name => words[name] || name).join(', ');",
     "}",
     "",
-    "/* ---- where it comes from: /events, and /vehicles when that begins, and now and then, as an unchanged device's last seen",
+    "/* ---- where it comes from: /events, and /vehicles when that begins, and now and then, as "
+        "an unchanged device's last seen",
     "   is not told of ---- */",
     "",
-    "let changed = null;             /* while the list is read, the ids that /events has told of: it is newer than the list */",
+    "let changed = null;             /* while the list is read, the ids that /events has told of: "
+        "it is newer than the list */",
     "",
     "async function load() {",
     "  if (changed) return;",
@@ -489,7 +587,8 @@ static const char *const page[] = {
     "      next = page.next;",
     "    }",
     "    const listed = new Set(list.map(vehicle => vehicle.id));",
-    "    for (const id of vehicles.keys()) if (!listed.has(id) && !changed.has(id)) { vehicles.delete(id); touch(id); }",
+    "    for (const id of vehicles.keys()) if (!listed.has(id) && !changed.has(id)) { "
+        "vehicles.delete(id); touch(id); }",
     "    for (const vehicle of list) if (!changed.has(vehicle.id)) put(vehicle);",
     "  } catch (error) {",
     "    tell(`not up to date: ${error.message}`);",
@@ -510,7 +609,8 @@ static const char *const page[] = {
     "    if (changed) changed.add(change.vehicle.id);",
     "    put(change.vehicle);",
     "    log(change);",
-    "    if (change.changes.includes('online') || change.changes.includes('offline')) healthSoon = healthSoon || setTimeout(health, LOG_MS);",
+    "    if (change.changes.includes('online') || change.changes.includes('offline')) healthSoon "
+        "= healthSoon || setTimeout(health, LOG_MS);",
     "  });",
     "}",
     "",
@@ -520,11 +620,13 @@ static const char *const page[] = {
     "async function health() {",
     "  clearTimeout(healthSoon);",
     "  healthSoon = 0;",
-    "  const entry = (name, value, bad) => html('div', {}, html('dt', {}, name), html('dd', { class: bad ? 'bad' : null }, value));",
+    "  const entry = (name, value, bad) => html('div', {}, html('dt', {}, name), html('dd', { "
+        "class: bad ? 'bad' : null }, value));",
     "  try {",
     "    const { version, instance, redis, devices } = await get('/');",
     "    known = devices.known;",
-    "    $('health').replaceChildren(entry('Version', version), entry('Instance', instance), entry('Redis', redis, redis === 'away'),",
+    "    $('health').replaceChildren(entry('Version', version), entry('Instance', instance), "
+        "entry('Redis', redis, redis === 'away'),",
     "      entry('Devices', `${devices.online} of ${known} online`));",
     "  } catch (error) {",
     "    $('health').replaceChildren(entry('Health', error.message, true));",
@@ -536,18 +638,21 @@ static const char *const page[] = {
     "let api = {};",
     "",
     "function resolve(value) {       /* a {$ref: '#/components/...'} */",
-    "  return value && value.$ref ? value.$ref.slice(2).split('/').reduce((at, name) => at[name], api) : value || {};",
+    "  return value && value.$ref ? value.$ref.slice(2).split('/').reduce((at, name) => at[name], "
+        "api) : value || {};",
     "}",
     "",
     "function operations() {",
     "  const all = [];",
     "  for (const [path, methods] of Object.entries(api.paths))",
     "    for (const method of ['get', 'post', 'put', 'patch', 'delete'])",
-    "      if (methods[method]) all.push({ path, method: method.toUpperCase(), op: methods[method], key: method + path });",
+    "      if (methods[method]) all.push({ path, method: method.toUpperCase(), op: "
+        "methods[method], key: method + path });",
     "  return all;",
     "}",
     "",
-    "/* The document begins with the server and ends with commands: what one comes for is first here. */",
+    "/* The document begins with the server and ends with commands: what one comes for is first "
+        "here. */",
     "function drawEndpoints() {",
     "  const groups = new Map();",
     "  for (const one of operations()) {",
@@ -555,90 +660,123 @@ static const char *const page[] = {
     "    if (!groups.has(name)) groups.set(name, html('div', { class: 'panel' }));",
     "    groups.get(name).append(drawEndpoint(one));",
     "  }",
-    "  for (const [name, box] of [...groups].reverse()) $('endpoints').append(html('h3', {}, name), box);",
+    "  for (const [name, box] of [...groups].reverse()) $('endpoints').append(html('h3', {}, "
+        "name), box);",
     "}",
     "",
     "function drawEndpoint(one) {",
     "  const security = one.op.security || api.security || [], commands = security.length > 0;",
-    "  const needs = commands && !security.some(way => !Object.keys(way).length);      /* {}: it may also be without */",
+    "  const needs = commands && !security.some(way => !Object.keys(way).length);      /* {}: it "
+        "may also be without */",
     "  return html('details', { 'data-endpoint': `${one.method} ${one.path}` },",
-    "    html('summary', {}, html('span', { class: 'method mono' }, one.method), html('code', { class: 'path' }, one.path),",
-    "      html('span', { class: 'what' }, one.op.summary || ''), needs ? html('span', { class: 'needs' }, 'token') : ''),",
-    "    html('div', { class: 'inside' }, drawForm(one, commands), one.answer, drawStatuses(one.op)));",
+    "    html('summary', {}, html('span', { class: 'method mono' }, one.method), html('code', { "
+        "class: 'path' }, one.path),",
+    "      html('span', { class: 'what' }, one.op.summary || ''), needs ? html('span', { class: "
+        "'needs' }, 'token') : ''),",
+    "    html('div', { class: 'inside' }, drawForm(one, commands), one.answer, "
+        "drawStatuses(one.op)));",
     "}",
     "",
     "function drawStatuses(op) {",
-    "  const list = Object.entries(op.responses).flatMap(([status, r]) => [html('dt', { class: 'mono' }, status), html('dd', {}, resolve(r).description || '')]);",
-    "  return html('div', { class: 'statuses' }, html('h4', {}, 'Answers'), html('dl', {}, ...list));",
+    "  const list = Object.entries(op.responses).flatMap(([status, r]) => [html('dt', { class: "
+        "'mono' }, status), html('dd', {}, resolve(r).description || '')]);",
+    "  return html('div', { class: 'statuses' }, html('h4', {}, 'Answers'), html('dl', {}, "
+        "...list));",
     "}",
     "",
     "function fieldsOf({ op, method, path }) {",
-    "  const content = resolve(op.requestBody).content, body = content && content['application/json'], schema = resolve(body && body.schema);",
-    "  const fields = (op.parameters || []).map(resolve).map(p => ({ ...p, schema: resolve(p.schema), value: p.name === 'id' ? selected : '' }));",
+    "  const content = resolve(op.requestBody).content, body = content && "
+        "content['application/json'], schema = resolve(body && body.schema);",
+    "  const fields = (op.parameters || []).map(resolve).map(p => ({ ...p, schema: "
+        "resolve(p.schema), value: p.name === 'id' ? selected : '' }));",
     "  for (const [name, property] of Object.entries(schema.properties || {}))",
-    "    fields.push({ name, in: 'body', schema: resolve(property), description: property.description, required: (schema.required || []).includes(name),",
-    "      value: ((body.example || schema.example || {})[name] ?? property.example ?? '').toString() });",
-    "  for (const field of fields) field.key = `${method} ${path} ${field.in} ${field.name}`.replaceAll(/[^a-zA-Z0-9]+/g, '-');",
+    "    fields.push({ name, in: 'body', schema: resolve(property), description: "
+        "property.description, required: (schema.required || []).includes(name),",
+    "      value: ((body.example || schema.example || {})[name] ?? property.example ?? "
+        "'').toString() });",
+    "  for (const field of fields) field.key = `${method} ${path} ${field.in} "
+        "${field.name}`.replaceAll(/[^a-zA-Z0-9]+/g, '-');",
     "  return fields;",
     "}",
     "",
     "function limits(field) {",
     "  const { type, format, minimum, maximum, minLength, maxLength } = field.schema;",
-    "  const range = (least, most, unit) => least === undefined && most === undefined ? '' : `, ${least ?? ''} to ${most ?? ''}${unit}`;",
-    "  return `${field.in}, ${format || type || 'string'}${range(minimum, maximum, '')}${range(minLength, maxLength, ' characters')}${field.required ? ', required' : ''}`;",
+    "  const range = (least, most, unit) => least === undefined && most === undefined ? '' : `, "
+        "${least ?? ''} to ${most ?? ''}${unit}`;",
+    "  return `${field.in}, ${format || type || 'string'}${range(minimum, maximum, "
+        "'')}${range(minLength, maxLength, ' characters')}${field.required ? ', required' : ''}`;",
     "}",
     "",
     "function drawField(field) {",
-    "  const { type, enum: values } = field.schema, choices = values || (type === 'boolean' ? ['true', 'false'] : null);",
+    "  const { type, enum: values } = field.schema, choices = values || (type === 'boolean' ? "
+        "['true', 'false'] : null);",
     "  const number = type === 'integer' || type === 'number';",
-    "  const attributes = { id: field.key, placeholder: choices ? null : field.example ?? null, name: field.name, 'data-in': field.in, 'data-type': type || 'string', 'aria-describedby': `${field.key}-hint` };",
+    "  const attributes = { id: field.key, placeholder: choices ? null : field.example ?? null, "
+        "name: field.name, 'data-in': field.in, 'data-type': type || 'string', "
+        "'aria-describedby': `${field.key}-hint` };",
     "  field.input = choices",
-    "    ? html('select', attributes, ...(field.required ? [] : ['']).concat(choices).map(value => html('option', { value }, value || 'not given')))",
-    "    : html('input', { ...attributes, type: number ? 'number' : 'text', step: number ? 'any' : null, required: field.in === 'path' && '', autocomplete: 'off', spellcheck: 'false' });",
+    "    ? html('select', attributes, ...(field.required ? [] : ['']).concat(choices).map(value "
+        "=> html('option', { value }, value || 'not given')))",
+    "    : html('input', { ...attributes, type: number ? 'number' : 'text', step: number ? 'any' "
+        ": null, required: field.in === 'path' && '', autocomplete: 'off', spellcheck: 'false' });",
     "  field.input.value = field.value;",
     "  if (choices && field.input.selectedIndex < 0) field.input.selectedIndex = 0;",
-    "  return html('div', { class: 'field' }, html('label', { for: field.key }, html('b', {}, field.name), ` ${limits(field)}`), field.input,",
+    "  return html('div', { class: 'field' }, html('label', { for: field.key }, html('b', {}, "
+        "field.name), ` ${limits(field)}`), field.input,",
     "    html('div', { class: 'hint', id: `${field.key}-hint` }, field.description || ''));",
     "}",
     "",
-    "/* The request that the fields make: what is left empty is not sent. Ranges are left to the server, which says what is wrong. */",
+    "/* The request that the fields make: what is left empty is not sent. Ranges are left to the "
+        "server, which says what is wrong. */",
     "function request({ path, method, fields }, commands) {",
     "  const query = new URLSearchParams(), body = {};",
     "  let hasBody = false;",
     "  for (const { name, in: where, input, schema: { type } } of fields) {",
     "    if (where === 'body') hasBody = true;",
-    "    if (where === 'path') path = path.replace(`{${name}}`, encodeURIComponent(input.value) || `{${name}}`);",
+    "    if (where === 'path') path = path.replace(`{${name}}`, encodeURIComponent(input.value) "
+        "|| `{${name}}`);",
     "    else if (input.value === '') continue;",
     "    else if (where === 'query') query.set(name, input.value);",
-    "    else body[name] = type === 'boolean' ? input.value === 'true' : type === 'integer' || type === 'number' ? Number(input.value) : input.value;",
+    "    else body[name] = type === 'boolean' ? input.value === 'true' : type === 'integer' || "
+        "type === 'number' ? Number(input.value) : input.value;",
     "  }",
     "  const url = `${path}?${query}`.replace(/[?]$/, ''), token = $('token').value;",
-    "  return { url, method, body: hasBody ? JSON.stringify(body) : null, token: commands && token };",
+    "  return { url, method, body: hasBody ? JSON.stringify(body) : null, token: commands && "
+        "token };",
     "}",
     "",
     "function curl({ url, method, body, token }) {",
     "  const quoted = text => `'${text.replaceAll(`'`, `'${String.fromCharCode(92)}''`)}'`;",
-    "  return ['curl', url === '/events' ? '-N' : '', method === 'GET' ? '' : `-X ${method}`, token ? `-H 'authorization: Bearer '$TOKEN` : '',",
-    "    body === null ? '' : `-H 'content-type: application/json' -d ${quoted(body)}`, quoted(location.origin + url)].filter(Boolean).join(' ');",
+    "  return ['curl', url === '/events' ? '-N' : '', method === 'GET' ? '' : `-X ${method}`, "
+        "token ? `-H 'authorization: Bearer '$TOKEN` : '',",
+    "    body === null ? '' : `-H 'content-type: application/json' -d ${quoted(body)}`, "
+        "quoted(location.origin + url)].filter(Boolean).join(' ');",
     "}",
     "",
     "/* A stream and a page are nothing to show in an answer: a link. */",
     "function isLink({ method, op, fields }) {",
     "  const types = Object.keys(resolve((op.responses || {})['200']).content || {});",
-    "  return method === 'GET' && !fields.length && (types.includes('text/event-stream') || types.includes('text/html'));",
+    "  return method === 'GET' && !fields.length && (types.includes('text/event-stream') || "
+        "types.includes('text/html'));",
     "}",
     "",
     "function drawForm(one, commands) {",
     "  one.fields = fieldsOf(one);",
-    "  const line = html('pre', { class: 'curl', tabindex: '0', role: 'region', 'aria-label': 'The same with curl' });",
-    "  const status = html('p', { role: 'status' }), body = html('pre', { class: 'body', tabindex: '0', role: 'region', 'aria-label': 'Answer', hidden: '' });",
-    "  const form = html('form', {}, html('p', { class: 'more' }, one.op.description || ''), ...one.fields.map(drawField));",
+    "  const line = html('pre', { class: 'curl', tabindex: '0', role: 'region', 'aria-label': "
+        "'The same with curl' });",
+    "  const status = html('p', { role: 'status' }), body = html('pre', { class: 'body', "
+        "tabindex: '0', role: 'region', 'aria-label': 'Answer', hidden: '' });",
+    "  const form = html('form', {}, html('p', { class: 'more' }, one.op.description || ''), "
+        "...one.fields.map(drawField));",
     "  const update = () => { line.textContent = curl(request(one, commands)); };",
-    "  one.answer = html('div', { class: 'answer' }, html('h4', {}, 'With curl'), line, status, body);",
-    "  if (isLink(one)) form.append(html('p', {}, html('a', { href: one.path }, `Open ${one.path}`)));",
+    "  one.answer = html('div', { class: 'answer' }, html('h4', {}, 'With curl'), line, status, "
+        "body);",
+    "  if (isLink(one)) form.append(html('p', {}, html('a', { href: one.path }, `Open "
+        "${one.path}`)));",
     "  else form.append(html('button', { class: 'send' }, 'Send'));",
     "  form.addEventListener('input', update);",
-    "  form.addEventListener('submit', event => { event.preventDefault(); send(one, commands, status, body); });",
+    "  form.addEventListener('submit', event => { event.preventDefault(); send(one, commands, "
+        "status, body); });",
     "  $('token').addEventListener('input', update);",
     "  update();",
     "  return form;",
@@ -646,15 +784,19 @@ static const char *const page[] = {
     "",
     "async function send(one, commands, status, body) {",
     "  if (one.waits) return;",
-    "  const { url, method, body: json, token } = request(one, commands), begun = performance.now();",
-    "  const headers = { ...(json === null ? {} : { 'content-type': 'application/json' }), ...(token ? { authorization: `Bearer ${token}` } : {}) };",
+    "  const { url, method, body: json, token } = request(one, commands), begun = "
+        "performance.now();",
+    "  const headers = { ...(json === null ? {} : { 'content-type': 'application/json' }), "
+        "...(token ? { authorization: `Bearer ${token}` } : {}) };",
     "  one.waits = true;",
     "  status.className = 'muted';",
     "  status.textContent = 'Sent; waiting for the answer.';",
     "  try {",
-    "    const answer = await fetch(url, { method, headers, body: json }), text = await answer.text();",
+    "    const answer = await fetch(url, { method, headers, body: json }), text = await "
+        "answer.text();",
     "    status.className = answer.ok ? '' : 'bad';",
-    "    status.textContent = `${answer.status} ${answer.statusText} in ${Math.round(performance.now() - begun)} ms`",
+    "    status.textContent = `${answer.status} ${answer.statusText} in "
+        "${Math.round(performance.now() - begun)} ms`",
     "      + (answer.status === 401 ? ': give the bearer token at the top of this page' : '');",
     "    body.textContent = pretty(text);",
     "    body.hidden = false;",
@@ -672,9 +814,12 @@ static const char *const page[] = {
     "",
     "/* ---- begin ---- */",
     "",
-    "$('plot').append(svg('g', { id: 'grid', class: 'grid', 'aria-hidden': 'true' }), svg('g', { id: 'points' }), svg('text', { id: 'name' }));",
-    "for (const kind of Object.keys(SHAPES)) $('key').append(html('span', { class: 'key' }, mark(kind), KEY[kind]));",
-    "for (const name of ['pointerover', 'focusin', 'focusout']) $('map').addEventListener(name, showName);",
+    "$('plot').append(svg('g', { id: 'grid', class: 'grid', 'aria-hidden': 'true' }), svg('g', { "
+        "id: 'points' }), svg('text', { id: 'name' }));",
+    "for (const kind of Object.keys(SHAPES)) $('key').append(html('span', { class: 'key' }, "
+        "mark(kind), KEY[kind]));",
+    "for (const name of ['pointerover', 'focusin', 'focusout']) $('map').addEventListener(name, "
+        "showName);",
     "$('map').addEventListener('pointerout', () => { $('name').textContent = ''; });",
     "rove($('rows'));",
     "rove($('map'));",
@@ -692,13 +837,17 @@ static const char *const page[] = {
     "  if (!paused) drawLog();",
     "});",
     "$('token').value = sessionStorage.getItem('token') || '';",
-    "$('token').addEventListener('input', event => sessionStorage.setItem('token', event.target.value));",
+    "$('token').addEventListener('input', event => sessionStorage.setItem('token', "
+        "event.target.value));",
     "setInterval(() => { if (!document.hidden) { load(); health(); } }, REFRESH_MS);",
     "touch('');",
     "health();",
     "listen();",
-    "get('/docs-json').then(document => { api = document; drawEndpoints(); }).catch(error => $('endpoints').append(html('p', { class: 'bad' }, error.message)));",
+    "get('/docs-json').then(document => { api = document; drawEndpoints(); }).catch(error => "
+        "$('endpoints').append(html('p', { class: 'bad' }, error.message)));",
     "</script>",
     "</body>",
     "</html>",
 };
+
+#endif

@@ -1,16 +1,26 @@
 /* rest.h - the REST API, its OpenAPI document, and server-sent events.
 
-   Two tables: `properties` has what bodies, queries and answers consist of, `routes` what there is to call. Requests are
-   checked by them, and /docs-json is made of them, so it can't say what isn't so. */
+   Two tables: `properties` has what bodies, queries and answers consist of, `routes` has what there
+   is to call. Requests are checked by them, and /docs-json is made of them, so it is always true.
+   */
+
+#ifndef FLEET_REST_H
+#define FLEET_REST_H
+
+#include "devices.h"
+#include "fleet.h"
+#include "page.h"
 
 /* ---- tables ---- */
 
 typedef struct {
-    const char *of, *name;                    /* its schema; of those that begin with ?, a query's */
-    const char *type;                         /* "string", "integer", "number", "boolean"; "#X": an X; "[]TYPE": any number of these */
-    const char *format;                       /* of a string: "uuid", "date-time", or the words that it may be, "|" between them */
+    const char *of, *name;                    /* its schema; "?X": X is a query */
+    const char *type;                         /* "string", "integer", "number", "boolean"; "#X": an
+                                                 X; "[]TYPE": any number of TYPE */
+    const char *format;                       /* of a string: "uuid", "date-time", or the words that
+                                                 it may be, with "|" between them */
     const char *what, *example;               /* the example is a JSON value */
-    long long   least, most;                  /* of a number; of a string, its bytes; 0 and 0: any */
+    long long   least, most;                  /* of a number; of a string's bytes; 0 and 0: any */
     bool        nullable, optional;
 } property;
 
@@ -23,60 +33,82 @@ static const property properties[] = {
     { "Health", "version", "string", .what = "its version", .example = "\"" KA_VERSION "\"" },
     { "Health", "instance", "string", .format = "uuid", .what = "which of the instances answers",
       .example = "\"7f0c1f6e-3f0b-4b8e-9b1e-2f6f8f0d5a11\"" },
-    { "Health", "redis", "string", .format = "none|up|away", .what = "away: vehicles are as they were last known", .example = "\"up\"" },
+    { "Health", "redis", "string", .format = "none|up|away",
+      .what = "away: vehicles are as they were last known", .example = "\"up\"" },
     { "Health", "devices", "#Devices", .what = "how many" },
-    { "Health", "streams", "integer", .what = "subscribers of /events, on this instance", .example = "1", .most = MAX_STREAMS },
+    { "Health", "streams", "integer", .what = "subscribers of /events, on this instance",
+      .example = "1", .most = MAX_STREAMS },
     { "Health", "uptime", "integer", .what = "seconds since it started", .example = "3600" },
     { "Health", "webhooks", "#Webhooks", .what = "null: no --webhook", .nullable = true },
     { "Devices", "online", "integer", .what = "connected, to any instance", .example = "20" },
-    { "Devices", "known", "integer", .what = "connected now, or in the last 7 days", .example = "21" },
-    { "Webhooks", "waiting", "integer", .what = "changes that are to be forwarded", .example = "0" },
+    { "Devices", "known", "integer", .what = "connected now, or in the last 7 days",
+      .example = "21" },
+    { "Webhooks", "waiting", "integer", .what = "changes that are to be forwarded",
+      .example = "0" },
     { "Webhooks", "sent", "integer", .what = "changes that were taken", .example = "1234" },
-    { "Webhooks", "dropped", "integer", .what = "changes for which there was no room", .example = "0" },
+    { "Webhooks", "dropped", "integer", .what = "changes for which there was no room",
+      .example = "0" },
 
-    { "Vehicle", "id", "string", .format = "uuid", .what = "the vehicle's id", .example = "\"3f2504e0-4f89-41d3-9a0c-0305e82c3301\"" },
+    { "Vehicle", "id", "string", .format = "uuid", .what = "the vehicle's id",
+      .example = "\"3f2504e0-4f89-41d3-9a0c-0305e82c3301\"" },
     { "Vehicle", "connected", "boolean", .what = "to any instance", .example = "true" },
     { "Vehicle", "instance", "string", .format = "uuid", .what = "the one it is connected to",
       .example = "\"7f0c1f6e-3f0b-4b8e-9b1e-2f6f8f0d5a11\"", .nullable = true },
     { "Vehicle", "position", "#Position", .what = "null: not known", .nullable = true },
-    { "Vehicle", "charge", "integer", .what = "percent; null: not known", .example = "87", .most = 100, .nullable = true },
-    { "Vehicle", "running", "boolean", .what = "false: resting; null: not known", .example = "true", .nullable = true },
-    { "Vehicle", "reportEvery", "integer", .what = "seconds, as it was told; null: never told", .example = "60",
-      .least = 1, .most = INT32_MAX, .nullable = true },
+    { "Vehicle", "charge", "integer", .what = "percent; null: not known", .example = "87",
+      .most = 100, .nullable = true },
+    { "Vehicle", "running", "boolean", .what = "false: resting; null: not known", .example = "true",
+      .nullable = true },
+    { "Vehicle", "reportEvery", "integer", .what = "seconds, as it was told; null: never told",
+      .example = "60", .least = 1, .most = INT32_MAX, .nullable = true },
     { "Vehicle", "issues", "integer", .what = "how many it has reported", .example = "0" },
     { "Vehicle", "lastSeen", "string", .format = "date-time", .what = "when it was last heard of",
       .example = "\"2026-11-21T09:30:00.123456Z\"", .nullable = true },
-    { "Position", "lat", "number", .what = "degrees north", .example = "52.520008", .least = -90, .most = 90 },
-    { "Position", "lon", "number", .what = "degrees east", .example = "13.404954", .least = -180, .most = 180 },
+    { "Position", "lat", "number", .what = "degrees north", .example = "52.520008", .least = -90,
+      .most = 90 },
+    { "Position", "lon", "number", .what = "degrees east", .example = "13.404954", .least = -180,
+      .most = 180 },
     { "VehicleNow", "", .type = "#Vehicle" },
     { "VehicleNow", "reply", "string", .what = "the device's own words; null: it is not connected",
-      .example = "\"FINE. I'M HERE 52.520008 13.404954, RUNNING AND CHARGED AT 87%.\"", .nullable = true },
+      .example = "\"FINE. I'M HERE 52.520008 13.404954, RUNNING AND CHARGED AT 87%.\"",
+      .nullable = true },
     { "Vehicles", "total", "integer", .what = "how many there are, on all pages", .example = "1" },
     { "Vehicles", "vehicles", "[]#Vehicle", .what = "by their ids" },
     { "Vehicles", "next", "string", .what = "the path of the next page; null: this is the last one",
-      .example = "\"/vehicles?after=3f2504e0-4f89-41d3-9a0c-0305e82c3301&limit=100\"", .nullable = true },
-    { "?Vehicles", "limit", "integer", .what = "so many on a page at most; 100 unless told", .example = "100", .least = 1, .most = MAX_PAGE },
-    { "?Vehicles", "after", "string", .format = "uuid", .what = "those whose ids are greater than this one: as `next` has it",
+      .example = "\"/vehicles?after=3f2504e0-4f89-41d3-9a0c-0305e82c3301&limit=100\"",
+      .nullable = true },
+    { "?Vehicles", "limit", "integer", .what = "so many on a page at most; default 100",
+      .example = "100", .least = 1, .most = MAX_PAGE },
+    { "?Vehicles", "after", "string", .format = "uuid",
+      .what = "those whose ids are greater than this one: as `next` has it",
       .example = "\"00000000-0000-0000-0000-000000000000\"" },
-    { "?Vehicles", "connected", "boolean", .what = "only those that are, or aren't", .example = "true" },
+    { "?Vehicles", "connected", "boolean", .what = "only those that are, or aren't",
+      .example = "true" },
 
-    { "Frequency", "seconds", "integer", .what = "between two reports", .example = "60", .least = 1, .most = 86400 },
+    { "Frequency", "seconds", "integer", .what = "between two reports", .example = "60", .least = 1,
+      .most = 86400 },
     { "Running", "running", "boolean", .what = "true: run; false: rest", .example = "true" },
-    { "Message", "message", "string", .what = "what to tell it, without control characters; the limit is in bytes of UTF-8",
+    { "Message", "message", "string",
+      .what = "what to tell it, without control characters; the limit is in bytes of UTF-8",
       .example = "\"HOW'S IT GOING?\"", .least = 1, .most = MAX_COMMAND },
     { "Answer", "error", "boolean", .what = "always false", .example = "false" },
-    { "Answer", "id", "string", .format = "uuid", .what = "the vehicle's id", .example = "\"3f2504e0-4f89-41d3-9a0c-0305e82c3301\"" },
+    { "Answer", "id", "string", .format = "uuid", .what = "the vehicle's id",
+      .example = "\"3f2504e0-4f89-41d3-9a0c-0305e82c3301\"" },
     { "Answer", "command", "string", .what = "what it was told", .example = "\"HEY YOU, RUN!\"" },
     { "Answer", "reply", "string", .what = "what it said", .example = "\"DONE!\"" },
     { "Answer", "done", "boolean", .what = "false: it can't", .example = "true" },
 
     { "Change", "id", "string", .format = "uuid",
-      .what = "the change's own: who has seen it before drops it", .example = "\"1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed\"" },
-    { "Change", "at", "string", .format = "date-time", .what = "when it was made", .example = "\"2026-11-21T09:30:00.123456Z\"" },
-    { "Change", "changes", "[]string", .format = "online|offline|position|charge|running|frequency|blob", .what = "what has changed",
+      .what = "the change's own: who has seen it before drops it",
+      .example = "\"1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed\"" },
+    { "Change", "at", "string", .format = "date-time", .what = "when it was made",
+      .example = "\"2026-11-21T09:30:00.123456Z\"" },
+    { "Change", "changes", "[]string",
+      .format = "online|offline|position|charge|running|frequency|blob", .what = "what has changed",
       .example = "[\"position\", \"charge\"]" },
     { "Change", "vehicle", "#Vehicle", .what = "as it is then" },
-    { "Change", "blob", "string", .what = "what it reported, if that is a change", .example = "\"engine: 130 degrees\"", .optional = true },
+    { "Change", "blob", "string", .what = "what it reported, if that is a change",
+      .example = "\"engine: 130 degrees\"", .optional = true },
 };
 
 enum { PROPERTIES = sizeof properties / sizeof *properties, MAX_VALUES = 3 };
@@ -88,7 +120,11 @@ typedef struct {
     const ka_event *ev;
     const route    *route;
     device         *device;                   /* of the id in its path */
-    struct { bool given; long long number; char text[MAX_COMMAND + 1]; } values[MAX_VALUES];     /* of route->takes, in its order */
+    struct {
+        bool      given;
+        long long number;
+        char      text[MAX_COMMAND + 1];
+    } values[MAX_VALUES];                     /* of route->takes, in its order */
 } request;
 
 static void serve_health(request *q);
@@ -108,34 +144,45 @@ static void serve_command(request *q);
 struct route {
     const char *method, *path;                /* {id}: a vehicle's, and then 404 is possible */
     const char *name, *summary, *more;
-    const char *takes, *gives;                /* schemas: of the query or the body, NULL: neither; of the answer, */
+    const char *takes, *gives;                /* schemas: query or body, or NULL; the answer */
     const char *type;                         /* which is JSON, or this */
-    bool        commands, limited;            /* needs a token, or loopback, and waits for a device; takes so many at once */
+    bool        commands;                     /* waits for a device; needs a token, or loopback */
+    bool        limited;                      /* takes so many at once; then 503 */
     void      (*serve)(request *q);
 };
 
 static const route routes[] = {
-    { "GET", "/", "health", "How it goes", .more = "Of the instance that answers, and of the fleet.", .gives = "Health", .serve = serve_health },
+    { "GET", "/", "health", "How it goes",
+      .more = "Of the instance that answers, and of the fleet.", .gives = "Health",
+      .serve = serve_health },
     { "GET", "/docs", "docs", "This API, as a page", .more = "With a live map of the vehicles.",
       .type = "text/html; charset=utf-8", .serve = serve_docs },
-    { "GET", "/docs-json", "docsJson", "This API, as an OpenAPI 3 document", .type = "application/json", .serve = serve_docs_json },
+    { "GET", "/docs-json", "docsJson", "This API, as an OpenAPI 3 document",
+      .type = "application/json", .serve = serve_docs_json },
     { "GET", "/events", "events", "Every change, as it happens",
-      .more = "Server-sent events: `hello` with the instance, once; then `change`, whose data is a Change.",
+      .more = "Server-sent events: `hello` with the instance, once; then `change`, whose data is a "
+              "Change.",
       .type = "text/event-stream", .limited = true, .serve = serve_events },
-    { "GET", "/vehicles", "vehicles", "The vehicles that are known", .more = "By their ids; a page at a time.", .takes = "?Vehicles",
-      .gives = "Vehicles", .serve = serve_vehicles },
-    { "GET", "/vehicles/{id}", "vehicle", "A vehicle, as it is known", .gives = "Vehicle", .serve = serve_vehicle },
-    { "GET", "/vehicles/{id}/fetch-info", "fetchInfo", "A vehicle, asked how it is going", .more = "If it is not connected: as it was last known.",
-      .gives = "VehicleNow", .commands = true, .serve = serve_fetch_info },
-    { "POST", "/vehicles/{id}/frequency", "frequency", "Have it report every so many seconds", .takes = "Frequency", .gives = "Answer",
-      .commands = true, .serve = serve_frequency },
-    { "POST", "/vehicles/{id}/turnOn", "turnOn", "Have it run", .gives = "Answer", .commands = true, .serve = serve_turn_on },
-    { "POST", "/vehicles/{id}/turnOff", "turnOff", "Have it rest", .gives = "Answer", .commands = true, .serve = serve_turn_off },
-    { "POST", "/vehicles/{id}/turnOnOrOff", "turnOnOrOff", "Have it run or rest", .takes = "Running", .gives = "Answer",
-      .commands = true, .serve = serve_turn_on_or_off },
-    { "POST", "/vehicles/{id}/disconnect", "disconnect", "Have it say good-bye", .gives = "Answer", .commands = true, .serve = serve_disconnect },
-    { "POST", "/vehicles/{id}/command", "command", "Tell it anything", .takes = "Message", .gives = "Answer",
-      .commands = true, .serve = serve_command },
+    { "GET", "/vehicles", "vehicles", "The vehicles that are known",
+      .more = "By their ids; a page at a time.", .takes = "?Vehicles", .gives = "Vehicles",
+      .serve = serve_vehicles },
+    { "GET", "/vehicles/{id}", "vehicle", "A vehicle, as it is known", .gives = "Vehicle",
+      .serve = serve_vehicle },
+    { "GET", "/vehicles/{id}/fetch-info", "fetchInfo", "A vehicle, asked how it is going",
+      .more = "If it is not connected: as it was last known.", .gives = "VehicleNow",
+      .commands = true, .serve = serve_fetch_info },
+    { "POST", "/vehicles/{id}/frequency", "frequency", "Have it report every so many seconds",
+      .takes = "Frequency", .gives = "Answer", .commands = true, .serve = serve_frequency },
+    { "POST", "/vehicles/{id}/turnOn", "turnOn", "Have it run", .gives = "Answer", .commands = true,
+      .serve = serve_turn_on },
+    { "POST", "/vehicles/{id}/turnOff", "turnOff", "Have it rest", .gives = "Answer",
+      .commands = true, .serve = serve_turn_off },
+    { "POST", "/vehicles/{id}/turnOnOrOff", "turnOnOrOff", "Have it run or rest",
+      .takes = "Running", .gives = "Answer", .commands = true, .serve = serve_turn_on_or_off },
+    { "POST", "/vehicles/{id}/disconnect", "disconnect", "Have it say good-bye", .gives = "Answer",
+      .commands = true, .serve = serve_disconnect },
+    { "POST", "/vehicles/{id}/command", "command", "Tell it anything", .takes = "Message",
+      .gives = "Answer", .commands = true, .serve = serve_command },
 };
 
 enum { ROUTES = sizeof routes / sizeof *routes };
@@ -143,7 +190,7 @@ enum { ROUTES = sizeof routes / sizeof *routes };
 static const struct { int status; const char *text; } rest_statuses[] = {
     { 400, "The request can't be understood" },
     { 401, "The token is missing, or wrong" },
-    { 403, "Commands without a token are for loopback only" },
+    { 403, "A page of another site asks, or the host is not the server's, or a token is needed" },
     { 404, "There is no such vehicle" },
     { 409, "It is not connected" },
     { 503, "Too much is under way, or Redis is away; try again" },
@@ -160,7 +207,13 @@ static const property *property_at(const char *of, size_t k)
 
 /* ---- answers ---- */
 
-enum { REST_TEXT = KA_MAILBOX / 4 - 1024, REST_FIELDS = 1024, REST_BEAT_MS = 15000, MIN_TOKEN = 16, MAX_TOKEN = 512 };
+enum {
+    REST_TEXT = KA_MAILBOX / 4 - 1024,
+    REST_FIELDS = 1024,
+    REST_BEAT_MS = 15000,
+    MIN_TOKEN = 16,
+    MAX_TOKEN = 512
+};
 
 struct rest {
     uint64_t streams[MAX_STREAMS];            /* connections of the subscribers of /events */
@@ -183,11 +236,14 @@ static void rest_end(fleet *f, const ka_event *ev, int status, const char *field
     char all[REST_FIELDS];
     ka_json_close(w);
     KA_ASSERT(!w->error);
-    snprintf(all, sizeof all, "Content-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n%s", fields);
+    snprintf(all, sizeof all,
+             "Content-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n%s", fields);
     ka_reply(f->s, ev, status, all, w->p, w->n);
 }
 
-static void refuse(fleet *f, const ka_event *ev, int status, const char *fields, const char *format, ...)
+/* Answer with an error. Returns false, for those who say so that they have refused. */
+static bool refuse(fleet *f, const ka_event *ev, int status, const char *fields,
+                   const char *format, ...)
 {
     char message[1024];
     va_list args;
@@ -198,6 +254,7 @@ static void refuse(fleet *f, const ka_event *ev, int status, const char *fields,
     ka_json_put_bool(&w, "error", true);
     ka_json_put(&w, "message", str(message));
     rest_end(f, ev, status, fields, &w);
+    return false;
 }
 
 /* What somebody sent, for a message: cut, and what isn't plain replaced. */
@@ -209,60 +266,55 @@ static const char *quoted(char room[48], ka_str s)
     return room;
 }
 
-/* ---- who may command ---- */
-
-static bool same_nocase(ka_str a, const char *b, size_t n)
-{
-    if (a.n != n) return false;
-    for (size_t i = 0; i < n; i++) {
-        char x = a.p[i], y = b[i];
-        if (x >= 'A' && x <= 'Z') x = (char)(x + 32);
-        if (y >= 'A' && y <= 'Z') y = (char)(y + 32);
-        if (x != y) return false;
-    }
-    return true;
-}
+/* ---- who may call ---- */
 
 static bool token_is_right(const fleet *f, ka_str authorization)
 {
+    static const char scheme[] = "bearer ";       /* in any case */
+    enum { SCHEME = sizeof scheme - 1 };
     unsigned char digest[32];
-    if (authorization.n < 7 || !same_nocase((ka_str){ authorization.p, 7 }, "Bearer ", 7)) return false;
-    size_t at = 7;
+    size_t at = 0;
+    while (at < SCHEME && at < authorization.n && (authorization.p[at] | ' ') == scheme[at]) at++;
+    if (at < SCHEME) return false;
     while (at < authorization.n && authorization.p[at] == ' ') at++;
     ka_sha256(digest, authorization.p + at, authorization.n - at);
     return ka_eq_ct(digest, f->token, sizeof digest);
 }
 
-/* Without a token: a page from elsewhere must not command through its visitor's browser. One whose name came to mean
-   127.0.0.1 meanwhile (DNS rebinding) shows in Host, one that posts or links to here in Origin or Sec-Fetch-Site. */
-static bool comes_from_here(const ka_event *ev)
-{
-    ka_str host = ka_field(ev->fields, "host"), origin = ka_field(ev->fields, "origin"), site = ka_field(ev->fields, "sec-fetch-site");
-    size_t name = 0, scheme = origin.n > 8 && same_nocase((ka_str){ origin.p, 8 }, "https://", 8) ? 8 : 7;
-    bool numeric = true;
-    for (; name < host.n && host.p[name] != ':'; name++)
-        if (host.p[name] != '.' && (host.p[name] < '0' || host.p[name] > '9')) numeric = false;
-    if (!(numeric && name > 4 && memcmp(host.p, "127.", 4) == 0) && !same_nocase((ka_str){ host.p, name }, "localhost", 9)) return false;
-    if (site.p && !ka_is(site, "same-origin") && !ka_is(site, "none")) return false;
-    return !origin.p || (origin.n == scheme + host.n && same_nocase((ka_str){ origin.p, scheme }, scheme == 8 ? "https://" : "http://", scheme)
-                         && same_nocase((ka_str){ origin.p + scheme, host.n }, host.p, host.n));
-}
-
-static bool may_command(const request *q)
+/* Whoever shows the token may call all. Without the token:
+   1. Commands are served on loopback only, and only if the server has no token.
+   2. What a browser sends for a page of another site is refused. Reads are, too: a page must not
+      learn where vehicles are.
+   3. Every request's host is looked at if --host was given, or if the server is on loopback and
+      has no token: then only this machine's own names lead to it. */
+static bool may_call(const request *q)
 {
     fleet *f = q->f;
+    bool commands = q->route->commands, alone = f->loopback && !f->has_token, given = false;
+    bool checked = f->hosts || alone;
+    int how = (checked ? KA_HOST_ALWAYS : 0) | (commands ? 0 : KA_LINKS);
     if (f->has_token) {
-        ka_str authorization = ka_field(q->ev->fields, "authorization");
-        if (token_is_right(f, authorization)) return true;
-        if (authorization.p) refuse(f, q->ev, 401, "WWW-Authenticate: Bearer realm=\"fleet\", error=\"invalid_token\"\r\n",
-                                    "that is not the token; it is in the server's --token-file");
-        else refuse(f, q->ev, 401, "WWW-Authenticate: Bearer realm=\"fleet\"\r\n",
-                    "this needs the field Authorization: Bearer TOKEN, once; the token is in the server's --token-file");
-    } else if (!f->loopback) {
-        refuse(f, q->ev, 403, "", "commands need a token when others can reach the server: start it with --token-file FILE, or with --ip 127.0.0.1");
-    } else if (!comes_from_here(q->ev)) {
-        refuse(f, q->ev, 403, "", "commands without a token are for this machine alone: call it as 127.0.0.1 or localhost, and from no other site's page; "
-               "or start the server with --token-file FILE");
+        ka_str authorization;
+        given = ka_field(q->ev->fields, "authorization", &authorization) == KA_OK;
+        if (given && token_is_right(f, authorization)) return true;
+    }
+    if (f->has_token && commands) {
+        if (given)
+            refuse(f, q->ev, 401,
+                   "WWW-Authenticate: Bearer realm=\"fleet\", error=\"invalid_token\"\r\n",
+                   "that is not the token; it is in the server's --token-file");
+        else
+            refuse(f, q->ev, 401, "WWW-Authenticate: Bearer realm=\"fleet\"\r\n",
+                   "this needs the field Authorization: Bearer TOKEN, once; the token is in the "
+                   "server's --token-file");
+    } else if (commands && !f->loopback) {
+        refuse(f, q->ev, 403, "",
+               "commands need a token when others can reach the server: start it with --token-file "
+               "FILE, or with --ip 127.0.0.1");
+    } else if (ka_cross_site(q->ev, checked ? f->hosts : "*", how)) {
+        refuse(f, q->ev, 403, "", "this is not for pages of other sites, or under other hosts: "
+               "call it as 127.0.0.1 or localhost; or start the server with --host NAME, "
+               "or with --token-file FILE");
     } else return true;
     return false;
 }
@@ -274,7 +326,8 @@ static bool has_controls(const char *p, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)p[i];
-        if (c < ' ' || c == 0x7f || (c == 0xc2 && i + 1 < n && (unsigned char)p[i + 1] < 0xa0)) return true;
+        if (c < ' ' || c == 0x7f || (c == 0xc2 && i + 1 < n && (unsigned char)p[i + 1] < 0xa0))
+            return true;
     }
     return false;
 }
@@ -283,7 +336,8 @@ static bool is_type(const property *p, const char *type) { return strcmp(p->type
 
 static bool is_uuid(const property *p) { return p->format && strcmp(p->format, "uuid") == 0; }
 
-/* Take q->values[k].text, of n bytes, for p; n < 0: it is too long, or of another kind. False: refused. */
+/* Take q->values[k].text, of n bytes, for p; n < 0: the text is too long, or of another kind.
+   False: refused. */
 static bool take_value(request *q, const property *p, size_t k, ptrdiff_t n)
 {
     char *text = q->values[k].text, id[KA_UUID_TEXT + 1];
@@ -292,18 +346,24 @@ static bool take_value(request *q, const property *p, size_t k, ptrdiff_t n)
     q->values[k].given = true;
     bool plain = n >= 0 && !has_controls(text, length) && ka_is_utf8((ka_str){ text, length });
     if (is_type(p, "integer")) {
-        if (plain && number(text, p->least, p->most, &q->values[k].number)) return true;
-        refuse(q->f, q->ev, 400, "", "%s has to be a whole number from %lld to %lld", p->name, p->least, p->most);
+        if (plain && ka_number(text, p->least, p->most, &q->values[k].number)) return true;
+        refuse(q->f, q->ev, 400, "", "%s has to be a whole number from %lld to %lld", p->name,
+               p->least, p->most);
     } else if (is_type(p, "boolean")) {
         q->values[k].number = plain && strcmp(text, "true") == 0;
         if (plain && (q->values[k].number || strcmp(text, "false") == 0)) return true;
         refuse(q->f, q->ev, 400, "", "%s has to be true or false", p->name);
     } else if (is_uuid(p)) {
-        if (plain && ka_uuid_read(id, (ka_str){ text, length }) == KA_OK) return memcpy(text, id, sizeof id), true;
+        if (plain && ka_uuid_read(id, (ka_str){ text, length }) == KA_OK) {
+            memcpy(text, id, sizeof id);
+            return true;
+        }
         refuse(q->f, q->ev, 400, "", "%s has to be a UUID, such as %s", p->name, p->example);
     } else {
         if (plain && n >= p->least) return true;
-        refuse(q->f, q->ev, 400, "", "%s has to be a text of %lld to %lld bytes, without control characters", p->name, p->least, p->most);
+        refuse(q->f, q->ev, 400, "",
+               "%s has to be a text of %lld to %lld bytes, without control characters", p->name,
+               p->least, p->most);
     }
     return false;
 }
@@ -316,12 +376,20 @@ static bool read_query(request *q, ka_str query)
         const property *p = NULL;
         size_t k = 0;
         ptrdiff_t n = r < 0 ? r : ka_percent_decode(name, sizeof name, raw);
-        while (n >= 0 && (p = property_at(q->route->takes, k)) != NULL && !(strlen(p->name) == (size_t)n && memcmp(p->name, name, (size_t)n) == 0)) k++;
-        if (r < 0 || n == KA_ESYNTAX) return refuse(q->f, q->ev, 400, "", "behind the question mark NAME=VALUE&... is needed, percent-encoded"), false;
+        while (n >= 0 && (p = property_at(q->route->takes, k)) != NULL &&
+               !(strlen(p->name) == (size_t)n && memcmp(p->name, name, (size_t)n) == 0))
+            k++;
+        if (r < 0 || n == KA_ESYNTAX)
+            return refuse(q->f, q->ev, 400, "",
+                          "behind the question mark NAME=VALUE&... is needed, percent-encoded");
         if (!p || *q->route->takes != '?')
-            return refuse(q->f, q->ev, 400, "", "there is no parameter %s here; GET /docs shows what there is", quoted(room, raw)), false;
-        if (q->values[k].given) return refuse(q->f, q->ev, 400, "", "%s is there more than once", p->name), false;
-        if (!take_value(q, p, k, ka_percent_decode(q->values[k].text, MAX_COMMAND, value))) return false;
+            return refuse(q->f, q->ev, 400, "",
+                          "there is no parameter %s here; GET /docs shows what there is",
+                          quoted(room, raw));
+        if (q->values[k].given)
+            return refuse(q->f, q->ev, 400, "", "%s is there more than once", p->name);
+        if (!take_value(q, p, k, ka_percent_decode(q->values[k].text, MAX_COMMAND, value)))
+            return false;
     }
     return true;
 }
@@ -335,20 +403,26 @@ static bool no_others(request *q, const ka_json *body)
         size_t k = 0, n = strlen(others);
         const property *p;
         while ((p = property_at(q->route->takes, k)) != NULL && !ka_json_is(&name, p->name)) k++;
-        if (!p) snprintf(others + n, sizeof others - n, "%s%s", n ? ", " : "", quoted(room, name.raw));
+        if (!p)
+            snprintf(others + n, sizeof others - n, "%s%s", n ? ", " : "", quoted(room, name.raw));
     }
     if (!*others) return true;
     const property *p = property_at(q->route->takes, 0);
-    if (p) refuse(q->f, q->ev, 400, "", "the body has to have %s and nothing else, but has %s", p->name, others);
+    if (p)
+        refuse(q->f, q->ev, 400, "", "the body has to have %s and nothing else, but has %s",
+               p->name, others);
     else refuse(q->f, q->ev, 400, "", "the body has to be empty, or {}, but has %s", others);
     return false;
 }
 
-/* The text of a value in JSON, if it is one of the kind of p, and MAX_COMMAND bytes at most; else -1. */
+/* Write the text of a value in JSON. Returns its bytes; or -1: the value is not of p's kind, or has
+   more than MAX_COMMAND bytes. */
 static ptrdiff_t value_text(const property *p, const ka_json *v, char *out)
 {
-    bool number_fits = is_type(p, "integer") && v->kind == KA_NUMBER, bool_fits = is_type(p, "boolean") && (v->kind == KA_TRUE || v->kind == KA_FALSE);
-    if (is_type(p, "string")) return v->kind == KA_STRING ? ka_json_string(out, MAX_COMMAND, v) : -1;
+    bool number_fits = is_type(p, "integer") && v->kind == KA_NUMBER;
+    bool bool_fits = is_type(p, "boolean") && (v->kind == KA_TRUE || v->kind == KA_FALSE);
+    if (is_type(p, "string"))
+        return v->kind == KA_STRING ? ka_json_string(out, MAX_COMMAND, v) : -1;
     if ((!number_fits && !bool_fits) || v->raw.n > MAX_COMMAND) return -1;
     memcpy(out, v->raw.p, v->raw.n);
     return (ptrdiff_t)v->raw.n;
@@ -360,14 +434,18 @@ static bool read_body(request *q)
     const property *p = property_at(q->route->takes, 0);
     if (!p && q->ev->body.n == 0) return true;
     if (ka_json_read(&body, q->ev->body) < 0 || body.kind != KA_OBJECT || body.python) {
-        if (p) refuse(q->f, q->ev, 400, "", "the body has to be a JSON object, such as {\"%s\": %s}", p->name, p->example);
+        if (p)
+            refuse(q->f, q->ev, 400, "", "the body has to be a JSON object, such as {\"%s\": %s}",
+                   p->name, p->example);
         else refuse(q->f, q->ev, 400, "", "the body has to be empty, or {}");
         return false;
     }
     if (!no_others(q, &body)) return false;
     for (size_t k = 0; (p = property_at(q->route->takes, k)) != NULL; k++) {
         int r = ka_json_find(&body, p->name, &value);
-        if (r < 0) return refuse(q->f, q->ev, 400, "", r == KA_EINVAL ? "%s is there more than once" : "%s is missing", p->name), false;
+        if (r < 0)
+            return refuse(q->f, q->ev, 400, "",
+                          r == KA_EINVAL ? "%s is there more than once" : "%s is missing", p->name);
         if (!take_value(q, p, k, value_text(p, &value, q->values[k].text))) return false;
     }
     return true;
@@ -379,7 +457,8 @@ enum { MAX_PARTS = 3, PART = 64 };
 
 typedef struct { char part[MAX_PARTS][PART]; size_t n; } path_parts;
 
-/* Cut and decode a path. A slash at its end is nothing. KA_OK; KA_ESYNTAX: not percent-encoded; KA_ENOTFOUND: longer than any. */
+/* Cut and decode a path. A slash at its end is ignored. KA_OK; KA_ESYNTAX: not percent-encoded;
+   KA_ENOTFOUND: longer than any. */
 static int path_read(path_parts *out, ka_str path)
 {
     for (out->n = 0; path.n > 1; out->n++) {
@@ -390,7 +469,8 @@ static int path_read(path_parts *out, ka_str path)
         ptrdiff_t n = ka_percent_decode(part, PART - 1, raw);
         if (n == KA_ESYNTAX) return KA_ESYNTAX;
         if (n >= 0) part[n] = 0;
-        if (n < 0 || strlen(part) != (size_t)n) memcpy(part, "?", 2);     /* nothing's name, and no UUID */
+        /* No route has this name, and it is no UUID. */
+        if (n < 0 || strlen(part) != (size_t)n) memcpy(part, "?", 2);
         path = (ka_str){ raw.p + raw.n, path.n - raw.n - 1 };
     }
     return KA_OK;
@@ -414,21 +494,29 @@ static bool find_device(request *q, const char *text)
 {
     char id[KA_UUID_TEXT + 1];
     if (ka_uuid_read(id, str(text)) < 0)
-        return refuse(q->f, q->ev, 400, "", "the id in the path has to be a UUID; GET /vehicles has those that are known"), false;
+        return refuse(q->f, q->ev, 400, "", "the id in the path has to be a UUID; GET /vehicles "
+                      "has those that are known");
     q->device = device_find(q->f, id);
-    if (!q->device) refuse(q->f, q->ev, 404, "", "there is no such vehicle; GET /vehicles has those that are known");
+    if (!q->device)
+        refuse(q->f, q->ev, 404, "",
+               "there is no such vehicle; GET /vehicles has those that are known");
     return q->device != NULL;
 }
 
 static void rest_refused(fleet *f, const ka_event *ev)
 {
-    switch (ev->error) {
+    switch (ev->status) {
     case 408: refuse(f, ev, 408, "", "the request did not come in time; send it in one go"); break;
     case 413: refuse(f, ev, 413, "", "the body is over %d bytes; send less", KA_MAX_BODY); break;
     case 414: refuse(f, ev, 414, "", "the path is too long; GET /docs shows what there is"); break;
-    case 431: refuse(f, ev, 431, "", "the header fields are over %d bytes; send fewer", KA_MAX_HEAD); break;
+    case 431:
+        refuse(f, ev, 431, "", "the header fields are over %d bytes; send fewer", KA_MAX_HEAD);
+        break;
     case 503: refuse(f, ev, 503, "", "the server is out of memory; try again"); break;
-    default:  refuse(f, ev, ev->error, "", "that is no request that this server takes; it speaks HTTP/1.1, see GET /docs"); break;
+    default:
+        refuse(f, ev, ev->status, "",
+               "that is no request that this server takes; it speaks HTTP/1.1, see GET /docs");
+        break;
     }
 }
 
@@ -442,18 +530,28 @@ static void rest_request(fleet *f, const ka_event *ev)
     path_parts parts;
     bool get = ka_is(ev->method, "GET") || ka_is(ev->method, "HEAD"), gets = false, posts = false;
     int r = path_read(&parts, path);
-    if (r == KA_ESYNTAX) { refuse(f, ev, 400, "", "in the path there is a percent sign without two hex digits behind it"); return; }
+    if (r == KA_ESYNTAX) {
+        refuse(f, ev, 400, "",
+               "in the path there is a percent sign without two hex digits behind it");
+        return;
+    }
     for (size_t i = 0; r == KA_OK && i < ROUTES; i++) {
         if (!ka_is(path, "*") && !path_is(routes[i].path, &parts, &id)) continue;
         bool of_get = strcmp(routes[i].method, "GET") == 0;
         *(of_get ? &gets : &posts) = true;
         if (get ? of_get : ka_is(ev->method, routes[i].method)) q.route = &routes[i];
     }
-    const char *allow = gets && posts ? "Allow: GET, HEAD, POST, OPTIONS\r\n" : gets ? "Allow: GET, HEAD, OPTIONS\r\n" : "Allow: POST, OPTIONS\r\n";
-    if (!gets && !posts) refuse(f, ev, 404, "", "there is no such path; GET /docs shows what there is");
+    const char *allow = "Allow: POST, OPTIONS\r\n";
+    if (gets)
+        allow = posts ? "Allow: GET, HEAD, POST, OPTIONS\r\n" : "Allow: GET, HEAD, OPTIONS\r\n";
+    if (!gets && !posts)
+        refuse(f, ev, 404, "", "there is no such path; GET /docs shows what there is");
     else if (ka_is(ev->method, "OPTIONS")) ka_reply(f->s, ev, 204, allow, NULL, 0);
-    else if (!q.route) refuse(f, ev, 405, allow, "this path does not have that method; %.*s", (int)strlen(allow) - 2, allow);
-    else if ((!q.route->commands || may_command(&q)) && read_query(&q, query) && (get || read_body(&q)) && (!id || find_device(&q, id)))
+    else if (!q.route)
+        refuse(f, ev, 405, allow, "this path does not have that method; %.*s",
+               (int)strlen(allow) - 2, allow);
+    else if (may_call(&q) && read_query(&q, query) && (get || read_body(&q)) &&
+             (!id || find_device(&q, id)))
         q.route->serve(&q);
 }
 
@@ -493,9 +591,11 @@ static void serve_vehicles(request *q)
     const device *last = NULL;
     bool more = false;
     ka_json_out w = rest_begin(f);
-    ka_json_put_integer(&w, "total", (int64_t)(!filter ? f->devices_n : online ? f->online_n : f->devices_n - f->online_n));
+    size_t total = online ? f->online_n : f->devices_n - f->online_n;
+    ka_json_put_integer(&w, "total", (int64_t)(filter ? total : f->devices_n));
     ka_json_open(&w, "vehicles", KA_ARRAY);
-    for (size_t i = q->values[AFTER].given ? device_after(f, q->values[AFTER].text) : 0; i < f->devices_n && !more; i++) {
+    for (size_t i = q->values[AFTER].given ? device_after(f, q->values[AFTER].text) : 0;
+         i < f->devices_n && !more; i++) {
         if (filter && f->devices[i]->online != online) continue;
         if ((more = n++ == limit)) break;
         last = f->devices[i];
@@ -503,7 +603,10 @@ static void serve_vehicles(request *q)
     }
     ka_json_close(&w);
     char next[128];
-    if (more) snprintf(next, sizeof next, "/vehicles?after=%s&limit=%lld%s", last->id, limit, !filter ? "" : online ? "&connected=true" : "&connected=false");
+    const char *connected = online ? "&connected=true" : "&connected=false";
+    if (more)
+        snprintf(next, sizeof next, "/vehicles?after=%s&limit=%lld%s", last->id, limit,
+                 filter ? connected : "");
     ka_json_put(&w, "next", more ? str(next) : (ka_str){ NULL, 0 });
     rest_end(f, q->ev, 200, "", &w);
 }
@@ -517,17 +620,28 @@ static void put_vehicle(fleet *f, const ka_event *ev, const device *d, bool now,
     rest_end(f, ev, 200, "", &w);
 }
 
-static void serve_vehicle(request *q) { put_vehicle(q->f, q->ev, q->device, false, (ka_str){ NULL, 0 }); }
+static void serve_vehicle(request *q)
+{
+    put_vehicle(q->f, q->ev, q->device, false, (ka_str){ NULL, 0 });
+}
 
 /* ---- commands ---- */
 
 static void refuse_call(fleet *f, const ka_event *ev, int status)
 {
     switch (status) {
-    case 409: refuse(f, ev, 409, "", "the vehicle is not connected; GET /events tells when it is again"); break;
-    case 504: refuse(f, ev, 504, "", "the vehicle did not reply within %lld s; whether it did what it was told is not known", f->timeout_s); break;
-    default:  refuse(f, ev, 503, "Retry-After: 1\r\n",
-                     "too many commands wait for replies, or the vehicle is with another instance and Redis is away; try again"); break;
+    case 409:
+        refuse(f, ev, 409, "", "the vehicle is not connected; GET /events tells when it is again");
+        break;
+    case 504:
+        refuse(f, ev, 504, "", "the vehicle did not reply within %lld s; whether it did what it "
+               "was told is not known", f->timeout_s);
+        break;
+    default:
+        refuse(f, ev, 503, "Retry-After: 1\r\n",
+               "too many commands wait for replies, or the vehicle is with another instance and "
+               "Redis is away; try again");
+        break;
     }
 }
 
@@ -572,7 +686,10 @@ static void serve_frequency(request *q)
 
 static void serve_turn_on(request *q) { command(q, "HEY YOU, RUN!"); }
 static void serve_turn_off(request *q) { command(q, "HEY YOU, REST!"); }
-static void serve_turn_on_or_off(request *q) { command(q, q->values[0].number ? "HEY YOU, RUN!" : "HEY YOU, REST!"); }
+static void serve_turn_on_or_off(request *q)
+{
+    command(q, q->values[0].number ? "HEY YOU, RUN!" : "HEY YOU, REST!");
+}
 static void serve_disconnect(request *q) { command(q, "GOTTA GO."); }
 static void serve_command(request *q) { command(q, q->values[0].text); }
 
@@ -602,7 +719,8 @@ static void put_words(ka_json_out *w, const char *words)
     ka_json_close(w);
 }
 
-/* The members of a schema that is of this type. $ref has none beside it (OpenAPI 3.0), so a nullable one is in allOf. */
+/* The members of a schema of this type. In OpenAPI 3.0 a $ref has no other member beside it, so a
+   nullable $ref is in an allOf. */
 static void put_type(ka_json_out *w, const property *p, const char *type)
 {
     if (strncmp(type, "[]", 2) == 0) {
@@ -619,7 +737,8 @@ static void put_type(ka_json_out *w, const property *p, const char *type)
         ka_json_put(w, "type", str(type));
         if (p->format && strchr(p->format, '|')) put_words(w, p->format);
         else if (p->format) ka_json_put(w, "format", str(p->format));
-        if (p->least || p->most || strcmp(type, "integer") == 0) ka_json_put_integer(w, text ? "minLength" : "minimum", p->least);
+        if (p->least || p->most || strcmp(type, "integer") == 0)
+            ka_json_put_integer(w, text ? "minLength" : "minimum", p->least);
         if (p->most) ka_json_put_integer(w, text ? "maxLength" : "maximum", p->most);
     }
 }
@@ -685,7 +804,8 @@ static void put_content(ka_json_out *w, const char *type, const char *schema)
     ka_json_close(w);
 }
 
-static void put_response(ka_json_out *w, int status, const char *what, const char *type, const char *schema)
+static void put_response(ka_json_out *w, int status, const char *what, const char *type,
+                         const char *schema)
 {
     char name[16];
     snprintf(name, sizeof name, "%d", status);
@@ -698,7 +818,7 @@ static void put_response(ka_json_out *w, int status, const char *what, const cha
 static bool has_status(const fleet *f, const route *r, int status)
 {
     if (status == 400) return true;
-    if (status == 401 || status == 403) return r->commands && (status == 401) == f->has_token;
+    if (status == 401 || status == 403) return (status == 401) == (r->commands && f->has_token);
     if (status == 404) return strchr(r->path, '{') != NULL;
     if (status == 409) return strcmp(r->method, "POST") == 0;
     return r->commands || (status == 503 && r->limited);
@@ -723,12 +843,14 @@ static void put_operation(ka_json_out *w, const fleet *f, const route *r)
     ka_json_put(w, "summary", str(r->summary));
     if (r->more) ka_json_put(w, "description", str(r->more));
     ka_json_open(w, "tags", KA_ARRAY);
-    ka_json_put(w, NULL, str(r->commands ? "Commands" : strncmp(r->path, "/vehicles", 9) == 0 ? "Vehicles" : "Server"));
+    const char *tag = strncmp(r->path, "/vehicles", 9) == 0 ? "Vehicles" : "Server";
+    ka_json_put(w, NULL, str(r->commands ? "Commands" : tag));
     ka_json_close(w);
     if (r->commands && f->has_token) put_security(w);
     ka_json_open(w, "parameters", KA_ARRAY);
     if (strchr(r->path, '{')) put_parameter(w, property_at("Vehicle", 0), "id", "path");
-    for (size_t k = 0; !posts && (p = property_at(r->takes, k)) != NULL; k++) put_parameter(w, p, p->name, "query");
+    for (size_t k = 0; !posts && (p = property_at(r->takes, k)) != NULL; k++)
+        put_parameter(w, p, p->name, "query");
     ka_json_close(w);
     if (posts && r->takes) {
         ka_json_open(w, "requestBody", KA_OBJECT);
@@ -739,7 +861,8 @@ static void put_operation(ka_json_out *w, const fleet *f, const route *r)
     ka_json_open(w, "responses", KA_OBJECT);
     put_response(w, 200, r->summary, r->type, r->gives);
     for (size_t i = 0; i < sizeof rest_statuses / sizeof *rest_statuses; i++)
-        if (has_status(f, r, rest_statuses[i].status)) put_response(w, rest_statuses[i].status, rest_statuses[i].text, NULL, "Error");
+        if (has_status(f, r, rest_statuses[i].status))
+            put_response(w, rest_statuses[i].status, rest_statuses[i].text, NULL, "Error");
     ka_json_close(w);
     ka_json_close(w);
 }
@@ -751,12 +874,15 @@ static void put_components(ka_json_out *w)
     ka_json_open(w, "bearerAuth", KA_OBJECT);
     ka_json_put(w, "type", str("http"));
     ka_json_put(w, "scheme", str("bearer"));
-    ka_json_put(w, "description", str("The token in the server's --token-file. A server without one takes commands on loopback only."));
+    ka_json_put(w, "description",
+                str("The token in the server's --token-file. A server without one takes commands "
+                    "on loopback only."));
     ka_json_close(w);
     ka_json_close(w);
     ka_json_open(w, "schemas", KA_OBJECT);
     for (size_t i = 0; i < PROPERTIES; i++)
-        if (&properties[i] == property_at(properties[i].of, 0) && *properties[i].of != '?') put_schema(w, properties[i].of);
+        if (&properties[i] == property_at(properties[i].of, 0) && *properties[i].of != '?')
+            put_schema(w, properties[i].of);
     ka_json_close(w);
     ka_json_close(w);
 }
@@ -769,7 +895,9 @@ static void serve_docs_json(request *q)
     ka_json_open(&w, "info", KA_OBJECT);
     ka_json_put(&w, "title", str("fleet"));
     ka_json_put(&w, "version", str(KA_VERSION));
-    ka_json_put(&w, "description", str("Vehicles that are connected by TCP, for people. A call that commands one waits for its reply, and says what it was."));
+    ka_json_put(&w, "description",
+                str("Vehicles that are connected by TCP, for people. A call that commands one "
+                    "waits for its reply, and says what it was."));
     ka_json_close(&w);
     ka_json_open(&w, "servers", KA_ARRAY);
     ka_json_open(&w, NULL, KA_OBJECT);
@@ -791,11 +919,15 @@ static void serve_docs_json(request *q)
 
 static void serve_events(request *q)
 {
-    static const char fields[] = "Content-Type: text/event-stream\r\nX-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n";
+    static const char fields[] = "Content-Type: text/event-stream\r\nX-Accel-Buffering: "
+                                 "no\r\nX-Content-Type-Options: nosniff\r\n";
     fleet *f = q->f;
     if (ka_is(q->ev->method, "HEAD")) ka_reply(f->s, q->ev, 200, fields, NULL, 0);
-    else if (f->rest->streams_n == MAX_STREAMS) refuse(f, q->ev, 503, "Retry-After: 10\r\n", "%d subscribers are there already; try later", MAX_STREAMS);
-    else if (ka_stream(f->s, q->ev, fields) < 0) refuse(f, q->ev, 400, "", "an answer without an end needs HTTP/1.1");
+    else if (f->rest->streams_n == MAX_STREAMS)
+        refuse(f, q->ev, 503, "Retry-After: 10\r\n", "%d subscribers are there already; try later",
+               MAX_STREAMS);
+    else if (ka_sse_begin(f->s, q->ev, fields) < 0)
+        refuse(f, q->ev, 400, "", "an answer without an end needs HTTP/1.1");
 }
 
 static void stream_opened(fleet *f, uint64_t conn)
@@ -807,7 +939,8 @@ static void stream_opened(fleet *f, uint64_t conn)
         return;
     }
     r->streams[r->streams_n++] = conn;
-    int n = snprintf(hello, sizeof hello, "retry: 2000\n\nevent: hello\ndata: {\"instance\": \"%s\"}\n\n", f->id);
+    int n = snprintf(hello, sizeof hello,
+                     "retry: 2000\n\nevent: hello\ndata: {\"instance\": \"%s\"}\n\n", f->id);
     ka_send(f->s, conn, hello, (size_t)n);
 }
 
@@ -827,7 +960,8 @@ static void rest_tell(fleet *f, ka_str event)
     struct rest *r = f->rest;
     r->told++;
     if (!r->streams_n) return;
-    int n = snprintf(r->event, sizeof r->event, "event: change\nid: %llu\ndata: %.*s\n\n", (unsigned long long)r->told, (int)event.n, event.p);
+    int n = snprintf(r->event, sizeof r->event, "event: change\nid: %llu\ndata: %.*s\n\n",
+                     (unsigned long long)r->told, (int)event.n, event.p);
     KA_ASSERT(n > 0 && (size_t)n < sizeof r->event);
     rest_send(f, r->event, (size_t)n);
 }
@@ -842,7 +976,7 @@ static void rest_tick(fleet *f)
 
 static void rest_event(fleet *f, const ka_event *ev)
 {
-    if (ev->kind == KA_REQUEST && ev->error) rest_refused(f, ev);
+    if (ev->kind == KA_REQUEST && ev->status) rest_refused(f, ev);
     else if (ev->kind == KA_REQUEST) rest_request(f, ev);
     else if (ev->kind == KA_OPENED) stream_opened(f, ev->conn);
     else if (ev->kind == KA_CLOSED) stream_closed(f->rest, ev->conn);
@@ -858,15 +992,21 @@ static int token_read(fleet *f)
     size_t n = file ? fread(text, 1, sizeof text, file) : 0, at = 0;
     bool failed = !file || ferror(file), plain = true;
     if (file) fclose(file);
-    if (failed) return fail(EXIT_FAILED, "cannot read --token-file %s; is it there, and may this user read it?", f->token_file);
+    if (failed)
+        return fail(EXIT_FAILED,
+                    "cannot read --token-file %s; is it there, and may this user read it?",
+                    f->token_file);
     bool whole = n < sizeof text;
     while (n > 0 && strchr(" \t\r\n", text[n - 1]) && text[n - 1]) n--;
     while (at < n && strchr(" \t\r\n", text[at]) && text[at]) at++;
     for (size_t i = at; i < n; i++) plain = plain && text[i] > ' ' && text[i] <= '~';
-    if (whole && plain && n - at >= MIN_TOKEN && n - at <= MAX_TOKEN) ka_sha256(f->token, text + at, n - at), f->has_token = true;
+    f->has_token = whole && plain && n - at >= MIN_TOKEN && n - at <= MAX_TOKEN;
+    if (f->has_token) ka_sha256(f->token, text + at, n - at);
     ka_wipe(text, sizeof text);
     if (f->has_token) return -1;
-    return fail(EXIT_USAGE, "--token-file %s: it has to have one line of %d to %d printable characters without spaces, such as `openssl rand -hex 32` gives",
+    return fail(EXIT_USAGE,
+                "--token-file %s: it has to have one line of %d to %d printable characters without "
+                "spaces, such as `openssl rand -hex 32` gives",
                 f->token_file, MIN_TOKEN, MAX_TOKEN);
 }
 
@@ -891,12 +1031,17 @@ static bool page_join(struct rest *r)
     for (size_t i = 0; i < sizeof page / sizeof *page; i++) n += strlen(page[i]) + 1;
     r->page = malloc(n);
     if (!r->page) return false;
-    for (size_t i = 0; i < sizeof page / sizeof *page; i++) r->page_n += (size_t)snprintf(r->page + r->page_n, n - r->page_n, "%s\n", page[i]);
+    for (size_t i = 0; i < sizeof page / sizeof *page; i++)
+        r->page_n += (size_t)snprintf(r->page + r->page_n, n - r->page_n, "%s\n", page[i]);
     page_hash(r, "<script>", "</script>", script);
     page_hash(r, "<style>", "</style>", style);
-    snprintf(r->page_fields, sizeof r->page_fields, "Content-Type: text/html; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
-             "Content-Security-Policy: default-src 'none'; script-src %s; style-src %s; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-             "frame-ancestors 'none'\r\n", script, style);
+    snprintf(r->page_fields, sizeof r->page_fields,
+             "Content-Type: text/html; charset=utf-8\r\nX-Content-Type-Options: "
+             "nosniff\r\nReferrer-Policy: no-referrer\r\n"
+             "Content-Security-Policy: default-src 'none'; script-src %s; style-src %s; "
+             "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+             "frame-ancestors 'none'\r\n",
+             script, style);
     return true;
 }
 
@@ -916,3 +1061,5 @@ static void rest_free(fleet *f)
     free(f->rest);
     f->rest = NULL;
 }
+
+#endif

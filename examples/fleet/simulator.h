@@ -1,51 +1,69 @@
-/* simulator.h - fleet device: devices that are simulated, one or a hundred thousand of them, in one process.
+/* simulator.h - fleet device: simulated devices, one or a hundred thousand of them, in one process.
 
-   Each is a scooter somewhere in a city: running it moves and its charge falls, resting it stands and charges. One thread
-   plays all of them; what one does next is a timer. Everything random follows from the seed. */
+   Each device is a scooter somewhere in a city. Running it moves and its charge falls, resting it
+   stands and charges. One thread plays all of them; what a device does next is a timer. All that is
+   random follows from the seed. */
+
+#ifndef FLEET_SIMULATOR_H
+#define FLEET_SIMULATOR_H
+
+#include "fleet.h"
 
 static const char sim_usage[] =
-    "usage: fleet device [--count N] [--report-every S] [--ping-every S] [--seed N] [--id UUID] [--quiet] IP PORT\n"
+    "usage: fleet device [--count N] [--report-every S] [--ping-every S] [--seed N] [--id UUID]\n"
+    "                    [--quiet] IP PORT\n"
     "       fleet device --help\n"
     "\n"
-    "Simulates devices of a fleet server at IP, or a name, and PORT. A connection that is lost is made again, after 100 ms, 105, ...\n"
-    "  --count N          so many, 1 unless told, up to 100000\n"
-    "  --report-every S   seconds from report to report, until a command says otherwise: 10 unless told; 0: never\n"
-    "  --ping-every S     seconds from PING. to PING., 60 unless told; 0: never\n"
-    "  --seed N           of all that is random, UUIDs included; chosen, and printed, unless told\n"
+    "Simulates devices of a fleet server at IP, or a name, and PORT. A connection that is lost is\n"
+    "made again, after 100 ms, 105, ...\n"
+    "  --count N          so many, up to 100000; default 1\n"
+    "  --report-every S   seconds from report to report, until a command says otherwise, default\n"
+    "                     10; 0: never\n"
+    "  --ping-every S     seconds from PING. to PING., default 60; 0: never\n"
+    "  --seed N           of all that is random, UUIDs included; chosen if not given, and printed\n"
     "  --id UUID          of the one device\n"
     "  --quiet            show neither messages nor figures\n"
     "\n"
-    "One device shows what it sends by > and what it receives by <, and sends the lines that are typed as messages: ERROR sends\n"
-    "WTF! with a stack trace, GOTTA GO. says goodbye and ends. More show figures each second, and sums at Ctrl+C.\n"
+    "One device shows what it sends by > and what it receives by <, and sends the lines that are\n"
+    "typed as messages: ERROR sends WTF! with a stack trace, GOTTA GO. says goodbye and ends.\n"
+    "Several devices show figures each second, and sums at Ctrl+C.\n"
     "\n"
-    "Exit status: 0: stopped by Ctrl+C or SIGTERM, or all devices have said goodbye; 1 could not run; 2 wrong usage.\n";
+    "Exit status: 0: stopped by Ctrl+C or SIGTERM, or all devices have said goodbye; 1 could not\n"
+    "run; 2 wrong usage.\n";
 
 enum {
     SIM_SPARE = 100,                /* descriptors of a worker that are for no device */
-    SIM_PORTS = 12000,              /* devices of one source address: from 14,000 on Linux is slow to find a free port */
+    SIM_PORTS = 12000,              /* devices of a source address: beyond 14,000 Linux is slow to
+                                       find a free port */
     SIM_CONNECTS = 5,               /* devices that connect in a millisecond, at the start */
-    SIM_LAT = 52520000, SIM_LON = 13405000,      /* the middle of the city, Berlin, in millionths of a degree, */
-    SIM_SPREAD = 60000,             /* and how far from there devices begin: 6 km */
-    SIM_MOVE_MS = 60000,            /* who is asked after a longer time has been standing meanwhile */
-    SIM_FULL = 100000,              /* charge, in thousandths of a percent; */
-    SIM_EMPTY = 1000,               /* who has less can't run; */
-    SIM_DRAIN = 50, SIM_CHARGE = 150,            /* what a second takes and gives */
+    SIM_LAT = 52520000, SIM_LON = 13405000,      /* the middle of Berlin, millionths of a degree */
+    SIM_SPREAD = 60000,             /* how far from there devices begin: 6 km */
+    SIM_MOVE_MS = 60000,            /* a device that is asked later than that has stood meanwhile */
+    SIM_FULL = 100000,              /* charge, in thousandths of a percent */
+    SIM_EMPTY = 1000,               /* with less charge a device can't run */
+    SIM_DRAIN = 50, SIM_CHARGE = 150,            /* the charge that a second takes and gives */
     SIM_LINEAR = 64, SIM_BUCKETS = SIM_LINEAR / 2 * 40
 };
 
-/* A device's state: not connected, or connecting; its connection was lost; not greeted yet; online; has said goodbye; gone for good.
-   A lost one counts as online until it connects again: when ka_stop ends all connections, none does. */
+/* A device's state. When ka_stop ends all connections, no device connects again: so a lost one
+   counts as online until it does.
+     AWAY      not connected, or connecting
+     LOST      its connection was lost
+     OPEN      connected, and not greeted yet
+     ONLINE    greeted
+     LEAVING   it has said goodbye
+     GONE      it does not come back */
 enum { SIM_AWAY, SIM_LOST, SIM_OPEN, SIM_ONLINE, SIM_LEAVING, SIM_GONE };
 
-/* What a timer is for: its tag has this in 8 bits, which round of reports it belongs to in 32, and the device in 24. None is
-   called off: those of an older round are ignored. */
+/* What a timer is for. Its tag has this in 8 bits, the round of reports that it belongs to in 32,
+   and the device in 24. Timers are never called off: those of an older round are ignored. */
 enum { SIM_CONNECT, SIM_PING, SIM_REPORT, SIM_FIGURES };
 
 typedef struct {
     char     id[KA_UUID_TEXT + 1], server[KA_UUID_TEXT + 1];
     uint64_t conn, random;
     int64_t  moved_ms;
-    int64_t  ping_us, report_us;    /* when the one that waits for its reply was sent; 0: none does */
+    int64_t  ping_us, report_us;    /* when the unanswered one was sent; 0: none is */
     int32_t  lat, lon, north, east; /* millionths of a degree; and of them, a second */
     int32_t  charge, every_s;
     uint32_t round, misses;
@@ -57,6 +75,7 @@ typedef struct { uint64_t n, buckets[SIM_BUCKETS]; } sim_histogram;
 
 typedef struct {
     ka_server  *s;
+    ka_timers   timers;
     const char *host, *id;
     char        ip[16];
     long long   port, count, report_s, ping_s, seed, workers;
@@ -67,7 +86,8 @@ typedef struct {
     size_t      owner_room;
     uint32_t    online, gone;
     int64_t     begun_ms, shown_ms;
-    uint64_t    sent, received, shown_sent, shown_received, commands, connects, lost, refused, strange;
+    uint64_t    sent, received, shown_sent, shown_received, commands;
+    uint64_t    connects, lost, refused, strange;
     sim_histogram second, all;
     char        text[KA_MAX_BODY], out[KA_MAX_BODY + 512], shown[6 * KA_MAX_BODY + 8];
 } sim;
@@ -88,7 +108,10 @@ static int32_t sim_within(sim_device *d, int32_t most)
     return (int32_t)(sim_random(d) % (uint64_t)(2 * most + 1)) - most;
 }
 
-static int64_t sim_spread(sim_device *d, int64_t ms) { return (int64_t)(sim_random(d) % (uint64_t)ms); }
+static int64_t sim_spread(sim_device *d, int64_t ms)
+{
+    return (int64_t)(sim_random(d) % (uint64_t)ms);
+}
 
 static void sim_make(sim *m, uint32_t i)
 {
@@ -97,11 +120,13 @@ static void sim_make(sim *m, uint32_t i)
     d->random = sim_random(d) + i;
     d->random = sim_random(d);
     uint64_t a = sim_random(d), b = sim_random(d);
-    snprintf(d->id, sizeof d->id, "%08lx-%04lx-4%03lx-%04lx-%012llx", (unsigned long)(a >> 32), (unsigned long)(a >> 16 & 0xffff),
-             (unsigned long)(a & 0xfff), (unsigned long)(0x8000 | (b >> 48 & 0x3fff)), (unsigned long long)(b & 0xffffffffffff));
+    snprintf(d->id, sizeof d->id, "%08lx-%04lx-4%03lx-%04lx-%012llx", (unsigned long)(a >> 32),
+             (unsigned long)(a >> 16 & 0xffff), (unsigned long)(a & 0xfff),
+             (unsigned long)(0x8000 | (b >> 48 & 0x3fff)),
+             (unsigned long long)(b & 0xffffffffffff));
     if (m->id) ka_uuid_read(d->id, (ka_str){ m->id, strlen(m->id) });
     d->lat = SIM_LAT + sim_within(d, SIM_SPREAD);
-    d->lon = SIM_LON + sim_within(d, SIM_SPREAD * 5 / 3);       /* a degree is so much shorter there */
+    d->lon = SIM_LON + sim_within(d, SIM_SPREAD * 5 / 3);      /* a degree is shorter there */
     d->charge = (int32_t)(sim_random(d) % (SIM_FULL + 1));
     d->running = d->charge > SIM_FULL / 5 && sim_random(d) % 2;
     d->every_s = (int32_t)m->report_s;
@@ -137,13 +162,10 @@ static double sim_percentile(const sim_histogram *h, uint64_t part)
 
 static void sim_figures(sim *m, int64_t now_ms)
 {
-    char line[128];
     double s = now_ms > m->shown_ms ? (double)(now_ms - m->shown_ms) / 1000 : 1;
-    snprintf(line, sizeof line, "%u online, %.0f messages/s sent, %.0f received, p99 %.1f ms", (unsigned)m->online,
-             (double)(m->sent - m->shown_sent) / s, (double)(m->received - m->shown_received) / s, sim_percentile(&m->second, 990));
-    if (ka_is_terminal(2)) fprintf(stderr, "\r%-70s", line);
-    else fprintf(stderr, "fleet: %s\n", line);
-    fflush(stderr);
+    ka_say(2, "\rfleet: %u online, %.0f messages/s sent, %.0f received, p99 %.1f ms",
+           (unsigned)m->online, (double)(m->sent - m->shown_sent) / s,
+           (double)(m->received - m->shown_received) / s, sim_percentile(&m->second, 990));
     m->second = (sim_histogram){ .n = 0 };
     m->shown_ms = now_ms;
     m->shown_sent = m->sent;
@@ -153,13 +175,17 @@ static void sim_figures(sim *m, int64_t now_ms)
 static int sim_sums(const sim *m)
 {
     double s = (double)(ka_now_ms() - m->begun_ms) / 1000;
-    if (!m->quiet && ka_is_terminal(2)) fputc('\n', stderr);
-    printf("devices      %lld, %u online at the end, %u said goodbye\n", m->count, (unsigned)m->online, (unsigned)m->gone);
-    printf("messages     %llu sent, %llu received in %.1f s; %llu commands; %llu not understood\n", (unsigned long long)m->sent, (unsigned long long)m->received, s,
+    ka_say(2, NULL);
+    printf("devices      %lld, %u online at the end, %u said goodbye\n", m->count,
+           (unsigned)m->online, (unsigned)m->gone);
+    printf("messages     %llu sent, %llu received in %.1f s; %llu commands; %llu not understood\n",
+           (unsigned long long)m->sent, (unsigned long long)m->received, s,
            (unsigned long long)m->commands, (unsigned long long)m->strange);
-    printf("replies      %llu, ms: p50 %.3f, p99 %.3f, max %.3f\n", (unsigned long long)m->all.n, sim_percentile(&m->all, 500),
-           sim_percentile(&m->all, 990), sim_percentile(&m->all, 1000));
-    printf("connections  %llu, %llu lost, %llu refused\n", (unsigned long long)m->connects, (unsigned long long)m->lost, (unsigned long long)m->refused);
+    printf("replies      %llu, ms: p50 %.3f, p99 %.3f, max %.3f\n", (unsigned long long)m->all.n,
+           sim_percentile(&m->all, 500), sim_percentile(&m->all, 990),
+           sim_percentile(&m->all, 1000));
+    printf("connections  %llu, %llu lost, %llu refused\n", (unsigned long long)m->connects,
+           (unsigned long long)m->lost, (unsigned long long)m->refused);
     return fflush(stdout) == 0 ? EXIT_DONE : fail(EXIT_FAILED, "the sums could not be written");
 }
 
@@ -172,7 +198,8 @@ static void sim_move(sim_device *d, int64_t now_ms)
     d->moved_ms = now_ms;
     d->charge = (int32_t)(charge < 0 ? 0 : charge > SIM_FULL ? SIM_FULL : charge);
     if (!d->running) return;
-    d->north = d->north * 3 / 4 + sim_within(d, 60) - (d->lat - SIM_LAT) / 2000;        /* it keeps its way, and to the city */
+    /* It keeps its direction, and does not leave the city. */
+    d->north = d->north * 3 / 4 + sim_within(d, 60) - (d->lat - SIM_LAT) / 2000;
     d->east = d->east * 3 / 4 + sim_within(d, 100) - (d->lon - SIM_LON) / 2000;
     d->lat += (int32_t)(d->north * moves_ms / 1000);
     d->lon += (int32_t)(d->east * moves_ms / 1000);
@@ -183,8 +210,9 @@ static void sim_move(sim_device *d, int64_t now_ms)
 static void sim_condition(sim_device *d, const char *word, int64_t now_ms, char text[MAX_COMMAND])
 {
     sim_move(d, now_ms);
-    snprintf(text, MAX_COMMAND, "%s I'M HERE %d.%06d %d.%06d, %s AND CHARGED AT %d%%.", word, (int)d->lat / 1000000, (int)d->lat % 1000000,
-             (int)d->lon / 1000000, (int)d->lon % 1000000, d->running ? "RUNNING" : "RESTING", (int)d->charge / 1000);
+    snprintf(text, MAX_COMMAND, "%s I'M HERE %d.%06d %d.%06d, %s AND CHARGED AT %d%%.", word,
+             (int)d->lat / 1000000, (int)d->lat % 1000000, (int)d->lon / 1000000,
+             (int)d->lon % 1000000, d->running ? "RUNNING" : "RESTING", (int)d->charge / 1000);
 }
 
 /* The seconds of KEEP ME POSTED EVERY <n> SECONDS.; 0: it is something else. */
@@ -192,7 +220,8 @@ static int32_t sim_posted(const char *text)
 {
     static const char begin[] = "KEEP ME POSTED EVERY ";
     char again[64];
-    long s = strncmp(text, begin, sizeof begin - 1) == 0 ? strtol(text + sizeof begin - 1, NULL, 10) : 0;
+    long s = strncmp(text, begin, sizeof begin - 1) == 0 ? strtol(text + sizeof begin - 1, NULL, 10)
+                                                         : 0;
     snprintf(again, sizeof again, "%s%ld SECONDS.", begin, s);
     return s > 0 && s <= 86400 && strcmp(text, again) == 0 ? (int32_t)s : 0;
 }
@@ -207,8 +236,10 @@ static void sim_stop(sim *m, int status)
 
 static void sim_timer(sim *m, int64_t at_ms, int kind, const sim_device *d)
 {
-    uint64_t tag = (uint64_t)kind << 56 | (uint64_t)(kind == SIM_REPORT ? d->round : 0) << 24 | (uint64_t)(d - m->devices);
-    if (ka_timer(m->s, at_ms, tag) < 0) sim_stop(m, fail(EXIT_FAILED, "out of memory; choose a smaller --count"));
+    uint64_t tag = (uint64_t)kind << 56 | (uint64_t)(kind == SIM_REPORT ? d->round : 0) << 24 |
+                   (uint64_t)(d - m->devices);
+    if (ka_timer(&m->timers, at_ms, tag) < 0)
+        sim_stop(m, fail(EXIT_FAILED, "out of memory; choose a smaller --count"));
 }
 
 /* A message, written anew as in JSON, so that it can't play with the terminal. */
@@ -327,7 +358,8 @@ static void sim_hear(sim *m, sim_device *d, const ka_event *ev)
     ptrdiff_t n = -1;
     if (ev->error) return;              /* KA_CLOSED follows */
     m->received++;
-    if (ka_json_read(&all, ev->body) == KA_OK && ka_json_find(&all, "type", &type) == KA_OK && ka_json_find(&all, "message", &text) == KA_OK)
+    if (ka_json_read(&all, ev->body) == KA_OK && ka_json_find(&all, "type", &type) == KA_OK &&
+        ka_json_find(&all, "message", &text) == KA_OK)
         n = ka_json_string(m->text, sizeof m->text, &text);
     if (n < 0) {
         m->strange++;
@@ -336,7 +368,8 @@ static void sim_hear(sim *m, sim_device *d, const ka_event *ev)
     sim_show(m, '<', (ka_str){ m->text, (size_t)n });
     if (ka_json_is(&type, "connected")) {
         char hello[MAX_COMMAND];
-        if (ka_json_find(&all, "serverId", &server) == KA_OK && server.raw.n == KA_UUID_TEXT + 2) ka_json_string(d->server, KA_UUID_TEXT, &server);
+        if (ka_json_find(&all, "serverId", &server) == KA_OK && server.raw.n == KA_UUID_TEXT + 2)
+            ka_json_string(d->server, KA_UUID_TEXT, &server);
         snprintf(hello, sizeof hello, "HELLO, I'M %s!", d->id);
         sim_say(m, d, "message", hello);
     } else if (ka_json_is(&type, "reply")) {
@@ -353,12 +386,14 @@ static void sim_connect(sim *m, sim_device *d)
     uint32_t i = (uint32_t)(d - m->devices);
     char from[16];
     snprintf(from, sizeof from, "127.1.0.%u", 1 + (unsigned)(i / SIM_PORTS));
-    int r = ka_connect(m->s, KA_JSON, m->sources ? from : NULL, m->ip, (int)m->port, i);
+    int r = ka_connect(m->s, &ka_objects, m->sources ? from : NULL, m->ip, (int)m->port, i);
+    if (r == KA_EINVAL)
+        sim_stop(m, fail(EXIT_USAGE, "%s: the address of one machine is needed", m->host));
     if (r < 0 || d->state != SIM_LOST) return;
     d->state = SIM_AWAY;
     m->online--;
     m->lost++;
-    if (m->count == 1) fail(0, "the connection was lost; connecting again");
+    if (m->count == 1) note("the connection was lost; connecting again");
 }
 
 static int64_t sim_again(sim *m, sim_device *d, uint8_t state, int64_t now_ms)
@@ -376,15 +411,19 @@ static void sim_missed(sim *m, sim_device *d, const char *why, int64_t now_ms)
     int64_t delay_ms = sim_again(m, d, SIM_AWAY, now_ms);
     m->refused++;
     if (m->count == 1 && (d->misses & (d->misses - 1)) == 0)
-        fail(0, "cannot connect to %s:%lld: %s (miss %u); trying again in %lld ms", m->ip, m->port, why, (unsigned)d->misses, (long long)delay_ms);
+        note("cannot connect to %s:%lld: %s (miss %u); trying again in %lld ms", m->ip, m->port,
+             why, (unsigned)d->misses, (long long)delay_ms);
 }
 
 /* What came of ka_connect. */
 static void sim_opened(sim *m, sim_device *d, const ka_event *ev)
 {
     if (ev->error == KA_EADDR && m->sources) {
-        sim_stop(m, fail(EXIT_FAILED, "more than %d devices need more source addresses, and 127.1.0.1 is none of this machine's; macOS: "
-                         "sudo ifconfig lo0 alias 127.1.0.K, for K from 1 to %lld", SIM_PORTS, 1 + (m->count - 1) / SIM_PORTS));
+        const char *add = ka_alias_command();
+        sim_stop(m, fail(EXIT_FAILED, "more than %d devices need the source addresses 127.1.0.1 "
+                         "to 127.1.0.%lld; give them to this machine%s%s%s", SIM_PORTS,
+                         1 + (m->count - 1) / SIM_PORTS, add ? ", each by " : "",
+                         add ? add : "", add ? " 127.1.0.1" : ""));
     } else if (ev->error && ev->error != KA_ESTOPPED) {
         sim_missed(m, d, ka_error_text(ev->error), ev->now_ms);
     }
@@ -398,7 +437,7 @@ static void sim_opened(sim *m, sim_device *d, const ka_event *ev)
     }
     m->owner = owner;
     m->owner_room = room;
-    owner[at] = ev->seq;
+    owner[at] = (uint32_t)ev->tag;
     d->conn = ev->conn;
     d->state = SIM_OPEN;
     d->ping_us = d->report_us = 0;
@@ -419,13 +458,16 @@ static void sim_closed(sim *m, sim_device *d, int64_t now_ms)
 /* A line that was typed. */
 static void sim_typed(sim *m, sim_device *d, ka_str line)
 {
-    static const char issue[] = "WTF! 125\nTraceback (most recent call last):\n  File \"scooter.py\", line 42, in turn\n    wheel.start(current)\n"
-                                "MotorError: too hot (91 C)\n";
+    static const char issue[] =
+        "WTF! 125\nTraceback (most recent call last):\n"
+        "  File \"scooter.py\", line 42, in turn\n    wheel.start(current)\n"
+        "MotorError: too hot (91 C)\n";
     bool open = d->state == SIM_OPEN || d->state == SIM_ONLINE, leaves = ka_is(line, "GOTTA GO.");
     if (ka_is(line, "ERROR")) line = (ka_str){ issue, sizeof issue - 1 };
     if (leaves && d->state < SIM_OPEN) ka_stop(m->s);
-    else if (!open) fail(0, "not connected; the line was not sent");
-    else if (sim_send(m, d, "message", line) < 0) fail(0, "the line is not UTF-8, or too long; it was not sent");
+    else if (!open) note("not connected; the line was not sent");
+    else if (sim_send(m, d, "message", line) < 0)
+        note("the line is not UTF-8, or too long; it was not sent");
     else if (leaves) sim_leave(m, d);
 }
 
@@ -459,8 +501,10 @@ static void sim_event(sim *m, const ka_event *ev)
         if (!ev->error) sim_typed(m, m->devices, ev->body);
         return;
     }
-    sim_device *d = &m->devices[ev->kind == KA_OPENED ? ev->seq : m->owner[ka_conn_index(m->s, ev->conn)]];
-    if (ev->kind == KA_OPENED) sim_opened(m, d, ev);
+    bool opened = ev->kind == KA_OPENED;
+    uint32_t i = opened ? (uint32_t)ev->tag : m->owner[ka_conn_index(m->s, ev->conn)];
+    sim_device *d = &m->devices[i];
+    if (opened) sim_opened(m, d, ev);
     else if (ev->kind == KA_MESSAGE) sim_hear(m, d, ev);
     else if (ev->kind == KA_CLOSED) sim_closed(m, d, ev->now_ms);
 }
@@ -473,7 +517,8 @@ static void sim_begin(sim *m)
         sim_make(m, i);
         sim_timer(m, m->begun_ms + i / SIM_CONNECTS, SIM_CONNECT, d);
         if (m->ping_s) sim_timer(m, m->begun_ms + sim_spread(d, m->ping_s * 1000), SIM_PING, d);
-        if (m->report_s) sim_timer(m, m->begun_ms + sim_spread(d, m->report_s * 1000), SIM_REPORT, d);
+        if (m->report_s)
+            sim_timer(m, m->begun_ms + sim_spread(d, m->report_s * 1000), SIM_REPORT, d);
     }
     sim_timer(m, m->begun_ms + 1000, SIM_FIGURES, m->devices);
 }
@@ -481,70 +526,85 @@ static void sim_begin(sim *m)
 /* -1: go on; otherwise exit with this. */
 static int sim_parse(sim *m, char **argv)
 {
-    const struct { const char *name; long long *value, least, most; } known[] = {
-        { "--count", &m->count, 1, MAX_DEVICES }, { "--report-every", &m->report_s, 0, 86400 }, { "--ping-every", &m->ping_s, 0, 86400 },
-        { "--seed", &m->seed, 0, 999999999999999999 }, { "PORT", &m->port, 1, 65535 },
+    const ka_option known[] = {
+        { "--count", .number = &m->count, .least = 1, .most = MAX_DEVICES },
+        { "--report-every", .number = &m->report_s, .most = 86400 },
+        { "--ping-every", .number = &m->ping_s, .most = 86400 },
+        { "--seed", .number = &m->seed, .most = 999999999999999999 },
+        { "--id", .text = &m->id },
+        { "--quiet", .flag = &m->quiet },
+        { "IP", .text = &m->host },
+        { "PORT", .number = &m->port, .least = 1, .most = 65535 },
+        { .name = NULL }
     };
-    enum { PORT = sizeof known / sizeof *known - 1 };
     char id[KA_UUID_TEXT + 1];
-    for (; *argv; argv++) {
-        size_t k = 0;
-        if (strcmp(*argv, "--help") == 0) return fputs(sim_usage, stdout), EXIT_DONE;
-        while (k < PORT && strcmp(*argv, known[k].name) != 0) k++;
-        bool named = k < PORT || strcmp(*argv, "--id") == 0;
-        if (!named && **argv == '-' && strcmp(*argv, "--quiet") != 0) return fail(EXIT_USAGE, "%s: no such option; fleet device --help lists them", *argv);
-        if (named && !argv[1]) return fail(EXIT_USAGE, "%s needs a value", *argv);
-        if (k < PORT || (**argv != '-' && m->host && !m->port)) {
-            argv += named;
-            if (!number(*argv, known[k].least, known[k].most, known[k].value))
-                return fail(EXIT_USAGE, "%s %s: a whole number from %lld to %lld is needed", known[k].name, *argv, known[k].least, known[k].most);
-        } else if (named) m->id = *++argv;
-        else if (**argv == '-') m->quiet = true;
-        else if (!m->host) m->host = *argv;
-        else return fail(EXIT_USAGE, "%s is a word too many; fleet device --help tells more", *argv);
-    }
+    int status = ka_options(known, "fleet device", sim_usage, argv);
+    if (status >= 0) return status;
     if (!m->port) return fail(EXIT_USAGE, "IP and PORT are needed; fleet device --help tells more");
-    if (m->id && m->count > 1) return fail(EXIT_USAGE, "--id is for one device, not for --count %lld", m->count);
-    if (m->id && ka_uuid_read(id, (ka_str){ m->id, strlen(m->id) }) < 0) return fail(EXIT_USAGE, "--id %s: a UUID is needed, such as 01234567-89ab-4cde-8f01-23456789abcd", m->id);
+    if (m->id && m->count > 1)
+        return fail(EXIT_USAGE, "--id is for one device, not for --count %lld", m->count);
+    if (m->id && ka_uuid_read(id, (ka_str){ m->id, strlen(m->id) }) < 0)
+        return fail(EXIT_USAGE, "--id %s: a UUID is needed, such as "
+                    "01234567-89ab-4cde-8f01-23456789abcd", m->id);
     return -1;
 }
 
-/* The address, the seed, and how many workers: each has so many descriptors of its own, or they share those that there are. -1, or exit with this. */
+/* Find the address, the seed, and how many workers: where each has a descriptor limit of its own,
+   as many as hold all devices. -1: go on; else exit with this. */
 static int sim_prepare(sim *m)
 {
     bool each;
     uint32_t fresh;
     int limit = ka_descriptors_raise(&each), r = ka_resolve(m->host, m->ip);
     long long most = limit < 0 ? 0 : (long long)limit - SIM_SPARE;
-    if (r < 0) return fail(EXIT_FAILED, "%s: %s; choose another IP, or name", m->host, ka_error_text(r));
-    m->workers = most <= 0 || (!each && m->count > most) ? KA_MAX_WORKERS + 1 : each ? (m->count + most - 1) / most : 1;
-    if (m->workers > KA_MAX_WORKERS)
-        return fail(EXIT_FAILED, "--count %lld is more than the descriptor limit of %d allows, less %d for other things; raise it (ulimit -n), or choose a smaller one", m->count, limit, SIM_SPARE);
-    if (m->seed < 0 && ka_random(&fresh, sizeof fresh) < 0) return fail(EXIT_FAILED, "%s", ka_error_text(KA_ERANDOM));
+    if (r < 0)
+        return fail(EXIT_FAILED, "%s: %s; choose another IP, or name", m->host, ka_error_text(r));
+    m->workers = most > 0 && each ? (m->count + most - 1) / most : 1;
+    if (most <= 0 || m->workers > KA_MAX_WORKERS || (!each && m->count > most))
+        return fail(EXIT_FAILED,
+                    "--count %lld is more than the descriptor limit of %d allows, less %d for "
+                    "other things; raise it (ulimit -n), or choose a smaller one",
+                    m->count, limit, SIM_SPARE);
+    if (m->seed < 0 && ka_random(&fresh, sizeof fresh) < 0)
+        return fail(EXIT_FAILED, "%s", ka_error_text(KA_ERANDOM));
     if (m->seed < 0) m->seed = fresh;
     m->sources = m->count > SIM_PORTS && strncmp(m->ip, "127.", 4) == 0;
     m->devices = calloc((size_t)m->count, sizeof *m->devices);
     if (!m->devices) return fail(EXIT_FAILED, "out of memory; choose a smaller --count");
-    r = ka_server_start(&m->s, (int)m->workers);
-    if (r == KA_OK) r = ka_stop_on_interrupt(m->s);
-    if (r == KA_OK && m->count == 1) r = ka_read_input(m->s);
+    r = ka_server_start(&m->s, (int)m->workers + KA_OWN_DESCRIPTORS);
+    if (r == KA_OK) {
+        ka_timers_init(&m->timers, m->s);
+        r = ka_stop_on_interrupt(m->s);
+    }
+    if (r == KA_OK && m->count == 1) r = ka_input_start(m->s);
     return r < 0 ? fail(EXIT_FAILED, "cannot start: %s", ka_error_text(r)) : -1;
 }
 
 static int simulate(int argc, char **argv)
 {
-    static sim m = { .count = 1, .report_s = 10, .ping_s = 60, .seed = -1 };
-    int status = sim_parse(&m, argv + (argc > 1 ? 2 : argc));
-    if (status >= 0) return status;
-    status = sim_prepare(&m);
+    sim *m = calloc(1, sizeof *m);
+    if (!m) return fail(EXIT_FAILED, "out of memory");
+    m->count = 1;
+    m->report_s = 10;
+    m->ping_s = 60;
+    m->seed = -1;
+    int status = sim_parse(m, argv + (argc > 1 ? 2 : argc));
+    if (status < 0) status = sim_prepare(m);
     if (status < 0) {
-        sim_begin(&m);
-        if (!m.quiet) fail(0, "%lld device%s, %s:%lld, seed %lld", m.count, m.count > 1 ? "s" : "", m.ip, m.port, m.seed);
-        for (ka_event ev; ka_wait(m.s, &ev, -1) == KA_OK; ) sim_event(&m, &ev);
-        status = m.count > 1 && m.status == EXIT_DONE ? sim_sums(&m) : m.status;
+        sim_begin(m);
+        if (!m->quiet)
+            note("%lld device%s, %s:%lld, seed %lld", m->count, m->count > 1 ? "s" : "", m->ip,
+                 m->port, m->seed);
+        for (ka_event ev; ka_wait(m->s, &ev, -1) == KA_OK; ) sim_event(m, &ev);
+        status = m->count > 1 && m->status == EXIT_DONE ? sim_sums(m) : m->status;
     }
-    ka_server_free(m.s);
-    free(m.devices);
-    free(m.owner);
+    ka_input_stop();
+    ka_server_free(m->s);
+    ka_timers_free(&m->timers);
+    free(m->devices);
+    free(m->owner);
+    free(m);
     return status;
 }
+
+#endif

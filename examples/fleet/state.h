@@ -1,8 +1,15 @@
-/* state.h - the devices in a file (--state): a line of JSON for each change of one, appended. The last line of a device holds.
+/* state.h - the devices in a file (--state): a line of JSON for each change of a device, appended.
+   The last line of a device holds.
 
-   What has changed since the last tick is written at once, and synced, so a crash takes a second at most. When more than half of
-   the lines is history, and there are STATE_LEAST at least, the file is written anew. While it can't be written, what there is
-   to write waits, marked in the devices. After a restart all are offline, until they connect. */
+   What has changed since the last tick is written and synced at the next one, so a crash loses a
+   second at most. If there are STATE_LEAST lines or more, and more than half of them are history,
+   the file is written anew. While it can't be written, the changes wait, marked in the devices.
+   After a restart all devices are offline until they connect. */
+
+#ifndef FLEET_STATE_H
+#define FLEET_STATE_H
+
+#include "fleet.h"
 
 enum {
     STATE_LINE = 1024,                        /* bytes of a line, at most */
@@ -31,8 +38,11 @@ static bool state_read_line(fleet *f, ka_str line, const char *forgotten)
     ka_json v, id;
     char text[KA_UUID_TEXT];
     device read = { .online = false };
-    if (ka_json_read(&v, line) < 0 || ka_json_find(&v, "id", &id) < 0 || ka_json_string(text, sizeof text, &id) != KA_UUID_TEXT) return false;
-    if (ka_uuid_read(read.id, (ka_str){ text, KA_UUID_TEXT }) < 0 || !device_read(&read, &v)) return false;
+    if (ka_json_read(&v, line) < 0 || ka_json_find(&v, "id", &id) < 0 ||
+        ka_json_string(text, sizeof text, &id) != KA_UUID_TEXT)
+        return false;
+    if (ka_uuid_read(read.id, (ka_str){ text, KA_UUID_TEXT }) < 0 || !device_read(&read, &v))
+        return false;
     if (strcmp(read.seen, forgotten) < 0) return true;
     device *d = device_get(f, read.id);
     if (!d) return false;
@@ -52,11 +62,15 @@ static int state_read(fleet *f)
     while (status < 0 && fgets(line, sizeof line, in)) {
         size_t n = strlen(line);
         f->state->lines++;
-        if (n == 0 || line[n - 1] != '\n' || !state_read_line(f, (ka_str){ line, n }, forgotten))      /* a NUL in it, or too long */
-            status = fail(EXIT_FAILED, "%s:%llu: this line is no device (%d at most are kept); take it out, or move the file away to begin without it",
+        bool whole = n > 0 && line[n - 1] == '\n';          /* else too long, or with a NUL */
+        if (!whole || !state_read_line(f, (ka_str){ line, n }, forgotten))
+            status = fail(EXIT_FAILED,
+                          "%s:%llu: this line is no device (%d at most are kept); take it out, or "
+                          "move the file away to begin without it",
                           f->state_file, (unsigned long long)f->state->lines, MAX_DEVICES);
     }
-    if (ferror(in)) status = fail(EXIT_FAILED, "cannot read %s to its end; look at the disk", f->state_file);
+    if (ferror(in))
+        status = fail(EXIT_FAILED, "cannot read %s to its end; look at the disk", f->state_file);
     fclose(in);
     return status;
 }
@@ -67,17 +81,19 @@ static int state_open(fleet *f)
     int os_error;
     const char *file = f->state_file;
     if (!file) return -1;
-    if ((f->state = calloc(1, sizeof *f->state)) == NULL) return fail(EXIT_FAILED, "cannot start: out of memory");
+    if ((f->state = calloc(1, sizeof *f->state)) == NULL)
+        return fail(EXIT_FAILED, "cannot start: out of memory");
     int r = ka_log_open(&f->state->log, file, "{\"id\": \"", &cut, &os_error);
-    switch (r) {
-    case KA_OK:        break;
-    case KA_EINUSE:    return fail(EXIT_FAILED, "%s is in use by another fleet server; stop that one, or choose another file", file);
-    case KA_ESYNTAX:   return fail(EXIT_FAILED, "%s ends with half a line that is no device; choose another file, or take it out", file);
-    case KA_EINVAL:    return fail(EXIT_FAILED, "%s is no file; choose another one", file);
-    case KA_ENOTFOUND: return fail(EXIT_FAILED, "%s: its folder is not there; make it first", file);
-    default:           return fail(EXIT_FAILED, "cannot use %s: %s (system error %d); choose another file", file, ka_error_text(r), os_error);
+    if (r == KA_ESYNTAX)
+        return fail(EXIT_FAILED, "%s holds no devices of fleet; choose another --state", file);
+    if (r < 0) {
+        char why[KA_TROUBLE_TEXT];
+        return fail(EXIT_FAILED, "cannot use %s: %s; mend that, or choose another --state", file,
+                    ka_file_trouble(why, file, r, os_error));
     }
-    if (cut) fail(0, "%s: cut off its last %lld bytes, a line that was not written to its end", file, (long long)cut);
+    if (cut)
+        note("%s: cut off its last %lld bytes, a line that was not written to its end", file,
+             (long long)cut);
     return state_read(f);
 }
 
@@ -122,9 +138,12 @@ static void state_tell(fleet *f, int r, int os_error)
 {
     if (r == f->state->error) return;
     f->state->error = r;
-    if (r == KA_OK) fail(0, "%s is written again", f->state_file);
-    else fail(0, "cannot write %s: %s (system error %d); make room, or look at its rights: it is tried again each second, and nothing is lost until a stop",
-              f->state_file, ka_error_text(r), os_error);
+    if (r == KA_OK) note("%s is written again", f->state_file);
+    else {
+        char why[KA_TROUBLE_TEXT];
+        note("cannot write %s: %s; it is tried again each second, nothing is lost until a stop",
+             f->state_file, ka_file_trouble(why, f->state_file, r, os_error));
+    }
 }
 
 static void state_tick(fleet *f)
@@ -135,7 +154,8 @@ static void state_tick(fleet *f)
     while (i < f->devices_n && !f->devices[i]->unsaved) i++;
     if (i == f->devices_n) return;
     int r = state_append(f, &os_error);
-    if (r == KA_OK && f->state->lines >= STATE_LEAST && f->state->lines > 2 * f->devices_n) r = state_rewrite(f, &os_error);
+    if (r == KA_OK && f->state->lines >= STATE_LEAST && f->state->lines > 2 * f->devices_n)
+        r = state_rewrite(f, &os_error);
     state_tell(f, r, os_error);
 }
 
@@ -146,3 +166,5 @@ static void state_close(fleet *f)
     ka_log_close(f->state->log);
     free(f->state);
 }
+
+#endif

@@ -2,7 +2,7 @@
 """Tests of the fleet, from outside: programs are started, sockets opened.
 
     cc -O2 -pthread -I. -o examples/fleet/fleet examples/fleet/fleet.c
-    examples/fleet/test.py [TOPIC...]        all of them unless told; --list names them
+    examples/fleet/test.py [TOPIC...]        default all; --list names them
 
 FLEET=... tests another program. Prints a line for what fails, FILE:LINE: why, what came and what should have; and last how
 many checks passed, failed and were skipped. Exit status: 0 all passed or were skipped, 1 not.
@@ -523,28 +523,28 @@ def reading():
     check([v["id"] for v in value["vehicles"] + http(one, "GET", value["next"])[1]["vehicles"]], sorted(ids + [device.id for device in crowd]), "and the rest on the next")
 
     first = vehicle(one, ids[0])
-    for target in ("/vehicles/%s/" % ids[0], "/vehicles/" + ids[0].upper(), "/%76ehicles/" + ids[0].replace("-", "%2d"), "/vehicles/%s?" % ids[0], "http://x/vehicles/" + ids[0]):
+    for target in ("/vehicles/%s/" % ids[0], "/vehicles/" + ids[0].upper(), "/%76ehicles/" + ids[0].replace("-", "%2d"), "/vehicles/%s?" % ids[0], "http://localhost/vehicles/" + ids[0]):
         check(http(one, "GET", target), (200, first), target)
     for target in API:
         target = target.replace("{id}", ids[3])
         allow = "POST, OPTIONS" if target.rsplit("/", 1)[1] in ("turnOn", "turnOff", "turnOnOrOff", "frequency", "disconnect", "command") else "GET, HEAD, OPTIONS"
-        status, fields, body = ask(one, "OPTIONS", target, [("Host", "x")])
+        status, fields, body = ask(one, "OPTIONS", target, [("Host", "localhost")])
         check((status, fields["allow"], body), (204, allow, ""), "OPTIONS " + target)
-        status, fields, body = ask(one, "PATCH", target, [("Host", "x")])
+        status, fields, body = ask(one, "PATCH", target, [("Host", "localhost")])
         check((status, fields["allow"], json.loads(body)["error"]), (405, allow, True), "PATCH " + target)
-    check(ask(one, "OPTIONS", "*", [("Host", "x")])[1]["allow"], "GET, HEAD, POST, OPTIONS", "OPTIONS *")
+    check(ask(one, "OPTIONS", "*", [("Host", "localhost")])[1]["allow"], "GET, HEAD, POST, OPTIONS", "OPTIONS *")
     for target, kind in (("/", "application/json"), ("/docs", "text/html; charset=utf-8"), ("/docs-json", "application/json"), ("/events", "text/event-stream"),
                          ("/vehicles?limit=1", "application/json"), ("/vehicles/" + ids[0], "application/json")):
-        head = ask(one, "HEAD", target, [("Host", "x")])
+        head = ask(one, "HEAD", target, [("Host", "localhost")])
         check((head[0], head[1]["content-type"], head[1]["x-content-type-options"], head[2]), (200, kind, "nosniff", ""), "HEAD " + target)
         if target not in ("/events", "/"):
-            got = ask(one, "GET", target, [("Host", "x")])
+            got = ask(one, "GET", target, [("Host", "localhost")])
             check((got[1]["content-type"], got[1]["content-length"]), (kind, head[1]["content-length"]), "HEAD and GET " + target)
-    check(ask(one, "HEAD", "/nowhere", [("Host", "x")])[::2], (404, ""), "HEAD of what isn't there")
+    check(ask(one, "HEAD", "/nowhere", [("Host", "localhost")])[::2], (404, ""), "HEAD of what isn't there")
     check([ask(one, "GET", "/", [])[0], ask(one, "GET", "/", [], version="1.0")[0]], [400, 200], "HTTP/1.1 needs a Host, 1.0 doesn't")
 
     # the page's policy allows what is in it, and nothing else
-    status, fields, body = ask(one, "GET", "/docs", [("Host", "x")])
+    status, fields, body = ask(one, "GET", "/docs", [("Host", "localhost")])
     policy = dict(part.strip().split(" ", 1) for part in fields["content-security-policy"].split(";"))
     for name in ("script", "style"):
         inside = re.findall("<%s>(.*?)</%s>" % (name, name), body, re.S)
@@ -573,7 +573,9 @@ def openapi():
         for path, method, operation in operations:
             commands = path in COMMANDS
             statuses = {"200", "400"} | ({"404"} if "{id}" in path else set()) | ({"503"} if path == "/events" else set())
-            statuses |= ({"401" if fleet is guarded else "403", "503", "504"} if commands else set()) | ({"409"} if method == "post" else set())
+            statuses |= {"401" if fleet is guarded and commands else "403"}
+            statuses |= {"503", "504"} if commands else set()
+            statuses |= ({"409"} if method == "post" else set())
             check(set(operation["responses"]), statuses, "what %s may be answered by, %s" % (path, why))
             check(operation.get("security"), [{"bearerAuth": []}] if commands and fleet is guarded else None, "security of %s, %s" % (path, why))
             check_that(operation["summary"] and operation["tags"], "%s has a summary and a tag" % path)
@@ -620,7 +622,7 @@ class Stream:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.socket.settimeout(DEADLINE)
         self.socket.connect(("127.0.0.1", fleet.rest))
-        self.socket.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n")
+        self.socket.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
         self.events, self.comments, self.ended, self.text, self.head, self.retry = [], 0, False, "", None, None
         if read:
             threading.Thread(target=self.listen, daemon=True).start()
@@ -728,7 +730,7 @@ def events():
 
     # as many as there may be
     many = [Stream(one) for _ in range(254)]
-    status, fields, body = ask(one, "GET", "/events", [("Host", "x")])
+    status, fields, body = ask(one, "GET", "/events", [("Host", "localhost")])
     check((status, json.loads(body)["message"], "retry-after" in fields), (503, "256 subscribers are there already; try later", True), "one more than 256")
     as_documented(doc, "GET", "/events", status, json.loads(body), "one more than 256")
     many.pop().socket.shutdown(socket.SHUT_RDWR)
@@ -790,25 +792,75 @@ def token():
     table = [
         ("127.0.0.1" + port, [], 404), ("localhost" + port, [], 404), ("LocalHost", [], 404), ("127.1.2.3:1", [], 404),
         ("example.com", [], 403), ("example.com" + port, [], 403), ("127.0.0.1.example.com", [], 403), ("localhost.example.com", [], 403), ("10.0.0.1", [], 403), ("127.", [], 403),
+        ("127....", [], 403), ("127.0.0.256", [], 403), ("127.0.0.1.2", [], 403),
+        ("127.1", [], 403), ("127.0.0.1.", [], 403), ("0.0.0.0" + port, [], 403), ("notlocalhost", [], 403),
+        ("[::1]" + port, [], 404), ("a.localhost" + port, [], 404),
+        ("", [], 404), ("", [("Origin", "http://")], 403),
         ("127.0.0.1" + port, [("Origin", "http://127.0.0.1" + port)], 404), ("localhost:1", [("Origin", "https://LOCALHOST:1")], 404),
         ("127.0.0.1" + port, [("Origin", "http://127.0.0.1:1")], 403), ("127.0.0.1" + port, [("Origin", "http://localhost" + port)], 403),
         ("127.0.0.1" + port, [("Origin", "http://example.com")], 403), ("127.0.0.1" + port, [("Origin", "null")], 403), ("127.0.0.1" + port, [("Origin", "http://")], 403),
         ("127.0.0.1" + port, [("Sec-Fetch-Site", "same-origin")], 404), ("127.0.0.1" + port, [("Sec-Fetch-Site", "none")], 404),
         ("127.0.0.1" + port, [("Sec-Fetch-Site", "cross-site")], 403), ("127.0.0.1" + port, [("Sec-Fetch-Site", "same-site")], 403),
         ("127.0.0.1" + port, [("Authorization", "Bearer x")], 404),
+        ("127.0.0.1" + port, [("Origin", "http://127.0.0.1" + port)] * 2, 403),
+        ("127.0.0.1" + port, [("Origin", "http://127.0.0.1" + port), ("Origin", "http://example.com")], 403),
+        ("127.0.0.1" + port, [("Sec-Fetch-Site", "none"), ("Sec-Fetch-Site", "cross-site")], 403),
     ]
+    reads = [("HEAD" if path == "/events" else "GET", path.replace("{id}", UNKNOWN), b"")
+             for path in API if path not in COMMANDS]
     for host, fields, status in table:
+        for method, target, body in reads:      # a page must not learn where vehicles are, either
+            got = ask(one, method, target, [("Host", host)] + fields, body)[0]
+            want = 403 if status == 403 else 404 if UNKNOWN in target else 200
+            check(got, want, "%s %s for %s, %r" % (method, target, host, fields))
         for method, target, body in targets:
             got, _, text = ask(one, method, target, [("Host", host)] + fields, body)
             check(got, status, "%s %s for %s, %r" % (method, target, host, fields))
             if status == 403:
                 check_that("--token-file" in json.loads(text)["message"], "it says what to do: " + text)
-    check(ask(one, "GET", "/vehicles", [("Host", "example.com"), ("Origin", "http://example.com")])[0], 200, "reading is for everybody")
+    for scheme, host, status in (("http", "example.com", 403), ("HTTPS", "example.com" + port, 403), ("http", "127.0.0.1" + port, 404)):
+        for field in ("127.0.0.1" + port, "example.com"):      # what the target names counts
+            check(ask(one, "POST", scheme + "://" + host + targets[0][1], [("Host", field)], targets[0][2])[0], status, "for %s, Host %s" % (host, field))
+    check(ask(one, "GET", "/vehicles", [], version="1.0")[0], 200, "without Host, no browser")
+    for method in "OPTIONS", "POST", "GET":
+        preflight = [("Origin", "http://example.com"), ("Access-Control-Request-Method", "POST")]
+        got = ask(one, method, targets[0][1], [("Host", "localhost")] + preflight)[1]
+        granted = [name for name in got if name.startswith("access-control")]
+        check(granted, [], "nothing is granted to other sites")
+    site, dest = ("Sec-Fetch-Site", "cross-site"), "Sec-Fetch-Dest"
+    frame = [site, ("Sec-Fetch-Mode", "navigate"), (dest, "iframe")]
+    link = frame[:2] + [(dest, "document")]
+    for host, target, fields, status in (
+            ("localhost", "/docs", link, 200), ("example.com", "/docs", link, 403),
+            ("localhost", "/vehicles/%s/fetch-info" % UNKNOWN, link, 403),
+            ("localhost", "/docs", link[:2], 403), ("localhost", "/docs", frame, 403),
+            ("localhost", "/docs", [site] + link, 403)):
+        got = ask(one, "GET", target, [("Host", host)] + fields)[0]
+        check(got, status, "a link to %s on %s with %r" % (target, host, fields))
+    args = "--host", "fleet.example,Other.example"
+    named = start("--token-file", path, *args), start(*args)
+    for host, fields, status in (
+            ("FLEET.example:1", [], 200), ("localhost", [], 200),
+            ("other.example", [("Origin", "https://other.example")], 200),
+            ("fleet.example", [("Origin", "http://other.example")], 403),
+            ("example", [], 403), ("fleet.example.com", [], 403)):
+        for server in named:
+            got = ask(server, "GET", "/vehicles", [("Host", host)] + fields)[0]
+            check(got, status, "with --host, for %s, %r" % (host, fields))
+    shown = [("Host", "x"), ("Authorization", "Bearer " + right)]
+    check(ask(named[0], "GET", "/vehicles", shown)[0], 200, "who shows the token may call all")
+    for hosts in "http://x", "x:80", "*.example", ",", "a b":
+        said = run("server", "--host", hosts)[2]
+        check_that("--host %s: names without ports are needed" % hosts in said, said)
     check(ask(other, "POST", targets[0][1], [("Host", "127.0.0.2:%d" % other.rest)], targets[0][2], ip="127.0.0.2")[0], 404, "127.0.0.2 is loopback, too")
     as_documented(document(one), "POST", ID + "/turnOn", 403, json.loads(text), "of another host")
     put(good.encode())
     for args, want in (([], 403), (["--token-file", path], 404)):
         public = start("--ip", "0.0.0.0", *args)
+        own = [("Origin", "https://example.com"), ("Sec-Fetch-Site", "same-origin")]
+        for fields, status in ([], 200), (own, 200), (own[:1] * 2, 403), ([site], 403):
+            got = ask(public, "GET", "/vehicles", [("Host", "example.com")] + fields)[0]
+            check(got, status, "a public server's reads, %r" % fields)
         for method, target, body in targets:
             got, _, text = ask(public, method, target, [("Host", "127.0.0.1"), ("Authorization", "Bearer " + good)], body)
             check(got, want, "on all addresses, %r" % args)
@@ -885,13 +937,17 @@ def drive(device, n, message=None):
 
 @topic
 def webhook():
-    for url, status, text in (("https://127.0.0.1/", 2, "there is no TLS here"), ("127.0.0.1:80", 2, "http://HOST:PORT/PATH is needed"), ("http://", 2, "HOST:PORT is needed"),
-                              ("http://:80/", 2, "HOST:PORT is needed"), ("http://h:0/", 2, "HOST:PORT is needed"), ("http://h:1x/", 2, "HOST:PORT is needed"),
-                              ("http://a b/", 2, "printable"), ("http://127.0.0.1/#x", 2, "without a user or #"), ("http://a@127.0.0.1/", 2, "without a user or #"),
-                              ("http://127.0.0.1/" + "x" * 3000, 2, "the URL is too long"), ("http://%s/" % ("x" * 300), 2, "the URL is too long"),
-                              ("http://no-such-host.invalid/", 1, "no-such-host.invalid")):
+    for url, status, text in (("https://127.0.0.1/", 2, "there is no TLS here"), ("127.0.0.1:80", 2, "http://HOST:PORT/PATH is needed"), ("http://", 2, "HOST:PORT/PATH is needed"),
+                              ("http://:80/", 2, "HOST:PORT/PATH is needed"), ("http://h:0/", 2, "HOST:PORT/PATH is needed"), ("http://h:1x/", 2, "HOST:PORT/PATH is needed"),
+                              ("http://a b/", 2, "printable"), ("http://127.0.0.1/#x", 2, "without a user or #"), ("http://hush@127.0.0.1/", 2, "without a user or #"), ("http://u:hush@127.0.0.1:1", 2, "without a user or #"),
+                              ("https://u:hush@127.0.0.1:1", 2, "there is no TLS here"),
+                              ("http://127.0.0.1/" + "x" * 3000, 2, "the URL is too long"), ("http://%s/" % ("x" * 300), 2, "the URL is too long")):
         got, out, error = run("server", "--tcp-port", "0", "--rest-port", "0", "--webhook", url)
-        check((got, out, text in error), (status, "", True), "--webhook %.60s: %s" % (url, error))
+        check((got, out, text in error, "hush" in error), (status, "", True, False), "--webhook %.60s: %s" % (url, error))
+    one = start("--webhook", "http://no-such-host.invalid/hush")      # it may be there later
+    Device(one, hello=True)
+    check_that(wait_for(lambda: "--webhook no-such-host.invalid:80: " in one.errors()) and "hush" not in one.errors(), "no such host: " + one.errors())
+    check(one.stop(), 0, "it ends")
 
     # what can go wrong first, and seconds until it is tried again; then it is taken, and nothing is lost or out of its order.
     # One that is silent for 10 s has 2 s to end the connection
@@ -982,11 +1038,11 @@ def options():
         # arguments, exit status, a part of what is said on stderr
         ([], 2, "usage: fleet server"),
         (["sever"], 2, "sever: server or device has to come first; fleet --help tells more"),
-        (["server", "--prot", "1"], 2, "--prot: fleet server has no such option; fleet --help lists them"),
-        (["server", "x"], 2, "x: fleet server has no such option"),
+        (["server", "--prot", "1"], 2, "--prot: no such option; fleet server --help lists them"),
+        (["server", "x"], 2, "x: no such option; fleet server --help lists them"),
         (["server", "--ip"], 2, "--ip needs a value"),
         (["server", "--ip", ""], 2, "--ip needs a value"),
-        (["server", "--ip", "localhost"], 2, "--ip localhost: a numeric IPv4 address is needed, such as 127.0.0.1"),
+        (["server", "--ip", "localhost"], 2, "--ip localhost: a numeric IPv4 address is needed, such as 127.0.0.2"),
         (["server", "--ip", "203.0.113.1", "--tcp-port", "0"], 1, "203.0.113.1 is not an address of this machine; choose another --ip"),
         (["server", "--tcp-port", "65536"], 2, "--tcp-port 65536: a whole number from 0 to 65535 is needed"),
         (["server", "--rest-port", "-1"], 2, "--rest-port -1: a whole number from 0 to 65535 is needed"),
@@ -995,16 +1051,20 @@ def options():
         (["server", "--timeout", "3601"], 2, "--timeout 3601: a whole number from 1 to 3600 is needed"),
         (["server", "--workers", "65"], 2, "--workers 65: a whole number from 1 to 64 is needed"),
         (["server", "--state", "f", "--redis", "127.0.0.1:1"], 2, "--state with --redis: Redis keeps the devices; leave one of them out"),
-        (["server", "--redis", "6379"], 2, "--redis 6379: HOST:PORT is needed, such as 127.0.0.1:6379"),
-        (["server", "--redis", "127.0.0.1:0"], 2, "HOST:PORT is needed"),
-        (["server", "--redis", "127.0.0.1:6379,"], 2, "--redis HOST:PORT takes ,password=... (1 to 255 bytes, no comma) and ,prefix=..."),
-        (["server", "--redis", "127.0.0.1:6379,prefix=a*"], 2, "--redis HOST:PORT takes ,password=... (1 to 255 bytes, no comma) and ,prefix=..."),
-        (["server", "--redis", "127.0.0.1:6379,password="], 2, "--redis HOST:PORT takes ,password=... (1 to 255 bytes, no comma) and ,prefix=..."),
-        (["server", "--redis", "127.0.0.1:6379,pass=x,prefix=f:"], 2, "--redis HOST:PORT takes ,password=... (1 to 255 bytes, no comma) and ,prefix=..."),
-        (["server", "--redis", "127.0.0.1:6379,password=" + "x" * 256], 2, "--redis HOST:PORT takes"),
-        (["server", "--redis", "127.0.0.1:6379,prefix=" + "x" * 65], 2, "--redis HOST:PORT takes"),
-        (["server", "--redis", ":6379"], 2, "HOST:PORT is needed"),
-        (["server", "--redis", "no-such-host.invalid:6379"], 1, "no-such-host.invalid"),
+        (["server", "--redis", "6379"], 2, "--redis: HOST:PORT or redis://"),
+        (["server", "--redis", "hush:0"], 2, "--redis: HOST:PORT or redis://"),
+        (["server", "--redis", "127.0.0.1:6379,"], 2, "HOST:PORT"),
+        (["server", "--redis", "127.0.0.1:6379,prefix=a*"], 2, "--redis: ,prefix= takes up to 64 letters, digits, : . _ -"),
+        (["server", "--redis", "127.0.0.1:6379,password="], 2, "HOST:PORT"),
+        (["server", "--redis", "127.0.0.1:6379,pass=hush,prefix=f:"], 2, "HOST:PORT"),
+        (["server", "--redis", "127.0.0.1:6379,password=" + 512 * "hush"], 2, "HOST:PORT"),
+        (["server", "--redis", "127.0.0.1:6379,prefix=" + "x" * 65], 2, "--redis: ,prefix= takes"),
+        (["server", "--redis", ":6379"], 2, "HOST:PORT"),
+        (["server", "--redis", "rediss://:hush@h"], 2, "there is no TLS here"),
+        (["server", "--redis", "redis://:hush@h/3"], 2, "use ,prefix=TEXT to keep programs apart"),
+        (["server", "--redis", "h:1,password-file=no-such-folder/hush"], 1, "password-file= can't be read"),
+        (["server", "--redis=redis://:hush@h"], 2, "--redis: no such option; fleet server --help lists them"),
+        (["server", "redis://:hush@h"], 2, "redis: no such option; fleet server --help lists them"),
     ]
     for args, status, text in table:
         got, out, error = run(*args)
@@ -1155,6 +1215,15 @@ def obeyed(fleet, device, word="turnOn", message="HEY YOU, RUN!", reply="DONE!")
     return status, answer.get("reply")
 
 
+def obeys(fleet, device):
+    """Command it there once, and reply if the command arrives: is the one who commanded answered?"""
+    call = Call(fleet, "POST", "/vehicles/%s/turnOn" % device.id)
+    while call.is_alive():
+        if device.command(0.1):
+            device.reply("DONE!")
+    return call.answer()[0] == 200
+
+
 @topic
 def instances():
     if not have("redis-server", "haproxy"):
@@ -1222,13 +1291,55 @@ def newcomer():
         device.close()
     for device in devices[::3]:
         all_see([a, b], device, "offline", connected=False)
-    [c] = instances_of(redis, 1)
+    # by a URL, with a user, whose password is in the environment; Redis may evict hashes, and says so to none but INFO
+    port = ["-p", str(redis.port)]
+    for words in (["ACL", "SETUSER", "alice", "on", ">a,b", "~f:*", "&f:*", "+@all", "-config"],
+                  ["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]):
+        subprocess.run(["redis-cli", *port, *words], env={**os.environ, "REDISCLI_AUTH": "secret"}, stdout=subprocess.DEVNULL, check=True)
+    c = start("--redis", "redis://alice@localhost:%d,prefix=f:" % redis.port, env={**os.environ, "KEYAUTH_REDIS_PASSWORD": "a,b"})
     check_that(wait_for(lambda: http(c, "GET", "/")[1]["devices"] == {"online": 200, "known": 300}), "a new instance knows all devices")
+    check_that(wait_for(lambda: "may evict devices, since its maxmemory-policy is allkeys-lru" in c.errors()), "what may be evicted is told: " + c.errors())
     check([vehicle(c, one.id) for one in devices], [vehicle(a, one.id) for one in devices], "and all of them")
     check(obeyed(c, devices[1]), (200, "DONE!"), "it can command them")
     wrong = start("--redis", redis.address.replace("secret", "wrong"))
     check_that(wait_for(lambda: "WRONGPASS" in wrong.errors()), "a wrong password is told: %s" % wrong.errors())
     check(state_of(wrong), "away", "and of no use")
+    check_that("wrong" not in wrong.errors().replace("wrong answer", ""), "and not shown: " + wrong.errors())
+
+
+@topic
+def redis_fails_over():
+    """The master becomes a replica of what was its own: behind a proxy that asks for the role, or a name."""
+    if not have("redis-server", "haproxy"):
+        return
+    first, second = Redis(), Redis()
+    second.ask("REPLICAOF", "127.0.0.1", str(first.port))
+    check_that(wait_for(lambda: b"master_link_status:up" in second.ask("INFO", "replication")), "there is a replica")
+    front = free_port()
+    config = os.path.join(folder, "haproxy-redis.cfg")
+    with open(config, "w") as f:
+        f.write("defaults\n mode tcp\n timeout connect 1s\n timeout client 1h\n timeout server 1h\n"
+                "listen redis\n bind 127.0.0.1:%d\n option tcp-check\n tcp-check send info\\ replication\\r\\n\n"
+                " tcp-check expect string role:master\n server a 127.0.0.1:%d check inter 100ms\n"
+                " server b 127.0.0.1:%d check inter 100ms\n" % (front, first.port, second.port))
+    spawn(["haproxy", "-db", "-f", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first.address = "127.0.0.1:%d" % front
+    a, b = both = instances_of(first, 2)
+    device = Device(a, hello=True)
+    all_see(both, device, "before", connected=True, instance=a.id)
+    second.ask("REPLICAOF", "NO", "ONE")
+    first.ask("REPLICAOF", "127.0.0.1", str(second.port))
+    # idle, they find it out by themselves; the subscriber moves along, else no command gets to the other instance
+    check_that(wait_for(lambda: b"connected_clients" in second.ask("INFO", "clients") and
+                        len([line for line in second.ask("CLIENT", "LIST").splitlines() if b"cmd=subscribe" in line or b"sub=3" in line]) == 2),
+               "all have gone over: " + a.errors())
+    device.ask(here(charge=7))
+    all_see(both, device, "after", charge=7)
+    # an instance may publish to the old master for a moment more: those commands are refused
+    check_that(wait_for(lambda: obeys(b, device)), "commands arrive")
+    c = start("--redis", "127.0.0.1:%d" % first.port)
+    check_that(wait_for(lambda: "refuses: READONLY: it is a replica" in c.errors()),
+               "a replica with no proxy in front is told, though nobody writes: " + c.errors())
 
 
 @topic
@@ -2015,7 +2126,8 @@ def state():
     a.reply("SURE, I WILL!")
     check(outcome(call)[0], 200, "a frequency")
     check(run("server", "--state", path, "--tcp-port", "0", "--rest-port", "0"),
-          (1, "", "fleet: %s is in use by another fleet server; stop that one, or choose another file\n" % path), "a file is one server's")
+          (1, "", "fleet: cannot use %s: another process has it; mend that, or choose another "
+           "--state\n" % path), "a file is one server's")
     check_that(wait_for(lambda: {v["id"]: v["reportEvery"] for v in lines_of(path)}.get(a.id) == 15), "what has changed is written within a second or two")
     before = vehicle(f, a.id)
     f.stop(signal.SIGKILL)
@@ -2098,13 +2210,25 @@ def state_damaged():
     with open(path, "w") as file:
         file.write("some text\nof mine")
     for where, status, text in [
-        (path, 1, "%s ends with half a line that is no device; choose another file, or take it out" % path),
-        (folder, 1, "%s is no file; choose another one" % folder),
-        (os.path.join(folder, "not", "there"), 1, "not/there: its folder is not there; make it first"),
+        (path, 1, "%s holds no devices of fleet; choose another --state" % path),
+        (folder, 1, "%s: it is a folder; mend that, or choose another --state" % folder),
+        (os.path.join(folder, "not", "there"), 1,
+         "not/there: its folder is not there; mend that, or choose another --state"),
+        ("", 2, "--state needs a value"),
     ]:
         got, out, error = run("server", "--state", where, "--tcp-port", "0", "--rest-port", "0")
         check((got, out), (status, ""), "--state %s" % where)
         check_that(text in error, "--state %s says %r" % (where, error))
+    os.chmod(path, 0o644)
+    for text in ("some text\nof mine\n", "some text\n" + good[:20]):
+        with open(path, "w") as file:
+            file.write(text)
+        got = run("server", "--state", path, "--tcp-port", "0", "--rest-port", "0")
+        says = "fleet: %s holds no devices of fleet; choose another --state\n" % path
+        check(got, (1, "", says), "another file: %r" % text)
+        with open(path) as file:
+            mode = os.stat(path).st_mode & 0o777
+            check((file.read(), mode), (text, 0o644), "and it stays as it was")
 
 
 @topic

@@ -1,24 +1,34 @@
-/* gate - JSON over TCP behind a token: a client sends {"url": "/connect", "hostname": "..."}, is given a token, and calls other
-   URLs with it. To add a URL, write its function and a line in `routes`.
-     cc -O2 -pthread -I. -o examples/gate examples/gate.c
-     examples/gate server &
-     examples/gate client 127.0.0.1 7000 /ping       prints {"code": 200, "message": "pong"} */
+/* gate - JSON over TCP behind a token: a client sends {"url": "/connect", "hostname": "..."}, is
+   given a token, and calls other URLs with it. To add a URL, write its function and a line in
+   `routes`.
+     cc -O2 -pthread -I. -o examples/gate/gate examples/gate/gate.c
+     examples/gate/gate server &
+     examples/gate/gate client 127.0.0.1 7000 /ping       prints {"code": 200, "message": "pong"} */
 
 #define KA_MAX_BODY 65536      /* bytes of a package, and of an answer */
 #define KEYAUTH_IMPLEMENTATION
+#define KEYAUTH_STATIC
 #include "keyauth.h"
+#include "ext/input.h"
+#include "ext/cli.h"
+#include "ext/file.h"
+#include "ext/framing.h"
+#include "ext/json.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { LENGTH_BYTES = 4, KEY_BYTES = 32, NONCE_BYTES = 12, TAG_BYTES = 16, HASH_BYTES = 32, TOKEN_TEXT = 64 };
-enum { MAX_TEXT = KA_MAX_BODY - TAG_BYTES };       /* bytes of a JSON text: a frame has its tag too, a line its end */
+enum {
+    LENGTH_BYTES = 4, KEY_BYTES = 32, NONCE_BYTES = 12, TAG_BYTES = 16, HASH_BYTES = 32,
+    TOKEN_TEXT = 64
+};
+enum { MAX_TEXT = KA_MAX_BODY - TAG_BYTES };       /* bytes of a text; a frame has a tag, too */
 enum { MAX_HOSTNAME = 255 };
 
 /* ================================================================================================
-   ChaCha20-Poly1305 (RFC 8439) and HKDF-SHA-256 (RFC 5869), written from these. No branch and no index depends on a
-   secret; what was computed from one is wiped. */
+   ChaCha20-Poly1305 (RFC 8439) and HKDF-SHA-256 (RFC 5869), written from these. No branch and no
+   index depends on a secret; what was computed from one is wiped. */
 
 static uint32_t load32(const unsigned char *p)
 {
@@ -40,8 +50,8 @@ static void quarter_round(uint32_t x[16], int a, int b, int c, int d)      /* s.
     x[c] += x[d]; x[b] = rotated(x[b] ^ x[c], 7);
 }
 
-static void chacha20_block(unsigned char out[64], const unsigned char key[KEY_BYTES], uint32_t counter,
-                           const unsigned char nonce[NONCE_BYTES])         /* s.2.3 */
+static void chacha20_block(unsigned char out[64], const unsigned char key[KEY_BYTES],
+                           uint32_t counter, const unsigned char nonce[NONCE_BYTES]) /* s.2.3 */
 {
     uint32_t start[16] = { 0x61707865, 0x3320646e, 0x79622d32, 0x6b206574 }, x[16];
     for (int i = 0; i < 8; i++) start[4 + i] = load32(key + 4 * i);
@@ -50,7 +60,8 @@ static void chacha20_block(unsigned char out[64], const unsigned char key[KEY_BY
     memcpy(x, start, sizeof x);
     for (int round = 0; round < 10; round++) {
         for (int i = 0; i < 4; i++) quarter_round(x, i, 4 + i, 8 + i, 12 + i);
-        for (int i = 0; i < 4; i++) quarter_round(x, i, 4 + (i + 1) % 4, 8 + (i + 2) % 4, 12 + (i + 3) % 4);
+        for (int i = 0; i < 4; i++)
+            quarter_round(x, i, 4 + (i + 1) % 4, 8 + (i + 2) % 4, 12 + (i + 3) % 4);
     }
     for (int i = 0; i < 16; i++) store(out + 4 * i, 4, x[i] + start[i]);
     ka_wipe(start, sizeof start);
@@ -58,8 +69,9 @@ static void chacha20_block(unsigned char out[64], const unsigned char key[KEY_BY
 }
 
 /* out may be in. The counter does not wrap: a frame has 1,024 blocks. */
-static void chacha20(unsigned char *out, const unsigned char *in, size_t n, const unsigned char key[KEY_BYTES], uint32_t counter,
-                     const unsigned char nonce[NONCE_BYTES])               /* s.2.4 */
+static void chacha20(unsigned char *out, const unsigned char *in, size_t n,
+                     const unsigned char key[KEY_BYTES], uint32_t counter,
+                     const unsigned char nonce[NONCE_BYTES]) /* s.2.4 */
 {
     unsigned char block[64];
     for (size_t i = 0; i < n; i++) {
@@ -69,7 +81,8 @@ static void chacha20(unsigned char *out, const unsigned char *in, size_t n, cons
     ka_wipe(block, sizeof block);
 }
 
-/* Poly1305's numbers have 130 bits: five limbs of 26, the lowest first, so that sums of their products fit in 64. */
+/* Poly1305's numbers have 130 bits: five limbs of 26 bits, the lowest first, so that sums of their
+   products fit in 64. */
 typedef struct { uint32_t r[5], h[5]; unsigned char s[16]; } poly1305;
 
 enum { LIMB = 0x3ffffff };
@@ -91,9 +104,10 @@ static void poly1305_init(poly1305 *p, const unsigned char key[32])        /* s.
     ka_wipe(r, sizeof r);
 }
 
-/* For each 16 bytes, h = (h + number) * r mod 2^130 - 5: what is above 2^130 comes back five times below. A limb of r is
-   below 2^26 and one of h below 2^27 + 2^10, so a sum of five products, with its fives and its carry, is below 2^58. A
-   last block that is short ends by a bit of its own (s.2.5), or is padded with zeros (s.2.8). */
+/* For each 16 bytes, h = (h + number) * r mod 2^130 - 5: what is above 2^130 comes back five times
+   below. A limb of r is below 2^26, and a limb of h below 2^27 + 2^10. So a sum of five products,
+   with its fives and its carry, is below 2^58. A last block that is short ends by a bit of its own
+   (s.2.5), or is padded with zeros (s.2.8). */
 static void poly1305_add(poly1305 *p, const unsigned char *in, size_t n, bool padded)
 {
     unsigned char number[17];
@@ -108,7 +122,8 @@ static void poly1305_add(poly1305 *p, const unsigned char *in, size_t n, bool pa
         for (int i = 0; i < 5; i++) p->h[i] += limb[i];
         memset(sum, 0, sizeof sum);
         for (int i = 0; i < 5; i++)
-            for (int j = 0; j < 5; j++) sum[i] += (uint64_t)p->h[j] * (j <= i ? p->r[i - j] : 5 * p->r[5 + i - j]);
+            for (int j = 0; j < 5; j++)
+                sum[i] += (uint64_t)p->h[j] * (j <= i ? p->r[i - j] : 5 * p->r[5 + i - j]);
         uint64_t carry = 0;
         for (int i = 0; i < 5; i++, carry >>= 26) p->h[i] = (uint32_t)((carry += sum[i]) & LIMB);
         carry = p->h[0] + 5 * carry;
@@ -124,9 +139,11 @@ static void poly1305_end(poly1305 *p, unsigned char tag[TAG_BYTES])
 {
     uint32_t minus[5], carry = 0;
     uint64_t bits = 0, sum = 0;
-    for (int pass = 0; pass < 2; pass++, carry *= 5)      /* after this each limb is below 2^26, though h may be 2^130 - 5 or more */
+    /* After this each limb is below 2^26, though h may be 2^130 - 5 or more. */
+    for (int pass = 0; pass < 2; pass++, carry *= 5)
         for (int i = 0; i < 5; i++, carry >>= 26) p->h[i] = (carry += p->h[i]) & LIMB;
-    carry = 5;                                            /* h - (2^130 - 5) = h + 5 - 2^130: it, if that reaches 2^130 */
+    /* h - (2^130 - 5) is h + 5 - 2^130. That is the result, if h + 5 reaches 2^130. */
+    carry = 5;
     for (int i = 0; i < 5; i++, carry >>= 26) minus[i] = (carry += p->h[i]) & LIMB;
     for (int i = 0; i < 5; i++) p->h[i] ^= (p->h[i] ^ minus[i]) & (0 - carry);
     for (int i = 0, have = 0, limb = 0; i < 4; i++, have -= 32, bits >>= 32) {
@@ -139,8 +156,9 @@ static void poly1305_end(poly1305 *p, unsigned char tag[TAG_BYTES])
     ka_wipe(minus, sizeof minus);
 }
 
-static void aead_tag(unsigned char tag[TAG_BYTES], const unsigned char key[KEY_BYTES], const unsigned char nonce[NONCE_BYTES],
-                     const unsigned char *aad, size_t aad_n, const unsigned char *sealed, size_t n)      /* s.2.8 */
+static void aead_tag(unsigned char tag[TAG_BYTES], const unsigned char key[KEY_BYTES],
+                     const unsigned char nonce[NONCE_BYTES], const unsigned char *aad, size_t aad_n,
+                     const unsigned char *sealed, size_t n) /* s.2.8 */
 {
     unsigned char block[64], sizes[16];
     poly1305 p;
@@ -156,16 +174,18 @@ static void aead_tag(unsigned char tag[TAG_BYTES], const unsigned char key[KEY_B
 }
 
 /* Writes n + TAG_BYTES. */
-static void aead_seal(unsigned char *out, const unsigned char key[KEY_BYTES], const unsigned char nonce[NONCE_BYTES],
-                      const unsigned char *aad, size_t aad_n, const unsigned char *in, size_t n)
+static void aead_seal(unsigned char *out, const unsigned char key[KEY_BYTES],
+                      const unsigned char nonce[NONCE_BYTES], const unsigned char *aad,
+                      size_t aad_n, const unsigned char *in, size_t n)
 {
     chacha20(out, in, n, key, 1, nonce);
     aead_tag(out + n, key, nonce, aad, aad_n, out, n);
 }
 
 /* Writes n - TAG_BYTES, or, if it is not what was sealed, nothing. */
-static bool aead_open(unsigned char *out, const unsigned char key[KEY_BYTES], const unsigned char nonce[NONCE_BYTES],
-                      const unsigned char *aad, size_t aad_n, const unsigned char *in, size_t n)
+static bool aead_open(unsigned char *out, const unsigned char key[KEY_BYTES],
+                      const unsigned char nonce[NONCE_BYTES], const unsigned char *aad,
+                      size_t aad_n, const unsigned char *in, size_t n)
 {
     unsigned char tag[TAG_BYTES];
     if (n < TAG_BYTES) return false;
@@ -179,7 +199,9 @@ static bool aead_open(unsigned char *out, const unsigned char key[KEY_BYTES], co
 
 enum { HMAC_MAX = 256 };                /* bytes of a text; all that HKDF needs */
 
-static void hmac_sha256(unsigned char out[HASH_BYTES], const void *key, size_t key_n, const void *text, size_t n)      /* RFC 2104 */
+/* RFC 2104. */
+static void hmac_sha256(unsigned char out[HASH_BYTES], const void *key, size_t key_n,
+                        const void *text, size_t n)
 {
     unsigned char pad[64] = { 0 }, work[64 + HMAC_MAX];
     KA_ASSERT(n <= HMAC_MAX);
@@ -195,10 +217,11 @@ static void hmac_sha256(unsigned char out[HASH_BYTES], const void *key, size_t k
     ka_wipe(work, sizeof work);
 }
 
-static void hkdf_sha256(unsigned char *out, size_t n, const void *salt, size_t salt_n, const void *secret, size_t secret_n,
-                        const void *info, size_t info_n)
+static void hkdf_sha256(unsigned char *out, size_t n, const void *salt, size_t salt_n,
+                        const void *secret, size_t secret_n, const void *info, size_t info_n)
 {
-    unsigned char extracted[HASH_BYTES], work[HMAC_MAX];       /* the block before, info, its number */
+    unsigned char extracted[HASH_BYTES];
+    unsigned char work[HMAC_MAX];            /* the block before, info, the block's number */
     size_t before = 0;
     KA_ASSERT(n <= 255 * HASH_BYTES && info_n < HMAC_MAX - HASH_BYTES);
     hmac_sha256(extracted, salt, salt_n, secret, secret_n);
@@ -217,22 +240,30 @@ static void hkdf_sha256(unsigned char *out, size_t n, const void *salt, size_t s
 }
 
 /* ================================================================================================
-   A channel: what both sides keep when the traffic after /connect is encrypted. A message is a frame of KA_FRAMES: its
-   length in 4 bytes, its ciphertext, its tag. The additional data is these 4 bytes, so that the tag speaks for all that was
-   sent. The nonce is 4 zeros and the number of the message in its direction, which isn't sent: a frame opens only in its turn,
-   and only in its direction, which has a key of its own. The number has 64 bits; a connection does not live to see it wrap. */
+   A channel: what both sides keep when the traffic after /connect is encrypted. A message is a
+   frame of ka_frames: a length of 4 bytes, the ciphertext, the tag. The additional data is the
+   length, so that the tag speaks for all that was sent. The nonce is 4 zeros and the number of the
+   message in its direction, which is not sent. So a frame opens only in its turn. Each direction
+   has a key of its own. The number has 64 bits, and no connection lives to see it wrap. */
 
-typedef struct { unsigned char seal_key[KEY_BYTES], open_key[KEY_BYTES]; uint64_t sealed, opened; } channel;
+typedef struct {
+    unsigned char seal_key[KEY_BYTES], open_key[KEY_BYTES];
+    uint64_t      sealed, opened;            /* messages so far */
+} channel;
 
 static void channel_init(channel *c, const char token[TOKEN_TEXT], bool server)
 {
-    static const char salt[] = "keyauth gate 1", up[] = "client to server", down[] = "server to client";
-    hkdf_sha256(server ? c->open_key : c->seal_key, KEY_BYTES, salt, sizeof salt - 1, token, TOKEN_TEXT, up, sizeof up - 1);
-    hkdf_sha256(server ? c->seal_key : c->open_key, KEY_BYTES, salt, sizeof salt - 1, token, TOKEN_TEXT, down, sizeof down - 1);
+    static const char salt[] = "keyauth gate 1";
+    static const char up[] = "client to server", down[] = "server to client";
+    hkdf_sha256(server ? c->open_key : c->seal_key, KEY_BYTES, salt, sizeof salt - 1, token,
+                TOKEN_TEXT, up, sizeof up - 1);
+    hkdf_sha256(server ? c->seal_key : c->open_key, KEY_BYTES, salt, sizeof salt - 1, token,
+                TOKEN_TEXT, down, sizeof down - 1);
     c->sealed = c->opened = 0;
 }
 
-static void channel_terms(unsigned char nonce[NONCE_BYTES], unsigned char length[LENGTH_BYTES], uint64_t number, size_t frame)
+static void channel_terms(unsigned char nonce[NONCE_BYTES], unsigned char length[LENGTH_BYTES],
+                          uint64_t number, size_t frame)
 {
     store(nonce + 4, 8, number);
     for (int i = 0; i < LENGTH_BYTES; i++) length[i] = (unsigned char)(frame >> (24 - 8 * i) & 255);
@@ -243,16 +274,20 @@ static size_t channel_seal(channel *c, char *out, ka_str text)
 {
     unsigned char nonce[NONCE_BYTES] = { 0 }, *length = (unsigned char *)out;
     channel_terms(nonce, length, c->sealed++, text.n + TAG_BYTES);
-    aead_seal(length + LENGTH_BYTES, c->seal_key, nonce, length, LENGTH_BYTES, (const unsigned char *)text.p, text.n);
+    aead_seal(length + LENGTH_BYTES, c->seal_key, nonce, length, LENGTH_BYTES,
+              (const unsigned char *)text.p, text.n);
     return LENGTH_BYTES + text.n + TAG_BYTES;
 }
 
-/* Of a frame without its length. The bytes of the text, frame.n - TAG_BYTES; or -1: forged, replayed, out of its order, or cut. Then end the connection. */
+/* Open a frame, which is without its length here. Returns the bytes of the text, frame.n -
+   TAG_BYTES; or -1: forged, replayed, out of order, or cut. Then end the connection. */
 static ptrdiff_t channel_open(channel *c, char *out, ka_str frame)
 {
     unsigned char nonce[NONCE_BYTES] = { 0 }, length[LENGTH_BYTES] = { 0 };
     channel_terms(nonce, length, c->opened, frame.n);
-    if (!aead_open((unsigned char *)out, c->open_key, nonce, length, LENGTH_BYTES, (const unsigned char *)frame.p, frame.n)) return -1;
+    if (!aead_open((unsigned char *)out, c->open_key, nonce, length, LENGTH_BYTES,
+                   (const unsigned char *)frame.p, frame.n))
+        return -1;
     c->opened++;
     return (ptrdiff_t)frame.n - TAG_BYTES;
 }
@@ -260,69 +295,39 @@ static ptrdiff_t channel_open(channel *c, char *out, ka_str frame)
 /* ================================================================================================
    What server and client share: how they are called */
 
-enum { EXIT_DONE = 0, EXIT_SYSTEM = 1, EXIT_USAGE = 2, EXIT_OFFLINE = 3, EXIT_REFUSED = 4, EXIT_PROTOCOL = 5 };
+enum {
+    EXIT_DONE = 0, EXIT_SYSTEM = 1, EXIT_USAGE = 2, EXIT_OFFLINE = 3, EXIT_REFUSED = 4,
+    EXIT_PROTOCOL = 5
+};
 
 static const char usage[] =
-    "usage: gate server [--ip 127.0.0.1] [--port 7000] [--many] [--token-file FILE] [--idle SECONDS]\n"
+    "usage: gate server [--ip 127.0.0.1] [--port 7000] [--many] [--token-file FILE]\n"
+    "                   [--idle SECONDS]\n"
     "       gate client [--encrypt] [--hostname NAME] IP PORT [URL [FIELD=VALUE...]]\n"
     "       gate --help | --version\n"
     "\n"
     "server: gives a token to who asks for one, and answers who has it.\n"
-    "  --ip IP            the IPv4 address to listen on, 127.0.0.1 unless told\n"
-    "  --port PORT        the port, 7000 unless told; 0 lets the system choose one\n"
-    "  --many             serve as many clients as come; unless told, one at a time\n"
-    "  --token-file FILE  keep the newest token in FILE; app/data/connection/TOKEN unless told\n"
-    "  --idle SECONDS     close a client that is silent for so long; 600 unless told, 0: never\n"
+    "  --ip IP            the IPv4 address to listen on, default 127.0.0.1\n"
+    "  --port PORT        the port, default 7000; 0 lets the system choose one\n"
+    "  --many             serve as many clients as come, not one at a time\n"
+    "  --token-file FILE  keep the newest token in FILE, default app/data/connection/TOKEN\n"
+    "  --idle SECONDS     close a client that is silent for so long, default 600; 0: never\n"
     "\n"
-    "client: asks for a token, calls URL with it, and prints the answer. Without a URL, reads lines from stdin: each is\n"
-    "URL FIELD=VALUE..., cut at its spaces, or a JSON object or Python dict with a \"url\". A VALUE that reads as JSON, or as\n"
-    "a Python literal, is that (7, true, [1], \"7\"); any other one is a string.\n"
+    "client: asks for a token, calls URL with it, and prints the answer. Without a URL, reads\n"
+    "lines from stdin: each is URL FIELD=VALUE..., cut at its spaces, or a JSON object or Python\n"
+    "dict with a \"url\". A VALUE that reads as JSON, or as a Python literal, is that (7, true,\n"
+    "[1], \"7\"); any other one is a string.\n"
     "  --encrypt          encrypt all that follows the token\n"
-    "  --hostname NAME    say that this is one's name; $HOSTNAME or $COMPUTERNAME unless told\n"
+    "  --hostname NAME    say that this is one's name; default $HOSTNAME or $COMPUTERNAME\n"
     "\n"
-    "Exit status: 0 server: stopped by Ctrl+C or SIGTERM; client: every answer's code was 200; 1 could not run;\n"
-    "             2 wrong usage; 3 the server is offline, or went away; 4 a code was another one; 5 an answer made no sense.\n";
+    "Exit status: 0 server: stopped by Ctrl+C or SIGTERM; client: every answer's code was 200;\n"
+    "1 could not run; 2 wrong usage; 3 the server is offline, or went away; 4 a code was another\n"
+    "one; 5 an answer made no sense.\n";
 
 static ka_str str(const char *text) { return (ka_str){ text, strlen(text) }; }
 
-static int fail(int status, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fputs("gate: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    va_end(args);
-    return status;
-}
-
-/* A whole number from least to most, and nothing else. */
-static bool whole_number(const char *text, long long least, long long most, long long *out)
-{
-    char *end;
-    if (*text < '0' || *text > '9' || strlen(text) > 18) return false;
-    *out = strtoll(text, &end, 10);
-    return *end == 0 && *out >= least && *out <= most;
-}
-
-typedef struct { const char *name; bool *flag; const char **text; long long *number, least, most; } option;
-
-/* Take options off the front of *argv. -1: go on; otherwise exit with this. */
-static int parse(const option *known, size_t count, char ***argv)
-{
-    for (; **argv && ***argv == '-'; ++*argv) {
-        size_t k = 0;
-        if (strcmp(**argv, "--help") == 0) return fputs(usage, stdout), EXIT_DONE;
-        while (k < count && strcmp(**argv, known[k].name) != 0) k++;
-        if (k == count) return fail(EXIT_USAGE, "%s: no such option here; gate --help lists them", **argv);
-        if (known[k].flag) *known[k].flag = true;
-        else if (!*++*argv || !***argv) return fail(EXIT_USAGE, "%s needs a value", known[k].name);
-        else if (known[k].text) *known[k].text = **argv;
-        else if (!whole_number(**argv, known[k].least, known[k].most, known[k].number))
-            return fail(EXIT_USAGE, "%s %s: a whole number from %lld to %lld is needed", known[k].name, **argv, known[k].least, known[k].most);
-    }
-    return -1;
-}
+#define fail(status, ...) ka_fail(status, "gate: " __VA_ARGS__)
+#define note(...)         ka_say(2, "gate: " __VA_ARGS__)
 
 /* ================================================================================================
    Server */
@@ -333,7 +338,7 @@ typedef struct {
     gate         *gate;
     uint64_t      conn;
     int64_t       heard_ms;
-    char          ip[16];
+    char          ip[KA_END_TEXT + 1];
     bool          authorised, leaving;       /* has a token; close after this answer */
     bool          keyed, encrypted;          /* has keys; they are in use */
     unsigned char digest[HASH_BYTES];        /* of the token, which isn't kept */
@@ -349,7 +354,8 @@ struct gate {
     size_t      room, count;
     uint64_t    token_conn;                  /* whose token the file has, */
     bool        token_kept;                  /* if it has one */
-    char        package[KA_MAX_BODY], answer[KA_MAX_BODY], sealed[LENGTH_BYTES + KA_MAX_BODY], name[KA_MAX_BODY + 1];
+    char package[KA_MAX_BODY], answer[KA_MAX_BODY], sealed[LENGTH_BYTES + KA_MAX_BODY],
+        name[KA_MAX_BODY + 1];
 };
 
 /* Write the message of an answer. Returns the code, for the route to return. */
@@ -364,8 +370,9 @@ static int say(ka_json_out *answer, int code, const char *format, ...)
     return code;
 }
 
-/* A field that has to be there, once, and a string. 200, or the answer says what is wrong with it. */
-static int string_field(const ka_json *package, const char *name, ka_json *value, ka_json_out *answer)
+/* Find a field that has to be there, once, and a string. 200; or the answer says what is wrong. */
+static int string_field(const ka_json *package, const char *name, ka_json *value,
+                        ka_json_out *answer)
 {
     int r = ka_json_find(package, name, value);
     if (r == KA_ENOTFOUND) return say(answer, 400, "%s is missing", name);
@@ -373,8 +380,8 @@ static int string_field(const ka_json *package, const char *name, ka_json *value
     return value->kind == KA_STRING ? 200 : say(answer, 400, "%s has to be a string", name);
 }
 
-/* SHA-256 over a JSON object with the client's address and name, the time, and, since who knows these could compute
-   it, 32 random bytes. KA_OK or KA_ERANDOM. */
+/* SHA-256 over a JSON object with the client's address and name, the time, and, since who knows
+   these could compute it, 32 random bytes. KA_OK or KA_ERANDOM. */
 static int make_token(char token[TOKEN_TEXT], const char *ip, ka_str hostname)
 {
     unsigned char random[32], digest[HASH_BYTES];
@@ -400,18 +407,42 @@ static int make_token(char token[TOKEN_TEXT], const char *ip, ka_str hostname)
     return KA_OK;
 }
 
+/* May the token file be replaced or removed? It may if it is empty, a token, or not there. KA_OK;
+   KA_ESYNTAX: it holds something else; or what ka_file_get says. */
+static int token_file_look(const gate *g)
+{
+    char text[TOKEN_TEXT + 2];
+    ptrdiff_t n = ka_file_get(g->token_file, text, sizeof text), digits = 0;
+    if (n == KA_ENOTFOUND) return KA_OK;
+    if (n < 0) return (int)n;
+    if (n == TOKEN_TEXT + 1 && text[TOKEN_TEXT] == '\n') n--;
+    while (digits < n && strchr("0123456789abcdefABCDEF", text[digits]) && text[digits]) digits++;
+    ka_wipe(text, sizeof text);
+    return digits == n && (n == 0 || n == TOKEN_TEXT) ? KA_OK : KA_ESYNTAX;
+}
+
+static int token_file_remove(const gate *g)
+{
+    int r = token_file_look(g);
+    return r == KA_OK ? ka_file_remove(g->token_file) : r;
+}
+
 static void void_token(session *s)
 {
     gate *g = s->gate;
     s->authorised = false;
     ka_wipe(s->digest, sizeof s->digest);
     if (!g->token_kept || g->token_conn != s->conn) return;
-    int r = ka_file_remove(g->token_file);
-    if (r < 0) fail(0, "cannot remove %s: %s; its token is void all the same", g->token_file, ka_error_text(r));
+    int r = token_file_remove(g);
+    if (r < 0) {
+        char why[KA_TROUBLE_TEXT];
+        note("cannot remove %s: %s; its token is void all the same", g->token_file,
+             ka_file_trouble(why, g->token_file, r, 0));
+    }
     g->token_kept = r < 0;                   /* then at exit */
 }
 
-/* ---- routes: each returns 200, 400 or 500, having written a message and what else it has to say ---- */
+/* ---- routes: each writes an answer, and returns 200, 400 or 500 ---- */
 
 static int url_connect(session *s, const ka_json *package, ka_json_out *answer)
 {
@@ -424,17 +455,21 @@ static int url_connect(session *s, const ka_json *package, ka_json_out *answer)
     ptrdiff_t n = ka_json_string(hostname, sizeof hostname, &field);
     if (n < 1) return say(answer, 400, "hostname has to be 1 to %d bytes long", MAX_HOSTNAME);
     r = ka_json_find(package, "encrypt", &field);
-    if (r == KA_EINVAL || (r == KA_OK && field.kind != KA_TRUE && field.kind != KA_FALSE)) return say(answer, 400, "encrypt has to be true or false, once");
+    if (r == KA_EINVAL || (r == KA_OK && field.kind != KA_TRUE && field.kind != KA_FALSE))
+        return say(answer, 400, "encrypt has to be true or false, once");
     s->keyed = r == KA_OK && field.kind == KA_TRUE;
 
     r = make_token(token, s->ip, (ka_str){ hostname, (size_t)n });
+    if (r == KA_OK) r = token_file_look(g);
     if (r == KA_OK) r = ka_file_put(g->token_file, token, sizeof token);
     if (r < 0) {
         s->keyed = false;
         ka_wipe(token, sizeof token);
-        const char *why = r == KA_ENOSPC ? "no space" : ka_error_text(r);
-        fail(0, "cannot make a token or write it to %s: %s", g->token_file, why);
-        return say(answer, 500, "the server cannot make or keep a token: %s", why);
+        char why[KA_TROUBLE_TEXT];
+        note("cannot make a token or write it to %s: %s; /connect is refused until it can be",
+             g->token_file, ka_file_trouble(why, g->token_file, r, 0));
+        return say(answer, 500, "the server cannot make or keep a token: %s",
+                   r == KA_ENOSPC ? "no space" : ka_error_text(r));
     }
     g->token_kept = true;
     g->token_conn = s->conn;
@@ -479,7 +514,7 @@ static int url_echo(session *s, const ka_json *package, ka_json_out *answer)
     while (ka_json_next(&rest, &name, &value)) {
         if (ka_json_is(&name, "url") || ka_json_is(&name, "token")) continue;
         ptrdiff_t n = ka_json_string(text, KA_MAX_BODY, &name);
-        if (n < 0 || memchr(text, 0, (size_t)n)) {      /* a name with a NUL in it, of which ka_json_put_value can't be told */
+        if (n < 0 || memchr(text, 0, (size_t)n)) {      /* no NUL may be in a name */
             whole = false;
             continue;
         }
@@ -487,10 +522,15 @@ static int url_echo(session *s, const ka_json *package, ka_json_out *answer)
         ka_json_put_value(answer, text, &value);
     }
     ka_json_close(answer);
-    return whole ? say(answer, 200, "all but url and token") : say(answer, 400, "the name of a field has a NUL in it");
+    return whole ? say(answer, 200, "all but url and token")
+                 : say(answer, 400, "the name of a field has a NUL in it");
 }
 
-static const struct { const char *url; int (*answer)(session *, const ka_json *, ka_json_out *); bool without_token; } routes[] = {
+static const struct {
+    const char *url;
+    int       (*answer)(session *, const ka_json *, ka_json_out *);
+    bool        without_token;
+} routes[] = {
     { "/connect", url_connect, true },
     { "/disconnect", url_disconnect, false },
     { "/ping", url_ping, false },
@@ -512,7 +552,8 @@ static int check_token(const session *s, const ka_json *package, ka_json_out *an
     right = ka_eq_ct(digest, s->digest, sizeof digest) && right && s->authorised;
     ka_wipe(token, sizeof token);
     ka_wipe(digest, sizeof digest);
-    return right ? 200 : say(answer, 400, "wrong token; /connect gives one, for its own connection");
+    return right ? 200
+                 : say(answer, 400, "wrong token; /connect gives one, for its own connection");
 }
 
 static int dispatch(session *s, ka_str text, ka_json_out *answer)
@@ -520,9 +561,13 @@ static int dispatch(session *s, ka_str text, ka_json_out *answer)
     ka_json package, url;
     size_t i = 0;
     int r = ka_json_read(&package, text);
-    if (r == KA_ELIMIT) return say(answer, 400, "the package is nested more than %d deep", KA_MAX_DEPTH);
-    if (r < 0) return say(answer, 400, "the package is neither JSON nor a Python dict: byte %d is wrong", (int)package.raw.n + 1);
-    if (package.kind != KA_OBJECT) return say(answer, 400, "the package has to be an object: {\"url\": ...}");
+    if (r == KA_ELIMIT)
+        return say(answer, 400, "the package is nested more than %d deep", KA_MAX_DEPTH);
+    if (r < 0)
+        return say(answer, 400, "the package is neither JSON nor a Python dict: byte %d is wrong",
+                   (int)package.raw.n + 1);
+    if (package.kind != KA_OBJECT)
+        return say(answer, 400, "the package has to be an object: {\"url\": ...}");
     int code = string_field(&package, "url", &url, answer);
     if (code != 200) return code;
     while (i < ROUTES && !ka_json_is(&url, routes[i].url)) i++;
@@ -603,13 +648,27 @@ static void on_opened(gate *g, const ka_event *ev)
     session **at = full ? NULL : seat(g, ka_conn_index(g->server, ev->conn));
     if (at) *at = malloc(sizeof new);
     if (!at || !*at) {
-        inform(&new, full ? 503 : 500, full ? "another client is connected, and one is served at a time; try later" : "out of memory");
+        inform(&new, full ? 503 : 500,
+               full ? "another client is connected, and one is served at a time; try later"
+                    : "out of memory");
         ka_close(g->server, ev->conn);
         return;
     }
-    memcpy(new.ip, ev->body.p, ev->body.n);
+    ka_end_text(new.ip, ev->peer);
+    *strchr(new.ip, ':') = 0;
     **at = new;
     g->count++;
+}
+
+/* What is wrong with bytes that can't be cut into packages. */
+static const char *package_trouble(int error)
+{
+    switch (error) {
+    case KA_ENOMEM: return "out of memory";
+    case KA_ENOSPC: return "the package is over 64 KiB long";
+    case KA_ETIME:  return "the package was begun, and not ended in time";
+    default:        return "no whole JSON object or Python dict; send {\"url\": ...}";
+    }
 }
 
 static void on_message(session *s, const ka_event *ev)
@@ -617,14 +676,15 @@ static void on_message(session *s, const ka_event *ev)
     gate *g = s->gate;
     ka_str text = ev->body;
     s->heard_ms = ev->now_ms;
-    if (s->encrypted) {      /* no answer to a frame that isn't the client's, or to plain text that somebody else may have sent */
-        ptrdiff_t n = ev->error || ev->framing != KA_FRAMES ? -1 : channel_open(&s->channel, g->package, text);
+    if (s->encrypted) {      /* this may be somebody else's: no answer */
+        ptrdiff_t n = ev->error || ev->framing != &ka_frames
+                          ? -1
+                          : channel_open(&s->channel, g->package, text);
         if (n < 0) { dismiss(s); return; }
         text = (ka_str){ g->package, (size_t)n };
     }
     if (ev->error) {         /* what can't be cut into packages */
-        inform(s, ev->error == 503 ? 500 : 400, ev->error == 503 ? "out of memory" : ev->error == 413 ? "the package is over 64 KiB long"
-               : ev->error == 408 ? "the package was begun, and not ended in time" : "no whole JSON object or Python dict; send {\"url\": ...}");
+        inform(s, ev->error == KA_ENOMEM ? 500 : 400, package_trouble(ev->error));
         dismiss(s);
         return;
     }
@@ -636,7 +696,8 @@ static void on_message(session *s, const ka_event *ev)
     int code = dispatch(s, text, &w);
     for (int i = 2, c = code; i >= 0; i--, c /= 10) digits[i] = (char)('0' + c % 10);
     ka_json_close(&w);
-    if (s->keyed && !s->encrypted) ka_reframe(g->server, s->conn, KA_FRAMES);      /* the client's, after this answer */
+    /* After this answer the client sends frames. */
+    if (s->keyed && !s->encrypted) ka_reframe(g->server, s->conn, &ka_frames);
     if (w.error) inform(s, 400, "the answer to this would be too long or too deep");
     else send_answer(s, w.n);
     if (s->encrypted) ka_wipe(g->package, text.n);
@@ -658,27 +719,31 @@ static void end_silent(gate *g, int64_t now_ms)
 /* 0: go on; otherwise exit with this. */
 static int on_listening(const gate *g, const ka_event *ev)
 {
-    switch (ev->error) {
-    case KA_OK:     break;
-    case KA_EINUSE: return fail(EXIT_SYSTEM, "%s:%lld is taken by another program; stop that one, or choose another --port", g->ip, g->port);
-    case KA_EADDR:  return fail(EXIT_SYSTEM, "%s is not an address of this machine", g->ip);
-    case KA_EPERM:  return fail(EXIT_SYSTEM, "%s:%lld: not permitted; choose a port from 1024 up", g->ip, g->port);
-    default:        return fail(EXIT_SYSTEM, "cannot listen on %s:%lld: %s (system error %d)", g->ip, g->port, ka_error_text(ev->error), ev->os_error);
+    if (ev->error) return ka_listen_fail("gate", g->ip, "--port", ev);
+    /* A token of a server that was killed goes; not before this server has the port. */
+    int r = token_file_remove(g);
+    if (r == KA_ESYNTAX)
+        return fail(EXIT_SYSTEM, "%s holds no token of gate; choose another --token-file",
+                    g->token_file);
+    if (r < 0) {
+        char why[KA_TROUBLE_TEXT];
+        return fail(EXIT_SYSTEM, "cannot remove the old %s: %s; choose another --token-file",
+                    g->token_file, ka_file_trouble(why, g->token_file, r, 0));
     }
-    int r = ka_file_remove(g->token_file);   /* of a server that was killed; not before this one has the port */
-    if (r < 0) return fail(EXIT_SYSTEM, "cannot remove the old %s: %s; choose another --token-file", g->token_file, ka_error_text(r));
-    printf("listening on %s:%d\n", g->ip, ev->port);
-    fflush(stdout);
-    return 0;
+    ka_say(1, "listening on %s:%d", g->ip, ev->port);
+    return EXIT_DONE;
 }
 
 static int serve(gate *g)
 {
-    int status = EXIT_DONE, r;
+    int status = EXIT_DONE;
     int64_t looked_ms = ka_now_ms();
-    for (ka_event ev; (r = ka_wait(g->server, &ev, g->idle_s && g->count ? 1000 : -1)) == KA_OK || r == KA_ETIME; ) {
+    for (ka_event ev;; ) {
+        int r = ka_wait(g->server, &ev, g->idle_s && g->count ? 1000 : -1);
+        if (r != KA_OK && r != KA_ETIME) break;
         session *s = r == KA_OK ? find(g, ev.conn) : NULL;
-        if (r == KA_OK && ev.kind == KA_LISTENING && (status = on_listening(g, &ev)) != 0) ka_stop(g->server);
+        if (r == KA_OK && ev.kind == KA_LISTENING && (status = on_listening(g, &ev)) != 0)
+            ka_stop(g->server);
         if (r == KA_OK && ev.kind == KA_OPENED) on_opened(g, &ev);
         if (s && ev.kind == KA_MESSAGE) on_message(s, &ev);
         if (s && ev.kind == KA_CLOSED) forget(s);
@@ -686,36 +751,41 @@ static int serve(gate *g)
     }
     for (size_t i = 0; i < g->room; i++)
         if (g->sessions[i]) forget(g->sessions[i]);
-    if (g->token_kept) ka_file_remove(g->token_file);
+    if (g->token_kept) token_file_remove(g);
     free(g->sessions);
     return status;
 }
 
 static int server_main(char **argv)
 {
-    static gate g = { .ip = "127.0.0.1", .port = 7000, .token_file = "app/data/connection/TOKEN", .idle_s = 600 };
-    const option known[] = {
-        { "--ip", NULL, &g.ip, NULL, 0, 0 },
-        { "--port", NULL, NULL, &g.port, 0, 65535 },
-        { "--many", &g.many, NULL, NULL, 0, 0 },
-        { "--token-file", NULL, &g.token_file, NULL, 0, 0 },
-        { "--idle", NULL, NULL, &g.idle_s, 0, 1000000000 },
+    static gate g = {
+        .ip = "127.0.0.1", .port = 7000, .token_file = "app/data/connection/TOKEN", .idle_s = 600
     };
-    int status = parse(known, sizeof known / sizeof *known, &argv);
+    const ka_option known[] = {
+        { "--ip", .text = &g.ip },
+        { "--port", .number = &g.port, .most = 65535 },
+        { "--many", .flag = &g.many },
+        { "--token-file", .text = &g.token_file },
+        { "--idle", .number = &g.idle_s, .most = 1000000000 },
+        { "WORD", .rest = &argv },
+        { .name = NULL }
+    };
+    int status = ka_options(known, "gate", usage, argv);
     if (status >= 0) return status;
-    if (*argv) return fail(EXIT_USAGE, "%s: the server takes options only; gate --help lists them", *argv);
+    if (*argv)
+        return fail(EXIT_USAGE, "%s: the server takes options only; gate --help lists them", *argv);
     int r = ka_server_start(&g.server, 1);
     if (r < 0) return fail(EXIT_SYSTEM, "cannot start: %s", ka_error_text(r));
-    if (ka_stop_on_interrupt(g.server) < 0) return fail(EXIT_SYSTEM, "cannot catch interrupts");
-    if (ka_listen_as(g.server, KA_JSON, g.ip, (int)g.port) < 0)
-        status = fail(EXIT_USAGE, "--ip %s: a numeric IPv4 address is needed, such as 127.0.0.1", g.ip);
-    else status = serve(&g);
+    if (ka_stop_on_interrupt(g.server) < 0) status = fail(EXIT_SYSTEM, "cannot catch interrupts");
+    else ka_listen_as(g.server, &ka_objects, g.ip, (int)g.port);
+    if (status < 0) status = serve(&g);
     ka_server_free(g.server);
     return status;
 }
 
 /* ================================================================================================
-   Client: one call after the other, each waits for its answer. What fails was told, and is an exit status. */
+   Client: one call after the other; each waits for its answer. A function that fails has said why,
+   and returns an exit status. */
 
 typedef struct {
     const char *ip, *hostname;
@@ -725,7 +795,8 @@ typedef struct {
     uint64_t    conn;
     channel     channel;
     char        token[TOKEN_TEXT];
-    char        package[KA_MAX_BODY], sealed[LENGTH_BYTES + KA_MAX_BODY], answer[KA_MAX_BODY], line[4 * KA_MAX_BODY];
+    char package[KA_MAX_BODY], sealed[LENGTH_BYTES + KA_MAX_BODY], answer[KA_MAX_BODY],
+        line[4 * KA_MAX_BODY];
 } client;
 
 /* Begin a package; transmit ends it. url may be NULL. */
@@ -741,7 +812,9 @@ static ka_json_out begin(client *c, const char *url, bool with_token)
 static int transmit(client *c, ka_json_out *w)
 {
     ka_json_close(w);
-    if (w->error) return fail(EXIT_USAGE, "not sent: %s", w->error == KA_ESYNTAX ? "it is not UTF-8" : ka_error_text(w->error));
+    if (w->error)
+        return fail(EXIT_USAGE, "not sent: %s",
+                    w->error == KA_ESYNTAX ? "it is not UTF-8" : ka_error_text(w->error));
     size_t n = c->encrypted ? channel_seal(&c->channel, c->sealed, (ka_str){ w->p, w->n }) : w->n;
     ka_send(c->server, c->conn, c->encrypted ? c->sealed : w->p, n);
     return EXIT_DONE;
@@ -754,7 +827,8 @@ static int await(client *c, int kind, ka_event *ev)
     while (r == KA_OK && ev->kind != kind && ev->kind != KA_CLOSED);
     if (r == KA_ETIME) return fail(EXIT_OFFLINE, "%s:%lld does not answer", c->ip, c->port);
     if (r < 0) return fail(EXIT_SYSTEM, "cannot wait for an answer: %s", ka_error_text(r));
-    return ev->kind == kind ? EXIT_DONE : fail(EXIT_OFFLINE, "%s:%lld closed the connection", c->ip, c->port);
+    return ev->kind == kind ? EXIT_DONE
+                            : fail(EXIT_OFFLINE, "%s:%lld closed the connection", c->ip, c->port);
 }
 
 /* Send a package, and read what is answered: EXIT_DONE or EXIT_REFUSED, by its code. */
@@ -766,10 +840,16 @@ static int call(client *c, ka_json_out *w, ka_json *answer)
     int status = transmit(c, w);
     if (!status) status = await(c, KA_MESSAGE, &ev);
     if (status) return status;
-    if (c->encrypted && !ev.error && ev.framing == KA_FRAMES) n = channel_open(&c->channel, c->answer, ev.body);
-    if (!c->encrypted && !ev.error) memcpy(c->answer, ev.body.p, (size_t)(n = (ptrdiff_t)ev.body.n));
-    if (n < 0 || ka_json_read(answer, (ka_str){ c->answer, (size_t)n }) < 0 || ka_json_find(answer, "code", &code) < 0)
-        return fail(EXIT_PROTOCOL, "the answer makes no sense; is it gate that listens on %s:%lld?", c->ip, c->port);
+    if (c->encrypted && !ev.error && ev.framing == &ka_frames)
+        n = channel_open(&c->channel, c->answer, ev.body);
+    if (!c->encrypted && !ev.error) {
+        n = (ptrdiff_t)ev.body.n;
+        memcpy(c->answer, ev.body.p, ev.body.n);
+    }
+    if (n < 0 || ka_json_read(answer, (ka_str){ c->answer, (size_t)n }) < 0 ||
+        ka_json_find(answer, "code", &code) < 0)
+        return fail(EXIT_PROTOCOL, "the answer makes no sense; is it gate that listens on %s:%lld?",
+                    c->ip, c->port);
     return ka_is(code.raw, "200") ? EXIT_DONE : EXIT_REFUSED;
 }
 
@@ -787,7 +867,8 @@ static int call_and_print(client *c, ka_json_out *w)
     ka_json answer;
     int status = call(c, w, &answer);
     if (status != EXIT_DONE && status != EXIT_REFUSED) return status;
-    return print(c, stdout, &answer) ? status : fail(EXIT_SYSTEM, "cannot write the answer to stdout");
+    return print(c, stdout, &answer) ? status
+                                     : fail(EXIT_SYSTEM, "cannot write the answer to stdout");
 }
 
 /* URL and FIELD=VALUE... */
@@ -809,9 +890,11 @@ static int call_words(client *c, char **words)
 static int call_object(client *c, const ka_json *object)
 {
     ka_json rest = *object, member;
-    bool has_token = ka_json_find(object, "token", &member) != KA_ENOTFOUND, comma = !has_token && ka_json_next(&rest, NULL, &member);
+    bool has_token = ka_json_find(object, "token", &member) != KA_ENOTFOUND;
+    bool comma = !has_token && ka_json_next(&rest, NULL, &member);
     ka_json_out w = begin(c, NULL, !has_token);
-    int n = snprintf(w.p + w.n, w.cap - w.n, "%s%.*s", comma ? ", " : "", (int)object->raw.n - 2, object->raw.p + 1);      /* without its braces */
+    int n = snprintf(w.p + w.n, w.cap - w.n, "%s%.*s", comma ? ", " : "", (int)object->raw.n - 2,
+                     object->raw.p + 1);     /* without its braces */
     if (n < 0 || (size_t)n >= w.cap - w.n) return fail(EXIT_USAGE, "not sent: too long");
     w.n += (size_t)n;
     return call_and_print(c, &w);
@@ -822,15 +905,17 @@ static int call_line(client *c, char *line)
     char *words[64];
     size_t count = 0;
     ka_json object;
-    if (ka_json_read(&object, str(line)) == KA_OK && object.kind == KA_OBJECT) return call_object(c, &object);
+    if (ka_json_read(&object, str(line)) == KA_OK && object.kind == KA_OBJECT)
+        return call_object(c, &object);
     while (*(line += strspn(line, " \t")) && count < 63) {
         words[count++] = line;
         line += strcspn(line, " \t");
         if (*line) *line++ = 0;
     }
     words[count] = NULL;
-    return count && !*line && *words[0] == '/' ? call_words(c, words)
-                                               : fail(EXIT_USAGE, "not sent: a line is /URL FIELD=VALUE..., or {\"url\": ...}");
+    return count && !*line && *words[0] == '/'
+               ? call_words(c, words)
+               : fail(EXIT_USAGE, "not sent: a line is /URL FIELD=VALUE..., or {\"url\": ...}");
 }
 
 /* Lines of stdin; the status is that of the last one that failed. */
@@ -844,7 +929,8 @@ static int prompt(client *c)
         size_t n = strlen(line), end = strcspn(line, "\r\n");
         if (end == sizeof line - 1) {
             for (int byte = 0; byte != '\n' && byte != EOF; ) byte = getchar();
-            status = fail(EXIT_USAGE, "not sent: this line is longer than %d bytes", KA_MAX_BODY - 2);
+            status = fail(EXIT_USAGE, "not sent: this line is longer than %d bytes",
+                          KA_MAX_BODY - 2);
         } else {
             line[end] = 0;
             status = line[strspn(line, " \t")] ? call_line(c, line) : EXIT_DONE;
@@ -860,12 +946,16 @@ static int converse(client *c, char **words)
 {
     ka_event ev;
     ka_json answer, field;
-    if (ka_connect(c->server, KA_JSON, NULL, c->ip, (int)c->port, 0) < 0)
-        return fail(EXIT_USAGE, "%s: a numeric IPv4 address is needed, such as 127.0.0.1", c->ip);
+    if (ka_connect(c->server, &ka_objects, NULL, c->ip, (int)c->port, 0) < 0)
+        return fail(EXIT_USAGE,
+                    "%s: a numeric IPv4 address is needed, of one machine, such as 127.0.0.1",
+                    c->ip);
     int status = await(c, KA_OPENED, &ev);
     if (status) return status;
-    if (ev.error) return fail(EXIT_OFFLINE, "cannot connect to %s:%lld: %s (system error %d); is the server running?", c->ip, c->port,
-                              ka_error_text(ev.error), ev.os_error);
+    if (ev.error)
+        return fail(EXIT_OFFLINE,
+                    "cannot connect to %s:%lld: %s (system error %d); is the server running?",
+                    c->ip, c->port, ka_error_text(ev.error), ev.os_error);
     c->conn = ev.conn;
     ka_json_out w = begin(c, "/connect", false);
     ka_json_put(&w, "hostname", str(c->hostname));
@@ -873,13 +963,15 @@ static int converse(client *c, char **words)
     status = call(c, &w, &answer);
     if (status == EXIT_REFUSED) print(c, stderr, &answer);
     if (status) return status;
-    if (ka_json_find(&answer, "token", &field) < 0 || ka_json_string(c->token, sizeof c->token, &field) != TOKEN_TEXT)
+    if (ka_json_find(&answer, "token", &field) < 0 ||
+        ka_json_string(c->token, sizeof c->token, &field) != TOKEN_TEXT)
         return fail(EXIT_PROTOCOL, "%s:%lld gave no token", c->ip, c->port);
     if (c->encrypt) {
-        if (ka_json_find(&answer, "encrypted", &field) < 0 || field.kind != KA_TRUE) return fail(EXIT_PROTOCOL, "%s:%lld does not encrypt", c->ip, c->port);
+        if (ka_json_find(&answer, "encrypted", &field) < 0 || field.kind != KA_TRUE)
+            return fail(EXIT_PROTOCOL, "%s:%lld does not encrypt", c->ip, c->port);
         channel_init(&c->channel, c->token, false);
         c->encrypted = true;
-        ka_reframe(c->server, c->conn, KA_FRAMES);
+        ka_reframe(c->server, c->conn, &ka_frames);
     }
     return *words ? call_words(c, words) : prompt(c);
 }
@@ -898,18 +990,25 @@ static void disconnect(client *c)
 static int client_main(char **argv)
 {
     static client c;
-    c.hostname = getenv("HOSTNAME");                            /* NOLINT(concurrency-mt-unsafe): no other thread yet */
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): no other thread yet */
+    c.hostname = getenv("HOSTNAME");
     if (!c.hostname) c.hostname = getenv("COMPUTERNAME");       /* NOLINT(concurrency-mt-unsafe) */
     if (!c.hostname) c.hostname = "unknown";
-    const option known[] = {
-        { "--encrypt", &c.encrypt, NULL, NULL, 0, 0 },
-        { "--hostname", NULL, &c.hostname, NULL, 0, 0 },
+    const ka_option known[] = {
+        { "--encrypt", .flag = &c.encrypt },
+        { "--hostname", .text = &c.hostname },
+        { "WORD", .rest = &argv },
+        { .name = NULL }
     };
-    int status = parse(known, sizeof known / sizeof *known, &argv);
+    int status = ka_options(known, "gate", usage, argv);
     if (status >= 0) return status;
-    if (!argv[0] || !argv[1]) return fputs(usage, stderr), EXIT_USAGE;
+    if (!argv[0] || !argv[1]) {
+        fputs(usage, stderr);
+        return EXIT_USAGE;
+    }
     c.ip = argv[0];
-    if (!whole_number(argv[1], 1, 65535, &c.port)) return fail(EXIT_USAGE, "%s: a port from 1 to 65535 is needed", argv[1]);
+    if (!ka_number(argv[1], 1, 65535, &c.port))
+        return fail(EXIT_USAGE, "%s: a port from 1 to 65535 is needed", argv[1]);
     int r = ka_server_start(&c.server, 1);
     if (r < 0) return fail(EXIT_SYSTEM, "cannot start: %s", ka_error_text(r));
     status = converse(&c, argv + 2);
@@ -921,9 +1020,13 @@ static int client_main(char **argv)
 
 int main(int argc, char **argv)
 {
-    if (argc == 2 && strcmp(argv[1], "--help") == 0) return fputs(usage, stdout), EXIT_DONE;
-    if (argc == 2 && strcmp(argv[1], "--version") == 0) return puts("gate " KA_VERSION), EXIT_DONE;
-    if (argc > 1 && strcmp(argv[1], "server") == 0) return server_main(argv + 2);
-    if (argc > 1 && strcmp(argv[1], "client") == 0) return client_main(argv + 2);
-    return fputs(usage, stderr), EXIT_USAGE;
+    if (argc < 2) {
+        fputs(usage, stderr);
+        return EXIT_USAGE;
+    }
+    if (ka_help(argv[1], "gate", usage)) return EXIT_DONE;
+    if (strcmp(argv[1], "server") == 0) return server_main(argv + 2);
+    if (strcmp(argv[1], "client") == 0) return client_main(argv + 2);
+    return fail(EXIT_USAGE, "%s: server or client has to come first; gate --help tells more",
+                argv[1]);
 }

@@ -1,5 +1,5 @@
 /* gate_test - the cryptography of gate.c, and its channel, against the RFCs' vectors and what an attacker would try.
-     cc -O2 -pthread -I. -o examples/gate_test examples/gate_test.c && examples/gate_test
+     cc -O2 -pthread -I. -o examples/gate/gate_test examples/gate/gate_test.c && examples/gate/gate_test
    The last line counts; exit status 1 if anything failed. The server and the client themselves are tested as processes. */
 
 #define main gate_main
@@ -290,7 +290,7 @@ static void test_hkdf(void)
 static const char token[] = "df57ab35b16d7cec24d0440e1e151407cacddc269166ba9b8592d02aae22f39d";
 static const char ping[] = "{\"url\": \"/ping\"}";
 
-/* A frame without its length, which is what comes out of KA_FRAMES. */
+/* A frame without its length, which is what comes out of ka_frames. */
 static size_t seal(channel *c, char *frame, const char *text)
 {
     char whole[LENGTH_BYTES + 64];

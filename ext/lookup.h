@@ -1,0 +1,183 @@
+/* ext/lookup.h - connect to a host by its name, which a thread looks up meanwhile.
+
+   HOW TO INCLUDE
+     keyauth.h before it, wherever it is included; KEYAUTH_IMPLEMENTATION in one .c file:
+         #define KEYAUTH_IMPLEMENTATION
+         #include "keyauth.h"
+         #include "ext/framing.h"
+         #include "ext/lookup.h"
+
+   USE
+         ka_lookups names;
+         ka_lookups_init(&names, s);
+         ka_connect_name(&names, &ka_lines, "localhost", 7777, 1);
+         for (ka_event ev; ka_wait(s, &ev, -1) == KA_OK; ) {
+             if (ev.kind == KA_OPENED && ev.tag == 1 && ev.error) puts(ka_error_text(ev.error));
+             if (ev.kind == KA_OPENED && ev.tag == 1 && !ev.error) ka_send(s, ev.conn, "hi\n", 3);
+         }
+         ka_lookups_free(&names);
+         ka_server_free(s);
+
+   LIMITS
+     IPv4; the first address of a name counts. A name is looked up anew each time. */
+
+#ifndef KEYAUTH_H
+#error "ext/lookup.h: include keyauth.h first"
+#endif
+#ifndef KEYAUTH_LOOKUP_H
+#define KEYAUTH_LOOKUP_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { KA_MAX_LOOKUPS = 16 };    /* names that one ka_lookups looks up at a time */
+
+/* Names that are being looked up. */
+typedef struct {
+    ka_source source;            /* its own; due when a name was found */
+    ka_server *server;
+    struct ka__lookup *first;    /* a list */
+} ka_lookups;
+
+/* Set up *l, and add its source to s, whose parent's thread calls these functions. */
+KADEF void ka_lookups_init(ka_lookups *l, ka_server *s);
+
+/* As ka_connect, to a host's name or numeric IPv4 address. A name is looked up in a thread of its
+   own by ka_resolve. That takes as long as the system's resolver likes, which may be longer than
+   KA_ATTEMPT_MS. The KA_OPENED event, which comes through the source, also tells KA_ENOTFOUND (the
+   name has no IPv4 address), KA_ETIME (no name server answers), KA_EINVAL (its address can't be
+   connected to, as 0.0.0.0) and KA_ENOMEM.
+     host       1 to KA_MAX_HOST bytes; copied
+     returns    as ka_connect, or KA_ENOMEM, KA_ETHREAD, KA_ELIMIT (KA_MAX_LOOKUPS names are being
+                looked up) */
+KADEF int ka_connect_name(ka_lookups *l, const ka_framing *framing, const char *host, int port,
+                          uint64_t tag);
+
+/* What the source does: connect to what was found.
+     *ev        a KA_OPENED event with an error, if that can't be. For a source that keeps a
+                ka_lookups of its own, { .server = s } and not in the server's list, and deals with
+                its events itself
+     returns    is there such an event? */
+KADEF bool ka_lookups_next(ka_lookups *l, ka_event *ev);
+
+/* Forget the names that are being looked up, without a wait for their threads, which free what they
+   use. Before ka_server_free. Harmless if *l is zero, or twice. */
+KADEF void ka_lookups_free(ka_lookups *l);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* KEYAUTH_LOOKUP_H */
+
+#if defined(KEYAUTH_IMPLEMENTATION) && !defined(KEYAUTH_LOOKUP_IMPLEMENTED)
+#define KEYAUTH_LOOKUP_IMPLEMENTED
+
+/* The state of a lookup. Its thread and the parent own it by turns:
+
+     SEEKING --the name was looked up--> WAKING --the server was woken--> FOUND
+        |                                 the thread uses the server      the parent frees it
+        +--ka_lookups_free--> ORPHANED
+                              its thread frees it */
+enum { KA__LOOKUP_SEEKING, KA__LOOKUP_WAKING, KA__LOOKUP_FOUND, KA__LOOKUP_ORPHANED };
+
+struct ka__lookup {
+    struct ka__lookup *next;
+    ka_server   *server;
+    const ka_framing *framing;
+    uint64_t     tag;
+    _Atomic(int) state;
+    int          port, error;
+    char         ip[16], host[KA_MAX_HOST + 1];
+};
+
+static void ka__lookup_run(void *arg)
+{
+    struct ka__lookup *one = arg;
+    int seeking = KA__LOOKUP_SEEKING;
+    one->error = ka_resolve(one->host, one->ip);
+    if (!atomic_compare_exchange_strong(&one->state, &seeking, KA__LOOKUP_WAKING)) {
+        KA_FREE(one);
+        return;
+    }
+    ka_wake(one->server);
+    atomic_store(&one->state, KA__LOOKUP_FOUND);
+}
+
+/* The thread is about to have it in the state FOUND. */
+static void ka__lookup_await(struct ka__lookup *one)
+{
+    while (atomic_load(&one->state) != KA__LOOKUP_FOUND) ka_sleep_ms(1);
+}
+
+static bool ka__lookup_source_next(ka_source *source, ka_event *ev)
+{
+    bool more = ka_lookups_next((ka_lookups *)source, ev);
+    source->due_ms = more ? ev->now_ms : INT64_MAX;
+    return more;
+}
+
+void ka_lookups_init(ka_lookups *l, ka_server *s)
+{
+    *l = (ka_lookups){ .source = { .next = ka__lookup_source_next, .due_ms = INT64_MAX },
+                       .server = s };
+    ka_source_add(s, &l->source);
+}
+
+int ka_connect_name(ka_lookups *l, const ka_framing *framing, const char *host, int port,
+                    uint64_t tag)
+{
+    size_t n = strlen(host), others = 0;
+    int r = ka_connect(l->server, framing, NULL, host, port, tag);
+    if (r != KA_EINVAL) return r;        /* else it may be a name */
+    if (!framing || port < 1 || port > 65535 || n == 0 || n > KA_MAX_HOST) return KA_EINVAL;
+    if (ka_is_stopping(l->server)) return KA_ESTOPPED;
+    for (struct ka__lookup *one = l->first; one; one = one->next) others++;
+    if (others == KA_MAX_LOOKUPS) return KA_ELIMIT;
+    struct ka__lookup *one = KA_MALLOC(sizeof *one);
+    if (!one) return KA_ENOMEM;
+    *one = (struct ka__lookup){ .next = l->first, .server = l->server, .framing = framing,
+                                .tag = tag, .port = port };
+    memcpy(one->host, host, n + 1);
+    r = ka_thread(ka__lookup_run, one);
+    if (r == KA_OK) l->first = one;
+    else KA_FREE(one);
+    return r;
+}
+
+bool ka_lookups_next(ka_lookups *l, ka_event *ev)
+{
+    for (struct ka__lookup **at = &l->first, *one; (one = *at) != NULL; ) {
+        if (atomic_load(&one->state) == KA__LOOKUP_SEEKING) {
+            at = &one->next;
+            continue;
+        }
+        ka__lookup_await(one);
+        int error = one->error;
+        if (!error) error = ka_connect(l->server, one->framing, NULL, one->ip, one->port, one->tag);
+        *ev = (ka_event){ .kind = KA_OPENED, .error = error, .listener = -1, .tag = one->tag,
+                          .now_ms = ev->now_ms };
+        *at = one->next;
+        KA_FREE(one);
+        if (error) return true;
+    }
+    return false;
+}
+
+void ka_lookups_free(ka_lookups *l)
+{
+    if (l->source.next) ka_source_remove(l->server, &l->source);
+    l->source.next = NULL;
+    for (struct ka__lookup *one = l->first, *next; one; one = next) {
+        int seeking = KA__LOOKUP_SEEKING;
+        next = one->next;
+        if (atomic_compare_exchange_strong(&one->state, &seeking, KA__LOOKUP_ORPHANED)) continue;
+        ka__lookup_await(one);
+        KA_FREE(one);
+    }
+    l->first = NULL;
+}
+
+#endif /* KEYAUTH_LOOKUP_IMPLEMENTED */
+
+/* Public domain or MIT: see the end of keyauth.h. */

@@ -1,0 +1,25 @@
+/* tests/ext_cli.h - ext/cli.h: what it says of a listener. */
+
+static void test_listen_trouble(void)
+{
+    static const struct { int error, port; const char *ip, *want; } rows[] = {
+        { KA_EINUSE, 80, "127.0.0.1", "127.0.0.1:80 is taken by another program; stop that one" },
+        { KA_EADDR, 80, "127.0.0.1", "127.0.0.1 is not an address of this machine; " },
+        { KA_EADDR, 80, "192.0.2.1", "this machine; choose another --ip" },
+        { KA_EPERM, 1023, "127.0.0.1", "not permitted; choose a --a-port from 1024 up" },
+        { KA_EPERM, 1024, "127.0.0.1", "a sandbox forbids this process to listen" },
+        { KA_EPERM, 0, "127.0.0.1", "(system error 77); look at its rules" },
+        { KA_ELIMIT, 80, "127.0.0.1", "ulimit -n" },
+        { KA_EINVAL, 80, "localhost", "--ip localhost: a numeric IPv4 address is needed" },
+    };
+    char text[KA_TROUBLE_TEXT];
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        ka_event ev = { .kind = KA_LISTENING, .error = rows[i].error, .os_error = 77, .port = rows[i].port };
+        const char *got = ka__cli_trouble(text, rows[i].ip, "--a-port", &ev);
+        CHECK(got == text && strstr(got, rows[i].want), "\"%s\", not \"%s\"", got, rows[i].want);
+    }
+}
+
+static const subject ext_cli_topics[] = {
+    { "listen trouble", test_listen_trouble },
+};

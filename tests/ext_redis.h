@@ -1,0 +1,836 @@
+/* tests/ext_redis.h - ext/redis.h, with a Redis that is played by the test. */
+
+typedef struct {
+    ka_server  *s;
+    ka_redis    r;
+    ka_redis_store keys;
+    ka__sock    listener, sock;                    /* of the one that is played; -1: none */
+    int         port, web_port, changes, pushes, greeting, owed_n, pings;
+    bool        bytewise, accepts, mute, web_open, ended;
+    size_t      n;                                 /* bytes in got */
+    char        got[4 * KA_MAX_BODY], heard[16384];   /* commands that the script has not looked at, a line each */
+    char        owed[1024];                        /* whose replies are due, in their order: c, or of play_own */
+    const char *own[4];                            /* what is replied to those of play_own */
+    ka_redis_address at;
+    char        name[KA_MAX_ID + 65], key[KA_KEY_TEXT + 1], pushed[512];
+    wire        web;
+} play;
+
+/* Commands that are no step of a play, and p->own has their replies: PING, SET of master?, CONFIG and INFO. */
+static const char play_own[] = "PSCI";
+
+/* To whoever connects and speaks: replies to a PING are its own matter, once the greeting is over. */
+static void play_pongs(play *p)
+{
+    int n = 0;
+    for (const char *own; n < p->owed_n && (own = strchr(play_own, p->owed[n])) != NULL; n++) {
+        const char *reply = p->own[own - play_own];
+        ka__sock_send(p->sock, reply, strlen(reply));
+        p->pings += own < play_own + 2;
+    }
+    memmove(p->owed, p->owed + n, (size_t)(p->owed_n -= n));
+}
+
+/* Take the next command off what has arrived; false: it isn't whole. */
+static bool play_command(play *p)
+{
+    ka_cut cut = { 0, 0, 0 };
+    ka_resp command, word;
+    ptrdiff_t n = ka__resp_find(&cut, p->got, p->n);
+    size_t from = strlen(p->heard), at = from;
+    if (n < 0 && n != KA_EAGAIN) CHECK(false, "no command: %.40s", p->got);
+    if (n < 0) return false;
+    ka_resp_read(&command, (ka_str){ p->got, (size_t)n });
+    while (ka_resp_next(&command, &word))
+        at += (size_t)snprintf(p->heard + at, sizeof p->heard - at, "%s%.*s", at > from ? " " : "", (int)word.text.n, word.text.p);
+    memmove(p->got, p->got + n, p->n -= (size_t)n);
+    char kind = p->heard[from];
+    const char *form = kind == 'P' ? "PING" : kind == 'S' ? "master?  XX" :
+                       kind == 'C' ? "CONFIG GET maxmemory-policy" : "INFO memory";
+    bool own = p->greeting == 0 && strchr(play_own, kind) && strstr(p->heard + from, form);
+    if (p->greeting > 0) p->greeting--;
+    if (own) p->heard[from] = 0;
+    else snprintf(p->heard + at, sizeof p->heard - at, "\n");
+    p->owed[p->owed_n++ % (int)sizeof p->owed] = own ? kind : 'c';
+    return true;
+}
+
+static void play_end(play *p)
+{
+    ka__sock_close(p->sock);
+    p->sock = -1;
+    p->n = 0;
+    p->owed_n = 0;
+}
+
+static void play_listen(play *p)
+{
+    CHECK(ka__sock_new(&p->listener) == KA_OK && ka__sock_listen(p->listener, "127.0.0.1", p->port, &p->port) == KA_OK, "Redis is played at %d", p->port);
+}
+
+static void play_hear(play *p)
+{
+    if (p->accepts && ka__sock_accept(p->listener, &p->sock, NULL) == KA_OK) {
+        p->accepts = false;
+        p->greeting = *p->at.user || *p->at.password ? 2 : 1;
+        p->heard[0] = 0;
+    }
+    if (p->sock == -1 || p->mute) return;
+    ptrdiff_t got = ka__sock_recv(p->sock, p->got + p->n, sizeof p->got - p->n);
+    if (got > 0) p->n += (size_t)got;
+    while (p->n > 0 && play_command(p)) {}
+    play_pongs(p);
+    if (got > 0 || got == KA_EAGAIN) return;
+    play_end(p);
+}
+
+/* One turn of the parent, and of the Redis that is played, and of who asks by HTTP. */
+static void play_turn(play *p)
+{
+    ka_event ev;
+    fault_exempt = false;
+    int r = ka_wait(p->s, &ev, 1);
+    p->ended = r == KA_ESTOPPED;
+    if (r == KA_OK) {
+        CHECK(ev.kind == KA_LISTENING || ev.kind == KA_REQUEST, "an event of kind %d", ev.kind);
+        if (ev.kind == KA_LISTENING) p->web_port = ev.error ? -1 : ev.port;
+        if (ev.kind == KA_REQUEST && p->keys.redis) ka_auth(p->s, &p->keys.store, &ev);
+    }
+    fault_exempt = true;
+    play_hear(p);
+    ptrdiff_t got = p->web_open ? ka__sock_recv(p->web.sock, p->web.buf + p->web.n, sizeof p->web.buf - p->web.n) : 0;
+    if (got > 0) p->web.n += (size_t)got;
+    fault_exempt = false;
+}
+
+#define PLAY_UNTIL(p, condition)                                                                                            \
+    do for (int64_t until_ = ka_now_ms() + PATIENCE_MS; !(condition) && ka_now_ms() < until_; ) play_turn(p); while (0)
+
+static void play_changed(ka_redis *r, bool up)
+{
+    play *p = r->arg;
+    p->changes++;
+    if (up != p->r.up || up == (p->changes % 2 == 0)) CHECK(false, "change %d is to %d", p->changes, up);
+}
+
+static void play_set(play *p, const char *password)
+{
+    memset(p, 0, sizeof *p);
+    p->listener = p->sock = -1;
+    p->r = (ka_redis){ .at = &p->at, .on_change = play_changed, .arg = p };
+    strcpy(p->at.host, "127.0.0.1");
+    const char *colon = password ? strchr(password, ':') : NULL;      /* USER:PASSWORD, or USER: */
+    if (colon) snprintf(p->at.user, sizeof p->at.user, "%.*s", (int)(colon - password), password);
+    if (password) strcpy(p->at.password, colon ? colon + 1 : password);
+    p->own[0] = "+PONG\r\n";
+    p->own[1] = "$-1\r\n";
+    p->own[2] = "*2\r\n$16\r\nmaxmemory-policy\r\n$10\r\nnoeviction\r\n";
+    p->own[3] = "-NOPERM INFO\r\n";
+    memcpy(p->key, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==", KA_KEY_TEXT);
+    play_listen(p);
+    p->at.port = p->port;
+}
+
+static int play_go(play *p)
+{
+    int r = ka_server_start(&p->s, 1);
+    if (r == KA_OK) r = ka_listen(p->s, "127.0.0.1", 0);
+    return r == KA_OK ? ka_redis_start(&p->r, p->s) : r;
+}
+
+static bool play_start(play *p, const char *password)
+{
+    play_set(p, password);
+    return CHECK(play_go(p) == KA_OK, "it starts");
+}
+
+static void play_free(play *p)
+{
+    ka_redis_free(&p->r);
+    ka_redis_free(&p->r);
+    CHECK(!p->r.up && !p->r.waiting && !p->r.server, "nothing is left");
+    ka_server_free(p->s);
+    if (p->web_open) wire_close(&p->web);
+    if (p->sock != -1) play_end(p);
+    if (p->listener != -1) ka__sock_close(p->listener);
+}
+
+/* Text with KEY in it for the key that was answered. */
+static const char *play_text(const play *p, const char *form)
+{
+    static char text[1024];
+    const char *at = strstr(form, "KEY");
+    snprintf(text, sizeof text, "%.*s%s%s", at ? (int)(at - form) : (int)strlen(form), form, at ? p->key : "", at ? at + 3 : "");
+    return text;
+}
+
+/* Is this command as wanted, # standing for a name: that of the key that was asked for last? */
+static bool play_is(play *p, const char *command, const char *want)
+{
+    char text[1024];
+    const char *at = strchr(want, '#'), *name = at ? command + (at - want) : NULL;
+    bool first = strncmp(want, "SET", 3) == 0 || !*p->name;
+    if (at && first && strlen(command) > (size_t)(at - want)) snprintf(p->name, sizeof p->name, "%.*s", (int)strcspn(name, " "), name);
+    snprintf(text, sizeof text, "%.*s%s%s", at ? (int)(at - want) : (int)strlen(want), want, at ? p->name : "", at ? at + 1 : "");
+    return strcmp(command, text) == 0;
+}
+
+/* Redis keeps SHA-256 of the key's bytes, by the prefix. */
+static void play_key(play *p, const char *key)
+{
+    unsigned char raw[KA_KEY_BYTES], digest[32];
+    char name[sizeof p->name] = "";
+    snprintf(p->key, sizeof p->key, "%.*s", KA_KEY_TEXT, key);
+    bool good = strlen(key) == KA_KEY_TEXT && ka_b64_decode(raw, sizeof raw, key, KA_KEY_TEXT) == KA_KEY_BYTES;
+    ka_sha256(digest, raw, sizeof raw);
+    int n = snprintf(name, sizeof name, "%s", p->at.prefix);
+    ka_hex_encode(name + n, digest, sizeof digest);
+    CHECK(good && strcmp(p->name, name) == 0, "\"%s\" is kept as %s, not %s", key, p->name, name);
+}
+
+static void play_ask(play *p, const char *body)
+{
+    static const char head[] = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s";
+    char text[1024];
+    PLAY_UNTIL(p, p->web_port);
+    if (!p->web_open) p->web_open = wire_open(&p->web, p->web_port);
+    snprintf(text, sizeof text, head, (int)strlen(body), body);
+    CHECK(p->web_open && wire_text(&p->web, text), "\"%s\" is sent", body);
+}
+
+static bool play_answered(play *p)
+{
+    ka_http h;
+    ptrdiff_t head = ka_http_response(&h, p->web.buf, p->web.n);
+    return head > 0 && p->web.n >= (size_t)(head + h.length);
+}
+
+static void play_answer(play *p, const char *want, const char *why)
+{
+    char text[300], said[320], head[1024] = "";
+    bool key = strcmp(want, "200 KEY") == 0;
+    PLAY_UNTIL(p, play_answered(p));
+    if (!CHECK(play_answered(p), "%s: an answer comes", why)) return;
+    int status = wire_answer(&p->web, text, sizeof text, head, false);
+    bool ends = strstr(head, "\r\nKeyauth-Ends: ") != NULL;
+    snprintf(said, sizeof said, "%d %s", status, text);
+    CHECK((status != 200 && status != 403) || ends != key, "%s: ends to logins only: %s", why, head);
+    if (key && status == 200) play_key(p, text);
+    else CHECK(strcmp(said, play_text(p, want)) == 0, "%s: %s, not %s", why, said, want);
+}
+
+static void play_say(play *p, const char *text)
+{
+    for (size_t n = strlen(text), at = 0, part; at < n && p->sock != -1; at += part) {
+        part = p->bytewise && at < 20 ? 1 : n - at;      /* a long one so would take longer than it may be silent */
+        ka__sock_send(p->sock, text + at, part);
+        if (part < n) play_turn(p);
+    }
+}
+
+static void play_reply(play *p, const char *text)
+{
+    char line[2 * KA_MAX_ID];
+    snprintf(line, sizeof line, "%s\r\n", text);
+    play_say(p, line);
+    if (p->owed_n > 0) memmove(p->owed, p->owed + 1, (size_t)--p->owed_n);
+    play_pongs(p);
+}
+
+/* The steps of a play. Redis:    a  connected to    <  this command comes    >  reply to the first that has none    !  say this
+       x  close    d  close, and listen no more    l  listen    g  was closed    G  connected to, and greets    m  mute    M  no more so
+       p  two PINGs come    S C I  so it replies to SET of master?, CONFIG, INFO    keyauth:    +  is up    -  is not, with words like these
+       :  is up, with these words    P  knows this policy    T  is in the midst of attempts, so many ms apart    w  waits as long as it may    s  is stopped    e  has ended, with these words
+   Who asks by HTTP:    ?  this    =  is answered this */
+static void play_step(play *p, const char *step, const char *why)
+{
+    const char *text = step + 1;
+    char *line = p->heard;
+    switch (*step) {
+    case 'a': p->accepts = true; PLAY_UNTIL(p, p->sock != -1); CHECK(p->sock != -1, "%s: connected to", why); break;
+    case 'g': PLAY_UNTIL(p, p->sock == -1); CHECK(p->sock == -1, "%s: closed", why); break;
+    case '<':
+        PLAY_UNTIL(p, strchr(line, '\n'));
+        line[strcspn(line, "\n")] = 0;
+        CHECK(play_is(p, line, text), "%s: \"%s\", not \"%s\"", why, line, text);
+        memmove(line, line + strlen(line) + 1, sizeof p->heard - strlen(line) - 1);
+        break;
+    case '>': play_reply(p, text); break;
+    case '!': play_say(p, text); break;
+    case 'd': ka__sock_close(p->listener); p->listener = -1;      /* fall through */
+    case 'x': play_end(p); break;
+    case 'l': play_listen(p); break;
+    case 'm': case 'M': p->mute = *step == 'm'; break;
+    case 'w': PLAY_UNTIL(p, p->r.retry_ms == KA_REDIS_MS); CHECK(p->r.retry_ms == KA_REDIS_MS, "%s: %d ms", why, p->r.retry_ms); break;
+    case 'p': p->pings = 0; PLAY_UNTIL(p, p->pings >= 2); CHECK(p->pings >= 2, "%s: %d PINGs", why, p->pings); break;
+    case '+': PLAY_UNTIL(p, p->r.up); CHECK(p->r.up, "%s: not up: %s", why, ka_redis_trouble(&p->r)); break;
+    case '-':
+        PLAY_UNTIL(p, !p->r.up && strstr(ka_redis_trouble(&p->r), text));
+        CHECK(!p->r.up && strstr(ka_redis_trouble(&p->r), text), "%s: up %d, \"%s\", not \"%s\"", why, p->r.up, ka_redis_trouble(&p->r), text);
+        break;
+    case 'S': case 'C': case 'I': p->own[strchr(play_own, *step) - play_own] = text; break;
+    case 'P':
+        PLAY_UNTIL(p, strcmp(p->r.policy, text) == 0);
+        CHECK(strcmp(p->r.policy, text) == 0, "%s: policy \"%s\"", why, p->r.policy);
+        break;
+    case 'T': p->r.retry_ms = atoi(text); break;
+    case ':':
+        PLAY_UNTIL(p, p->r.up && strcmp(ka_redis_trouble(&p->r), text) == 0);
+        CHECK(p->r.up && strcmp(ka_redis_trouble(&p->r), text) == 0, "%s: up %d, \"%s\", not \"%s\"", why,
+              p->r.up, ka_redis_trouble(&p->r), text);
+        break;
+    case 's': ka_stop(p->s); break;
+    case 'e': PLAY_UNTIL(p, p->ended); CHECK(p->ended && !p->r.up && strcmp(ka_redis_trouble(&p->r), text) == 0, "%s: ended, \"%s\"", why, ka_redis_trouble(&p->r)); break;
+    case '?': play_ask(p, play_text(p, text)); break;
+    case '=': play_answer(p, text, why); break;
+    default: /* 'G' */
+        play_step(p, "a", why);
+        play_step(p, "<PING", why);
+        play_step(p, ">+PONG", why);
+        play_step(p, "+", why);
+    }
+}
+
+#define PRINTABLE_256 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef" \
+                      "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+static const struct { const char *why, *password, *prefix; int ttl; bool slow; const char *steps[26]; } plays[] = {
+    /* greetings */
+    { "no password", NULL, "", 0, false, { "a", "<PING", ">+PONG", "+" } },
+    { "a password", "open sesame", "", 0, false, { "a", "<AUTH open sesame", "<PING", ">+OK", ">+PONG", "+" } },
+    { "a password is needed", NULL, "", 0, false, { "a", "<PING", ">-NOAUTH Authentication required.", "-NOAUTH: it asks for a password; give it one", "g", "a", "<PING", ">+PONG", "+" } },
+    { "a user", "alice:hush", "", 0, false, { "a", "<AUTH alice hush", "<PING", ">+OK", ">+PONG", "+" } },
+    { "a user without a password", "alice:", "", 0, false, { "a", "<AUTH alice ", "<PING", ">+OK", ">+PONG", "+" } },
+    { "a wrong password", "guess", "", 0, false, { "a", "<AUTH guess", "<PING", ">-WRONGPASS invalid", ">-NOAUTH Authentication required.", "-WRONGPASS: it does not know this user with this password", "g", "a" } },
+    { "right, but", "guess", "", 0, false, { "a", "<AUTH guess", "<PING", ">+OK", ">-LOADING it", "-LOADING: it is still loading its data", "g", "a", "<AUTH guess", "<PING", ">+OK", ">+PONG", "+" } },
+    { "loading, loading, there", NULL, "", 0, false, { "a", "<PING", ">-LOADING 1", "-LOADING", "g", "a", "<PING", ">-LOADING 2", "-LOADING", "g", "G", ":" } },
+    { "unprintable words", NULL, "", 0, false, { "a", "<PING", ">-a\tb\x1b\xc3\xa9", "-an error: its words are not shown, as they may hold secrets", "g" } },
+    { "long words", NULL, "", 0, false, { "a", "<PING", ">-" PRINTABLE_256, "-an error: its words are not shown, as they may hold secrets", "g" } },
+    { "no PONG", NULL, "", 0, false, { "a", "<PING", ">+OK", "-greet", "g" } },
+    { "no string", NULL, "", 0, false, { "a", "<PING", ">:1", "-greet", "g" } },
+    { "nil", NULL, "", 0, false, { "a", "<PING", ">$-1", "-greet", "g" } },
+    { "another protocol", NULL, "", 0, false, { "a", "<PING", "!HTTP/1.1 400 Bad Request\r\n", "-malformed", "g", "G" } },
+    { "closed before it greets", NULL, "", 0, false, { "a", "<PING", "x", "-lost", "G" } },
+    { "not there yet", NULL, "", 0, false, { "d", "-offline", "?ask_key=me", "=503 try_later", "?login=KEY", "=503 try_later", "?login=abc", "=403 wrong_key", "l", "G", "?ask_key=me", "<SET # me NX", ">+OK", "=200 KEY" } },
+    { "not there for long", NULL, "", 0, true, { "d", "w", "-offline", "l", "G" } },
+    { "silent in the greeting", NULL, "", 0, true, { "a", "<PING", "m", "-says nothing", "M", "g", "G" } },
+    /* when it is up */
+    { "looked after", NULL, "", 0, true, { "G", "p", "+" } },
+    { "lost, and there again", NULL, "", 0, false, { "G", "x", "-lost", "G", "x", "-lost", "G" } },
+    { "gone, and there again", NULL, "", 0, false, { "G", "d", "-offline", "l", "G" } },
+    { "falls silent", NULL, "", 0, true, { "G", "?ask_key=me", "<SET # me NX", "m", "=503 try_later", "-says nothing", "?ask_key=me", "=503 try_later", "M", "g", "G" } },
+    { "garbage", NULL, "", 0, false, { "G", "!*1\r\nx\r\n", "-malformed", "g", "G" } },
+    { "a reply that nobody waits for", NULL, "", 0, false, { "G", "Pnoeviction", "!+OK\r\n", "-to nothing", "g", "G" } },
+    { "a reply that is too long", NULL, "", 0, false, { "G", "!$1600\r\n" PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256, "-over KA_MAX_BODY", "g", "G" } },
+    /* keys */
+    { "a key", NULL, "keyauth:", 0, false, { "G", "?ask_key=me", "<SET # me NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$2\r\nme", "=200 me" } },
+    { "with a time to live", NULL, PRINTABLE_256, 100, false, { "G", "?ask_key=%61%20b", "<SET # a b NX EX 100", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$-1", "=403 wrong_key" } },
+    { "the longest ID", NULL, "p", 0, false, { "G", "?ask_key=" PRINTABLE_256, "<SET # " PRINTABLE_256 " NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$256\r\n" PRINTABLE_256, "=200 " PRINTABLE_256 } },
+    { "it exists", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">$-1", "=503 try_later" } },
+    { "it is not kept", NULL, "p", 0, false, { "S-OOM no\r\n", "G", "?ask_key=a", "<SET # a NX", ">-OOM command not allowed", "=503 try_later", "+", ":OOM: its memory is full; give it more, or delete keys there", "S$-1\r\n", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", ":" } },
+    { "hangs up", NULL, "p", 0, false, { "a", "<PING", "x", "-lost before a greeting, as by a TLS port", "G", "x", "-was lost", "G", ":" } },
+    { "neither", NULL, "p", 0, false, { "S:1\r\n", "G", "?ask_key=a", "<SET # a NX", ">:1", "=503 try_later", ":an unexpected reply", "x", "-lost", "S$-1\r\n", "G", ":" } },
+    { "room again", NULL, "p", 0, true, { "S-OOM no\r\n", "G", ":OOM: its memory is full; give it more, or delete keys there", "S$-1\r\n", ":" } },
+    { "whose, an error", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">-WRONGTYPE", "=503 try_later", ":WRONGTYPE: another program has a key of this name; choose another prefix",
+        "?login=KEY", "<GET #", ">$1\r\na", "=200 a", ":" } },
+    { "neither kept nor found", NULL, "p", 0, false, { "S-NOPERM SET\r\n", "G", ":NOPERM: its ACL forbids a command or a key; see the README", "?login=KEY", "<GET #", ">-WRONGTYPE", "=503 try_later",
+        ":NOPERM: its ACL forbids a command or a key; see the README", "?login=KEY", "<GET #", ">$-1", "=403 wrong_key", ":NOPERM: its ACL forbids a command or a key; see the README" } },
+    { "whose, no string", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">*0", "=503 try_later", ":what it has at a key is no ID; choose another prefix" } },
+    { "nobody's", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$0\r\n", "=503 try_later" } },
+    { "no ID", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$2\r\na\n", "=503 try_later" } },
+    { "too long for an ID", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$257\r\n" PRINTABLE_256 "x", "=503 try_later" } },
+    /* what it refuses */
+    { "a replica serves what it has", NULL, "p", 0, true, { "T1000", "S-READONLY no\r\n", "G", ":READONLY: it is a replica, or has become one", "?login=KEY", "<GET #", ">$2\r\nme", "=200 me",
+        "?login=KEY", "<GET #", ">$-1", "=503 try_later", "?ask_key=a", "<SET # a NX", ">-READONLY no", "=503 try_later", "g", "S$-1\r\n", "G", ":",
+        "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY" } },
+    { "a master that becomes one", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "S-READONLY no\r\n", "?ask_key=a", "<SET # a NX", ">-READONLY no", "=503 try_later", "g",
+        "S$-1\r\n", "G", ":", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$-1", "=403 wrong_key" } },
+    { "a replica since a moment ago", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "S-READONLY no\r\n", "?login=KEY", "<GET #", ">$-1", "=503 try_later", "g" } },
+    { "its key is there", NULL, "p", 0, true, { "S+OK\r\n", "G", ":", "?login=KEY", "<GET #", ">$-1", "=403 wrong_key", ":" } },
+    { "lost before a login's reply", NULL, "p", 0, false, { "G", "?login=KEY", "<GET #", "x", "=503 try_later", "-lost", "G", ":" } },
+    { "lost after a key was missed", NULL, "p", 0, false, { "G", "S", "?login=KEY", "<GET #", ">$-1", "x", "=503 try_later" } },
+    { "nobody writes", NULL, "p", 0, true, { "G", "S-READONLY no\r\n", "g", "S$-1\r\n", "G", ":" } },
+    { "it becomes the master", NULL, "p", 0, true, { "T1000", "S-READONLY no\r\n", "G", ":READONLY: it is a replica, or has become one", "S$-1\r\n", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", ":", "p", "p", "+",
+        "?login=KEY", "<GET #", ">$-1", "=403 wrong_key" } },
+    { "a replica for long", NULL, "p", 0, true, { "S-READONLY no\r\n", "G", "g", "a", "<PING", ">+PONG", ":READONLY: it is a replica, or has become one", "g", "a", "<PING", ">+PONG", "T1500", "w", "g" } },
+    { "cut off", NULL, "p", 0, false, { "T100", "S-NOREPLICAS no\r\n", "G", ":NOREPLICAS: it has lost its replicas", "g", "S$-1\r\n", "G", ":" } },
+    { "lost its master", NULL, "p", 0, false, { "G", "?login=KEY", "<GET #", ">-MASTERDOWN Link", "=503 try_later", "-MASTERDOWN: it is a replica that has lost its master", "g", "G", ":" } },
+    { "its users were changed", NULL, "p", 0, false, { "G", "?login=KEY", "<GET #", ">-NOAUTH Authentication", "=503 try_later", "-NOAUTH", "g", "G", ":" } },
+    { "what it echoes", NULL, "p", 0, false, { "S-ERR unknown command 'SET', with args beginning with: 'pmaster?' 'hush'\r\n", "G", ":ERR unknown command: is it a Sentinel, or is a command renamed?" } },
+    { "its policy", NULL, "p", 0, false, { "G", "Pnoeviction" } },
+    { "no policy", NULL, "p", 0, false, { "C-NOPERM\r\n", "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "P" } },
+    { "its policy by INFO", NULL, "p", 0, false, { "C-ERR unknown command\r\n", "I$49\r\n# Memory\r\na:1\r\nmaxmemory_policy:allkeys-lru\r\nb:2\r\r\n", "G", "Pallkeys-lru" } },
+    { "a policy that is not to be asked for", NULL, "p", 0, false, { "C", "G", "x", "-lost", "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY" } },
+    { "no such policy", NULL, "p", 0, false, { "C*2\r\n$1\r\na\r\n$9\r\nlru\x1b[2Jxx\r\n", "G", "Plru" } },
+    { "malformed, so nobody asks", NULL, "p", 0, false, { "G", "?login=abc", "=403 wrong_key", "?login=", "=400 wrong_query", "?ask_key=%0a", "=400 wrong_query", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY" } },
+    { "in order", NULL, "p", 0, false, { "G", "?ask_key=a", "?login=abc", "?ask_key=b", "?ask_key=c", "<SET # a NX", ">$-1", "<SET # b NX", ">+OK", "=503 try_later", "=403 wrong_key", "=200 KEY", "<SET # c NX", ">+OK", "=200 KEY" } },
+    { "lost with some that wait", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", "?ask_key=b", "<SET # b NX", "!+O", "x", "=503 try_later", "=503 try_later", "-malformed", "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY" } },
+    { "stopped with one that waits", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", "s", ">+OK", "=200 KEY", "g", "e" } },
+    { "stopped while it is away", NULL, "p", 0, false, { "d", "-offline", "s", "ethe server is offline" } },
+    { "stopped, and lost then", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", "s", "x", "=503 try_later", "e" } },
+};
+
+/* One that refuses, and closes before it would be left, is tried again no earlier than one that only closes. */
+static void test_redis_closes(void)
+{
+    static const char *const steps[] = { "S-READONLY no\r\n", "G", ":READONLY: it is a replica, or has become one", "x" };
+    enum { ROUNDS = 3, WAITS_MS = (1 + 2 + 4) * KA_REDIS_RETRY_MS };
+    static play p;
+    if (!play_start(&p, NULL) || !CHECK(ka_redis_store_init(&p.keys, &p.r, 0) == KA_OK, "keys")) return;
+    int64_t begun = ka_now_ms();
+    for (int round = 0; round < ROUNDS; round++)
+        for (size_t i = 0; i < COUNT(steps); i++) play_step(&p, steps[i], "closes");
+    play_step(&p, "a", "closes");
+    int64_t took = ka_now_ms() - begun;
+    CHECK(took >= WAITS_MS, "%d attempts after %d ms", ROUNDS + 1, (int)took);
+    play_free(&p);
+}
+
+static void play_row(size_t row, bool bytewise)
+{
+    static play p;
+    if (play_start(&p, plays[row].password) && CHECK(ka_redis_store_init(&p.keys, &p.r, plays[row].ttl) == KA_OK, "keys")) {
+        strcpy(p.at.prefix, plays[row].prefix);
+        p.bytewise = bytewise;
+        for (size_t i = 0; i < COUNT(plays[row].steps) && plays[row].steps[i] && *plays[row].steps[i]; i++) play_step(&p, plays[row].steps[i], plays[row].why);
+    }
+    play_free(&p);
+}
+
+static void test_redis(void)
+{
+    for (size_t i = 0; i < COUNT(plays); i++) {
+        play_row(i, false);
+        if (!plays[i].slow) play_row(i, true);
+    }
+}
+
+/* What came of commands: their numbers, in the order of the replies. */
+static struct { play *p; int n, lost, wrong, further; } replies;
+
+static void redis_replied(ka_redis *r, const void *note, const ka_resp *reply)
+{
+    char text[KA_REDIS_NOTE + 1] = "";
+    memcpy(text, note, KA_REDIS_NOTE);
+    int number = atoi(text);
+    bool right = r->arg == replies.p && number == replies.n++ && strspn(text + 12, "K") >= KA_REDIS_NOTE - 12;
+    if (!reply) replies.lost++;
+    else right = right && reply->kind == KA_RESP_INTEGER && reply->number == number;
+    if (!reply) right = right && ka_redis_command(&replies.p->r, &(ka_str){ "PING", 4 }, 1, NULL, NULL, 0) == KA_EOFFLINE;
+    else if (replies.further-- > 0) right = right && ka_redis_command(&replies.p->r, (ka_str[]){ str("FURTHER") }, 1, NULL, NULL, 0) == KA_OK;
+    replies.wrong += !right;
+}
+
+/* Send a command with a note of the greatest length; it has a secret. */
+static int redis_send(play *p, int number, size_t size)
+{
+    static char big[KA_REDIS_BYTES + 1];
+    char note[KA_REDIS_NOTE];
+    memset(note, 'K', sizeof note);
+    snprintf(note, 12, "%d", number);
+    const ka_str args[] = { str("DO"), { big, size } };
+    return ka_redis_command(&p->r, args, 2, redis_replied, note, sizeof note);
+}
+
+static void redis_numbers(play *p, int from, int n)
+{
+    char text[24];
+    for (int i = from; i < from + n; i++) {
+        snprintf(text, sizeof text, ":%d", i);
+        play_step(p, "<DO ", "numbers");
+        play_reply(p, text);
+    }
+    PLAY_UNTIL(p, replies.n == from + n);
+    CHECK(replies.n == from + n && replies.wrong == 0 && replies.lost == 0, "%d of %d replies, %d wrong, %d lost", replies.n, from + n, replies.wrong, replies.lost);
+}
+
+/* Limits, the ring, and what becomes of commands that wait. */
+static void test_redis_commands(void)
+{
+    static play p;
+    const ka_str none = { NULL, 0 };
+    int sent = 0;
+    if (!play_start(&p, NULL)) return;
+    replies.p = &p;
+    replies.n = replies.lost = replies.wrong = replies.further = 0;
+    CHECK(redis_send(&p, 0, 0) == KA_EOFFLINE, "not yet");
+    play_step(&p, "G", "commands");
+    CHECK(ka_redis_command(&p.r, &none, 0, NULL, NULL, 0) == KA_EINVAL, "no command");
+    CHECK(ka_redis_command(&p.r, &(ka_str){ "PING", 4 }, 1, NULL, &p, KA_REDIS_NOTE + 1) == KA_EINVAL, "too long a note");
+    CHECK(redis_send(&p, 0, KA_REDIS_BYTES + 1) == KA_ELIMIT && redis_send(&p, 0, KA_REDIS_BYTES) == KA_ELIMIT, "too many bytes at once");
+    atomic_store(&allocations_left, 0);
+    CHECK(redis_send(&p, 0, 0) == KA_ENOMEM, "no memory for the ring");
+    CHECK(redis_send(&p, sent++, 0) == KA_OK, "once there is");
+    atomic_store(&allocations_left, 0);
+    CHECK(redis_send(&p, sent, 0) == KA_ENOMEM, "no memory for its bytes");
+    atomic_store(&allocations_left, -1);
+    while (sent < 10) CHECK(redis_send(&p, sent++, 0) == KA_OK, "few");
+    redis_numbers(&p, 0, 10);
+    /* the ring begins in its middle now, and grows */
+    while (p.r.waiting_n < KA_REDIS_WAITING && CHECK(redis_send(&p, sent, 0) == KA_OK, "many, %d", sent)) sent++;
+    CHECK(redis_send(&p, sent, 0) == KA_ELIMIT, "as many as there may be");
+    replies.further = 5;
+    redis_numbers(&p, 10, sent - 10);
+    for (int i = 0; i < 5; i++) {
+        play_step(&p, "<FURTHER", "from within");
+        play_reply(&p, "+OK");
+    }
+    PLAY_UNTIL(&p, p.r.waiting_n == 0);
+    CHECK(p.r.waiting_n == 0 && p.r.bytes == 0 && p.r.up, "none waits: %d", (int)p.r.waiting_n);
+    int secrets = 0;
+    for (size_t i = 1; i <= KA_REDIS_WAITING; i++) secrets += p.r.waiting[(p.r.first - i) & (p.r.room - 1)].note[12] != 0;
+    CHECK(secrets == 0, "%d notes are not wiped", secrets);
+    /* bytes that wait */
+    const size_t half = KA_REDIS_BYTES / 2 - 64;
+    CHECK(redis_send(&p, sent++, half) == KA_OK && redis_send(&p, sent++, half) == KA_OK && redis_send(&p, 0, 128) == KA_ELIMIT, "no more bytes");
+    play_step(&p, "x", "commands");
+    play_step(&p, "-lost", "commands");
+    CHECK(replies.n == sent && replies.lost == 2 && replies.wrong == 0 && p.r.bytes == 0 && !p.r.waiting, "told that they were lost: %d, %d", replies.lost, replies.wrong);
+    play_step(&p, "G", "commands");
+    /* one that is refused so that the connection is left; it is no command of the keyring */
+    const ka_str move = str("MOVE");
+    CHECK(ka_redis_command(&p.r, &move, 1, NULL, NULL, 0) == KA_OK, "one more");
+    static const char *const left[] = {
+        "<MOVE", ">-MOVED 1 127.0.0.1:1", "-MOVED: it is a cluster's node", "g", "G", ":"
+    };
+    for (size_t i = 0; i < COUNT(left); i++) play_step(&p, left[i], "refused");
+    CHECK(redis_send(&p, sent++, 0) == KA_OK, "one waits");
+    play_free(&p);
+    CHECK(replies.lost == 3 && replies.wrong == 0, "and is told at the end");
+}
+
+static void redis_pushed(ka_redis *r, const ka_resp *message)
+{
+    play *p = r->arg;
+    ka_resp rest = *message, part;
+    size_t n = strlen(p->pushed);
+    p->pushes++;
+    n += (size_t)snprintf(p->pushed + n, sizeof p->pushed - n, "%d%.*s", message->kind, message->kind == KA_RESP_ARRAY ? 0 : (int)message->text.n, message->text.p);
+    while (ka_resp_next(&rest, &part)) n += (size_t)snprintf(p->pushed + n, sizeof p->pushed - n, " %.*s", (int)part.text.n, part.text.p);
+    snprintf(p->pushed + n, sizeof p->pushed - n, ";");
+}
+
+static void redis_subscribe(ka_redis *r, bool up)
+{
+    const ka_str args[] = { str("SUBSCRIBE"), str("news") };
+    play *p = r->arg;
+    if (up) CHECK(ka_redis_command(&p->r, args, 2, redis_replied, NULL, 0) == KA_OK, "from within");
+}
+
+/* What is published comes to on_push, and so does each other reply, but PING's. */
+static void test_redis_subscriber(void)
+{
+    static play p;
+    if (!play_start(&p, NULL)) return;
+    ka_redis_store k;
+    p.r.on_push = redis_pushed;
+    p.r.on_change = redis_subscribe;
+    CHECK(ka_redis_store_init(&k, &p.r, 0) == KA_EINVAL, "no place for keys");
+    for (int round = 0; round < 2; round++) {
+        p.pushes = 0;
+        p.pushed[0] = 0;
+        p.own[0] = "+PONG\r\n";
+        play_step(&p, "G", "subscriber");
+        play_step(&p, "<SUBSCRIBE news", "subscriber");
+        play_reply(&p, "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1");
+        p.own[0] = "*2\r\n$4\r\npong\r\n$0\r\n\r\n";
+        play_say(&p, "*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n-ERR what\r\n*2\r\n$4\r\npint\r\n$0\r\n\r\n*0\r\n+PONG\r\n");
+        PLAY_UNTIL(&p, p.pushes == 5);
+        CHECK(strcmp(p.pushed, "5 subscribe news 1;5 message news hello;3ERR what;5 pint ;5;") == 0, "%s", p.pushed);
+        play_step(&p, "p", "subscriber");
+        CHECK(p.pushes == 5 && p.r.up && p.r.waiting_n == 0, "PINGs are its own matter: %s", p.pushed);
+        if (round == 0) play_step(&p, "x", "subscriber");
+    }
+    play_step(&p, "m", "subscriber");
+    play_step(&p, "-says nothing", "subscriber");
+    play_free(&p);
+}
+
+/* Who has bytes unsent is given KA_STALL_MS; but the connection of a Redis that was given up only KA_LINGER_MS, since the next
+   one is not begun before this one's end. */
+static void test_redis_unsent(void)
+{
+    static ka__worker w;
+    static const struct { bool outgoing, last; int want; const char *why; } rows[] = {
+        { true, true, KA__SENDING_LAST, "given up" }, { true, false, KA__SENDING, "in use" },
+        { false, true, KA__SENDING, "who has connected to us" },
+    };
+    w.free_head = KA__NIL;
+    for (int state = 0; state < KA__STATES; state++) w.list[state].head = w.list[state].tail = KA__NIL;
+    if (!CHECK(ka__poller_init(&w.sleeper.poller) == KA_OK, "a poller")) return;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        ka__sock s;
+        ka__conn *c = ka__conn_place(&w);
+        if (!CHECK(c && ka__sock_new(&s) == KA_OK, "a socket")) break;
+        ka__conn_open(&w, c, s, &ka_lines);
+        w.outgoing += c->outgoing = rows[i].outgoing;
+        c->last = rows[i].last;
+        CHECK(ka__keep_unsent(&w, c, "PING", 4) == KA_OK, "bytes unsent");
+        ka__conn_settle(&w, c);
+        CHECK(c->state == rows[i].want && c->watched == KA__OUT, "%s: state %d", rows[i].why, c->state);
+        c->told = true;
+        ka__conn_close(&w, c);
+    }
+    ka__free(w.conns);
+    ka__poller_free(&w.sleeper.poller);
+    memset(&w, 0, sizeof w);
+}
+
+/* What the server does: offer an event, or call when a time has come. */
+static bool redis_takes(ka_redis *r, ka_event ev) { return r->source.take(&r->source, &ev); }
+
+static void redis_look(ka_redis *r, int64_t now_ms)
+{
+    ka_event ev = { .now_ms = now_ms };
+    CHECK(!r->source.next(&r->source, &ev), "it has no events of its own");
+}
+
+/* Its name comes to mean another address, none, or nothing for a while. */
+static void test_redis_moves(void)
+{
+    static play p;
+    play_set(&p, NULL);
+    strcpy(p.at.host, "moving.test");
+    atomic_store(&moving.code, 0);
+    atomic_store(&moving.ip, "127.0.0.1");
+    if (!CHECK(play_go(&p) == KA_OK, "it starts")) return;
+    play_step(&p, "G", "here");
+    atomic_store(&moving.ip, "127.0.0.3");
+    play_step(&p, "x", "moves");
+    play_step(&p, "-offline", "at another address");
+    atomic_store(&moving.code, EAI_NONAME);
+    play_step(&p, "-no host of this name has an IPv4 address", "no address");
+    atomic_store(&moving.code, EAI_AGAIN);
+    play_step(&p, "-the name server, does not answer", "no name server");
+    atomic_store(&moving.hangs, true);
+    PLAY_UNTIL(&p, p.r.lookups.first);
+    p.r.error[0] = 0;
+    for (int i = 0; i < KA_MAX_LOOKUPS; i++) {
+        p.r.look_ms = ka_now_ms();
+        redis_look(&p.r, p.r.look_ms);
+        if (i == 0) play_step(&p, "-its name is not found yet", "it hangs");
+    }
+    play_step(&p, "-out of descriptors", "it hangs for long");
+    atomic_store(&moving.hangs, false);
+    PLAY_UNTIL(&p, !p.r.lookups.first);
+    atomic_store(&moving.ip, "127.0.0.1");
+    atomic_store(&moving.code, 0);
+    play_step(&p, "G", "back");
+    play_free(&p);
+}
+
+/* What an error reply says, and nothing that may be a secret. */
+static void test_redis_explain(void)
+{
+    static const struct { const char *reply, *want, *why; } rows[] = {
+        { "READONLY You can't write against a read only replica.", "READONLY: it is a replica, or has become one", "known" },
+        { "NOAUTH", "NOAUTH: it asks for a password; give it one", "one word" },
+        { "BUSYKEY Target key name already exists.", "BUSYKEY: its words are not shown, as they may hold secrets", "a word is whole" },
+        { "ERR unknown command 'AUTH', with args beginning with: 'hush' ", "ERR unknown command: is it a Sentinel, or is a command renamed?", "args" },
+        { "ERR unknown command `SET`, with args beginning with: `hush`", "ERR unknown command: is it a Sentinel, or is a command renamed?", "of Redis 5" },
+        { "ERR unknown subcommand 'hush'", "ERR: its words are not shown, as they may hold secrets", "another one" },
+        { "ERR Client sent AUTH, but no password is set", "ERR Client sent AUTH: it has no password; give none", "a comma" },
+        { "ERR wrong number of arguments for 'auth' command", "ERR wrong number of arguments for 'auth': it knows no users; give no user", "of Redis 5" },
+        { "ERR Error running script (call to f_0): @user_script:1: -OOM command not allowed", "OOM: its memory is full; give it more, or delete keys there", "a script's" },
+        { "ERR Error running script (call to f_0): hush", "ERR: its words are not shown, as they may hold secrets", "a script's own" },
+        { "ERR Error running script", "ERR: its words are not shown, as they may hold secrets", "no more" },
+        { "hush", "an error: its words are not shown, as they may hold secrets", "no word" }, { "", "an error: its words are not shown, as they may hold secrets", "none" },
+        { "HUSH's", "an error: its words are not shown, as they may hold secrets", "half a word" },
+        { "READONLYhush", "an error: its words are not shown, as they may hold secrets", "no known word" },
+        { "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "an error: its words are not shown, as they may hold secrets", "too long a word" },
+        { "\x1b[2J", "an error: its words are not shown, as they may hold secrets", "unprintable" },
+    };
+    char text[KA_REDIS_ERROR];
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        ka_redis_explain(text, &(ka_resp){ .kind = KA_RESP_ERROR, .text = str(rows[i].reply) });
+        CHECK(strcmp(text, rows[i].want) == 0, "%s: \"%s\", not \"%s\"", rows[i].why, text, rows[i].want);
+    }
+    ka_redis_explain(text, &(ka_resp){ .kind = KA_RESP_STRING, .text = str("READONLY") });
+    CHECK(strcmp(text, "an unexpected reply") == 0, "no error: %s", text);
+    for (size_t i = 0; i < KA__REDIS_REFUSALS; i++)
+        CHECK(strlen(ka__redis_refusals[i].begins) + strlen(ka__redis_refusals[i].means) + 3 <= KA_REDIS_ERROR,
+              "%s: it fits", ka__redis_refusals[i].begins);
+}
+
+/* Where Redis is, as people write it. want: HOST PORT USER PASSWORD PREFIX; or what is wrong. */
+static void test_redis_address(void)
+{
+    static const char long_word[] = PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256;
+    static const struct { const char *text, *password, *want, *why; } rows[] = {
+        { "127.0.0.1:6379", NULL, "127.0.0.1 6379   keyauth:", "an address" }, { "redis.example-1_2:1", NULL, "redis.example-1_2 1   keyauth:", "a name" },
+        { "a:65535,password=hush", NULL, "a 65535  hush keyauth:", "a password" }, { "a:1,prefix=", NULL, "a 1   ", "an empty prefix" },
+        { "a:1,password=hush,prefix=p:", NULL, "a 1  hush p:", "both" }, { "a:1,prefix=p:,user=me,password=h@:/u", NULL, "a 1 me h@:/u p:", "all" },
+        { "a:1", "hush", "a 1  hush keyauth:", "from the environment" }, { "a:1,password=hush", "other", "a 1  hush keyauth:", "what is given counts" },
+        { "a:1,user=me", "hush", "a 1 me hush keyauth:", "a user with it" }, { "a:1", "", "a 1   keyauth:", "an empty environment" },
+        { "redis://a", NULL, "a 6379   keyauth:", "a URL" }, { "REDIS://a:1/", NULL, "a 1   keyauth:", "in capitals, with a path" },
+        { "redis://a/0", NULL, "a 6379   keyauth:", "database 0" }, { "redis://:hush@a:1", NULL, "a 1  hush keyauth:", "a URL's password" },
+        { "redis://me:hush@a:1,prefix=p", NULL, "a 1 me hush p", "and a user" }, { "redis://me@a", NULL, "a 6379 me  keyauth:", "a user alone" },
+        { "redis://me:@a", "hush", "a 6379 me hush keyauth:", "an empty password" }, { "redis://@a", NULL, "a 6379   keyauth:", "neither" },
+        { "redis://m%40e:h%2fu%25s+%3ah@a", NULL, "a 6379 m@e h/u%s+:h keyauth:", "percent-encoded" }, { "redis://:h,u@sh@a", NULL, "a 6379  h,u@sh keyauth:", "raw" },
+        { "redis://me:a:b@a", NULL, "a 6379 me a:b keyauth:", "a colon in it" }, { "redis://a,password=hush", NULL, "a 6379  hush keyauth:", "an option of a URL" },
+        /* what is refused, whose words have nothing of it */
+        { "", NULL, "HOST:PORT", "nothing" }, { "hush", NULL, "HOST:PORT", "no port" }, { "hush:", NULL, "HOST:PORT", "an empty port" }, { ":1", NULL, "HOST:PORT", "no host" },
+        { "hush:0", NULL, "HOST:PORT", "port 0" }, { "hush:65536", NULL, "HOST:PORT", "too great a port" }, { "hush:1x", NULL, "HOST:PORT", "no number" },
+        { "hush:+1", NULL, "HOST:PORT", "a sign" }, { "hush:-1", NULL, "HOST:PORT", "another one" }, { "a:1,hush", NULL, "HOST:PORT", "no option" },
+        { "a:1,password=", NULL, "HOST:PORT", "an empty password" }, { "a:1,password=hush,x", NULL, "HOST:PORT", "a comma" }, { "a:1,user=", NULL, "HOST:PORT", "an empty user" },
+        { "a:1,prefix=" PRINTABLE_256 "x", NULL, "HOST:PORT", "too long a prefix" }, { "a:1,password=hush,password=hush", NULL, "twice", "two passwords" },
+        { "redis://:hush@a,password=hush", NULL, "twice", "in both places" }, { "hush@a:1", NULL, "HOST:PORT", "a user in the short form" },
+        { "rediss://:hush@a", NULL, "TLS", "TLS" }, { "RedisS://a", NULL, "TLS", "TLS in capitals" }, { "unix:///hush", NULL, "HOST:PORT", "another scheme" },
+        { "redis://:hush@a:1/1", NULL, "prefix", "another database" }, { "redis://:hush@a/00", NULL, "prefix", "another name for it" }, { "redis://:hush@a?db=1", NULL, "prefix", "a query" },
+        { "redis://:hush@a#x", NULL, "prefix", "a fragment" }, { "redis://:hush/x@a", NULL, "prefix", "a slash in the password" }, { "redis://", NULL, "HOST:PORT", "an empty URL" },
+        { "redis://:hush@", NULL, "HOST:PORT", "no host in it" }, { "redis://:hush@a:", NULL, "HOST:PORT", "no port behind the colon" }, { "redis://:hush@[::1]:1", NULL, "HOST:PORT", "IPv6" },
+        { "redis://:hush%@a", NULL, "HOST:PORT", "half an escape" }, { "redis://hush%00:x@a", NULL, "HOST:PORT", "NUL in a name" }, { "redis://:hu%00sh@a", NULL, "HOST:PORT", "NUL in a password" },
+        { "redis:/a:1", NULL, "HOST:PORT", "half a scheme" }, { PRINTABLE_256 ":1", NULL, "HOST:PORT", "too long a host" }, { "a:1", long_word, "environment", "too long a password there" },
+        { "a:1,password-file=/nowhere/hush", NULL, "password-file", "no such file" }, { "a:1,password=hush,password-file=x", NULL, "twice", "a file as well" },
+    };
+    static ka_redis_address a;
+    static char said[sizeof a];
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        const char *words = "";
+        strcpy(a.prefix, "keyauth:");
+        int r = ka_redis_read_address(&a, rows[i].text, rows[i].password, &words);
+        bool file = strstr(rows[i].want, "-file") != NULL;
+        size_t left = sizeof a;
+        while (left > 0 && ((const char *)&a)[left - 1] == 0) left--;
+        if (r == KA_OK)
+            snprintf(said, sizeof said, "%s %d %s %s %s", a.host, a.port, a.user, a.password,
+                     a.prefix);
+        else
+            CHECK((r == KA_ENOTFOUND) == file && left == 0, "%s: %d, and it is wiped", rows[i].why,
+                  r);
+        bool good = r == KA_OK ? strcmp(said, rows[i].want) == 0 :
+                    strstr(words, rows[i].want) && !strstr(words, "hush");
+        CHECK(good, "%s: \"%s\", not \"%s\"", rows[i].why, r == KA_OK ? said : words, rows[i].want);
+    }
+}
+
+/* The password's file. */
+static void test_redis_password_file(void)
+{
+    static const struct { const char *content, *want, *why; } rows[] = {
+        { "hush\n", "hush", "a line" }, { "hush", "hush", "without an end" }, { "h,u s@h\r\nx\n", "h,u s@h", "the first one" },
+        { "", NULL, "empty" }, { "\nhush\n", NULL, "an empty line" },
+    };
+    static ka_redis_address a;
+    char path[64], text[128], longest[KA_REDIS_SECRET + 2];
+    memset(longest, 'x', sizeof longest);
+    snprintf(path, sizeof path, "test-password-%d", free_port());
+    for (size_t i = 0; i <= COUNT(rows); i++) {
+        bool known = i < COUNT(rows);
+        const char *words, *content = known ? rows[i].content : longest;
+        const char *want = known ? rows[i].want : NULL;
+        size_t n = known ? strlen(content) : sizeof longest;
+        if (!CHECK(ka_file_put(path, content, n) == KA_OK, "a file")) return;
+        snprintf(text, sizeof text, "a:1,password-file=%s,prefix=p", path);
+        int r = ka_redis_read_address(&a, text, "other", &words);
+        CHECK(r == (want ? KA_OK : KA_ENOTFOUND), "%s: %d", known ? rows[i].why : "too long", r);
+        if (r != KA_OK) continue;
+        CHECK(want && strcmp(a.password, want) == 0 && strcmp(a.prefix, "p") == 0, "%s: %s",
+              rows[i].why, a.password);
+    }
+    ka_file_remove(path);
+    if (!CHECK(ka_file_put(path, "hu\0sh\n", 6) == KA_OK, "a file")) return;
+    const char *words;
+    int r = ka_redis_read_address(&a, text, NULL, &words);
+    CHECK(r == KA_ENOTFOUND && !memchr(&a, 'h', sizeof a), "NUL in it: %d", r);
+    ka_file_remove(path);
+}
+
+/* Events that come when nobody thinks of them any more, or not at all. */
+static void test_redis_events(void)
+{
+    static play p;
+    ka_redis_address nowhere = { .port = 1 };
+    ka_redis bad = { .at = &nowhere };
+    const uint64_t tag = (uintptr_t)&p.r;
+    if (!play_start(&p, NULL)) return;
+    CHECK(ka_redis_start(&bad, p.s) == KA_EINVAL && !bad.server, "no address");
+    strcpy(nowhere.host, "127.0.0.1");
+    nowhere.port = 0;
+    CHECK(ka_redis_start(&bad, p.s) == KA_EINVAL, "no port");
+    ka_redis_free(&bad);
+    play_step(&p, "G", "events");
+    const ka_event others[] = {
+        { .kind = KA_TIMER, .tag = tag }, { .kind = KA_OPENED, .tag = tag, .listener = 0 }, { .kind = KA_OPENED, .tag = tag + 1, .listener = -1 },
+        { .kind = KA_MESSAGE, .conn = p.r.conn + 1 }, { .kind = KA_CLOSED, .conn = p.r.conn + 1 }, { .kind = KA_REQUEST, .conn = p.r.conn + 1 }, { .kind = KA_LISTENING },
+    };
+    for (size_t i = 0; i < COUNT(others); i++) CHECK(!redis_takes(&p.r, others[i]) && p.r.up, "another's, %d", (int)i);
+    CHECK(redis_takes(&p.r, (ka_event){ .kind = KA_OPENED, .tag = tag, .listener = -1, .conn = p.r.conn + 1 }) && p.r.up, "a second one is closed");
+    CHECK(redis_takes(&p.r, (ka_event){ .kind = KA_OPENED, .tag = tag, .listener = -1, .error = KA_ETIME }) && p.r.up, "or has failed");
+    p.r.state = KA__REDIS_ENDING;
+    const size_t waiting = p.r.waiting_n;
+    const int64_t look_ms = p.r.look_ms;
+    redis_look(&p.r, look_ms);
+    CHECK(p.r.waiting_n == waiting && p.r.look_ms > look_ms, "closed, but not ended yet: it waits");
+    p.r.state = KA__REDIS_UP;
+    /* what came of a connection is not told: it tries another one */
+    play_step(&p, "x", "events");
+    PLAY_UNTIL(&p, p.r.state == KA__REDIS_CONNECTING);
+    int64_t due = p.r.look_ms;
+    CHECK(p.r.source.due_ms == due, "it is due then");
+    p.r.source.due_ms = 0;               /* as ka_wake does */
+    redis_look(&p.r, due - 1);
+    CHECK(p.r.look_ms == due && p.r.source.due_ms == due, "too early for that");
+    redis_look(&p.r, due);
+    CHECK(p.r.look_ms > due && p.r.source.due_ms == p.r.look_ms, "it tries another one");
+    ka_stop(p.s);
+    redis_look(&p.r, p.r.look_ms);
+    CHECK(p.r.look_ms == INT64_MAX, "no further one after ka_stop");
+    play_free(&p);
+}
+
+static void test_redis_store(void)
+{
+    static play p;
+    ka_redis_store k;
+    ka_redis subscribes = { .on_push = redis_pushed };
+    CHECK(ka_redis_store_init(&k, &subscribes, 0) == KA_EINVAL, "no place for keys");
+    CHECK(ka_redis_store_init(&k, &p.r, -1) == KA_EINVAL, "no time to live");
+    CHECK(ka_redis_store_init(&k, &p.r, INT64_MAX) == KA_EINVAL, "too long a time");
+    CHECK(ka_redis_store_init(&k, &p.r, (int64_t)100 * 366 * 86400) == KA_OK && p.r.writes, "as long as may be");
+}
+
+/* What is told of a store's Redis, each thing once. */
+static void test_redis_news(void)
+{
+    static const struct { bool up; const char *error, *write_error, *policy; int64_t ttl; const char *want, *why; } rows[] = {
+        { false, "", "", "", 0, NULL, "not tried yet" },
+        { true, "", "", "noeviction", 0, NULL, "it is there" },
+        { false, "lost", "", "noeviction", 0, "Redis at a:1 is away: lost; keys are refused with try_later until it is back", "lost" },
+        { false, "lost", "", "noeviction", 0, NULL, "still lost" },
+        { false, "", "", "noeviction", 0, NULL, "nothing is known of it" },
+        { true, "", "", "noeviction", 0, "Redis at a:1 is back", "back" },
+        { true, "", "OOM", "noeviction", 0, "Redis at a:1 refuses: OOM; what it refuses is answered try_later", "full" },
+        { false, "", "OOM", "noeviction", 0, NULL, "left for that" },
+        { true, "", "", "volatile-lru", 0, "Redis at a:1 is back", "back, with another policy" },
+        { true, "", "", "volatile-lru", 0, NULL, "keys without an end are not evicted" },
+        { true, "", "", "", 0, NULL, "an unknown policy" },
+        { true, "", "", "volatile-lru", 9, "Redis at a:1 may evict keys, since its maxmemory-policy is volatile-lru: their logins are then wrong_key; set it to noeviction", "keys with one" },
+        { true, "", "", "volatile-lru", 9, NULL, "that was told" },
+        { true, "", "", "allkeys-lru", 0, "Redis at a:1 may evict keys, since its maxmemory-policy is allkeys-lru: their logins are then wrong_key; set it to noeviction", "all keys" },
+    };
+    static const ka_redis_address at = { .host = "a", .port = 1 };
+    static ka_redis r = { .at = &at };
+    static ka_redis_store st, fresh;
+    char out[KA_REDIS_TEXT];
+    if (!CHECK(ka_redis_store_init(&st, &r, 0) == KA_OK, "a store")) return;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        CHECK(ka_redis_store_init(&fresh, &r, rows[i].ttl) == KA_OK, "its time to live");
+        memcpy(st.ttl, fresh.ttl, sizeof st.ttl);
+        r.up = rows[i].up;
+        strcpy(r.error, rows[i].error);
+        strcpy(r.write_error, rows[i].write_error);
+        strcpy(r.policy, rows[i].policy);
+        const char *news = ka_redis_news(out, &st);
+        CHECK(!news == !rows[i].want && (!news || strcmp(news, rows[i].want) == 0), "%s: \"%s\"", rows[i].why, news ? news : "");
+    }
+}
+
+static const subject ext_redis_topics[] = {
+    { "redis closes", test_redis_closes }, { "redis", test_redis },
+    { "redis commands", test_redis_commands }, { "redis subscriber", test_redis_subscriber },
+    { "redis unsent", test_redis_unsent }, { "redis moves", test_redis_moves },
+    { "redis explain", test_redis_explain }, { "redis address", test_redis_address },
+    { "redis password file", test_redis_password_file }, { "redis events", test_redis_events },
+    { "redis store", test_redis_store }, { "redis news", test_redis_news },
+};

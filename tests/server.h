@@ -1,0 +1,196 @@
+/* tests/server.h - section 6 of keyauth.h: the stop, from any thread and by signals. */
+
+/* Stops a server, and pauses before it wakes its parent. */
+typedef struct { ka_server *s; bool interrupt; } stopper;
+
+static void stopper_run(void *arg)
+{
+    stopper *p = arg;
+    while (!atomic_load(&p->s->sleeper.asleep)) ka_sleep_ms(1);
+    dawdle_ms = 200;
+    if (p->interrupt) ka__interrupt();
+    else ka_stop(p->s);
+    dawdle_ms = 0;
+}
+
+/* Whoever has begun to stop a server is waited for before it is freed. */
+static void test_stop_and_free(void)
+{
+    for (int interrupt = 0; interrupt < 2; interrupt++) {
+        bool paused = false;
+        for (int round = 0; round < 20 && !paused; round++) {
+            stopper p = { .interrupt = interrupt };
+            ka__thread thread;
+            ka_event ev;
+            int r;
+            if (!CHECK(ka_server_start(&p.s, 1) == KA_OK, "starts")) return;
+            if (interrupt) CHECK(ka_stop_on_interrupt(p.s) == KA_OK, "by an interrupt");
+            atomic_store(&dawdling, 0);
+            if (ka__thread_start(&thread, stopper_run, &p) != KA_OK) abort();
+            do r = ka_wait(p.s, &ev, 10); while (r == KA_ETIME);
+            CHECK(r == KA_ESTOPPED, "stops: %d", r);
+            ka_server_free(p.s);
+            CHECK(atomic_load(&dawdling) != DAWDLES, "freed under the thread that stops it");
+            paused = atomic_load(&dawdling) == DAWDLED;
+            ka__thread_join(&thread);
+        }
+        CHECK(paused, "it had to be waited for");
+    }
+}
+
+typedef struct { _Atomic(ka_server *) s; _Atomic(bool) over, calm; } target;
+
+static void stop_on_and_on(void *arg)
+{
+    target *t = arg;
+    ka_stats st;
+    while (!atomic_load(&t->over)) {
+        ka_server_stats(atomic_load(&t->s), &st);
+        ka_stop(atomic_load(&t->s));
+        if (atomic_exchange(&t->calm, !atomic_load(&t->calm))) ka_sleep_ms(1);
+    }
+}
+
+/* Servers come and go while two threads stop whichever they have heard of, freed or not. */
+static void test_stop_gone(void)
+{
+    static target t;
+    enum { ROUNDS = 50 };
+    ka__thread threads[2];
+    ka_event ev;
+    ka_stats st = { 1, 1, 1 };
+    for (int i = 0; i < 2; i++)
+        if (ka__thread_start(&threads[i], stop_on_and_on, &t) != KA_OK) abort();
+    int stopped = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        ka_server *s, *other;
+        bool start = ka_server_start(&s, 1) == KA_OK && ka_server_start(&other, 1) == KA_OK;
+        if (!CHECK(start, "start")) break;
+        atomic_store(&t.s, s);
+        stopped += ka_wait(s, &ev, PATIENCE_MS) == KA_ESTOPPED;
+        ka_server_free(round % 2 ? s : other);
+        ka_server_free(round % 2 ? other : s);
+    }
+    CHECK(stopped == ROUNDS, "%d stopped", stopped);
+    atomic_store(&t.over, true);
+    for (int i = 0; i < 2; i++) ka__thread_join(&threads[i]);
+    ka_server_stats(atomic_load(&t.s), &st);
+    CHECK(st.requests == 0 && st.connections == 0 && st.buffered == 0,
+          "one that is gone has nothing");
+    CHECK(!atomic_load(&ka__live.first), "no server is left");
+    for (int i = 0; i < 2; i++) CHECK(!atomic_load(&ka__live.users[i]), "no call is left");
+}
+
+/* Calls for another server without a gap: each begins before the one before it ends. */
+static void stats_on_and_on(void *arg)
+{
+    target *t = arg;
+    int side = ka__hold(atomic_load(&t->s));
+    atomic_store(&t->calm, true);
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; !atomic_load(&t->over) && ka_now_ms() < until; ) {
+        int next = ka__hold(atomic_load(&t->s));
+        ka__let(side);
+        side = next;
+    }
+    ka__let(side);
+}
+
+static void test_free_among_calls(void)
+{
+    static target t;
+    ka__thread thread;
+    ka_server *s, *other;
+    bool start = ka_server_start(&s, 1) == KA_OK && ka_server_start(&other, 1) == KA_OK;
+    if (!CHECK(start, "start")) return;
+    atomic_store(&t.s, other);
+    if (ka__thread_start(&thread, stats_on_and_on, &t) != KA_OK) abort();
+    while (!atomic_load(&t.calm)) ka_sleep_ms(1);
+    int64_t start_ms = ka_now_ms();
+    ka_server_free(s);
+    CHECK(ka_now_ms() - start_ms < PATIENCE_MS / 2, "calls for others don't keep it from ending");
+    atomic_store(&t.over, true);
+    ka__thread_join(&thread);
+    ka_server_free(other);
+}
+
+/* After 2^32 connections of a worker their numbers begin anew: by 1, since 0 is nobody's. */
+static void test_generations(void)
+{
+    static const uint32_t want[] = { UINT32_MAX - 1, UINT32_MAX, 1, 2 };
+    static wire w[COUNT(want)];
+    ka_server *s;
+    ka_event ev;
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
+    s->workers[0]->generations = UINT32_MAX - 2;      /* read when somebody has connected */
+    if (!CHECK(ka_listen_as(s, &ka_lines, "127.0.0.1", 0) == 0, "listens")) return;
+    if (!next_event(s, &ev, KA_LISTENING)) return;
+    int port = ev.port;
+    for (size_t i = 0; i < COUNT(want) && wire_open(&w[i], port) &&
+        next_event(s, &ev, KA_OPENED); i++) {
+        CHECK((uint32_t)ev.conn == want[i], "connection %d: %x", (int)i, (unsigned)ev.conn);
+        ka_send(s, ev.conn, "x", 1);
+        ka_wait(s, &ev, 0);
+        CHECK(wire_more(&w[i]) == 1 && w[i].n == 1, "it is found by that number");
+    }
+    for (size_t i = 0; i < COUNT(want); i++) wire_close(&w[i]);
+    ka_server_free(s);
+}
+
+/* Ctrl+C with a request half sent: it is finished, and the server says 0. */
+static void test_interrupt(void)
+{
+    static wire w;
+    process server;
+    char port[8], body[64];
+    int n = server_start(&server, port, NULL, NULL);
+    if (!n) return;
+    wire_open_at(&w, SERVER_IP, n);
+    wire_text(&w, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask");
+    ka_sleep_ms(300);
+    if (!process_interrupt(&server)) {
+        skip("interrupt", "no console to send Ctrl+Break through");
+    } else {
+        ka_sleep_ms(100);
+        wire_text(&w, "_key=x");
+        CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 200, "the request is finished");
+        int status = process_wait(&server, PATIENCE_MS);
+        CHECK(status == 0, "exit status %d: %s", status, output(&server, "err"));
+    }
+    wire_close(&w);
+    process_end(&server);
+}
+
+/* Who has connected before Ctrl+C is served, even if the server had no time yet to accept. */
+static void test_interrupt_backlog(void)
+{
+#ifdef _WIN32
+    skip("interrupt with a backlog", "no SIGSTOP");
+#else
+    enum { WIRES = 200 };
+    static wire w[WIRES];
+    process server;
+    char port[8], body[64];
+    int n = server_start(&server, port, NULL, NULL), served = 0;
+    if (!n) return;
+    kill((pid_t)pool[server].pid, SIGSTOP);
+    for (int i = 0; i < WIRES; i++) {
+        wire_open_at(&w[i], SERVER_IP, n);
+        wire_text(&w[i], "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask_key=x");
+    }
+    process_interrupt(&server);
+    kill((pid_t)pool[server].pid, SIGCONT);
+    for (int i = 0; i < WIRES; i++) {
+        served += wire_answer(&w[i], body, sizeof body, NULL, false) == 200;
+        wire_close(&w[i]);
+    }
+    CHECK(served == WIRES, "%d of %d served", served, WIRES);
+    CHECK(process_wait(&server, PATIENCE_MS) == 0, "then it ends");
+    process_end(&server);
+#endif
+}
+
+static const subject server_topics[] = {
+    { "stop and free", test_stop_and_free }, { "stop gone", test_stop_gone },
+    { "free among calls", test_free_among_calls }, { "generations", test_generations },
+    { "interrupt", test_interrupt }, { "backlog", test_interrupt_backlog },
+};
