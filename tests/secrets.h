@@ -28,6 +28,7 @@ static void test_secrets(void)
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 94\r\n\r\nlogin=%s",
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5e\r\nlogin=%s\r\n0\r\n\r\n",
     };
+    if (emulator_lacks("valgrind", "valgrind tells of the blocks' bytes that nobody wrote, which are looked at")) return;
     for (size_t i = 0; i <= COUNT(forms); i++) {      /* the last time nobody logs in */
         static wire w;
         static char key[KA_MAX_ID], id[KA_MAX_ID];
