@@ -34,13 +34,13 @@ static int sandboxed(int code, char **argv) { return argv && code ? 77 : 126; }
 static void test_cannot_accept(void)
 {
     static const char *const programs[] = {
-        "./server --ip 127.0.0.1 --port %d", "examples/codes/codes server --uuid-port 0 --text-port %d --log " MESSAGES,
-        "examples/gate/gate server --port %d --token-file " TOKEN_FILE, "examples/relay/relay server --workers 1 --port %d",
-        "examples/fleet/fleet server --tcp-port 0 --rest-port %d",
+        "../server --ip 127.0.0.1 --port %d", "../examples/codes/codes server --uuid-port 0 --text-port %d --log " MESSAGES,
+        "../examples/gate/gate server --port %d --token-file " TOKEN_FILE, "../examples/relay/relay server --workers 1 --port %d",
+        "../examples/fleet/fleet server --tcp-port 0 --rest-port %d",
     };
     static const struct { const char *before; const char *says; } rows[] = {
-        { "ulimit -n 8; exec", "ulimit -n" }, { "./test --child sandboxed 1", "a sandbox forbids" },
-        { "./test --child sandboxed 38", "a sandbox forbids" }, { "./test --child sandboxed 13", "a sandbox forbids" },
+        { "ulimit -n 8; exec", "ulimit -n" }, { "../test --child sandboxed 1", "a sandbox forbids" },
+        { "../test --child sandboxed 38", "a sandbox forbids" }, { "../test --child sandboxed 13", "a sandbox forbids" },
         { "ulimit -n 4; exec", "" }, { "ulimit -n 5; exec", "" }, { "ulimit -n 6; exec", "" }, { "ulimit -n 7; exec", "" },
         { "ulimit -n 9; exec", "" }, { "ulimit -n 10; exec", "" }, { "ulimit -n 11; exec", "" }, { "ulimit -n 12; exec", "" },
         { "ulimit -n 13; exec", "" }, { "ulimit -n 14; exec", "" }, { "ulimit -n 16; exec", "" }, { "ulimit -n 20; exec", "" },

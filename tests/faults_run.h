@@ -497,6 +497,8 @@ static void faults_kill(void)
     ka_client_close(&c);
     fault_exempt = false;
 }
+#else
+static void faults_kill(void) {}      /* without fork(2) there is no such child */
 #endif
 
 /* -- a child, and what this process uses. The child's own calls, up to its exec, fail as well: it then ends with 127 -- */
@@ -547,28 +549,31 @@ static void faults_children(void)
 
 /* -- the walk -- */
 
-/* most: of each name only the first calls count. Looking for a server's process takes thousands, all alike. */
+/* X(name, before, after, most, most if all codes are asked for). most: of each name only the first calls count. Looking for
+   a server's process takes thousands, all alike. */
+#define SCENARIOS(X)                                                                              \
+    X(small, NULL, NULL, INT_MAX, INT_MAX)                                                        \
+    X(keyring, NULL, NULL, INT_MAX, INT_MAX)                                                      \
+    X(server, NULL, NULL, INT_MAX, INT_MAX)                                                       \
+    X(journal, journal_before, journal_remove, INT_MAX, INT_MAX)                                  \
+    X(salvage, salvage_before, journal_remove, INT_MAX, INT_MAX)                                  \
+    X(file_put, NULL, put_remove, INT_MAX, INT_MAX)                                               \
+    X(log, NULL, log_remove, INT_MAX, INT_MAX)                                                    \
+    X(grouped, NULL, journal_remove, 4, 4)                                                        \
+    X(workers, NULL, NULL, INT_MAX, INT_MAX)                                                      \
+    X(interrupt, NULL, NULL, 8, 12)                                                               \
+    X(talk, NULL, NULL, INT_MAX, INT_MAX)                                                         \
+    X(redis, NULL, NULL, INT_MAX, INT_MAX)                                                        \
+    X(input, NULL, NULL, INT_MAX, INT_MAX)                                                        \
+    X(stream, NULL, NULL, INT_MAX, INT_MAX)                                                       \
+    X(abandon, NULL, NULL, INT_MAX, INT_MAX)                                                      \
+    X(client, responder_start, responder_stop, INT_MAX, INT_MAX)                                  \
+    X(children, NULL, NULL, 6, 12)                                                                \
+    X(kill, NULL, NULL, 2, 4)
+
 static const struct { const char *name; void (*run)(void), (*before)(void), (*after)(void); int most, most_of_all; } scenarios[] = {
-    { "small things", faults_small, NULL, NULL, INT_MAX, INT_MAX },
-    { "keyring", faults_keyring, NULL, NULL, INT_MAX, INT_MAX },
-    { "server", faults_server, NULL, NULL, INT_MAX, INT_MAX },
-    { "journal", faults_journal, journal_before, journal_remove, INT_MAX, INT_MAX },
-    { "salvage", faults_salvage, salvage_before, journal_remove, INT_MAX, INT_MAX },
-    { "file_put", faults_file_put, NULL, put_remove, INT_MAX, INT_MAX },
-    { "log", faults_log, NULL, log_remove, INT_MAX, INT_MAX },
-    { "server, journal", faults_grouped, NULL, journal_remove, 4, 4 },
-    { "three workers", faults_workers, NULL, NULL, INT_MAX, INT_MAX },
-    { "interrupt", faults_interrupt, NULL, NULL, 8, 12 },
-    { "talk", faults_talk, NULL, NULL, INT_MAX, INT_MAX },
-    { "redis", faults_redis, NULL, NULL, INT_MAX, INT_MAX },
-    { "input", faults_input, NULL, NULL, INT_MAX, INT_MAX },
-    { "stream", faults_stream, NULL, NULL, INT_MAX, INT_MAX },
-    { "abandoned", faults_abandon, NULL, NULL, INT_MAX, INT_MAX },
-    { "client", faults_client, responder_start, responder_stop, INT_MAX, INT_MAX },
-    { "children", faults_children, NULL, NULL, 6, 12 },
-#if !defined(_WIN32)
-    { "kill", faults_kill, NULL, NULL, 2, 4 },
-#endif
+#define SCENARIO(name, ...) { #name, faults_##name, __VA_ARGS__ },
+    SCENARIOS(SCENARIO)
 };
 
 /* One run, whose n-th call fails in its v-th way. Returns the number of calls. */
@@ -619,24 +624,29 @@ static void faults_walk(size_t which, int kind, bool all)
 }
 
 /* KA_FAULTS=all in the environment: every code of every call. */
-static void test_faults(void)
+static void test_scenario(size_t which)
 {
-    const char *wish = getenv("KA_FAULTS"), *only = getenv("KA_FAULTS_ONLY");
+    const char *wish = getenv("KA_FAULTS");
     ka__thread watch;
+    if (scenarios[which].run == faults_children && cannot_restart()) return;
     atomic_store(&fault_over, false);
     atomic_store(&fault_deadline, INT64_MAX);
     if (ka__thread_start(&watch, fault_watch, NULL) != KA_OK) abort();
-    for (size_t i = 0; i < COUNT(scenarios); i++) {
-        if (only && !strstr(scenarios[i].name, only)) continue;
-        if (scenarios[i].run == faults_children && cannot_restart()) continue;
-        if (scenarios[i].before) scenarios[i].before();
-        for (int kind = 0; kind < (int)COUNT(fault_kinds); kind++) faults_walk(i, kind, wish && strcmp(wish, "all") == 0);
-        if (scenarios[i].after) scenarios[i].after();
-    }
+    if (scenarios[which].before) scenarios[which].before();
+    for (int kind = 0; kind < (int)COUNT(fault_kinds); kind++) faults_walk(which, kind, wish && strcmp(wish, "all") == 0);
+    if (scenarios[which].after) scenarios[which].after();
     atomic_store(&fault_over, true);
     ka__thread_join(&watch);
 }
 
+enum {
+#define SCENARIO_PLACE(name, ...) AT_##name,
+    SCENARIOS(SCENARIO_PLACE)
+};
+#define SCENARIO_TEST(name, ...) static void test_faults_##name(void) { test_scenario(AT_##name); }
+SCENARIOS(SCENARIO_TEST)
+
 static const subject faults_run_topics[] = {
-    { "faults", test_faults },
+#define SCENARIO_TOPIC(name, ...) { "faults " #name, test_faults_##name },
+    SCENARIOS(SCENARIO_TOPIC)
 };

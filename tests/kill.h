@@ -19,20 +19,25 @@ static int server_start(process *p, char port[8], const char *option, const char
 }
 
 /* POST a body to a server process: "STATUS TEXT". */
-static const char *post(int port, const char *body)
+static const char *post_on(ka_client *c, int port, const char *body)
 {
     static char said[512];
-    static ka_client c;
     ka_str answer = { "", 0 };
-    memset(&c, 0, sizeof c);
-    c.ip = SERVER_IP;
-    c.port = port;
+    c->ip = SERVER_IP;
+    c->port = port;
     int r = KA_EOFFLINE;
     for (int64_t until = ka_now_ms() + PATIENCE_MS; (r == KA_EOFFLINE || r == KA_ETIME) && ka_now_ms() < until; ) {
-        r = ka__client_attempt(&c, body, strlen(body), &answer, until);      /* ka_client_post would try a refusal again */
+        r = ka__client_attempt(c, body, strlen(body), &answer, until);      /* ka_client_post would try a refusal again */
         if (r == KA_EOFFLINE) ka_sleep_ms(20);
     }
     snprintf(said, sizeof said, "%d %.*s", r, (int)answer.n, answer.p);
+    return said;
+}
+
+static const char *post(int port, const char *body)
+{
+    static ka_client c;
+    const char *said = post_on(&c, port, body);
     ka_client_close(&c);
     return said;
 }

@@ -1,5 +1,21 @@
 /* tests/processes.h - other programs, and this one again as a child. */
 
+/* A topic runs in a place of its own, a folder below the programs'. */
+#ifdef _WIN32
+#define EXE ".exe"
+static long process_number(void) { return (long)GetCurrentProcessId(); }
+static bool place_make(const char *path) { return (CreateDirectoryA)(path, NULL); }
+static bool place_enter(const char *path) { return SetCurrentDirectoryA(path); }
+static bool place_remove(const char *path) { return RemoveDirectoryA(path); }
+#else
+#define EXE ""
+static long process_number(void) { return (long)getpid(); }
+static bool place_make(const char *path) { return (mkdir)(path, 0700) == 0; }
+static bool place_enter(const char *path) { return chdir(path) == 0; }
+static bool place_remove(const char *path) { return rmdir(path) == 0; }
+#endif
+#define PROGRAM(name) "../" name EXE
+
 /* A process of this test: its place in the pool, which outlives the function that started it, so that
    whatever still runs at the end can be killed. Its output is in .test-PID-PLACE.out and .err. */
 typedef int process;
@@ -19,17 +35,11 @@ static const char *output_name(const process *p, const char *kind)
     static char name[2][64];
     static int turn;
     turn = !turn;
-#ifdef _WIN32
-    snprintf(name[turn], sizeof name[turn], ".test-%lu-%d.%s", (unsigned long)GetCurrentProcessId(), *p, kind);
-#else
-    snprintf(name[turn], sizeof name[turn], ".test-%ld-%d.%s", (long)getpid(), *p, kind);
-#endif
+    snprintf(name[turn], sizeof name[turn], ".test-%ld-%d.%s", process_number(), *p, kind);
     return name[turn];
 }
 
 #ifdef _WIN32
-#define PROGRAM(name) name ".exe"
-
 static HANDLE output_open(const char *name)
 {
     SECURITY_ATTRIBUTES inherit = { sizeof inherit, NULL, TRUE };
@@ -112,8 +122,6 @@ static bool process_interrupt(process *p)
     return GenerateConsoleCtrlEvent(CTRL_C_EVENT, 0);
 }
 #else
-#define PROGRAM(name) "./" name
-
 static bool process_spawn(process *p, const char *const *argv, int max_files)
 {
     int out = open(output_name(p, "out"), O_WRONLY | O_CREAT | O_TRUNC, 0600);

@@ -161,7 +161,7 @@ static void test_closed_stderr(void)
     process server, client;
     char port[8], line[128];
     if (cannot_restart() || !server_start(&server, port, NULL, NULL)) return;
-    snprintf(line, sizeof line, "exec ./client %s %s 2>&-", SERVER_IP, port);
+    snprintf(line, sizeof line, "exec ../client %s %s 2>&-", SERVER_IP, port);
     START(&client, "/bin/sh", "-c", line);
     int status = process_wait(&client, PATIENCE_MS);
     CHECK(status == 0 && prints_one_id(&client), "client: status %d, %s", status, output(&client, "out"));

@@ -36,7 +36,7 @@ static void signals_to_server(void)
         sigemptyset(&blocked);
         if (rows[i].blocked) sigaddset(&blocked, rows[i].blocked);
         pthread_sigmask(SIG_BLOCK, &blocked, &before);
-        snprintf(line, sizeof line, "ulimit -c 0; %s exec ./server --ip " SERVER_IP " --port 0", rows[i].wrapped);
+        snprintf(line, sizeof line, "ulimit -c 0; %s exec ../server --ip " SERVER_IP " --port 0", rows[i].wrapped);
         bool starts = START(&p, "/bin/sh", "-c", line) && await_output(&p, "out", "\n");
         pthread_sigmask(SIG_SETMASK, &before, NULL);
         if (!starts || sscanf(output(&p, "out"), "listening on " SERVER_IP ":%d", &port) != 1) continue;
@@ -62,11 +62,11 @@ static void signals_to_server(void)
 static void test_signals(void)
 {
     static const char *const programs[][8] = {
-        { "./server", "--ip", SERVER_IP, "--port", "0" },
-        { "examples/codes/codes", "server", "--uuid-port", "0", "--text-port", "0", "--log", MESSAGES },
-        { "examples/gate/gate", "server", "--port", "0", "--token-file", TOKEN_FILE },
-        { "examples/relay/relay", "server", "--port", "0" },
-        { "examples/fleet/fleet", "server", "--tcp-port", "0", "--rest-port", "0" },
+        { "../server", "--ip", SERVER_IP, "--port", "0" },
+        { "../examples/codes/codes", "server", "--uuid-port", "0", "--text-port", "0", "--log", MESSAGES },
+        { "../examples/gate/gate", "server", "--port", "0", "--token-file", TOKEN_FILE },
+        { "../examples/relay/relay", "server", "--port", "0" },
+        { "../examples/fleet/fleet", "server", "--tcp-port", "0", "--rest-port", "0" },
     };
     static const int harmless[] = {
         SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGCHLD, SIGWINCH, SIGURG, SIGCONT,
@@ -104,16 +104,16 @@ static void test_stop_in_time(void)
     skip("stop in time", "Windows has no SIGTERM");
 #else
     static const struct { const char *command, *texts[2]; int times; const char *why; } rows[] = {
-        { "./server --ip 127.0.0.1 --port %d", { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask" }, 1, "half a request" },
-        { "./server --ip 127.0.0.1 --port %d", { "GET / HTTP/1.1\r\nHost: a\r\n\r\n" }, 100000, "a peer that does not read" },
-        { "./server --ip 127.0.0.1 --port %d --redis 127.0.0.1:$H",
+        { "../server --ip 127.0.0.1 --port %d", { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask" }, 1, "half a request" },
+        { "../server --ip 127.0.0.1 --port %d", { "GET / HTTP/1.1\r\nHost: a\r\n\r\n" }, 100000, "a peer that does not read" },
+        { "../server --ip 127.0.0.1 --port %d --redis 127.0.0.1:$H",
           { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask_key=x" }, 1, "Redis hangs" },
-        { "examples/codes/codes server --uuid-port 0 --text-port %d --log " MESSAGES, { "POST / HTTP/1.1\r\nHost: a\r\n" }, 1, "half a head" },
-        { "examples/gate/gate server --port %d --many --token-file " TOKEN_FILE, { "{\"url\": " }, 1, "half a package" },
-        { "examples/relay/relay server --port %d", { "message x\n", "message y\nmessage " }, 1, "messages that are held, and half a line" },
-        { "examples/fleet/fleet server --tcp-port 0 --rest-port %d --redis 127.0.0.1:$H --webhook http://127.0.0.1:$H/",
+        { "../examples/codes/codes server --uuid-port 0 --text-port %d --log " MESSAGES, { "POST / HTTP/1.1\r\nHost: a\r\n" }, 1, "half a head" },
+        { "../examples/gate/gate server --port %d --many --token-file " TOKEN_FILE, { "{\"url\": " }, 1, "half a package" },
+        { "../examples/relay/relay server --port %d", { "message x\n", "message y\nmessage " }, 1, "messages that are held, and half a line" },
+        { "../examples/fleet/fleet server --tcp-port 0 --rest-port %d --redis 127.0.0.1:$H --webhook http://127.0.0.1:$H/",
           { "GET /events HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n" }, 1, "a stream, and half a request" },
-        { "examples/fleet/fleet server --rest-port 0 --tcp-port %d --redis 127.0.0.1:$H", { "{\"type\": \"conn", "{" }, 1, "half a message" },
+        { "../examples/fleet/fleet server --rest-port 0 --tcp-port %d --redis 127.0.0.1:$H", { "{\"type\": \"conn", "{" }, 1, "half a message" },
     };
     enum { ROWS = COUNT(rows) };
     static wire w[ROWS][2];
