@@ -1,39 +1,22 @@
 /* tests/ext_framing.h - ext/framing.h, and framings of one's own. */
 
-/* Bytes on a connection with JSON, and all that comes back until the close. */
-static const struct { const char *in, *want, *why; } talks[] = {
-    { "", "bye;", "nothing" },
-    { "{}", "{};bye;", "the shortest" },
-    { "{\"a\": 1}\n{\"b\": 2}\r\n\t {\"c\": 3}  \n", "{\"a\": 1};{\"b\": 2};{\"c\": 3};bye;", "white space between them" },
-    { "{\"a\":1}{\"b\":2}{}", "{\"a\":1};{\"b\":2};{};bye;", "nothing between them" },
-    { "{\"a\": {\"b\": {}, \"c\": [{}, {\"d\": 1}]}}{}", "{\"a\": {\"b\": {}, \"c\": [{}, {\"d\": 1}]}};{};bye;", "nested" },
-    { "{\"a\": \"}\"}{\"{\": \"{\\\"}\"}{}", "{\"a\": \"}\"};{\"{\": \"{\\\"}\"};{};bye;", "braces and quotes in strings" },
-    { "{'a': '}\"'}{\"a\": \"'}\"}{'\\'}': 1}", "{'a': '}\"'};{\"a\": \"'}\"};{'\\'}': 1};bye;", "both kinds of quotes" },
-    { "{\"a\": \"\\\\\"}{}", "{\"a\": \"\\\\\"};{};bye;", "a backslash at a string's end" },
-    { "{ not JSON }{}", "{ not JSON };{};bye;", "what is in the braces is for the parent to read" },
-    { "{}x{}", "{};400;", "no object: the last message" },
-    { "[{}]", "400;", "an array" },
-    { "}", "400;", "a closing brace" },
-    { "{\"a\": \"\n\"}{}", "400;", "a string that goes over the line's end" },
-    { "{}{\"a", "{};400;", "an unfinished one, and the end" },
-    { "{}{\"close\": 1}{}", "{};{\"close\": 1};", "closed by the parent" },
+static const dialogue talks[] = {
+    GIVES("", "bye;", "nothing"),
+    GIVES("{}", "{};bye;", "the shortest"),
+    GIVES("{\"a\": 1}\n{\"b\": 2}\r\n\t {\"c\": 3}  \n", "{\"a\": 1};{\"b\": 2};{\"c\": 3};bye;", "white space between them"),
+    GIVES("{\"a\":1}{\"b\":2}{}", "{\"a\":1};{\"b\":2};{};bye;", "nothing between them"),
+    GIVES("{\"a\": {\"b\": {}, \"c\": [{}, {\"d\": 1}]}}{}", "{\"a\": {\"b\": {}, \"c\": [{}, {\"d\": 1}]}};{};bye;", "nested"),
+    GIVES("{\"a\": \"}\"}{\"{\": \"{\\\"}\"}{}", "{\"a\": \"}\"};{\"{\": \"{\\\"}\"};{};bye;", "braces and quotes in strings"),
+    GIVES("{'a': '}\"'}{\"a\": \"'}\"}{'\\'}': 1}", "{'a': '}\"'};{\"a\": \"'}\"};{'\\'}': 1};bye;", "both kinds of quotes"),
+    GIVES("{\"a\": \"\\\\\"}{}", "{\"a\": \"\\\\\"};{};bye;", "a backslash at a string's end"),
+    GIVES("{ not JSON }{}", "{ not JSON };{};bye;", "what is in the braces is for the parent to read"),
+    GIVES("{}x{}", "{};400;", "no object: the last message"),
+    GIVES("[{}]", "400;", "an array"),
+    GIVES("}", "400;", "a closing brace"),
+    GIVES("{\"a\": \"\n\"}{}", "400;", "a string that goes over the line's end"),
+    GIVES("{}{\"a", "{};400;", "an unfinished one, and the end"),
+    GIVES("{}{\"close\": 1}{}", "{};{\"close\": 1};", "closed by the parent"),
 };
-
-static void run_talk(fixture *f, size_t row, size_t piece)
-{
-    wire *w = malloc(sizeof *w);
-    char want[256];
-    size_t n = strlen(talks[row].in);
-    if (!w) abort();
-    if (!wire_open(w, atomic_load(&f->port))) { free(w); return; }
-    wire_pieces(w, talks[row].in, n, piece);
-    ka__sock_end(w->sock);
-    while (wire_more(w) > 0) {}
-    int want_n = snprintf(want, sizeof want, "hello 127.0.0.1;%s", talks[row].want);
-    CHECK(w->n == (size_t)want_n && memcmp(w->buf, want, w->n) == 0, "%s, %d at a time: got \"%.*s\"", talks[row].why, (int)piece, (int)w->n, w->buf);
-    wire_close(w);
-    free(w);
-}
 
 /* All that opened is closed, once. */
 static void all_closed(fixture *f, int opened)
@@ -46,11 +29,8 @@ static void all_closed(fixture *f, int opened)
 static void test_messages(void)
 {
     fixture f;
-    int runs = 0;
     if (!fixture_start(&f, TALK, 2)) return;
-    for (size_t row = 0; row < COUNT(talks); row++)
-        for (size_t piece = 1; piece < 100; piece = piece < 5 ? piece + 1 : piece * 3, runs++) run_talk(&f, row, piece);
-    all_closed(&f, runs);
+    all_closed(&f, dialogues_run(&f, talks, COUNT(talks)));
     fixture_stop(&f);
 }
 
@@ -61,77 +41,43 @@ static bool wire_ends(wire *w, size_t n, const char *end, size_t end_n)
     return w->n == n && memcmp(w->buf + n - end_n, end, end_n) == 0;
 }
 
-enum { HELLO = 16 };      /* bytes of the first word */
-
 static void test_frames(void)
 {
-    static wire w;
-    static const struct { const char *in; size_t in_n; const char *want; size_t want_n; const char *why; } rows[] = {
-        { "\0\0\0\0", 4, ";", 1, "an empty one" },
-        { "\0\0\0\3abc\0\0\0\1{", 12, "abc;{;", 6, "two" },
-        { "\0\0\5\335x", 5, "413;", 4, "longer than KA_MAX_BODY" },
-        { "\377\377\377\377", 4, "413;", 4, "as long as can be" },
+    static const dialogue rows[] = {
+        GIVES("\0\0\0\0", ";bye;", "an empty one"),
+        GIVES("\0\0\0\3abc\0\0\0\1{", "abc;{;bye;", "two"),
+        CLOSES("\0\0\5\335x", "413;", "longer than KA_MAX_BODY"),
+        CLOSES("\377\377\377\377", "413;", "as long as can be"),
+        GIVES("\0\0\0\3ab", "400;", "an unfinished one, and the end"),
     };
     fixture f;
     if (!fixture_start(&f, FRAMES, 1)) return;
-    for (size_t row = 0; row < COUNT(rows); row++)
-        for (size_t piece = 1; piece < 20; piece += 4) {
-            if (!wire_open(&w, atomic_load(&f.port))) continue;
-            wire_pieces(&w, rows[row].in, rows[row].in_n, piece);
-            CHECK(wire_ends(&w, HELLO + rows[row].want_n, rows[row].want, rows[row].want_n), "%s, %d at a time", rows[row].why, (int)piece);
-            wire_close(&w);
-        }
-    all_closed(&f, 20);
+    all_closed(&f, dialogues_run(&f, rows, COUNT(rows)));
     fixture_stop(&f);
 }
 
-/* As `talks`, in lines. */
-static const struct { const char *in; size_t in_n; const char *want; size_t want_n; const char *why; } cut_lines[] = {
-    { BYTES(""), BYTES("bye;"), "nothing" },
-    { BYTES("a\n"), BYTES("a;bye;"), "one" },
-    { BYTES("\n\n"), BYTES(";;bye;"), "empty ones" },
-    { BYTES("\r\n\r\n"), BYTES(";;bye;"), "empty ones that end in CR LF" },
-    { BYTES("a\r\nb\nc\r\n"), BYTES("a;b;c;bye;"), "both ends" },
-    { BYTES("\ra\rb\n"), BYTES("\ra\rb;bye;"), "a lone CR is in the line" },
-    { BYTES("a\r\r\n"), BYTES("a\r;bye;"), "only the last CR belongs to the end" },
-    { BYTES("\0a\0\n\0\n"), BYTES("\0a\0;\0;bye;"), "NULs" },
-    { BYTES(" a \n\t\n"), BYTES(" a ;\t;bye;"), "white space stays" },
-    { BYTES("\xff{\"\n"), BYTES("\xff{\";bye;"), "any bytes" },
-    { BYTES("a"), BYTES("400;"), "an unfinished one, and the end" },
-    { BYTES("\r"), BYTES("400;"), "a CR, and the end" },
-    { BYTES("a\nb\r"), BYTES("a;400;"), "an unfinished one behind another" },
-    { BYTES("{\"close\": 1}\nb\n"), BYTES("{\"close\": 1};"), "closed by the parent" },
+static const dialogue cut_lines[] = {
+    GIVES("", "bye;", "nothing"),
+    GIVES("a\n", "a;bye;", "one"),
+    GIVES("\n\n", ";;bye;", "empty ones"),
+    GIVES("\r\n\r\n", ";;bye;", "empty ones that end in CR LF"),
+    GIVES("a\r\nb\nc\r\n", "a;b;c;bye;", "both ends"),
+    GIVES("\ra\rb\n", "\ra\rb;bye;", "a lone CR is in the line"),
+    GIVES("a\r\r\n", "a\r;bye;", "only the last CR belongs to the end"),
+    GIVES("\0a\0\n\0\n", "\0a\0;\0;bye;", "NULs"),
+    GIVES(" a \n\t\n", " a ;\t;bye;", "white space stays"),
+    GIVES("\xff{\"\n", "\xff{\";bye;", "any bytes"),
+    GIVES("a", "400;", "an unfinished one, and the end"),
+    GIVES("\r", "400;", "a CR, and the end"),
+    GIVES("a\nb\r", "a;400;", "an unfinished one behind another"),
+    GIVES("{\"close\": 1}\nb\n", "{\"close\": 1};", "closed by the parent"),
 };
-
-/* Send them, with a pause wherever `piece` bytes have been, and see what comes back until the close. */
-static void run_lines(fixture *f, ka_str in, ka_str want, size_t first, size_t piece, const char *why)
-{
-    static wire w;
-    if (!wire_open(&w, atomic_load(&f->port))) return;
-    for (size_t at = 0, n = first; at < in.n; at += n, n = piece) {
-        if (n > in.n - at) n = in.n - at;
-        if (!wire_send(&w, in.p + at, n)) break;
-        if (first != piece && at + n < in.n) ka_sleep_ms(1);
-    }
-    ka__sock_end(w.sock);
-    while (wire_more(&w) > 0) {}
-    CHECK(w.n == HELLO + want.n && memcmp(w.buf + HELLO, want.p, want.n) == 0, "%s, %d and then %d at a time: got \"%.*s\"", why, (int)first,
-          (int)piece, (int)(w.n < HELLO ? 0 : w.n - HELLO), w.buf + HELLO);
-    wire_close(&w);
-}
 
 static void test_lines(void)
 {
     fixture f;
-    int runs = 0;
     if (!fixture_start(&f, LINES, 2)) return;
-    for (size_t row = 0; row < COUNT(cut_lines); row++) {
-        ka_str in = { cut_lines[row].in, cut_lines[row].in_n }, want = { cut_lines[row].want, cut_lines[row].want_n };
-        run_lines(&f, in, want, 1, 1, cut_lines[row].why);
-        for (size_t split = 1; split <= in.n; split++) run_lines(&f, in, want, split, in.n, cut_lines[row].why);
-        runs += 1 + (int)in.n;
-    }
-    all_closed(&f, runs);
+    all_closed(&f, dialogues_run(&f, cut_lines, COUNT(cut_lines)));
     fixture_stop(&f);
 }
 
@@ -160,10 +106,10 @@ static void test_lines_long(void)
             memcpy(want + 2 + n + then - end, ";bye;", 5);
             want_n = 2 + n + then - end + 5;
         }
-        ka_str all = { in, 2 + n + then }, answers = { want, want_n };
-        run_lines(&f, all, answers, all.n, all.n, rows[row].why);
-        run_lines(&f, all, answers, 7, 7, rows[row].why);
-        for (size_t split = 1 + n; split < all.n; split++, runs++) run_lines(&f, all, answers, split, all.n, rows[row].why);
+        dialogue e = { { in, 2 + n + then }, { want, want_n }, rows[row].why, false };
+        dialogue_run(&f, e, e.in.n, e.in.n);
+        dialogue_run(&f, e, 7, 7);
+        for (size_t split = 1 + n; split < e.in.n; split++, runs++) dialogue_run(&f, e, split, e.in.n);
         runs += 2;
     }
     all_closed(&f, runs);
@@ -549,50 +495,17 @@ static void test_objects_long(void)
     }
 }
 
-/* A framing of one's own: netstrings. */
-static ptrdiff_t netstring_cut(ka_cut *state, const char *p, size_t n, ka_str *message)
-{
-    size_t i = 0, length = 0;
-    (void)state;
-    for (; i < n && p[i] >= '0' && p[i] <= '9' && length <= KA_MAX_BODY; i++) length = length * 10 + (size_t)(p[i] - '0');
-    if (length > KA_MAX_BODY) return KA_ENOSPC;
-    if (i == n) return KA_EAGAIN;
-    if (i == 0 || p[i] != ':') return KA_ESYNTAX;
-    if (n - i < length + 2) return KA_EAGAIN;
-    if (p[i + 1 + length] != ',') return KA_ESYNTAX;
-    *message = (ka_str){ p + i + 1, length };
-    return (ptrdiff_t)(i + length + 2);
-}
-
+/* A framing of one's own. */
 static void test_netstrings(void)
 {
-    static const ka_framing netstrings = { netstring_cut, 0 };
-    static const struct { const char *in, *want; int error; } rows[] = {
-        { "5:hello,0:,2:\r\n,", "hello||\r\n|", 0 }, { "1:a,x", "a|", KA_ESYNTAX }, { "1:ab", "", KA_ESYNTAX },
-        { "99999:", "", KA_ENOSPC }, { "3:abc", "", 0 },
+    static const dialogue rows[] = {
+        GIVES("5:hello,0:,2:\r\n,", "hello;;\r\n;bye;", "three"), CLOSES("1:a,x", "a;400;", "no length"), CLOSES("1:ab", "400;", "no comma"),
+        CLOSES("99999:", "413;", "longer than KA_MAX_BODY"), GIVES("3:abc", "400;", "an unfinished one, and the end"),
     };
-    static wire w;
-    ka_server *s;
-    ka_event ev;
-    int port;
-    if (!parent_start(&s, 1, &netstrings, &port)) return;
-    for (size_t i = 0; i < COUNT(rows); i++)
-        for (size_t piece = 1; piece < 20; piece += 6) {
-            char got[64] = "";
-            size_t n = strlen(rows[i].in), out = 0;
-            int error = 0;
-            if (!wire_open(&w, port) || !next_event(s, &ev, KA_OPENED)) return;
-            wire_pieces(&w, rows[i].in, n, piece);
-            ka__sock_end(w.sock);
-            while (ka_wait(s, &ev, PATIENCE_MS) == KA_OK && ev.kind != KA_CLOSED) {
-                if (ev.error && !error) error = ev.error;
-                if (!ev.error) out += (size_t)snprintf(got + out, sizeof got - out, "%.*s|", (int)ev.body.n, ev.body.p);
-            }
-            bool cut_off = i == COUNT(rows) - 1;
-            CHECK(strcmp(got, rows[i].want) == 0 && error == (cut_off ? KA_ESYNTAX : rows[i].error), "%s by %d: got %s and %d", rows[i].in, (int)piece, got, error);
-            wire_close(&w);
-        }
-    ka_server_free(s);
+    fixture f;
+    if (!fixture_start(&f, NETSTRINGS, 1)) return;
+    all_closed(&f, dialogues_run(&f, rows, COUNT(rows)));
+    fixture_stop(&f);
 }
 
 static const subject ext_framing_topics[] = {

@@ -190,24 +190,22 @@ static void test_resp_messages(void)
         memcpy(all + all_n, in.p, in.n);
         memcpy(want + want_n, in.p, in.n);
         memcpy(want + want_n + in.n, ";bye;", 5);
-        run_lines(&f, in, (ka_str){ want + want_n, in.n + 5 }, 1, 1, resp_good[row].why);
-        for (size_t split = 1; split <= in.n; split++) run_lines(&f, in, (ka_str){ want + want_n, in.n + 5 }, split, in.n, resp_good[row].why);
-        for (size_t n = 1; n < in.n; n += 3) run_lines(&f, (ka_str){ in.p, n }, str("400;"), n, n, "the end in it");
+        dialogue e = { in, { want + want_n, in.n + 5 }, resp_good[row].why, false };
+        runs += dialogues_run(&f, &e, 1);
+        for (e.in.n = 1, e.want = str("400;"), e.why = "the end in it"; e.in.n < in.n; e.in.n += 3, runs++) dialogue_run(&f, e, e.in.n, e.in.n);
         all_n += in.n;
         want_n += in.n + 1;
-        runs += 1 + (int)in.n + ((int)in.n + 1) / 3;
     }
     memcpy(want + want_n, "bye;", 4);
-    for (size_t piece = 1; piece <= all_n; piece = piece * 3 + 1, runs++) run_lines(&f, (ka_str){ all, all_n }, (ka_str){ want, want_n + 4 }, piece, piece, "many");
+    dialogue many = { { all, all_n }, { want, want_n + 4 }, "many", false };
+    for (size_t piece = 1; piece <= all_n; piece = piece * 3 + 1, runs++) dialogue_run(&f, many, piece, piece);
     for (size_t row = 0; row < COUNT(resp_bad); row++)
         for (int behind = 0; behind < 2; behind++) {      /* the first message, and the second */
             all_n = (size_t)snprintf(all, sizeof all, "%s", behind ? ":1\r\n" : "");
             memcpy(all + all_n, resp_bad[row].in, resp_bad[row].in_n);
-            all_n += resp_bad[row].in_n;
             want_n = (size_t)snprintf(want, sizeof want, "%s%d;", behind ? ":1\r\n;" : "", resp_bad[row].status);
-            run_lines(&f, (ka_str){ all, all_n }, (ka_str){ want, want_n }, all_n, all_n, resp_bad[row].why);
-            run_lines(&f, (ka_str){ all, all_n }, (ka_str){ want, want_n }, 1, 1, resp_bad[row].why);
-            runs += 2;
+            dialogue e = { { all, all_n + resp_bad[row].in_n }, { want, want_n }, resp_bad[row].why, false };
+            runs += dialogues_run(&f, &e, 1);
         }
     all_closed(&f, runs);
     fixture_stop(&f);
@@ -232,23 +230,24 @@ static void test_resp_long(void)
             memcpy(in + n - 2, "\r\n", 2);
             memcpy(want, in, n);
             memcpy(want + n, ";bye;", 5);
-            ka_str all = { in, n }, answer = n <= M ? (ka_str){ want, n + 5 } : str("413;");
-            run_lines(&f, all, answer, n, n, start);
-            run_lines(&f, all, answer, 7, 7, start);
-            run_lines(&f, all, answer, M - 2, 1, start);
+            dialogue e = { { in, n }, n <= M ? (ka_str){ want, n + 5 } : str("413;"), start, false };
+            dialogue_run(&f, e, n, n);
+            dialogue_run(&f, e, 7, 7);
+            dialogue_run(&f, e, M - 2, 1);
             runs += 3;
         }
     all_closed(&f, runs);
     size_t n = (size_t)snprintf(in, sizeof in, "*700\r\n");      /* elements that fit, and more of them than that */
     while (n + 4 <= M + 4) n += (size_t)snprintf(in + n, sizeof in - n, ":%d\r\n", (int)(n % 10));
-    run_lines(&f, (ka_str){ in, n }, str("413;"), n, n, "too many elements");
-    run_lines(&f, str("*2\r\n:1\r\n"), str("400;"), 1, 1, "too few elements, and the end");
+    dialogue_run(&f, (dialogue){ { in, n }, str("413;"), "too many elements", false }, n, n);
+    dialogue_run(&f, (dialogue)GIVES("*2\r\n:1\r\n", "400;", "too few elements, and the end"), 1, 1);
     for (n = 0; n + 8 <= M; n += 4) memcpy(in + n, "*1\r\n", 4);
     memcpy(in + n, ":1\r\n", 4);
     memcpy(want, in, n + 4);
     memcpy(want + n + 4, ";bye;", 5);
-    run_lines(&f, (ka_str){ in, n + 4 }, (ka_str){ want, n + 9 }, n + 4, n + 4, "as deep as can be");
-    run_lines(&f, (ka_str){ in, n + 4 }, (ka_str){ want, n + 9 }, 1, 1, "as deep as can be");
+    dialogue deep = { { in, n + 4 }, { want, n + 9 }, "as deep as can be", false };
+    dialogue_run(&f, deep, n + 4, n + 4);
+    dialogue_run(&f, deep, 1, 1);
     static wire slow;
     wire_open(&slow, atomic_load(&f.port));
     wire_text(&slow, "+OK\r\n$5\r\nhel");

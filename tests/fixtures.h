@@ -2,7 +2,7 @@
 
 /* How its parent answers: what it was asked ("METHOD TARGET BODY"); or three at a time, the last one first;
    or each (SLOW: every sixteenth) a little later, so that requests pile up. */
-enum { ECHO, BACKWARDS, LATE, SLOW, STATUS /* the one that is asked for: GET /404 */, TALK /* JSON */, FRAMES, LINES, RESP };
+enum { ECHO, BACKWARDS, LATE, SLOW, STATUS /* the one that is asked for: GET /404 */, TALK /* JSON */, FRAMES, LINES, RESP, NETSTRINGS };
 
 typedef struct {
     ka_server   *s;
@@ -19,9 +19,25 @@ static void echo(ka_server *s, const ka_event *ev)
     ka_reply(s, ev, ev->status ? ev->status : 200, "X-Test: yes\r\n", text, ev->status ? 0 : (size_t)n);
 }
 
+/* A framing of one's own. */
+static ptrdiff_t netstring_cut(ka_cut *state, const char *p, size_t n, ka_str *message)
+{
+    size_t i = 0, length = 0;
+    (void)state;
+    for (; i < n && p[i] >= '0' && p[i] <= '9' && length <= KA_MAX_BODY; i++) length = length * 10 + (size_t)(p[i] - '0');
+    if (length > KA_MAX_BODY) return KA_ENOSPC;
+    if (i == n) return KA_EAGAIN;
+    if (i == 0 || p[i] != ':') return KA_ESYNTAX;
+    if (n - i < length + 2) return KA_EAGAIN;
+    if (p[i + 1 + length] != ',') return KA_ESYNTAX;
+    *message = (ka_str){ p + i + 1, length };
+    return (ptrdiff_t)(i + length + 2);
+}
+static const ka_framing netstrings = { netstring_cut, 0 };
+
 /* The framings, by the number that a test's mode, listener or table has for them. */
-enum { CUT_HTTP, CUT_OBJECTS, CUT_FRAMES, CUT_LINES, CUT_RESP, CUTS };
-static const ka_framing *const framings[CUTS] = { NULL, &ka_objects, &ka_frames, &ka_lines, &ka_resp_framing };
+enum { CUT_HTTP, CUT_OBJECTS, CUT_FRAMES, CUT_LINES, CUT_RESP, CUT_NETSTRINGS, CUTS };
+static const ka_framing *const framings[CUTS] = { NULL, &ka_objects, &ka_frames, &ka_lines, &ka_resp_framing, &netstrings };
 
 static int framing_number(const ka_framing *framing)
 {
@@ -266,3 +282,57 @@ static bool wire_gets(wire *w, const char *want)
 
 /* Nothing more, and the end. */
 static bool wire_over(wire *w) { return w->n == 0 && wire_more(w) == 0; }
+
+/* ---- dialogues: these bytes, in whatever pieces, give that until the close ---- */
+
+/* closes: the server does; else it is told that no more comes. HTTP's answers are compared as "STATUS BODY;", those of a
+   framing without the first word. */
+typedef struct { ka_str in, want; const char *why; bool closes; } dialogue;
+#define GIVES(in, want, why) { { BYTES(in) }, { BYTES(want) }, why, false }
+#define CLOSES(in, want, why) { { BYTES(in) }, { BYTES(want) }, why, true }
+
+enum { HELLO = 16 };      /* bytes of the first word */
+
+static size_t dialogue_read(wire *w, bool http, char got[2 * KA_MAX_BODY])
+{
+    char body[128];
+    int status, n = 0;
+    if (http) {
+        while ((status = wire_answer(w, body, sizeof body, NULL, false)) > 0) n += snprintf(got + n, 2 * KA_MAX_BODY - (size_t)n, "%d %.100s;", status, body);
+        return (size_t)(status == 0 ? n : snprintf(got, 64, "no clean end"));
+    }
+    while (wire_more(w) > 0) {}
+    if (w->n < HELLO || w->n > 2 * KA_MAX_BODY) return 0;
+    memcpy(got, w->buf + HELLO, w->n - HELLO);
+    return w->n - HELLO;
+}
+
+/* Send `first` bytes, and then `piece` at a time. Where these differ, a pause has the server read the first alone. */
+static void dialogue_run(fixture *f, dialogue e, size_t first, size_t piece)
+{
+    static wire w;
+    char got[2 * KA_MAX_BODY];
+    if (!wire_open(&w, atomic_load(&f->port))) return;
+    for (size_t at = 0, n = first; at < e.in.n; at += n, n = piece) {
+        if (n > e.in.n - at) n = e.in.n - at;
+        if (!wire_send(&w, e.in.p + at, n)) break;      /* it may be refused meanwhile */
+        if (first != piece && at + n < e.in.n) ka_sleep_ms(1);
+    }
+    if (!e.closes) ka__sock_end(w.sock);
+    size_t got_n = dialogue_read(&w, f->mode < TALK, got);
+    CHECK(got_n == e.want.n && memcmp(got, e.want.p, got_n) == 0, "%s, %d and then %d at a time: got \"%.*s\"", e.why, (int)first, (int)piece, (int)got_n, got);
+    wire_close(&w);
+}
+
+/* Each whole, byte by byte, and cut at every byte (a long one at 64 of them): so many runs. */
+static int dialogues_run(fixture *f, const dialogue *rows, size_t n)
+{
+    int runs = 0;
+    for (size_t i = 0; i < n; i++) {
+        dialogue_run(f, rows[i], rows[i].in.n, rows[i].in.n);
+        dialogue_run(f, rows[i], 1, 1);
+        runs += 2;
+        for (size_t split = 1; split < rows[i].in.n; split += 1 + rows[i].in.n / 64, runs++) dialogue_run(f, rows[i], split, rows[i].in.n);
+    }
+    return runs;
+}

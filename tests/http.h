@@ -1,60 +1,40 @@
 /* tests/http.h - section 5 of keyauth.h: answers over HTTP. */
 
-/* Bytes to a server, and all that comes back: statuses and bodies, and whether it then closes. */
-static const struct { const char *in, *want, *why; bool closes; } dialogues[] = {
-    { "POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", "200 POST /p abc;", "keep-alive", false },
-    { "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n",
-      "200 GET /1 ;200 GET /2 ;200 GET /3 ;", "pipelined", false },
-    { "POST /1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nab\r\n1\r\nc\r\n0\r\nT: u\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
-      "200 POST /1 abc;200 GET /2 ;", "chunked, and one behind it", false },
-    { "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n\r\n", "200 GET / ;", "RFC 9112 s.2.2: empty lines around it", false },
-    { "POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n", "200 POST /1 x;200 GET /2 ;", "s.2.2: CRLF after a body", false },
-    { "\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n" "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+static const dialogue http_dialogues[] = {
+    GIVES("POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", "200 POST /p abc;", "keep-alive"),
+    GIVES("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n",
+      "200 GET /1 ;200 GET /2 ;200 GET /3 ;", "pipelined"),
+    GIVES("POST /1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nab\r\n1\r\nc\r\n0\r\nT: u\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
+      "200 POST /1 abc;200 GET /2 ;", "chunked, and one behind it"),
+    GIVES("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n\r\n", "200 GET / ;", "RFC 9112 s.2.2: empty lines around it"),
+    GIVES("POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n", "200 POST /1 x;200 GET /2 ;", "s.2.2: CRLF after a body"),
+    GIVES("\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n" "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
       "\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n" "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-      "200 GET / ;200 GET / ;", "10 empty lines before each", false },
-    { "\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "400 ;", "11 empty lines", true },
-    { "\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", "400 ;", "a CR in front", true },
-    { "GET http://a HTTP/1.1\r\nHost: a\r\n\r\n", "200 GET / ;", "a target that is an authority",
-      false },
-    { "GET / HTTP/1.0\r\n\r\n", "200 GET / ;", "1.0 closes", true },
-    { "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET / HTTP/1.0\r\n\r\n", "200 GET / ;200 GET / ;", "1.0 kept alive", true },
-    { "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "200 GET / ;", "close", true },
-    { "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n", "200 GET / ;", "nothing after close", true },
-    { "GET http://a/b HTTP/1.1\r\nHost: a\r\n\r\n", "200 GET /b ;", "absolute form", false },
-    { "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "200 GET / ;400 ;", "refused in its turn, the rest dropped", true },
-    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1501\r\n\r\nxxxxxxxxxxxxxxxxxx", "413 ;", "body over KA_MAX_BODY", true },
-    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5dd\r\n", "413 ;", "chunked body over KA_MAX_BODY", true },
-    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabX", "400 ;", "bad chunk", true },
-    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1x\r\n\r\n", "400 ;", "bad length", true },
-    { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: zip, chunked\r\n\r\n", "501 ;", "unknown coding", true },
-    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n", "200 POST / ;", "no 100 without a body to come", false },
-    { "GET / HTTP/3.0\r\n\r\n", "505 ;", "version", true },
-    { "HEAD / HTTP/1.1\r\n\r\n", "400 ;", "a refused HEAD", true },
+      "200 GET / ;200 GET / ;", "10 empty lines before each"),
+    CLOSES("\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "400 ;", "11 empty lines"),
+    CLOSES("\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", "400 ;", "a CR in front"),
+    GIVES("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n", "200 GET / ;", "a target that is an authority"),
+    CLOSES("GET / HTTP/1.0\r\n\r\n", "200 GET / ;", "1.0 closes"),
+    CLOSES("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET / HTTP/1.0\r\n\r\n", "200 GET / ;200 GET / ;", "1.0 kept alive"),
+    CLOSES("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "200 GET / ;", "close"),
+    CLOSES("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n", "200 GET / ;", "nothing after close"),
+    GIVES("GET http://a/b HTTP/1.1\r\nHost: a\r\n\r\n", "200 GET /b ;", "absolute form"),
+    CLOSES("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "200 GET / ;400 ;", "refused in its turn, the rest dropped"),
+    CLOSES("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1501\r\n\r\nxxxxxxxxxxxxxxxxxx", "413 ;", "body over KA_MAX_BODY"),
+    CLOSES("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5dd\r\n", "413 ;", "chunked body over KA_MAX_BODY"),
+    CLOSES("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabX", "400 ;", "bad chunk"),
+    CLOSES("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1x\r\n\r\n", "400 ;", "bad length"),
+    CLOSES("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: zip, chunked\r\n\r\n", "501 ;", "unknown coding"),
+    GIVES("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n", "200 POST / ;", "no 100 without a body to come"),
+    CLOSES("GET / HTTP/3.0\r\n\r\n", "505 ;", "version"),
+    CLOSES("HEAD / HTTP/1.1\r\n\r\n", "400 ;", "a refused HEAD"),
 };
-
-static void run_dialogue(int port, size_t row, size_t piece)
-{
-    wire *w = malloc(sizeof *w);
-    char got[1024] = "", body[128];
-    size_t n = strlen(dialogues[row].in);
-    if (!w) abort();
-    if (!wire_open(w, port)) { free(w); return; }
-    wire_pieces(w, dialogues[row].in, n, piece);      /* it may be refused meanwhile */
-    if (!dialogues[row].closes) ka__sock_end(w->sock);      /* so that the end of the answers is seen */
-    int status;
-    while ((status = wire_answer(w, body, sizeof body, NULL, false)) > 0)
-        snprintf(got + strlen(got), sizeof got - strlen(got), "%d %.100s;", status, body);
-    CHECK(strcmp(got, dialogues[row].want) == 0 && status == 0, "%s, %d bytes at a time: got \"%s\" and end %d", dialogues[row].why, (int)piece, got, status);
-    wire_close(w);
-    free(w);
-}
 
 static void test_dialogues(void)
 {
     fixture f;
     if (!fixture_start(&f, ECHO, 1)) return;
-    for (size_t row = 0; row < COUNT(dialogues); row++)
-        for (size_t piece = 1; piece < 300; piece = piece < 5 ? piece + 1 : piece * 3) run_dialogue(atomic_load(&f.port), row, piece);
+    dialogues_run(&f, http_dialogues, COUNT(http_dialogues));
     fixture_stop(&f);
 }
 
