@@ -27,7 +27,6 @@
              ka_keyring keys;
              int r;
              if (ka_keyring_init(&keys, 0, 0) < 0 || ka_server_start(&s, 1) < 0) return 1;
-             ka_stop_on_interrupt(s);
              ka_listen(s, "127.0.0.2", 9999);
              for (ka_event ev; (r = ka_wait(s, &ev, -1)) == KA_OK; )
                  if (ev.kind == KA_REQUEST) ka_auth(s, &keys.store, &ev);
@@ -50,7 +49,7 @@
    ERRORS
      0 or more is success, and is the count where there is one; less than 0 is one of KA_E...
      The library never exits or aborts, prints nothing, and keeps no state but in the objects you
-     hold. One exception: interrupts are the process's, so ka_stop_on_interrupt keeps what it needs.
+     hold.
 
    LIMITS
      IPv4 only. No TLS: use it on loopback, or behind a TLS proxy.
@@ -58,7 +57,7 @@
    BESIDE IT, in ext/
      process.h (restart, kill the server of a client, children), framing.h (lines, JSON objects,
      frames), json.h, redis.h, journal.h (keys on disk), log.h, file.h, timer.h, input.h (standard
-     input), sse.h, peers.h (data of each connection), lookup.h (names of hosts), uuid.h, cli.h
+     input, interrupts), sse.h, peers.h (data of each connection), lookup.h (names of hosts), uuid.h, cli.h
      (options, messages). */
 
 #if defined(KEYAUTH_IMPLEMENTATION) && !defined(KEYAUTH_H)
@@ -582,6 +581,8 @@ typedef struct ka_source {
     /* All events of a batch were handled. Answers that must not leave before this are given here:
        what was given before leaves early if it is much. */
     void  (*batch_end)(struct ka_source *src);
+    /* ka_server_free was called, and the server is there for the last time. */
+    void  (*freed)(struct ka_source *src);
     int64_t due_ms;              /* a time of ka_now_ms(); INT64_MAX: none */
     struct ka_source *after;     /* the server's own */
 } ka_source;
@@ -602,19 +603,6 @@ KADEF bool ka_is_stopping(const ka_server *s);
    KA_ESTOPPED. Safe from any thread and from a signal handler: ka_server_free waits for calls that
    began before it. */
 KADEF void ka_stop(ka_server *s);
-
-/* Have signals stop the server in order, and none end it by surprise. One server a process.
-     stops      SIGINT, SIGTERM and SIGHUP call ka_stop(s); on Windows Ctrl+C, Ctrl+Break and the
-                console's close. After SIGHUP nobody could stop the server by its terminal any more,
-                and its keys may be in memory only. A signal that was ignored stays so (nohup). One
-                that was blocked is unblocked in this thread
-     ends       a second SIGINT or SIGTERM ends the process. A second SIGHUP does not: shell and
-                terminal may both send one
-     harmless   SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGSTKFLT and
-                the real-time ones do nothing where they would end the process: they are sent by
-                mistake ("reload", "rotate the log"). Programs that this one starts have them
-     returns    KA_OK, or KA_EOS */
-KADEF int ka_stop_on_interrupt(ka_server *s);
 
 /* What the server has done and holds; a snapshot, from any thread, as ka_stop. */
 KADEF void ka_server_stats(const ka_server *s, ka_stats *out);
@@ -1882,20 +1870,9 @@ static int ka__table_own(const ka__poller *mine, const ka__poller *parents)
     return 1;
 }
 #else
-static int ka__fd_take(int fd) { return fd; }
-
-static bool ka__table_can(int fd)
-{
-    (void)fd;
-    return false;
-}
-
-static int ka__table_own(const ka__poller *mine, const ka__poller *parents)
-{
-    (void)mine;
-    (void)parents;
-    return 0;
-}
+#  define ka__fd_take(fd) (fd)
+#  define ka__table_can(fd) false
+#  define ka__table_own(mine, parents) 0
 #endif
 
 bool ka_own_descriptors(void)
@@ -1903,101 +1880,6 @@ bool ka_own_descriptors(void)
     ka__os_start();      /* 2 is open then */
     return ka__table_can(2);
 }
-
-/* ---- interrupts: at the first one a function runs, which must be safe in a signal handler ---- */
-
-static void (*ka__interrupt_run)(void);
-
-#if defined(_WIN32)
-static LONG ka__interrupt_seen;
-
-static BOOL WINAPI ka__interrupt_handler(DWORD kind)
-{
-    /* At the second one the system's own handler ends the process. */
-    if (InterlockedExchange(&ka__interrupt_seen, 1)) return FALSE;
-    ka__interrupt_run();
-    /* The window is closed, or the system shuts down: a return would end the process at once. */
-    if (kind != CTRL_C_EVENT && kind != CTRL_BREAK_EVENT) Sleep(INFINITE);
-    return TRUE;
-}
-
-static int ka__interrupts_catch(void (*run)(void))
-{
-    ka__interrupt_run = run;
-    InterlockedExchange(&ka__interrupt_seen, 0);
-    SetConsoleCtrlHandler(NULL, FALSE);     /* a parent's "ignore Ctrl+C" is inherited: undo that */
-    return SetConsoleCtrlHandler(ka__interrupt_handler, TRUE) ? KA_OK : KA_EOS;
-}
-
-static void ka__interrupts_release(void) { SetConsoleCtrlHandler(ka__interrupt_handler, FALSE); }
-#else
-/* The signals that stop a server. The first two (KA__ENDING) end the process at the second time. */
-static const int ka__stopping[] = { SIGINT, SIGTERM, SIGHUP };
-enum { KA__ENDING = 2, KA__STOPPING = 3 };
-
-static void ka__interrupt_handler(int number);
-
-/* Give the first n of them their default meaning back, if they were not ignored before. */
-static void ka__signals_default(int n)
-{
-    struct sigaction was;
-    for (int i = 0; i < n; i++)
-        if (sigaction(ka__stopping[i], NULL, &was) == 0 && was.sa_handler == ka__interrupt_handler)
-            signal(ka__stopping[i], SIG_DFL);
-}
-
-static void ka__interrupts_release(void) { ka__signals_default(KA__STOPPING); }
-
-static void ka__interrupt_handler(int number)
-{
-    int code = errno;
-    if (number != SIGHUP) ka__signals_default(KA__ENDING);
-    ka__interrupt_run();
-    errno = code;
-}
-
-/* The programs that this one starts would inherit SIG_IGN. They do not inherit a handler. */
-static void ka__signal_nothing(int number) { (void)number; }
-
-/* If a signal has its default meaning, which is to end the process, have it do nothing instead. */
-static void ka__signal_harmless(int number)
-{
-    struct sigaction was, a;
-    memset(&a, 0, sizeof a);
-    a.sa_handler = ka__signal_nothing;
-    a.sa_flags = SA_RESTART;
-    if (sigaction(number, NULL, &was) == 0 && was.sa_handler == SIG_DFL)
-        sigaction(number, &a, NULL);
-}
-
-static int ka__interrupts_catch(void (*run)(void))
-{
-    static const int harmless[] = { SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO,
-#  if defined(__linux__)
-                                    SIGPWR, SIGSTKFLT,
-#  endif
-    };
-    struct sigaction a, was;
-    sigset_t stopping;
-    memset(&a, 0, sizeof a);
-    a.sa_handler = ka__interrupt_handler;
-    a.sa_flags = 0;      /* without SA_RESTART: a call that waits returns */
-    sigemptyset(&stopping);
-    ka__interrupt_run = run;
-    for (int i = 0; i < KA__STOPPING; i++) {
-        sigaddset(&stopping, ka__stopping[i]);
-        if (sigaction(ka__stopping[i], NULL, &was) != 0) return KA_EOS;
-        if (was.sa_handler != SIG_IGN && sigaction(ka__stopping[i], &a, NULL) != 0) return KA_EOS;
-    }
-    for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
-        ka__signal_harmless(harmless[i]);
-#  if defined(SIGRTMIN)
-    for (int i = SIGRTMIN; i <= SIGRTMAX; i++) ka__signal_harmless(i);
-#  endif
-    pthread_sigmask(SIG_UNBLOCK, &stopping, NULL);      /* a signal that waited comes now */
-    return KA_OK;
-}
-#endif
 
 /* ================================================================================================
    2 bytes
@@ -5299,20 +5181,6 @@ void ka_stop(ka_server *s) { if (s) ka__tell_parent(s, &s->stop); }
 void ka_wake(ka_server *s) { if (s) ka__tell_parent(s, &s->woken); }
 bool ka_is_stopping(const ka_server *s) { return atomic_load(&s->stop); }
 
-static _Atomic(ka_server *) ka__interruptible;
-
-static void ka__interrupt(void)
-{
-    ka_server *s = atomic_load(&ka__interruptible);
-    if (s) ka_stop(s);
-}
-
-int ka_stop_on_interrupt(ka_server *s)
-{
-    atomic_store(&ka__interruptible, s);
-    return ka__interrupts_catch(ka__interrupt);
-}
-
 void ka_server_stats(const ka_server *s, ka_stats *out)
 {
     *out = (ka_stats){ 0, 0, 0 };
@@ -5329,8 +5197,8 @@ void ka_server_stats(const ka_server *s, ka_stats *out)
 void ka_server_free(ka_server *s)
 {
     if (!s) return;
-    ka_server *self = s;
-    if (atomic_compare_exchange_strong(&ka__interruptible, &self, NULL)) ka__interrupts_release();
+    for (ka_source *src = s->sources; src; src = src->after)
+        if (src->freed) src->freed(src);
     ka__live_change(s, false);
     ka__live_wait();
     for (int i = 0; i < s->workers_n; i++) {

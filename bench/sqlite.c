@@ -7,6 +7,7 @@
 #define KEYAUTH_STATIC
 #define KEYAUTH_IMPLEMENTATION
 #include "keyauth.h"
+#include "ext/input.h"
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>

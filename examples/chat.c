@@ -7,6 +7,7 @@
 #define KEYAUTH_STATIC
 #define KEYAUTH_IMPLEMENTATION
 #include "keyauth.h"
+#include "ext/input.h"
 #include "ext/framing.h"
 #include "ext/peers.h"
 #include "ext/timer.h"

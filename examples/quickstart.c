@@ -12,7 +12,6 @@ int main(void)
     ka_keyring keys;
     int r;
     if (ka_keyring_init(&keys, 0, 0) < 0 || ka_server_start(&s, 1) < 0) return 1;
-    ka_stop_on_interrupt(s);
     ka_listen(s, "127.0.0.2", 9999);
     for (ka_event ev; (r = ka_wait(s, &ev, -1)) == KA_OK; )
         if (ev.kind == KA_REQUEST) ka_auth(s, &keys.store, &ev);

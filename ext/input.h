@@ -1,4 +1,5 @@
-/* ext/input.h - lines of standard input as events, and output that does not wait for its reader.
+/* ext/input.h - a program and its terminal: lines of standard input as events, output that does not
+   wait for its reader, and signals that stop a server in order.
 
    HOW TO INCLUDE
      keyauth.h before it, wherever it is included; KEYAUTH_IMPLEMENTATION in one .c file:
@@ -45,6 +46,19 @@ KADEF void ka_input_stop(void);
                 since nothing tells there whether they have room. On macOS a pipe can, if another
                 process fills it at the same time */
 KADEF ptrdiff_t ka_write_now(int fd, const void *p, size_t n);
+
+/* Have signals stop the server in order, and none end it by surprise. One server a process.
+     stops      SIGINT, SIGTERM and SIGHUP call ka_stop(s); on Windows Ctrl+C, Ctrl+Break and the
+                console's close. After SIGHUP nobody could stop the server by its terminal any more,
+                and its keys may be in memory only. A signal that was ignored stays so (nohup). One
+                that was blocked is unblocked in this thread
+     ends       a second SIGINT or SIGTERM ends the process. A second SIGHUP does not: shell and
+                terminal may both send one
+     harmless   SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGSTKFLT and
+                the real-time ones do nothing where they would end the process: they are sent by
+                mistake ("reload", "rotate the log"). Programs that this one starts have them
+     returns    KA_OK, or KA_EOS */
+KADEF int ka_stop_on_interrupt(ka_server *s);
 
 /* Is this descriptor, 0 to 2, a terminal? */
 KADEF bool ka_is_terminal(int fd);
@@ -261,6 +275,123 @@ bool ka_is_terminal(int fd)
 #else
     return isatty(fd) != 0;
 #endif
+}
+
+/* ---- interrupts: the first one stops a server ---- */
+
+static _Atomic(ka_server *) ka__interruptible;
+
+/* Any thread, and a signal handler. */
+static void ka__interrupt_run(void)
+{
+    ka_server *s = atomic_load(&ka__interruptible);
+    if (s) ka_stop(s);
+}
+
+#if defined(_WIN32)
+static LONG ka__interrupt_seen;
+
+static BOOL WINAPI ka__interrupt_handler(DWORD kind)
+{
+    /* At the second one the system's own handler ends the process. */
+    if (InterlockedExchange(&ka__interrupt_seen, 1)) return FALSE;
+    ka__interrupt_run();
+    /* The window is closed, or the system shuts down: a return would end the process at once. */
+    if (kind != CTRL_C_EVENT && kind != CTRL_BREAK_EVENT) Sleep(INFINITE);
+    return TRUE;
+}
+
+static int ka__interrupts_catch(void)
+{
+    InterlockedExchange(&ka__interrupt_seen, 0);
+    SetConsoleCtrlHandler(NULL, FALSE);     /* a parent's "ignore Ctrl+C" is inherited: undo that */
+    return SetConsoleCtrlHandler(ka__interrupt_handler, TRUE) ? KA_OK : KA_EOS;
+}
+
+static void ka__interrupts_release(void) { SetConsoleCtrlHandler(ka__interrupt_handler, FALSE); }
+#else
+/* The signals that stop a server. The first two (KA__ENDING) end the process at the second time. */
+static const int ka__stopping[] = { SIGINT, SIGTERM, SIGHUP };
+enum { KA__ENDING = 2, KA__STOPPING = 3 };
+
+static void ka__interrupt_handler(int number);
+
+/* Give the first n of them their default meaning back, if they were not ignored before. */
+static void ka__signals_default(int n)
+{
+    struct sigaction was;
+    for (int i = 0; i < n; i++)
+        if (sigaction(ka__stopping[i], NULL, &was) == 0 && was.sa_handler == ka__interrupt_handler)
+            signal(ka__stopping[i], SIG_DFL);
+}
+
+static void ka__interrupts_release(void) { ka__signals_default(KA__STOPPING); }
+
+static void ka__interrupt_handler(int number)
+{
+    int code = errno;
+    if (number != SIGHUP) ka__signals_default(KA__ENDING);
+    ka__interrupt_run();
+    errno = code;
+}
+
+/* The programs that this one starts would inherit SIG_IGN. They do not inherit a handler. */
+static void ka__signal_nothing(int number) { (void)number; }
+
+/* If a signal has its default meaning, which is to end the process, have it do nothing instead. */
+static void ka__signal_harmless(int number)
+{
+    struct sigaction was, a;
+    memset(&a, 0, sizeof a);
+    a.sa_handler = ka__signal_nothing;
+    a.sa_flags = SA_RESTART;
+    if (sigaction(number, NULL, &was) == 0 && was.sa_handler == SIG_DFL)
+        sigaction(number, &a, NULL);
+}
+
+static int ka__interrupts_catch(void)
+{
+    static const int harmless[] = { SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO,
+#  if defined(__linux__)
+                                    SIGPWR, SIGSTKFLT,
+#  endif
+    };
+    struct sigaction a, was;
+    sigset_t stopping;
+    memset(&a, 0, sizeof a);
+    a.sa_handler = ka__interrupt_handler;
+    a.sa_flags = 0;      /* without SA_RESTART: a call that waits returns */
+    sigemptyset(&stopping);
+    for (int i = 0; i < KA__STOPPING; i++) {
+        sigaddset(&stopping, ka__stopping[i]);
+        if (sigaction(ka__stopping[i], NULL, &was) != 0) return KA_EOS;
+        if (was.sa_handler != SIG_IGN && sigaction(ka__stopping[i], &a, NULL) != 0) return KA_EOS;
+    }
+    for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
+        ka__signal_harmless(harmless[i]);
+#  if defined(SIGRTMIN)
+    for (int i = SIGRTMIN; i <= SIGRTMAX; i++) ka__signal_harmless(i);
+#  endif
+    pthread_sigmask(SIG_UNBLOCK, &stopping, NULL);      /* a signal that waited comes now */
+    return KA_OK;
+}
+#endif
+
+static void ka__interrupts_end(ka_source *src)
+{
+    (void)src;
+    atomic_store(&ka__interruptible, NULL);
+    ka__interrupts_release();
+}
+
+int ka_stop_on_interrupt(ka_server *s)
+{
+    static ka_source source;
+    ka_server *before = atomic_exchange(&ka__interruptible, s);
+    if (before) ka_source_remove(before, &source);
+    source = (ka_source){ .freed = ka__interrupts_end, .due_ms = INT64_MAX };
+    ka_source_add(s, &source);
+    return ka__interrupts_catch();
 }
 
 #endif /* KEYAUTH_INPUT_IMPLEMENTED */

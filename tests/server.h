@@ -8,7 +8,7 @@ static void stopper_run(void *arg)
     stopper *p = arg;
     while (!atomic_load(&p->s->sleeper.asleep)) ka_sleep_ms(1);
     dawdle_ms = 200;
-    if (p->interrupt) ka__interrupt();
+    if (p->interrupt) ka__interrupt_run();
     else ka_stop(p->s);
     dawdle_ms = 0;
 }
