@@ -216,7 +216,7 @@ static void test_words_unread(void)
     static const struct { const char *command, *ip, *request; bool lines; } rows[] = {
         { "../server --port %d --stats", SERVER_IP, UNREAD_ASK, true },
         { "../server --port %d --redis 127.0.0.1:1", SERVER_IP, UNREAD_ASK, false },
-        { "ulimit -f 8 && export GCOV_PREFIX=/dev/null; ../server --port %d --journal " JOURNAL, SERVER_IP, UNREAD_ASK, false },
+        { "ulimit -f 8 && export GCOV_PREFIX=$GCOV_ERROR_FILE.d; ../server --port %d --journal " JOURNAL, SERVER_IP, UNREAD_ASK, false },
         { "../examples/codes/codes server --uuid-port %d --text-port 0 --log " MESSAGES, "127.0.0.1", UNREAD_GET, false },
         { "../examples/gate/gate server --port %d --many --token-file " TOKEN_FILE, "127.0.0.1", "{\"url\": \"/\"}", false },
         { "../examples/relay/relay server --port %d --stats", "127.0.0.1", "message x\n", true },
