@@ -47,7 +47,7 @@ static bool run_in_turn(const char *name)
 enum { JOBS = 1, MOST_JOBS = 1 };
 static void run_side_by_side(int n) { (void)n; }
 #else
-enum { JOBS = 8, MOST_JOBS = 32 };
+enum { JOBS = 12, MOST_JOBS = 32 };
 static struct { pid_t pid; int topic, ports; } jobs[MOST_JOBS];
 
 /* In a process of its own, whose output is a log: the last line tells what has come of it. */
