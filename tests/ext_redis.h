@@ -63,8 +63,10 @@ static void play_end(play *p)
     p->owed_n = 0;
 }
 
+/* Again, too: so the port is one that nobody else is given meanwhile. */
 static void play_listen(play *p)
 {
+    if (p->port == 0) p->port = free_port();
     CHECK(ka__sock_new(&p->listener) == KA_OK && ka__sock_listen(p->listener, "127.0.0.1", p->port, &p->port) == KA_OK, "Redis is played at %d", p->port);
 }
 

@@ -18,7 +18,8 @@ static void run_here(int i)
     int before = passed, broken = failed;
     int64_t start = ka_now_ms();
     topic = tests[i]->name;
-    if (!place_make(job_name(i, "")) || !place_enter(job_name(i, ""))) abort();
+    (void)place_make(job_name(i, ""));      /* it is there already if it runs once more, and had left files */
+    if (!place_enter(job_name(i, ""))) abort();
     tests[i]->run();
     processes_end();
     if (!place_enter("..")) abort();
@@ -47,8 +48,10 @@ static bool run_in_turn(const char *name)
 enum { JOBS = 1, MOST_JOBS = 1 };
 static void run_side_by_side(int n) { (void)n; }
 #else
-enum { JOBS = 12, MOST_JOBS = 32 };
-static struct { pid_t pid; int topic, ports; } jobs[MOST_JOBS];
+/* A virtual machine may stand still for seconds. Then times are over that a topic did not have: if it failed, it runs once
+   more. STALL_MS: so much later than it should, the process that waits for the others wakes. */
+enum { JOBS = 12, MOST_JOBS = 32, STALL_MS = 1000 };
+static struct { pid_t pid; int topic, ports, stalled_ms; } jobs[MOST_JOBS];
 
 /* In a process of its own, whose output is a log: the last line tells what has come of it. */
 static int job_run(int i, int ports)
@@ -56,7 +59,7 @@ static int job_run(int i, int ports)
     ports_from = ports;
     run_here(i);
     printf("%d %d %d\n", passed, failed, skipped);
-    return 0;
+    return failed > 0;
 }
 
 /* Start topic i at a place. */
@@ -64,6 +67,7 @@ static void job_start(int place, int i)
 {
     fflush(stdout);
     jobs[place].topic = i;
+    jobs[place].stalled_ms = 0;
     jobs[place].pid = fork();
     if (jobs[place].pid < 0) abort();
     if (jobs[place].pid != 0) return;
@@ -78,7 +82,12 @@ static void job_start(int place, int i)
 static int job_wait(int n, int *status)
 {
     int code, place = 0;
-    pid_t pid = wait(&code);
+    pid_t pid;
+    for (int64_t before = ka_now_ms(), now; (pid = waitpid(-1, &code, WNOHANG)) == 0; before = now) {
+        ka_sleep_ms(10);
+        now = ka_now_ms();
+        for (int i = 0; i < n && now - before > STALL_MS; i++) jobs[i].stalled_ms += (int)(now - before);
+    }
     while (place < n && jobs[place].pid != pid) place++;
     if (pid < 0 || place == n) abort();
     *status = WIFEXITED(code) ? WEXITSTATUS(code) : 128 + WTERMSIG(code);
@@ -100,7 +109,7 @@ static void job_show(int i, int status)
     bool told = sscanf(text + end, "%d %d %d", &done[0], &done[1], &done[2]) == 3;      /* NOLINT(cert-err34-c): ours */
     if (fwrite(text, 1, told ? end : n, stdout) != (told ? end : n)) abort();
     for (int k = 0; told && k < 3; k++) *(k == 0 ? &passed : k == 1 ? &failed : &skipped) += done[k];
-    if (status != 0 || !told) CHECK(false, "its process ended with status %d", status);
+    if (status != (told && done[1] > 0) || !told) CHECK(false, "its process ended with status %d", status);
     fflush(stdout);
 }
 
@@ -115,6 +124,11 @@ static void run_side_by_side(int n)
     }
     while (shown < tests_n) {
         int place = job_wait(n, &status), i = jobs[place].topic;
+        if (status != 0 && jobs[place].stalled_ms) {
+            printf("%s failed while the machine stood still for %d ms: once more\n", tests[i]->name, jobs[place].stalled_ms);
+            job_start(place, i);
+            continue;
+        }
         of[i].ended = true;
         of[i].status = status;
         for (; shown < begun && of[shown].ended; shown++) job_show(shown, of[shown].status);
