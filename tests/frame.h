@@ -112,6 +112,17 @@ static int free_port(void)
     abort();
 }
 
+/* The same as text. A server's port is such a one where it is used again after the server: a port that the system chose may
+   be another run's by then. */
+static const char *free_port_text(void)
+{
+    static char text[4][8];
+    static int turn;
+    turn = (turn + 1) % 4;
+    snprintf(text[turn], sizeof text[turn], "%d", free_port());
+    return text[turn];
+}
+
 #if !defined(_WIN32)
 /* From now on no file, of this process or of those that it starts, can have more bytes than `most`; 0: as before. Where
    coverage is measured, such a process would leave half of what the others have counted: it shall write none. */

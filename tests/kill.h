@@ -1,9 +1,9 @@
 /* tests/kill.h - ext/process.h: the restart and the kill. */
 
-/* Start the server on a port that the system chooses; which one, as a number and as text. */
+/* Start the server; its port, as a number and as text. */
 static int server_start_limited(process *p, char port[8], int max_files, const char *option, const char *value)
 {
-    const char *argv[] = { PROGRAM("server"), "--ip", SERVER_IP, "--port", "0", option, value, NULL };
+    const char *argv[] = { PROGRAM("server"), "--ip", SERVER_IP, "--port", free_port_text(), option, value, NULL };
     int n = 0;
     port[0] = 0;
     if (!process_start(p, max_files, argv) || !await_output(p, "out", "\n")) return 0;

@@ -2,7 +2,7 @@
 
 static bool relay_start(process *p, int *port, const char *option)
 {
-    const char *argv[] = { PROGRAM("examples/relay/relay"), "server", "--workers", "2", "--port", "0", option, NULL };
+    const char *argv[] = { PROGRAM("examples/relay/relay"), "server", "--workers", "2", "--port", free_port_text(), option, NULL };
     return example_start(p, port, 1, argv);
 }
 
@@ -513,7 +513,7 @@ static void test_relay_load(void)
 /* With servers that are there, or not. */
 static void test_relay_load_server(void)
 {
-    const char *const argv[] = { PROGRAM("examples/relay/relay"), "server", "--port", "0", NULL };
+    const char *const argv[] = { PROGRAM("examples/relay/relay"), "server", "--port", free_port_text(), NULL };
     process p, server;
     char place[32];
     int port;
