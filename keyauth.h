@@ -57,8 +57,8 @@
    BESIDE IT, in ext/
      process.h (restart, kill the server of a client, children), framing.h (lines, JSON objects,
      frames), json.h, redis.h, journal.h (keys on disk), log.h, file.h, timer.h, input.h (standard
-     input, interrupts), sse.h, peers.h (data of each connection), lookup.h (names of hosts), uuid.h, cli.h
-     (options, messages). */
+     input, interrupts), sse.h, peers.h (data of each connection), lookup.h (names of hosts),
+     uuid.h, cli.h (options, messages). */
 
 #if defined(KEYAUTH_IMPLEMENTATION) && !defined(KEYAUTH_H)
 #  ifndef _GNU_SOURCE
@@ -1872,7 +1872,7 @@ static int ka__table_own(const ka__poller *mine, const ka__poller *parents)
 #else
 #  define ka__fd_take(fd) (fd)
 #  define ka__table_can(fd) false
-#  define ka__table_own(mine, parents) 0
+#  define ka__table_own(mine, parents) ((void)(mine), (void)(parents), 0)
 #endif
 
 bool ka_own_descriptors(void)
