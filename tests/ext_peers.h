@@ -40,16 +40,6 @@ static void test_peers(void)
             CHECK(ka_peer(&peers, ev.conn) && *(int64_t *)ka_peer(&peers, ev.conn) > 0, "its data, for the last time");
         CHECK(ka_wait(s, &ev, 0) == KA_ETIME && peers.n == 0, "and they are gone");
     }
-    /* without memory */
-    for (int at = 0; at < 2; at++) {
-        atomic_store(&allocations_left, at);
-        bool good = wire_open(&w[0], port) && wire_text(&w[0], "no event\n");
-        int r = ka_wait(s, &ev, 300);
-        atomic_store(&allocations_left, -1);
-        CHECK(good && (r == KA_ETIME || (at && r == KA_OK && ev.kind == KA_OPENED)), "no memory: %d", r);
-        wire_close(&w[0]);
-        while (ka_wait(s, &ev, 300) == KA_OK) CHECK(ka_peer(&peers, ev.conn), "no event without its data: kind %d", ev.kind);
-    }
     wire_open(&w[0], port);
     CHECK(next_event(s, &ev, KA_OPENED), "one is there at the end");
     wire_close(&w[0]);
@@ -58,6 +48,34 @@ static void test_peers(void)
     ka_peers_free(&peers);
 }
 
+/* Without memory for a connection's data, or for the table, it is closed and has no events. */
+static void test_peers_out_of_memory(void)
+{
+    static wire first, refused;
+    for (int nth = 0; nth < 2; nth++) {
+        ka_server *s;
+        ka_event ev;
+        ka_peers peers;
+        int port;
+        if (!parent_start(&s, 1, &ka_lines, &port) || !wire_open(&first, port) || !next_event(s, &ev, KA_OPENED)) return;
+        ka_peers_init(&peers, s, sizeof(int64_t));      /* only now, so that its table is still empty */
+        atomic_store(&allocations_left, nth);
+        wire_open(&refused, port);
+        for (int64_t until = ka_now_ms() + PATIENCE_MS; atomic_load(&allocations_left) >= 0 && ka_now_ms() < until; )
+            CHECK(ka_wait(s, &ev, 20) == KA_ETIME, "allocation %d: it is told of, kind %d", nth, ev.kind);
+        CHECK(atomic_exchange(&allocations_left, -1) == -1, "allocation %d failed", nth);
+        ka_wait(s, &ev, 0);
+        CHECK(wire_more(&refused) <= 0, "allocation %d: it is closed", nth);
+        wire_close(&refused);
+        wire_open(&refused, port);
+        CHECK(next_event(s, &ev, KA_OPENED) && ka_peer(&peers, ev.conn), "allocation %d: the next event is the next connection's", nth);
+        wire_close(&refused);
+        wire_close(&first);
+        ka_server_free(s);
+        ka_peers_free(&peers);
+    }
+}
+
 static const subject ext_peers_topics[] = {
-    { "peers", test_peers },
+    { "peers", test_peers }, { "peers, out of memory", test_peers_out_of_memory },
 };
