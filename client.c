@@ -13,10 +13,10 @@ enum { EXIT_RIGHT, EXIT_SYSTEM, EXIT_USAGE, EXIT_NETWORK, EXIT_PROTOCOL, EXIT_KI
        EXIT_NOT_KILLED };      /* 0 to 6 */
 
 static const char usage[] =
-    "usage: client [--give-up SECONDS] IP PORT\n"
+    "usage: client [--give-up SECONDS] HOST PORT\n"
     "       client ID          (64 bytes as 88 characters of base64, as the restart passes it on)\n"
     "       client --help | --version\n\n"
-    "Asks the server at IP:PORT for a key and logs in with it. If the server knows the ID again,\n"
+    "Asks the server at HOST:PORT for a key and logs in with it. If the server knows the ID again,\n"
     "the program restarts as `client ID`, which prints the ID and ends. If the ID is wrong, the\n"
     "server's process is killed. While the server is offline, or says try_later or server_full:\n"
     "tries again after 100 ms, 105, 110, ...\n"
@@ -26,19 +26,21 @@ static const char usage[] =
     "             connect; 4 protocol: the server's answer made no sense; 5 wrong ID, server\n"
     "             killed; 6 wrong ID, nothing killed.\n";
 
+static char place[KA_PLACE_TEXT + 1];      /* the server's, for messages */
+
 #define fail(status, ...) ka_fail(status, "client: " __VA_ARGS__)
 #define note(...)         ka_say(2, "client: " __VA_ARGS__)
 
 /* Say that the server is offline: the first time, and whenever the misses have doubled. */
 static void on_miss(void *arg, int misses, int delay_ms, int error)
 {
-    const ka_client *c = arg;
+    (void)arg;
     const char *what = "is offline";
     if (misses & (misses - 1)) return;
     if (error == KA_ETIME) what = "does not answer";
     if (error == KA_EAGAIN) what = "says try_later";
     if (error == KA_EFULL) what = "says server_full";
-    note("%s:%d %s (miss %d); trying again in %d ms", c->ip, c->port, what, misses, delay_ms);
+    note("%s %s (miss %d); trying again in %d ms", place, what, misses, delay_ms);
 }
 
 /* POST name=value. Returns what ka_client_post returns. */
@@ -56,20 +58,20 @@ static int post_failed(const ka_client *c, int error)
 {
     switch (error) {
     case KA_EOFFLINE:
-        return fail(EXIT_NETWORK, "gave up: %s:%d is offline, or does not answer", c->ip, c->port);
+        return fail(EXIT_NETWORK, "gave up: %s is offline, or does not answer", place);
     case KA_EAGAIN:
-        return fail(EXIT_NETWORK, "gave up: %s:%d says try_later; see what it says of its Redis",
-                    c->ip, c->port);
+        return fail(EXIT_NETWORK, "gave up: %s says try_later; see what it says of its Redis",
+                    place);
     case KA_EFULL:
-        return fail(EXIT_NETWORK, "gave up: %s:%d has no room for another key (server_full); "
-                    "see its --max-keys, --ttl and --journal", c->ip, c->port);
+        return fail(EXIT_NETWORK, "gave up: %s has no room for another key (server_full); "
+                    "see its --max-keys, --ttl and --journal", place);
     case KA_EINVAL:
-        return fail(EXIT_USAGE, "%s: a numeric IPv4 address is needed, of one machine, "
-                    "such as 127.0.0.2", c->ip);
+        return fail(EXIT_USAGE, "%s: the address of one machine is needed, such as 127.0.0.2, "
+                    "::1, or fe80::1%%eth0", c->host);
     case KA_EPROTO:
-        return fail(EXIT_PROTOCOL, "%s:%d does not answer in HTTP", c->ip, c->port);
+        return fail(EXIT_PROTOCOL, "%s does not answer in HTTP", place);
     default:
-        return fail(EXIT_NETWORK, "cannot connect to %s:%d: %s (system error %d)", c->ip, c->port,
+        return fail(EXIT_NETWORK, "cannot connect to %s: %s (system error %d)", place,
                     ka_error_text(error), c->os_error);
     }
 }
@@ -82,7 +84,7 @@ static int kill_server(ka_client *c)
     if (r == KA_OK)
         return fail(EXIT_KILLED, "wrong ID: killed the server, process %lld", (long long)pid);
     if (c->os_error) snprintf(code, sizeof code, " (system error %d)", c->os_error);
-    return fail(EXIT_NOT_KILLED, "wrong ID from %s:%d; %s: %s%s", c->ip, c->port,
+    return fail(EXIT_NOT_KILLED, "wrong ID from %s; %s: %s%s", place,
                 r == KA_ETIME ? "not killed yet" : "nothing killed", c->why, code);
 }
 
@@ -111,7 +113,7 @@ static int handshake(ka_client *c, ka_str id)
     char key[KA_KEY_TEXT];
     ka_str answer;
     for (int tries = 1; ; tries++) {
-        note("asking %s:%d for a key", c->ip, c->port);
+        note("asking %s for a key", place);
         int status = post(c, "ask_key", id, &answer);
         if (status < 0) return post_failed(c, status);
         if (status != 200 || !is_fresh(answer))
@@ -136,11 +138,11 @@ static int handshake(ka_client *c, ka_str id)
 int main(int argc, char **argv)
 {
     static ka_client c;
-    char id[KA_KEY_TEXT + 1], **words = argv + argc;
+    char id[KA_KEY_TEXT + 1], ips[KA_IPS_TEXT + 1], **words = argv + argc;
     long long give_up_s = 0, port;
     const ka_option known[] = {
         { "--give-up", .number = &give_up_s, .least = 1, .most = 999999999 },
-        { "IP", .rest = &words },
+        { "HOST", .rest = &words },
         { .name = NULL }
     };
     int status = ka_options(known, "client", usage, argv + (argc > 0));
@@ -156,10 +158,13 @@ int main(int argc, char **argv)
     if (!ka_number(words[1], 1, 65535, &port))
         return fail(EXIT_USAGE, "%s: a port from 1 to 65535 is needed", words[1]);
     if (give_up_s) c.until_ms = ka_now_ms() + give_up_s * 1000;
-    c.ip = words[0];
+    status = ka_find_hosts(ips, "client", words[0]);
+    if (status >= 0) return status;
+    c.ip = ips;
+    c.host = words[0];
     c.port = (int)port;
     c.on_miss = on_miss;
-    c.arg = &c;
+    ka_place_text(place, c.host, c.port);
     if (ka_fresh_id(id) < 0) return fail(EXIT_SYSTEM, "the system gives no random bytes");
     status = handshake(&c, (ka_str){ id, KA_KEY_TEXT });
     ka_client_close(&c);

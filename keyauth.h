@@ -52,7 +52,7 @@
      hold.
 
    LIMITS
-     IPv4 only. No TLS: use it on loopback, or behind a TLS proxy.
+     No TLS: use it on loopback, or behind a TLS proxy.
 
    BESIDE IT, in ext/
      process.h (restart, kill the server of a client, children), framing.h (lines, JSON objects,
@@ -181,6 +181,10 @@ enum {
     KA_BATCH = 256,               /* requests after which answers leave, at most */
     KA_KEY_BYTES = 64,            /* random bytes of a key, or of a fresh ID */
     KA_KEY_TEXT = 88,             /* characters of these in base64 */
+    KA_IP_TEXT = 61,              /* characters of an address, with the name of an interface */
+    KA_IPS_TEXT = 255,            /* characters of some addresses, with commas between */
+    KA_END_TEXT = KA_IP_TEXT + 8,      /* characters of an address and a port */
+    KA_PLACE_TEXT = KA_MAX_HOST + 8,      /* characters of a host and a port */
     KA_UTC_TEXT = 27,             /* characters of a time: 2026-11-21T09:30:00.123456Z */
     KA_TROUBLE_TEXT = 192,        /* room for an error in words, as functions of ext/ write it */
     KA_MAX_ANSWER = KA_MAX_ID > KA_KEY_TEXT ? KA_MAX_ID : KA_KEY_TEXT
@@ -209,7 +213,8 @@ enum {
     X(KA_ENOTFOUND,-17, "not found")                                                              \
     X(KA_EDAMAGED, -18, "the journal is damaged")                                                 \
     X(KA_EFOREIGN, -19, "the file is another user's, or has a second name")                       \
-    X(KA_ETHREAD,  -20, "no more threads and processes can be made; ulimit -u raises the limit")
+    X(KA_ETHREAD,  -20, "no more threads and processes can be made; ulimit -u raises the limit")  \
+    X(KA_EFAMILY,  -21, "this system has no addresses of this kind")
 
 enum {
     KA_OK = 0,
@@ -252,12 +257,18 @@ KADEF int ka_random(void *out, size_t n);
 /* Microseconds since 1970 in UTC, by the calendar clock. That can be set, and so can jump. */
 KADEF int64_t ka_wall_us(void);
 
-/* Look up the first IPv4 address of a host's name (getaddrinfo(3)). This may take seconds: call it
-   before there is anything to serve, or use ext/lookup.h.
-     host       a name, or a numeric address, which is copied
-     returns    KA_OK; KA_ENOTFOUND: there is no such name, or it has no IPv4 address; KA_ETIME: no
-                name server answers; KA_ENOMEM, KA_EOS */
-KADEF int ka_resolve(const char *host, char ip[16]);
+/* Look up the addresses of a host's name (getaddrinfo(3)). This may take seconds: call it before
+   there is anything to serve, or use ext/lookup.h.
+     host       a name, or a numeric address
+     ips        the addresses, as many as fit, the best one first, with commas between
+     returns    KA_OK; KA_ENOTFOUND: there is no such name, or it has no address; KA_ETIME: no name
+                server answers; KA_ENOMEM, KA_EOS */
+KADEF int ka_resolve(const char *host, char ips[KA_IPS_TEXT + 1]);
+
+/* Take the next address off a list of ka_resolve.
+     *ips       the list; what is left of it
+     returns    false: there was none left, or one that is too long */
+KADEF bool ka_next_ip(const char **ips, char ip[KA_IP_TEXT + 1]);
 
 /* The command that gives this machine another address of 127.0.0.0/8. The address goes behind the
    command. NULL: this system has all of these addresses (Linux, Windows). Static. */
@@ -380,13 +391,18 @@ KADEF ptrdiff_t ka_percent_decode(char *out, size_t cap, ka_str in);
 
 typedef struct ka_server ka_server;
 
-/* An end of a connection: its IPv4 address, the first byte first, and its port. All 0: unknown. */
-typedef struct { unsigned char ip[4]; uint16_t port; } ka_end;
+/* An end of a connection: its IPv6 address, the first byte first; or ::ffff: and its IPv4 address
+   (RFC 4291 s.2.5.5.2). All 0: unknown. */
+typedef struct {
+    unsigned char ip[16];
+    uint32_t zone;               /* the number of a link-local address's interface (RFC 4007) */
+    uint16_t port;
+} ka_end;
 
-enum { KA_END_TEXT = 21 };       /* characters of 255.255.255.255:65535 */
-
-/* Write an end as text, and a NUL. Returns out. */
+/* Write an end, or a host and a port, as text, and a NUL: 127.0.0.1:80, [::1]:80, a.example:80.
+   Returns out. */
 KADEF const char *ka_end_text(char out[KA_END_TEXT + 1], ka_end end);
+KADEF const char *ka_place_text(char out[KA_PLACE_TEXT + 1], const char *host, int port);
 
 /* What a framing remembers of an unfinished message. All zero before each message. */
 typedef struct { uint64_t a; uint32_t at, b; } ka_cut;
@@ -437,7 +453,8 @@ typedef struct {
     int64_t  now_ms;         /* ka_now_ms(), read once a batch */
     uint64_t conn;           /* the connection: its worker, place and generation */
     uint64_t tag;            /* OPENED: ka_connect's; for sources */
-    ka_end   peer;           /* REQUEST, OPENED, MESSAGE, CLOSED: the connection's other end */
+    ka_end   peer;           /* REQUEST, OPENED, MESSAGE, CLOSED: the connection's other end.
+                                LISTENING: where it listens, or can't */
     const ka_framing *framing;   /* MESSAGE: what it was cut by */
     uint32_t seq;            /* REQUEST: its number on its connection; for ka_reply */
     uint8_t  flags;          /* REQUEST: for ka_reply */
@@ -469,7 +486,8 @@ KADEF int ka_server_start(ka_server **s, int workers);
 /* Tell the workers, through the mailbox, to listen on ip:port, for HTTP or another framing. A
    KA_LISTENING event tells what comes of it, also of a bad address. If it is an error, and nothing
    else listens, ka_wait returns that error from then on.
-     ip         numeric IPv4; copied. 0.0.0.0: all of this machine
+     ip         numeric; copied. 0.0.0.0: all IPv4 addresses of this machine; ::: all IPv6
+                addresses. A link-local one needs its interface: fe80::1%eth0
      port       0 to 65535; 0 lets the system choose
      returns    the listener's number, 0, 1, 2... in the order of the calls; or KA_ELIMIT
                 (KA_MAX_LISTENERS), KA_ESTOPPED: then there is no event */
@@ -727,7 +745,9 @@ KADEF bool ka_keyring_next(const ka_keyring *k, uint64_t *place, ka_key *key);
 
 typedef struct {
     /* yours to set; zero means the default */
-    const char *ip;                  /* numeric IPv4; borrowed */
+    const char *ip;                  /* numeric, or several of ka_resolve, of which each attempt
+                                        takes the first that can be connected to; borrowed */
+    const char *host;                /* the name in the field Host; borrowed. Default: ip */
     int         port;
     int         attempt_ms;          /* the most that one attempt takes; default KA_ATTEMPT_MS */
     int64_t     until_ms;            /* the ka_now_ms() at which attempts end; default: never */
@@ -742,6 +762,7 @@ typedef struct {
                                         what to do; static */
     intptr_t    sock;
     bool        open;
+    ka_end      mine, theirs;        /* of the connection */
     const char *between;             /* the last answer's Keyauth-Ends tells that it came from
                                         elsewhere, so nothing is killed: why; static. Else NULL */
     char        buf[KA_MAX_HEAD + KA_MAX_BODY];
@@ -796,6 +817,7 @@ KADEF void ka_client_close(ka_client *c);
 #elif defined(__linux__) || defined(__APPLE__)
 #  include <arpa/inet.h>
 #  include <fcntl.h>
+#  include <net/if.h>
 #  include <netdb.h>
 #  include <netinet/in.h>
 #  include <netinet/tcp.h>
@@ -1209,6 +1231,7 @@ static int ka__error_of(int code)
     case WSAEADDRINUSE:                                                 return KA_EINUSE;
     case WSAEADDRNOTAVAIL:                                              return KA_EADDR;
     case WSAEACCES:                                                     return KA_EPERM;
+    case WSAEAFNOSUPPORT:                                               return KA_EFAMILY;
     case WSAEMFILE: case WSAENOBUFS:                                    return KA_ELIMIT;
     case WSAECONNREFUSED: case WSAECONNRESET: case WSAECONNABORTED: case WSAETIMEDOUT:
     case WSAENETUNREACH: case WSAEHOSTUNREACH: case WSAEHOSTDOWN: case WSAENETDOWN:
@@ -1278,6 +1301,7 @@ static int ka__error_of(int code)
     case EADDRINUSE:                                                    return KA_EINUSE;
     case EADDRNOTAVAIL:                                                 return KA_EADDR;
     case EACCES: case EPERM: case ENOSYS: /* a sandbox may say that */  return KA_EPERM;
+    case EAFNOSUPPORT:                                                  return KA_EFAMILY;
     case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:                return KA_ELIMIT;
     case ECONNREFUSED: case ECONNRESET: case ECONNABORTED: case ETIMEDOUT:
     case ENETUNREACH: case EHOSTUNREACH: case EHOSTDOWN: case ENETDOWN:
@@ -1332,18 +1356,25 @@ static int ka__sock_prepare(ka__sock s)
 
 static int ka__sock_error(void) { return ka__error_of(ka__os_code()); }
 
+/* An address and its port, as the system's calls take it. */
+typedef struct {
+    union { struct sockaddr any; struct sockaddr_in v4; struct sockaddr_in6 v6; };
+    socklen_t n;
+} ka__address;
+
 /* type: SOCK_STREAM or SOCK_DGRAM. */
-static int ka__sock_new_as(int type, ka__sock *out)
+static int ka__sock_new(const ka__address *a, int type, ka__sock *out)
 {
+    const int family = a->any.sa_family;
 #if defined(__linux__)
-    *out = socket(AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    *out = socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     return *out >= 0 ? KA_OK : ka__sock_error();
 #else
 #  if defined(_WIN32)
     const DWORD flags = WSA_FLAG_OVERLAPPED | 0x80;      /* WSA_FLAG_NO_HANDLE_INHERIT */
-    *out = (ka__sock)WSASocketW(AF_INET, type, 0, NULL, 0, flags);
+    *out = (ka__sock)WSASocketW(family, type, 0, NULL, 0, flags);
 #  else
-    *out = socket(AF_INET, type, 0);
+    *out = socket(family, type, 0);
 #  endif
     if (*out == -1) return ka__sock_error();
     int r = ka__sock_prepare(*out);
@@ -1352,18 +1383,33 @@ static int ka__sock_new_as(int type, ka__sock *out)
 #endif
 }
 
-static int ka__sock_new(ka__sock *out) { return ka__sock_new_as(SOCK_STREAM, out); }
-
 static void ka__sock_no_delay(ka__sock s)
 {
     int on = 1;
     setsockopt(KA__FD(s), IPPROTO_TCP, TCP_NODELAY, (const char *)&on, sizeof on);
 }
 
-static ka_end ka__end_of(const struct sockaddr_in *a)
+/* The first bytes of an IPv4 address among those of IPv6 (RFC 4291 s.2.5.5.2). */
+static const unsigned char ka__mapped[12] = { [10] = 0xFF, [11] = 0xFF };
+
+static bool ka__is_four(const ka_end *e)
 {
-    ka_end e = { .port = ntohs(a->sin_port) };
-    memcpy(e.ip, &a->sin_addr, sizeof e.ip);
+    return memcmp(e->ip, ka__mapped, sizeof ka__mapped) == 0;
+}
+
+/* All 0 if the address is of another kind. */
+static ka_end ka__end_of(const ka__address *a)
+{
+    ka_end e = { .port = 0 };
+    if (a->any.sa_family == AF_INET) {
+        memcpy(e.ip, ka__mapped, sizeof ka__mapped);
+        memcpy(e.ip + sizeof ka__mapped, &a->v4.sin_addr, 4);
+        e.port = ntohs(a->v4.sin_port);
+    } else if (a->any.sa_family == AF_INET6) {
+        memcpy(e.ip, &a->v6.sin6_addr, sizeof e.ip);
+        e.zone = a->v6.sin6_scope_id;
+        e.port = ntohs(a->v6.sin6_port);
+    }
     return e;
 }
 
@@ -1372,14 +1418,13 @@ static ka_end ka__end_of(const struct sockaddr_in *a)
      returns    KA_OK; KA_EAGAIN: none waits; KA_EOFFLINE: one was there, and has gone; others */
 static int ka__sock_accept(ka__sock listener, ka__sock *out, ka_end *from)
 {
-    struct sockaddr_in a = { 0 };
-    socklen_t size = sizeof a;
+    ka__address a = { .n = sizeof a.v6 };
 #if defined(__linux__)
-    int fd = accept4(KA__FD(listener), (struct sockaddr *)&a, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd = accept4(KA__FD(listener), &a.any, &a.n, SOCK_NONBLOCK | SOCK_CLOEXEC);
     *out = fd;
     if (fd < 0) return ka__sock_error();
 #else
-    *out = (ka__sock)accept(KA__FD(listener), (struct sockaddr *)&a, &size);
+    *out = (ka__sock)accept(KA__FD(listener), &a.any, &a.n);
     if (*out == -1) return ka__sock_error();
     if (ka__sock_prepare(*out) < 0) {
         ka__sock_close(*out);      /* macOS sets no option on a connection that was reset */
@@ -1399,39 +1444,106 @@ static int ka__sock_fail(ka__sock s)
     return r;
 }
 
-static bool ka__address(const char *ip, int port, struct sockaddr_in *a)
+/* The number of an interface, by its name or number; 0: there is none. */
+static uint32_t ka__zone(const char *name)
 {
-    memset(a, 0, sizeof *a);
-    a->sin_family = AF_INET;
-    a->sin_port = htons((uint16_t)port);
-    return port >= 0 && port <= 65535 && inet_pton(AF_INET, ip, &a->sin_addr) == 1;
+    char *end;
+    unsigned long n = strtoul(name, &end, 10);
+    if (*name >= '0' && *name <= '9' && *end == 0) return n <= UINT32_MAX ? (uint32_t)n : 0;
+#if defined(_WIN32)
+    return 0;
+#else
+    return if_nametoindex(name);
+#endif
 }
 
-/* Can others connect to this address? They can't to a multicast address (RFC 5771), to the
-   broadcast to all, and to 0.0.0.0 (RFC 1122 s.3.2.1.3). */
-static bool ka__address_of_one(const struct sockaddr_in *a)
+bool ka_next_ip(const char **ips, char ip[KA_IP_TEXT + 1])
 {
-    uint32_t ip = ntohl(a->sin_addr.s_addr);
-    return ip != INADDR_ANY && ip != INADDR_BROADCAST && ip >> 28 != 14;
+    size_t n = strcspn(*ips, ",");
+    if (n == 0 || n > KA_IP_TEXT) return false;
+    memcpy(ip, *ips, n);
+    ip[n] = 0;
+    *ips += n + ((*ips)[n] == ',');
+    return true;
+}
+
+/* Read a numeric address; a link-local one needs its interface. */
+static bool ka__ip_read(ka_end *e, const char *ip)
+{
+    char text[KA_IP_TEXT + 1], *zone;
+    size_t n = strlen(ip);
+    memset(e, 0, sizeof *e);
+    if (n >= sizeof text) return false;
+    memcpy(text, ip, n + 1);
+    memcpy(e->ip, ka__mapped, sizeof ka__mapped);
+    if (inet_pton(AF_INET, text, e->ip + sizeof ka__mapped) == 1) return true;
+    if ((zone = strchr(text, '%')) != NULL) *zone++ = 0;
+    if (inet_pton(AF_INET6, text, e->ip) != 1) return false;
+    if (zone) e->zone = ka__zone(zone);
+    bool link_local = e->ip[0] == 0xFE && e->ip[1] >> 6 == 2;
+    return (zone || link_local) == (e->zone > 0);
+}
+
+/* Write an address as text, and a NUL. Returns its length. */
+static size_t ka__ip_text(char out[KA_IP_TEXT + 1], const ka_end *e)
+{
+    bool four = ka__is_four(e);
+    inet_ntop(four ? AF_INET : AF_INET6, e->ip + (four ? sizeof ka__mapped : 0), out, KA_IP_TEXT);
+    size_t n = strlen(out);
+    if (e->zone) n += (size_t)snprintf(out + n, KA_IP_TEXT - n, "%%%lu", (unsigned long)e->zone);
+    return n;
+}
+
+/* False if these are no numeric address and port. */
+static bool ka__address_read(ka__address *a, const char *ip, int port)
+{
+    ka_end e;
+    memset(a, 0, sizeof *a);
+    if (port < 0 || port > 65535 || !ka__ip_read(&e, ip)) return false;
+    if (ka__is_four(&e)) {
+        a->v4.sin_family = AF_INET;
+        a->v4.sin_port = htons((uint16_t)port);
+        memcpy(&a->v4.sin_addr, e.ip + sizeof ka__mapped, 4);
+        a->n = sizeof a->v4;
+    } else {
+        a->v6.sin6_family = AF_INET6;
+        a->v6.sin6_port = htons((uint16_t)port);
+        a->v6.sin6_scope_id = e.zone;
+        memcpy(&a->v6.sin6_addr, e.ip, sizeof e.ip);
+        a->n = sizeof a->v6;
+    }
+    return true;
+}
+
+/* Is this 0.0.0.0 or ::, which mean all addresses of this machine? */
+static bool ka__ip_any(ka_end e)
+{
+    static const unsigned char any[16];
+    const size_t at = ka__is_four(&e) ? sizeof ka__mapped : 0;
+    return memcmp(e.ip + at, any, sizeof e.ip - at) == 0;
+}
+
+/* Can others connect to this address? They can't to a multicast address (RFC 5771, RFC 4291 s.2.7),
+   to the broadcast to all, and to 0.0.0.0 and :: (RFC 1122 s.3.2.1.3, RFC 4291 s.2.5.2). */
+static bool ka__ip_of_one(ka_end e)
+{
+    static const unsigned char all[4] = { 255, 255, 255, 255 };
+    const unsigned char *four = e.ip + sizeof ka__mapped;
+    if (ka__ip_any(e)) return false;
+    if (!ka__is_four(&e)) return e.ip[0] != 0xFF;
+    return four[0] >> 4 != 14 && memcmp(four, all, sizeof all) != 0;
 }
 
 /* Is this the broadcast address of a network of this machine? Linux listens there, in vain. To
    connect a UDP socket tells: nothing is sent for that, and it is forbidden for such an address. */
-static bool ka__address_of_all(const struct sockaddr_in *a)
+static bool ka__address_of_all(const ka__address *a)
 {
     ka__sock s;
-    if (ka__sock_new_as(SOCK_DGRAM, &s) < 0) return false;
-    int r = connect(KA__FD(s), (const struct sockaddr *)a, sizeof *a);
+    if (ka__sock_new(a, SOCK_DGRAM, &s) < 0) return false;
+    int r = connect(KA__FD(s), &a->any, a->n);
     bool forbidden = r != 0 && ka__sock_error() == KA_EPERM;
     ka__sock_close(s);
     return forbidden;
-}
-
-static void ka__address_text(char ip[16], const struct sockaddr_in *a)
-{
-    unsigned char b[4];
-    memcpy(b, &a->sin_addr, sizeof b);
-    snprintf(ip, 16, "%d.%d.%d.%d", b[0], b[1], b[2], b[3]);
 }
 
 /* The KA_E... of what getaddrinfo(3) returns. */
@@ -1451,18 +1563,26 @@ static int ka__resolve_error(int code)
     }
 }
 
-int ka_resolve(const char *host, char ip[16])
+int ka_resolve(const char *host, char ips[KA_IPS_TEXT + 1])
 {
     struct addrinfo wanted, *found = NULL;
+    char *out = ips;
     memset(&wanted, 0, sizeof wanted);
-    wanted.ai_family = AF_INET;
+    wanted.ai_family = AF_UNSPEC;
     wanted.ai_socktype = SOCK_STREAM;
     int r = *host ? ka__os_start() : KA_ENOTFOUND;      /* Windows takes "" for this machine */
     if (r == KA_OK) r = ka__resolve_error(getaddrinfo(host, NULL, &wanted, &found));
     if (r < 0) return r;
-    ka__address_text(ip, (const struct sockaddr_in *)(const void *)found->ai_addr);
+    for (struct addrinfo *one = found; one; one = one->ai_next) {
+        ka__address a = { .n = 0 };
+        if (one->ai_addrlen > sizeof a.v6 || ips + KA_IPS_TEXT - out < KA_IP_TEXT + 1) continue;
+        memcpy(&a.v6, one->ai_addr, one->ai_addrlen);
+        ka_end e = ka__end_of(&a);
+        if (out > ips) *out++ = ',';
+        out += ka__ip_text(out, &e);
+    }
     freeaddrinfo(found);
-    return KA_OK;
+    return out > ips ? KA_OK : KA_ENOTFOUND;
 }
 
 /* Descriptors that must be free before a server listens: for a newcomer, Redis, and two files. */
@@ -1471,13 +1591,13 @@ enum { KA__SPARE = 4 };
 /* Can connections be accepted here? It needs descriptors, and a sandbox may forbid it. accept(2) of
    a socket that does not listen yet tells: it fails with EINVAL if nothing else is wrong.
      returns    KA_OK, KA_ELIMIT, KA_EPERM */
-static int ka__sock_can_accept(ka__sock s)
+static int ka__sock_can_accept(ka__sock s, const ka__address *a)
 {
     ka__sock spare[KA__SPARE], none;
     ka_end from;
     int n = 0, r = KA_OK;
     while (r == KA_OK && n < KA__SPARE) {
-        r = ka__sock_new(&spare[n]);
+        r = ka__sock_new(a, SOCK_STREAM, &spare[n]);
         if (r == KA_OK) n++;
     }
     if (r == KA_OK) r = ka__sock_accept(s, &none, &from);
@@ -1487,34 +1607,36 @@ static int ka__sock_can_accept(ka__sock s)
     return r == KA_ELIMIT || r == KA_EPERM ? r : KA_OK;
 }
 
-/* Have a new socket listen on ip:port; *bound is the port that it got. POSIX needs SO_REUSEADDR:
-   else the connections of a server that has just ended hold the port. On Windows that option would
-   let any program steal the port, and another one forbids that. */
-static int ka__sock_listen(ka__sock s, const char *ip, int port, int *bound)
+/* Have a new socket listen on ip:port; *bound is what it got. POSIX needs SO_REUSEADDR: else the
+   connections of a server that has just ended hold the port. On Windows that option would let any
+   program steal the port, and another one forbids that. The socket of :: takes no IPv4, so that it
+   is the same on all systems, and 0.0.0.0 can have the same port. */
+static int ka__sock_listen(ka__sock s, const char *ip, int port, ka_end *bound)
 {
-    struct sockaddr_in a;
-    socklen_t size = sizeof a;
+    ka__address a;
     int on = 1;
-    if (!ka__address(ip, port, &a)) return KA_EINVAL;
+    if (!ka__address_read(&a, ip, port)) return KA_EINVAL;
 #if defined(_WIN32)
     int option = SO_EXCLUSIVEADDRUSE;
 #else
     int option = SO_REUSEADDR;
 #endif
-    bool any = a.sin_addr.s_addr == INADDR_ANY;
-    if (!any && (!ka__address_of_one(&a) || ka__address_of_all(&a))) return KA_EADDR;
-    if (setsockopt(KA__FD(s), SOL_SOCKET, option, (const char *)&on, sizeof on) != 0 ||
-        bind(KA__FD(s), (struct sockaddr *)&a, sizeof a) != 0)
+    *bound = ka__end_of(&a);
+    if (!ka__ip_any(*bound) && (!ka__ip_of_one(*bound) || ka__address_of_all(&a))) return KA_EADDR;
+    if (a.any.sa_family == AF_INET6 && setsockopt(KA__FD(s), IPPROTO_IPV6, IPV6_V6ONLY,
+                                                  (const char *)&on, sizeof on) != 0)
         return ka__sock_error();
-    int r = ka__sock_can_accept(s);
+    if (setsockopt(KA__FD(s), SOL_SOCKET, option, (const char *)&on, sizeof on) != 0 ||
+        bind(KA__FD(s), &a.any, a.n) != 0)
+        return ka__sock_error();
+    int r = ka__sock_can_accept(s, &a);
     if (r < 0) return r;
-    if (listen(KA__FD(s), KA_BACKLOG) != 0 ||
-        getsockname(KA__FD(s), (struct sockaddr *)&a, &size) != 0)
+    if (listen(KA__FD(s), KA_BACKLOG) != 0 || getsockname(KA__FD(s), &a.any, &a.n) != 0)
         return ka__sock_error();
     /* Accepted sockets inherit this option on Linux, macOS and Windows. Wine 8 tells the owner of a
        listening socket only after an option was set. */
     ka__sock_no_delay(s);
-    *bound = ntohs(a.sin_port);
+    *bound = ka__end_of(&a);
     return KA_OK;
 }
 
@@ -1524,9 +1646,10 @@ static int ka__sock_listen(ka__sock s, const char *ip, int port, int *bound)
                 ka__sock_connected; or an error, and *out is closed */
 static int ka__sock_connect(const char *from, const char *ip, int port, ka__sock *out)
 {
-    struct sockaddr_in a, mine;
-    if (!ka__address(ip, port, &a) || (from && !ka__address(from, 0, &mine))) return KA_EINVAL;
-    int r = ka__sock_new(out);
+    ka__address a, mine;
+    if (!ka__address_read(&a, ip, port)) return KA_EINVAL;
+    if (from && !ka__address_read(&mine, from, 0)) return KA_EINVAL;
+    int r = ka__sock_new(&a, SOCK_STREAM, out);
     if (r < 0) return r;
     ka__sock_no_delay(*out);
     ka__sock_fail_fast(*out);
@@ -1534,9 +1657,8 @@ static int ka__sock_connect(const char *from, const char *ip, int port, ka__sock
     int on = 1;      /* the port is chosen when the peer is known, and may be in use with others */
     if (from) setsockopt(KA__FD(*out), IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
 #endif
-    if (from && bind(KA__FD(*out), (struct sockaddr *)&mine, sizeof mine) != 0)
-        return ka__sock_fail(*out);
-    if (connect(KA__FD(*out), (struct sockaddr *)&a, sizeof a) == 0) return KA_OK;
+    if (from && bind(KA__FD(*out), &mine.any, mine.n) != 0) return ka__sock_fail(*out);
+    if (connect(KA__FD(*out), &a.any, a.n) == 0) return KA_OK;
     return ka__sock_error() == KA_EAGAIN ? KA_EAGAIN : ka__sock_fail(*out);
 }
 
@@ -1544,37 +1666,35 @@ static int ka__sock_connect(const char *from, const char *ip, int port, ka__sock
    of the ephemeral range may be connected to itself (RFC 9293 s.3.5): no server is there. */
 static int ka__sock_connected(ka__sock s)
 {
-    struct sockaddr_in mine, theirs;
+    ka__address mine = { .n = sizeof mine.v6 }, theirs = mine;
     int code = 0;
-    socklen_t size = sizeof code, a = sizeof mine, b = sizeof theirs;
+    socklen_t size = sizeof code;
     if (getsockopt(KA__FD(s), SOL_SOCKET, SO_ERROR, (char *)&code, &size) != 0)
         return ka__sock_error();
     if (code) {
         ka__os_code_set(code);
         return ka__error_of(code);
     }
-    if (getsockname(KA__FD(s), (struct sockaddr *)&mine, &a) != 0 ||
-        getpeername(KA__FD(s), (struct sockaddr *)&theirs, &b) != 0)
+    if (getsockname(KA__FD(s), &mine.any, &mine.n) != 0 ||
+        getpeername(KA__FD(s), &theirs.any, &theirs.n) != 0)
         return ka__sock_error();
-    bool same_ip = mine.sin_addr.s_addr == theirs.sin_addr.s_addr;
-    return same_ip && mine.sin_port == theirs.sin_port ? KA_EOFFLINE : KA_OK;
+    ka_end a = ka__end_of(&mine), b = ka__end_of(&theirs);
+    return a.port == b.port && memcmp(a.ip, b.ip, sizeof a.ip) == 0 ? KA_EOFFLINE : KA_OK;
 }
 
 /* This end of a connection or of a listener; all 0 if it is unknown. */
 static ka_end ka__sock_mine(ka__sock s)
 {
-    struct sockaddr_in a = { 0 };
-    socklen_t size = sizeof a;
-    if (getsockname(KA__FD(s), (struct sockaddr *)&a, &size) != 0) memset(&a, 0, sizeof a);
+    ka__address a = { .n = sizeof a.v6 };
+    if (getsockname(KA__FD(s), &a.any, &a.n) != 0) memset(&a, 0, sizeof a);
     return ka__end_of(&a);
 }
 
 /* The other end of a connection; all 0 if it is unknown, or has gone. */
 static ka_end ka__sock_peer(ka__sock s)
 {
-    struct sockaddr_in a = { 0 };
-    socklen_t size = sizeof a;
-    if (getpeername(KA__FD(s), (struct sockaddr *)&a, &size) != 0) memset(&a, 0, sizeof a);
+    ka__address a = { .n = sizeof a.v6 };
+    if (getpeername(KA__FD(s), &a.any, &a.n) != 0) memset(&a, 0, sizeof a);
     return ka__end_of(&a);
 }
 
@@ -1735,15 +1855,14 @@ static void ka__poller_free(ka__poller *p)
 
 static int ka__poller_init(ka__poller *p)
 {
-    struct sockaddr_in a;
-    socklen_t size = sizeof a;
+    ka__address a;
     memset(p, 0, sizeof *p);
-    int r = ka__sock_new_as(SOCK_DGRAM, &p->wake);
+    ka__address_read(&a, "127.0.0.1", 0);
+    int r = ka__sock_new(&a, SOCK_DGRAM, &p->wake);
     if (r < 0) return r;
-    ka__address("127.0.0.1", 0, &a);
-    if (bind(KA__FD(p->wake), (struct sockaddr *)&a, sizeof a) != 0 ||
-        getsockname(KA__FD(p->wake), (struct sockaddr *)&a, &size) != 0 ||
-        connect(KA__FD(p->wake), (struct sockaddr *)&a, sizeof a) != 0) {
+    if (bind(KA__FD(p->wake), &a.any, a.n) != 0 ||
+        getsockname(KA__FD(p->wake), &a.any, &a.n) != 0 ||
+        connect(KA__FD(p->wake), &a.any, a.n) != 0) {
         ka__sock_fail(p->wake);
         return KA_EOS;
     }
@@ -2187,38 +2306,33 @@ static char *ka__decimal(uint64_t n, char *end)
     return end;
 }
 
-enum { KA__ENDS_TEXT = 2 * (KA_END_TEXT + 1) + 20 };    /* two ends, two spaces and a number */
+enum { KA__ENDS_TEXT = 2 * (KA_END_TEXT + 1) + 20 };      /* two ends, two spaces, a number */
 
-/* Write an end of a connection as text, KA_END_TEXT bytes at most, so that its last byte stands
-   before `end`. Returns its first byte. */
-static char *ka__end_text(ka_end e, char *end)
+static const char *ka__place_write(char *out, size_t cap, const char *host, int port)
 {
-    char *p = ka__decimal(e.port, end);
-    *--p = ':';
-    for (int i = 3; i >= 0; i--) {
-        p = ka__decimal(e.ip[i], p);
-        if (i > 0) *--p = '.';
-    }
-    return p;
+    snprintf(out, cap, strchr(host, ':') ? "[%s]:%d" : "%s:%d", host, port);
+    return out;
+}
+
+const char *ka_place_text(char out[KA_PLACE_TEXT + 1], const char *host, int port)
+{
+    return ka__place_write(out, KA_PLACE_TEXT + 1, host, port);
 }
 
 const char *ka_end_text(char out[KA_END_TEXT + 1], ka_end e)
 {
-    char room[KA_END_TEXT], *p = ka__end_text(e, room + sizeof room);
-    size_t n = (size_t)(room + sizeof room - p);
-    memcpy(out, p, n);
-    out[n] = 0;
-    return out;
+    char ip[KA_IP_TEXT + 1];
+    ka__ip_text(ip, &e);
+    return ka__place_write(out, KA_END_TEXT + 1, ip, e.port);
 }
 
-/* Write the value of Keyauth-Ends, see ka_auth, in the same way: KA__ENDS_TEXT bytes at most. */
-static char *ka__ends_text(ka_end client, ka_end server, uint64_t network, char *end)
+/* Write the value of Keyauth-Ends, see ka_auth, without a NUL. Returns its length. */
+static size_t ka__ends_text(char out[KA__ENDS_TEXT + 1], ka_end client, ka_end server,
+                            uint64_t network)
 {
-    char *p = ka__decimal(network, end);
-    *--p = ' ';
-    p = ka__end_text(server, p);
-    *--p = ' ';
-    return ka__end_text(client, p);
+    char a[KA_END_TEXT + 1], b[KA_END_TEXT + 1];
+    return (size_t)snprintf(out, KA__ENDS_TEXT + 1, "%s %s %llu", ka_end_text(a, client),
+                            ka_end_text(b, server), (unsigned long long)network);
 }
 
 /* ================================================================================================
@@ -2840,9 +2954,9 @@ struct ka__record {
     };
     union {                        /* by kind */
         struct { const ka_framing *framing; uint32_t number; uint16_t port; } listen;
-        struct { const ka_framing *framing; ka_end peer; } message;      /* KA_CLOSED, too */
-        struct { ka_end peer; int16_t listener; int32_t os_error; } opened;
-        struct { int32_t os_error; uint32_t number, port; } listening;
+        struct { const ka_framing *framing; uint64_t spare; } message;
+        struct { int32_t os_error; int16_t listener; } opened;
+        struct { int32_t os_error; uint32_t number; } listening;
         struct { uint32_t seq, head_n; uint8_t listener; } request;
         struct { const ka_framing *framing; uint32_t seq, fields_n; } reply;
     };
@@ -3060,8 +3174,12 @@ enum {
 #define KA__NIL UINT32_MAX
 
 /* Room that stays free for the records that must never be lost: one KA_LISTENING for each listener,
-   KA__RELEASED, KA__SERVED, KA__ENDED, a KA_OPENED of a ka_connect without memory, and a filler. */
-enum { KA__MUST_BYTES = (KA_MAX_LISTENERS + 4) * ((int)sizeof(ka__record) + KA__ALIGN) };
+   KA__RELEASED, KA__SERVED, KA__ENDED, a KA_OPENED of a ka_connect without memory, and a filler.
+   KA_OPENED is the largest: its payload is the other end, and a tag. */
+enum {
+    KA__MUST_BYTES = (KA_MAX_LISTENERS + 5) *
+                     (int)(sizeof(ka__record) + sizeof(ka_end) + sizeof(uint64_t))
+};
 _Static_assert(KA_MAX_UNSENT <= INT_MAX, "lengths have 32 bits");
 _Static_assert(KA_MAX_HEAD >= 512 && KA_MAX_HEAD <= 65535, "offsets in a head have 16 bits");
 _Static_assert(KA_MAILBOX >= 2 * KA__SCRATCH + KA__MUST_BYTES + 65536, "KA_MAILBOX is too small");
@@ -3079,7 +3197,7 @@ enum {
     KA__FINISH,        /* and those of ka_connect */
     KA__QUIT           /* end now */
 };
-/* Up, to the parent: the kinds of events, and */
+/* Up, to the parent: the kinds of events, whose payload begins with event.peer; and */
 enum {
     KA__RELEASED = 64, /* the worker watches no listener any more */
     KA__SERVED,        /* the worker has closed its last accepted connection */
@@ -3096,7 +3214,7 @@ enum { KA__TYPED = 4, KA__DATED = 8, KA__CACHED = 16, KA__CLOSES = 32, KA__ENDS 
 /* The flag of KA_LISTENING: it goes on, but accepts nobody. */
 enum { KA__AILS = 1 };
 
-/* Where the parts of a request are in its head. In front of head and body in the payload. */
+/* Where the parts of a request are in its head, in front of head and body in the payload. */
 typedef struct {
     ka_end   peer;
     uint16_t method_n, target_at, target_n, host_at, host_n, fields_at, fields_n;
@@ -3140,18 +3258,19 @@ typedef struct {
 
 typedef struct {
     ka__sock sock, theirs;           /* theirs: its number in the process's main table */
-    ka_end   end;                    /* 0.0.0.0: each of its connections has its own address */
+    ka_end   end;
+    bool     any;                    /* each of its connections has an address of its own */
     uint64_t network;
     const ka_framing *framing;
     bool     open, watched;
     bool     pending;                /* there was no room yet to take it over from the main table */
 } ka__listener;
 
-/* The field Keyauth-Ends of a connection: text from `at` to its end. */
+/* The field Keyauth-Ends of a connection. */
 typedef struct {
     uint64_t conn;
-    uint32_t at;
-    char     text[sizeof "Keyauth-Ends: " - 1 + KA__ENDS_TEXT + 2];
+    uint32_t n;
+    char     text[sizeof "Keyauth-Ends: " + KA__ENDS_TEXT + 2];
 } ka__kept_ends;
 
 typedef struct {
@@ -3216,11 +3335,11 @@ static ka__conn *ka__conn_find(ka__worker *w, uint64_t number)
     return ka__is_open(c) && c->generation == (uint32_t)number ? c : NULL;
 }
 
-/* Is there room in the up box for a record of n bytes, wherever it falls, beside those that must
-   not be lost? */
+/* Is there room in the up box for an event of n bytes, wherever it falls, beside the records that
+   must not be lost? */
 static bool ka__room(ka__worker *w, size_t n)
 {
-    return ka__box_room(&w->up, 2 * ka__record_size(n) + KA__MUST_BYTES);
+    return ka__box_room(&w->up, 2 * ka__record_size(sizeof(ka__parts) + n) + KA__MUST_BYTES);
 }
 
 /* ---- lists of connections ---- */
@@ -3522,19 +3641,15 @@ static ka_str ka__length_field(size_t n, char room[48])
 /* The field Keyauth-Ends. The texts of the connections that had it last are kept. */
 static void ka__out_ends(ka__worker *w, ka__conn *c)
 {
-    static const char name[] = "Keyauth-Ends: ", any[4];
     ka__kept_ends *kept = &w->kept_ends[ka__place(w, c) % KA__KEPT_ENDS];
-    char *end = kept->text + sizeof kept->text - 2;
     if (kept->conn != ka__conn_number(w, c)) {
         const ka__listener *l = &w->listeners[c->listener];
-        bool same = memcmp(l->end.ip, any, sizeof any) != 0;
-        memcpy(end, "\r\n", 2);
-        char *p = ka__ends_text(c->peer, same ? l->end : ka__sock_mine(c->sock), l->network, end);
-        kept->at = (uint32_t)(p - kept->text - (ptrdiff_t)(sizeof name - 1));
-        memcpy(kept->text + kept->at, name, sizeof name - 1);
+        char ends[KA__ENDS_TEXT + 1];
+        ka__ends_text(ends, c->peer, l->any ? ka__sock_mine(c->sock) : l->end, l->network);
+        kept->n = (uint32_t)snprintf(kept->text, sizeof kept->text, "Keyauth-Ends: %s\r\n", ends);
         kept->conn = ka__conn_number(w, c);
     }
-    ka__out_put(w, c, kept->text + kept->at, sizeof kept->text - kept->at);
+    ka__out_put(w, c, kept->text, kept->n);
 }
 
 /* Answer, and go on in another framing. What was asked behind this request gets no answer. */
@@ -3773,12 +3888,12 @@ static void ka__deliver(ka__worker *w, ka__conn *c, const ka_http *h, int status
 /* Tell the parent of a connection that is not HTTP. */
 static ka__record *ka__tell(ka__worker *w, const ka__conn *c, int kind, ka_str payload)
 {
-    ka__record *r = ka__box_put(&w->up, kind, payload.n);
+    ka__record *r = ka__box_put(&w->up, kind, sizeof c->peer + payload.n);
     KA_ASSERT(r && "ka__room");
     r->conn = ka__conn_number(w, c);
     r->message.framing = c->framing;
-    r->message.peer = c->peer;
-    if (payload.n) memcpy(ka__payload(r), payload.p, payload.n);
+    memcpy(ka__payload(r), &c->peer, sizeof c->peer);
+    if (payload.n) memcpy(ka__payload(r) + sizeof c->peer, payload.p, payload.n);
     return r;
 }
 
@@ -3832,7 +3947,7 @@ static bool ka__request(ka__worker *w, ka__conn *c)
     size_t n = w->in_n - w->in_at, end = 0;
     ka_http h;
     if (n == 0 || (n == 1 && *p == '\r')) return false;
-    c->held = !ka__room(w, sizeof(ka__parts) + n);
+    c->held = !ka__room(w, n);
     if (c->held) return false;
     ptrdiff_t head = ka_http_request(&h, p, n), body = KA_ESYNTAX;
     if (head >= 0) body = ka__body(w, c, &h, p + head, n - (size_t)head, &end);
@@ -3940,7 +4055,7 @@ static void ka__resume(ka__worker *w)
 {
     uint32_t place;
     while ((place = w->list[KA__HELD].head) != KA__NIL &&
-           ka__room(w, sizeof(ka__parts) + KA__SCRATCH)) {      /* for anything that it may hold */
+           ka__room(w, KA__SCRATCH)) {      /* for anything that it may hold */
         ka__conn *c = &w->conns[place];
         ka__conn_unlist(w, c);
         ka__conn_cut(w, c, 0);
@@ -3971,7 +4086,6 @@ static void ka__opened(ka__worker *w, ka__conn *c, uint64_t tag, int listener, i
 {
     ka__record *r = ka__tell(w, c, KA_OPENED, (ka_str){ (const char *)&tag, sizeof tag });
     r->status = (uint16_t)-error;
-    r->opened.peer = c->peer;
     r->opened.listener = (int16_t)listener;
     r->opened.os_error = code;
 }
@@ -4053,6 +4167,7 @@ static bool ka__listeners_watch(ka__worker *w, bool watch)
         if (!l->open || l->watched == watch) continue;
         if (watch) {
             l->end = ka__sock_mine(l->sock);
+            l->any = ka__ip_any(l->end);
             l->network = ka__sock_network(l->sock);
         }
         int from = watch ? KA__UNWATCHED : KA__IN, to = watch ? in : KA__UNWATCHED;
@@ -4098,8 +4213,9 @@ static void ka__accept_failed(ka__worker *w, const ka__listener *l, int error)
 {
     int code = ka__os_code();
     if (++w->accept_failed != KA__ACCEPT_TRIES || !ka__room(w, 0)) return;
-    ka__record *up = ka__box_put(&w->up, KA_LISTENING, 0);
+    ka__record *up = ka__box_put(&w->up, KA_LISTENING, sizeof l->end);
     KA_ASSERT(up && "ka__room");
+    memcpy(ka__payload(up), &l->end, sizeof l->end);
     up->listening.number = (uint32_t)(l - w->listeners);
     up->listening.os_error = code;
     up->status = (uint16_t)-error;
@@ -4123,7 +4239,7 @@ static void ka__accept(ka__worker *w, ka__listener *l, int most)
     bool evicted = false;
     while (most-- > 0 && l->watched && ka__room(w, sizeof(uint64_t))) {
         ka__sock sock = -1;
-        ka_end from = { { 0 }, 0 };
+        ka_end from = { .port = 0 };
         ka__conn *c = ka__conn_place(w);
         int r = c ? ka__sock_accept(l->sock, &sock, &from) : KA_ELIMIT;
         if (r == KA_EAGAIN) return;
@@ -4155,21 +4271,21 @@ static void ka__listeners_close(ka__worker *w)
 static void ka__on_listen(ka__worker *w, ka__record *r)
 {
     ka__listener *l = &w->listeners[r->listen.number];
-    int port = 0;
+    ka_end bound = { .port = 0 };
     l->framing = r->listen.framing;
     l->theirs = r->sock;
     int error = ka__listener_take(w, l);
-    if (error == KA_OK) error = ka__sock_listen(l->sock, ka__payload(r), r->listen.port, &port);
+    if (error == KA_OK) error = ka__sock_listen(l->sock, ka__payload(r), r->listen.port, &bound);
     int code = ka__os_code();
     if (error && l->open && w->own_table) ka__sock_close(l->sock);
     l->open = error == KA_OK;
     l->pending = false;
     if (!w->accept_paused) ka__accept_resume(w);
-    ka__record *up = ka__box_put(&w->up, KA_LISTENING, 0);
+    ka__record *up = ka__box_put(&w->up, KA_LISTENING, sizeof bound);
     KA_ASSERT(up && "KA__MUST_BYTES");
+    memcpy(ka__payload(up), &bound, sizeof bound);
     up->status = (uint16_t)-error;
     up->listening.number = r->listen.number;
-    up->listening.port = (uint32_t)port;
     up->listening.os_error = error ? code : 0;
 }
 
@@ -4187,9 +4303,11 @@ static void ka__on_adopt(ka__worker *w, const ka__record *r)
 static void ka__connect_lost(ka__worker *w, uint64_t tag)
 {
     if (!ka__box_room(&w->up, KA__MUST_BYTES)) return;
-    ka__record *up = ka__box_put(&w->up, KA_OPENED, sizeof tag);
+    const ka_end unknown = { .port = 0 };
+    ka__record *up = ka__box_put(&w->up, KA_OPENED, sizeof unknown + sizeof tag);
     KA_ASSERT(up && "KA__MUST_BYTES");
-    memcpy(ka__payload(up), &tag, sizeof tag);
+    memcpy(ka__payload(up), &unknown, sizeof unknown);
+    memcpy(ka__payload(up) + sizeof unknown, &tag, sizeof tag);
     up->opened.listener = -1;
     up->status = (uint16_t)-KA_ENOMEM;
 }
@@ -4487,6 +4605,7 @@ _Static_assert(sizeof(struct ka__pool) <= KA__PAGE, "it lies in a page of its ow
 typedef struct {
     ka__sock sock;             /* -1: none */
     const ka_framing *framing;
+    ka_end   asked;            /* all 0: it was none */
     int      port;
     int      error, os_error;  /* why it was not even begun, which is still to be told; or 0 */
 } ka__listening;
@@ -4630,11 +4749,12 @@ int ka_listen(ka_server *s, const char *ip, int port) { return ka_listen_as(s, N
 /* Have a worker listen: on a socket of the parent's, which is in the main table of descriptors. */
 static int ka__listen_begin(ka_server *s, ka__listening *l, const char *ip)
 {
-    struct sockaddr_in a;
+    ka__address a;
     size_t n = strlen(ip) + 1;
     l->sock = -1;
-    if (!ka__address(ip, l->port, &a)) return KA_EINVAL;
-    int r = ka__sock_new(&l->sock);
+    if (!ka__address_read(&a, ip, l->port)) return KA_EINVAL;
+    l->asked = ka__end_of(&a);
+    int r = ka__sock_new(&a, SOCK_STREAM, &l->sock);
     if (r < 0) {
         l->os_error = ka__os_code();
         l->sock = -1;
@@ -4664,11 +4784,11 @@ int ka_listen_as(ka_server *s, const ka_framing *framing, const char *ip, int po
 int ka_connect(ka_server *s, const ka_framing *framing, const char *from, const char *ip, int port,
                uint64_t tag)
 {
-    struct sockaddr_in a;
+    ka__address a, mine;
     size_t n = strlen(ip) + 1, from_n = from ? strlen(from) + 1 : 1;
-    if (!framing || port == 0 || !ka__address(ip, port, &a)) return KA_EINVAL;
-    if (!ka__address_of_one(&a)) return KA_EINVAL;
-    if (from && !ka__address(from, 0, &a)) return KA_EINVAL;
+    if (!framing || port == 0 || !ka__address_read(&a, ip, port)) return KA_EINVAL;
+    if (!ka__ip_of_one(ka__end_of(&a))) return KA_EINVAL;
+    if (from && (!ka__address_read(&mine, from, 0) || mine.n != a.n)) return KA_EINVAL;
     if (atomic_load(&s->stop)) return KA_ESTOPPED;
     ka__worker *w = s->workers[s->connects++ % (uint32_t)s->workers_n];
     ka__record *r = ka__down(w, KA__CONNECT, sizeof tag + n + from_n);
@@ -4694,7 +4814,8 @@ static bool ka__unlistened(ka_server *s, ka_event *ev)
         ka__listening *l = &s->listeners[i];
         if (l->error == KA_OK) continue;
         *ev = (ka_event){ .kind = KA_LISTENING, .error = l->error, .os_error = l->os_error,
-                          .listener = (int)i, .port = l->port, .now_ms = s->now_ms };
+                          .listener = (int)i, .port = l->port, .peer = l->asked,
+                          .now_ms = s->now_ms };
         s->listen_error = l->error;
         s->listening--;
         l->error = KA_OK;
@@ -4709,7 +4830,7 @@ static void ka__on_listening(ka_server *s, const ka__record *r, ka_event *ev)
     ka__listening *l = &s->listeners[r->listening.number];
     ev->error = -(int)r->status;
     ev->os_error = r->listening.os_error;
-    ev->port = ev->error ? l->port : (int)r->listening.port;
+    ev->port = ev->error ? l->port : ev->peer.port;
     ev->listener = (int)r->listening.number;
     if (ev->error && r->flags != KA__AILS) {
         ka__listener_drop(l);
@@ -4760,7 +4881,6 @@ static void ka__on_request(ka_server *s, ka__record *r, ka_event *ev)
     ev->seq = r->request.seq;
     ev->flags = r->flags;
     ev->listener = r->request.listener;
-    ev->peer = parts.peer;
     ka__count(&s->requests, 1);
     if (ev->status) return;
     ev->method = (ka_str){ p, parts.method_n };
@@ -4774,8 +4894,7 @@ static void ka__on_message(ka_server *s, ka__record *r, ka_event *ev)
 {
     ev->error = ka__refusal_error(r->status);
     ev->framing = r->message.framing;
-    ev->peer = r->message.peer;
-    ev->body = (ka_str){ ka__payload(r), r->n };
+    ev->body = (ka_str){ ka__payload(r) + sizeof ev->peer, r->n - sizeof ev->peer };
     ka__count(&s->requests, 1);
 }
 
@@ -4783,9 +4902,8 @@ static void ka__on_opened(ka__record *r, ka_event *ev)
 {
     ev->error = -(int)r->status;
     ev->os_error = r->opened.os_error;
-    ev->peer = r->opened.peer;
     ev->listener = r->opened.listener;
-    memcpy(&ev->tag, ka__payload(r), sizeof ev->tag);
+    memcpy(&ev->tag, ka__payload(r) + sizeof ev->peer, sizeof ev->tag);
 }
 
 /* Turn a record into an event; false if it is nothing for the caller of ka_wait. */
@@ -4795,15 +4913,13 @@ static bool ka__event_of(ka_server *s, ka__record *r, ka_event *ev)
     ev->kind = r->kind;
     ev->now_ms = s->now_ms;
     ev->conn = r->conn;
+    if (r->n) memcpy(&ev->peer, ka__payload(r), sizeof ev->peer);
     switch (r->kind) {
     case KA_REQUEST:   ka__on_request(s, r, ev); return true;
     case KA_MESSAGE:   ka__on_message(s, r, ev); return true;
     case KA_OPENED:    ka__on_opened(r, ev); return true;
     case KA_LISTENING: ka__on_listening(s, r, ev); return true;
-    case KA_CLOSED:
-        ev->peer = r->message.peer;
-        ev->error = -(int)r->status;
-        return true;
+    case KA_CLOSED:    ev->error = -(int)r->status; return true;
     case KA__RELEASED: ka__on_released(s); return false;
     case KA__SERVED:   ka__on_served(s); return false;
     default:           s->ended++; return false; /* KA__ENDED */
@@ -5610,21 +5726,36 @@ static int ka__client_wait(ka_client *c, int want, int64_t until)
     return r == KA_EAGAIN ? KA_ETIME : r;
 }
 
-static int ka__client_connect(ka_client *c, int64_t until)
+static int ka__client_connect_to(ka_client *c, const char *ip, int64_t until)
 {
     ka__sock s;
-    /* An idle connection that is readable is replaced. The server closed it, or sent bytes, which
-       must not be taken for the answer to the next request (RFC 9112 s.9.2). */
-    if (c->open && ka__sock_wait((ka__sock)c->sock, KA__IN, 0) == KA_ETIME) return KA_OK;
-    ka__client_drop(c);
-    int r = ka__sock_connect(NULL, c->ip, c->port, &s);
+    int r = ka__sock_connect(NULL, ip, c->port, &s);
     if (r == KA_EADDR || r == KA_EINUSE) r = KA_EOFFLINE;      /* no port is free now */
     if (r < 0 && r != KA_EAGAIN) return ka__client_failed(c, r);
     c->sock = s;
     c->open = true;
     if (r == KA_EAGAIN) r = ka__client_wait(c, KA__OUT, until);
     if (r == KA_OK) r = ka__sock_connected(s);
-    return r < 0 ? ka__client_failed(c, r) : KA_OK;
+    if (r < 0) return ka__client_failed(c, r);
+    c->mine = ka__sock_mine(s);
+    c->theirs = ka__sock_peer(s);
+    return KA_OK;
+}
+
+/* Each address has an equal part of the time that is left. */
+static int ka__client_connect(ka_client *c, int64_t until)
+{
+    const char *ips = c->ip;
+    char ip[KA_IP_TEXT + 1];
+    int parts = 1, r = KA_EINVAL;
+    /* An idle connection that is readable is replaced. The server closed it, or sent bytes, which
+       must not be taken for the answer to the next request (RFC 9112 s.9.2). */
+    if (c->open && ka__sock_wait((ka__sock)c->sock, KA__IN, 0) == KA_ETIME) return KA_OK;
+    ka__client_drop(c);
+    for (const char *p = ips; *p; p++) parts += *p == ',';
+    for (; r < 0 && ka_next_ip(&ips, ip); parts--)
+        r = ka__client_connect_to(c, ip, until - ka__left(until) / parts * (parts - 1));
+    return r;
 }
 
 static int ka__client_send(ka_client *c, size_t n, int64_t until)
@@ -5710,16 +5841,15 @@ static const char *ka__client_between(const ka_client *c, const ka_http *h)
     static const char
         proxy[] = "a proxy or forwarder stands between client and server; stop the server by hand",
         elsewhere[] = "the server is on another machine, or in a container; stop it there";
-    const ka__sock s = (ka__sock)c->sock;
-    char room[KA__ENDS_TEXT], *end = room + sizeof room, *p;
+    char mine[KA__ENDS_TEXT + 1];
     ka_str ends;
     size_t i = 0, spaces = 0;
     int r = ka_field(h->fields, "Keyauth-Ends", &ends);
     if (r == KA_ENOTFOUND) return NULL;
     if (r < 0) return proxy;
-    p = ka__ends_text(ka__sock_mine(s), ka__sock_peer(s), ka__sock_network(s), end);
-    for (; p + i < end && i < ends.n && p[i] == ends.p[i]; i++) spaces += p[i] == ' ';
-    if (p + i == end && i == ends.n) return NULL;
+    size_t n = ka__ends_text(mine, c->mine, c->theirs, ka__sock_network((ka__sock)c->sock));
+    for (; i < n && i < ends.n && mine[i] == ends.p[i]; i++) spaces += mine[i] == ' ';
+    if (i == n && i == ends.n) return NULL;
     return spaces == 2 ? elsewhere : proxy;
 }
 
@@ -5727,11 +5857,14 @@ static int ka__client_attempt(ka_client *c, const char *body, size_t size, ka_st
                               int64_t until)
 {
     const char *type = c->type ? c->type : "application/x-www-form-urlencoded";
+    char host[KA_MAX_HOST + 1], place[KA_PLACE_TEXT + 1];
     ka_http h;
     size_t n;
-    int head_n = snprintf(c->buf, KA_MAX_HEAD, "POST / HTTP/1.1\r\nHost: %s:%d\r\n"
+    snprintf(host, sizeof host, "%s", c->host ? c->host : c->ip);
+    host[strcspn(host, ",%")] = 0;      /* the first address, without its interface (RFC 6874) */
+    int head_n = snprintf(c->buf, KA_MAX_HEAD, "POST / HTTP/1.1\r\nHost: %s\r\n"
                           "Content-Type: %s\r\nContent-Length: %d\r\n\r\n",
-                          c->ip, c->port, type, (int)size);
+                          ka_place_text(place, host, c->port), type, (int)size);
     if (head_n < 0 || head_n >= KA_MAX_HEAD) return KA_EINVAL;
     int r = ka__client_connect(c, until);
     if (r < 0) return r;
@@ -5748,12 +5881,25 @@ static int ka__client_attempt(ka_client *c, const char *body, size_t size, ka_st
     return h.status;
 }
 
-/* May this be a field's value (RFC 9110 s.5.5)? Whether it fits is seen when the head is made. */
-static bool ka__client_type_ok(const char *type)
+/* Are these addresses that can be connected to? */
+static bool ka__client_ip_ok(const ka_client *c)
 {
-    const char *p = type;
-    while (ka__in(KA__VALUE, *p)) p++;
-    return p > type && *p == 0 && ka__in(KA__TARGET, *type);
+    const char *ips = c->ip;
+    char ip[KA_IP_TEXT + 1];
+    ka__address a;
+    do {
+        if (!ka_next_ip(&ips, ip) || !ka__address_read(&a, ip, c->port)) return false;
+        if (!ka__ip_of_one(ka__end_of(&a))) return false;
+    } while (*ips);
+    return true;
+}
+
+/* May this be a field's value (RFC 9110 s.5.5)? Whether it fits is seen when the head is made. */
+static bool ka__client_value_ok(const char *text, int set)
+{
+    const char *p = text;
+    while (ka__in(set, *p)) p++;
+    return p > text && *p == 0 && ka__in(KA__TARGET, *text);
 }
 
 /* The miss that an answer means: Redis is down, or there is no room for a key. Else the status. */
@@ -5766,12 +5912,11 @@ static int ka__client_miss(int status, const ka_str *answer)
 
 int ka_client_post(ka_client *c, const char *body, size_t n, ka_str *answer)
 {
-    struct sockaddr_in a;
     const int64_t end = c->until_ms > 0 ? c->until_ms : INT64_MAX;
     const int attempt_ms = c->attempt_ms > 0 ? c->attempt_ms : KA_ATTEMPT_MS;
-    if (n > KA_MAX_BODY || c->port == 0 || !ka__address(c->ip, c->port, &a)) return KA_EINVAL;
-    if (!ka__address_of_one(&a)) return KA_EINVAL;
-    if (c->type && !ka__client_type_ok(c->type)) return KA_EINVAL;
+    if (n > KA_MAX_BODY || c->port == 0 || !ka__client_ip_ok(c)) return KA_EINVAL;
+    if (c->host && !ka__client_value_ok(c->host, KA__TARGET)) return KA_EINVAL;
+    if (c->type && !ka__client_value_ok(c->type, KA__VALUE)) return KA_EINVAL;
     int r = ka__os_start();
     if (r < 0) return ka__client_failed(c, r);
     for (int misses = 1, delay = KA_RETRY_FIRST_MS; ; misses++, delay += KA_RETRY_STEP_MS) {

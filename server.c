@@ -18,7 +18,8 @@ static const char usage[] =
     "usage: server [--ip 127.0.0.2] [--port 9999] [--wrong] [--max-keys N] [--ttl SECONDS]\n"
     "              [--journal FILE [--journal-salvage]] [--redis ADDRESS]\n"
     "              [--host NAME,...] [--workers N] [--stats] [-h | --help] [--version]\n\n"
-    "  --ip IP         the IPv4 address to listen on, default 127.0.0.2\n"
+    "  --ip IP,...     the addresses to listen on, or a host's name, default 127.0.0.2;\n"
+    "                  ::,0.0.0.0 is all of this machine\n"
     "  --port PORT     the port, default 9999; 0 lets the system choose one\n"
     "  --wrong         answer every login with an ID that is not the right one\n"
     "  --max-keys N    keep at most N keys (default 1000000), then say server_full\n"
@@ -50,6 +51,7 @@ typedef struct {
     ka_redis_store   shared;
     ka_redis         redis;
     ka_redis_address at;
+    ka_listeners     listeners;
     size_t           refused, requests;                      /* as of the last look */
     int64_t          shown_ms;
     bool             listening, full, site;
@@ -130,16 +132,17 @@ static int wrong_get(ka_store *st, const unsigned char digest[32], int64_t now_m
 static int serve(server *v)
 {
     int status = EXIT_STOPPED, r;
+    char text[KA_END_TEXT + 1];
     ka_event ev;
     while ((r = ka_wait(v->s, &ev, 1000)) == KA_OK || r == KA_ETIME) {
         show(v, r == KA_OK ? ev.now_ms : ka_now_ms());
         if (r == KA_ETIME) continue;
         if (ev.kind == KA_LISTENING && ev.error) {
-            status = ka_listen_fail("server", v->ip, "--port", &ev);
-            ka_stop(v->s);
+            status = ka_listen_fail("server", &v->listeners, "--port", &ev);
+            if (status) ka_stop(v->s);
         } else if (ev.kind == KA_LISTENING) {
             v->listening = true;
-            ka_say(1, "listening on %s:%d", v->ip, ev.port);
+            ka_say(1, "listening on %s", ka_end_text(text, ev.peer));
         } else if (ka_auth(v->s, v->store, &ev) == KA_EPERM && !v->site) {
             v->site = true;      /* told once, since a page can ask without end */
             note("refused what a browser sent for another site's page; if it is yours, see --host");
@@ -191,8 +194,8 @@ static int start(server *v)
     if (v->wrong) v->store->get = wrong_get;
     v->store->malformed = v->wrong;
     v->store->hosts = v->host;
-    ka_listen(v->s, v->ip, (int)v->port);      /* now the worker is told its address */
-    return -1;
+    /* now the worker is told its address */
+    return ka_listen_all(&v->listeners, v->s, NULL, "server", v->ip, (int)v->port);
 }
 
 int main(int argc, char **argv)

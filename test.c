@@ -76,6 +76,7 @@ static void test_free(void *p);
 #include "tests/ext_input.h"
 #include "tests/kill.h"
 #include "tests/programs.h"
+#include "tests/addresses.h"
 #include "tests/server.h"
 #include "tests/descriptors.h"
 #include "tests/programs_journal.h"
@@ -96,12 +97,12 @@ static const struct { const subject *topics; size_t n; bool programs; } tables[]
 #define PROGRAMS(name) { name##_topics, COUNT(name##_topics), true }
     TOPICS(ext_redis), PROGRAMS(words), PROGRAMS(programs), PROGRAMS(signals), PROGRAMS(accept),
     TOPICS(connect), TOPICS(worker), PROGRAMS(relay), PROGRAMS(gate), PROGRAMS(codes),
-    PROGRAMS(programs_journal), PROGRAMS(kill), PROGRAMS(server), PROGRAMS(descriptors),
+    PROGRAMS(programs_journal), PROGRAMS(kill), PROGRAMS(addresses_kill), PROGRAMS(server), PROGRAMS(descriptors),
     TOPICS(faults_run), TOPICS(ext_sse), TOPICS(ext_framing), TOPICS(ext_resp), TOPICS(http),
     TOPICS(ext_peers), TOPICS(ext_timer), TOPICS(ext_process), TOPICS(ext_input), TOPICS(client),
     TOPICS(cross_site), TOPICS(secrets), TOPICS(ext_journal), TOPICS(ext_file), TOPICS(ext_log),
     TOPICS(keyring), TOPICS(mailbox), TOPICS(platform), TOPICS(bytes), TOPICS(text),
-    TOPICS(ext_json), TOPICS(ext_cli), TOPICS(ext_uuid),
+    TOPICS(ext_json), TOPICS(ext_cli), TOPICS(ext_uuid), TOPICS(addresses),
 };
 
 int main(int argc, char **argv)

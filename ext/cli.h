@@ -96,12 +96,28 @@ typedef struct ka_option {
      returns    -1: go on; else the status to exit with, which is 0 after help, or KA_EXIT_USAGE */
 KADEF int ka_options(const ka_option *known, const char *program, const char *usage, char **argv);
 
-/* Print why nothing listens, and what to do about that.
-     ip         the address that ka_listen was given, which the option --ip has chosen
+/* Look up the addresses of hosts, by ka_resolve, and tell what is wrong.
+     hosts      names or addresses, with commas between
+     ips        their addresses, with commas between
+     returns    -1: go on; else the status to exit with: KA_EXIT_USAGE if there is no such host */
+KADEF int ka_find_hosts(char ips[KA_IPS_TEXT + 1], const char *program, const char *hosts);
+
+/* The listeners of one port, on all addresses that --ip has named. */
+typedef struct { int first, n, failed; bool named; } ka_listeners;
+
+/* ka_listen_as on all addresses of some hosts, as ka_find_hosts. */
+KADEF int ka_listen_all(ka_listeners *l, ka_server *s, const ka_framing *framing,
+                        const char *program, const char *hosts, int port);
+
+/* Is this ka_event.listener one of them? */
+KADEF bool ka_is_listener(const ka_listeners *l, int listener);
+
+/* Print why nothing listens, and what to do about that. Of several addresses that one name has, it
+   is enough if this machine has one.
      option     what the port was chosen by, such as "--port"
-     ev         a KA_LISTENING event with an error
-     returns    the status to exit with: KA_EXIT_USAGE if ip is no address, else KA_EXIT_SYSTEM */
-KADEF int ka_listen_fail(const char *program, const char *ip, const char *option,
+     ev         a KA_LISTENING event with an error, of one of these listeners
+     returns    0: go on; or the status to exit with: KA_EXIT_USAGE or KA_EXIT_SYSTEM */
+KADEF int ka_listen_fail(const char *program, ka_listeners *l, const char *option,
                          const ka_event *ev);
 
 #ifdef __cplusplus
@@ -264,41 +280,98 @@ int ka_options(const ka_option *known, const char *program, const char *usage, c
     return ka__cli_wrong(program, *argv, " is a word too many: options come first");
 }
 
+int ka_find_hosts(char ips[KA_IPS_TEXT + 1], const char *program, const char *hosts)
+{
+    char *end = ips;
+    for (const char *p = hosts; p; ) {
+        char host[KA_MAX_HOST + 1], found[KA_IPS_TEXT + 1];
+        size_t n = strcspn(p, ","), room = (size_t)(ips + KA_IPS_TEXT - end);
+        snprintf(host, sizeof host, "%.*s", (int)n, p);
+        p = p[n] ? p + n + 1 : NULL;
+        int r = n < sizeof host ? ka_resolve(host, found) : KA_ENOTFOUND;
+        if (r == KA_ENOTFOUND)
+            return ka_fail(KA_EXIT_USAGE, "%s: %s: there is no such host; an address is, for "
+                           "example, 127.0.0.2 or ::1", program, host);
+        if (r == KA_OK && strlen(found) + 1 > room) r = KA_ENOSPC;
+        if (r < 0)
+            return ka_fail(KA_EXIT_SYSTEM, "%s: cannot look up %s: %s", program, host,
+                           r == KA_ETIME ? "no name server answers" : ka_error_text(r));
+        end += snprintf(end, room + 1, "%s%s", end > ips ? "," : "", found);
+    }
+    return -1;
+}
+
+int ka_listen_all(ka_listeners *l, ka_server *s, const ka_framing *framing, const char *program,
+                  const char *hosts, int port)
+{
+    char ips[KA_IPS_TEXT + 1], ip[KA_IP_TEXT + 1];
+    const char *left = ips;
+    size_t commas = 0;
+    int status = ka_find_hosts(ips, program, hosts);
+    if (status >= 0) return status;
+    *l = (ka_listeners){ .first = -1 };
+    for (const char *p = hosts; *p; p++) commas += *p == ',';
+    while (ka_next_ip(&left, ip)) {
+        int r = ka_listen_as(s, framing, ip, port);
+        if (r == KA_ELIMIT)
+            return ka_fail(KA_EXIT_USAGE, "%s: --ip: these are too many addresses", program);
+        if (r < 0) break;      /* it has been told to stop */
+        if (l->n++ == 0) l->first = r;
+    }
+    l->named = (size_t)l->n > commas + 1;
+    return -1;
+}
+
+bool ka_is_listener(const ka_listeners *l, int listener)
+{
+    return listener >= l->first && listener - l->first < l->n;
+}
+
 /* The words for people. */
-static const char *ka__cli_trouble(char out[KA_TROUBLE_TEXT], const char *ip, const char *option,
+static const char *ka__cli_trouble(char out[KA_TROUBLE_TEXT], const char *option,
                                    const ka_event *ev)
 {
-    const char *add = strncmp(ip, "127.", 4) == 0 ? ka_alias_command() : NULL;
+    char place[KA_END_TEXT + 1], ip[KA_END_TEXT + 1];
     const int port = ev->port, code = ev->os_error;
+    ka_end end = ev->peer;
+    end.port = (uint16_t)port;
+    snprintf(ip, sizeof ip, "%s", ka_end_text(place, end));
+    *strrchr(ip, ':') = 0;
+    const char *add = strncmp(ip, "127.", 4) == 0 ? ka_alias_command() : NULL;
     if (ev->error == KA_EINVAL)
-        snprintf(out, KA_TROUBLE_TEXT, "--ip %s: a numeric IPv4 address is needed, such as "
-                 "127.0.0.2", ip);
+        snprintf(out, KA_TROUBLE_TEXT, "--ip: a link-local address needs its interface, such as "
+                 "fe80::1%%eth0");
     else if (ev->error == KA_EINUSE)
-        snprintf(out, KA_TROUBLE_TEXT, "%s:%d is taken by another program; stop that one, or "
-                 "choose another %s", ip, port, option);
+        snprintf(out, KA_TROUBLE_TEXT, "%s is taken by another program; stop that one, or "
+                 "choose another %s", place, option);
     else if (ev->error == KA_EADDR && add)
-        snprintf(out, KA_TROUBLE_TEXT, "%s is not an address of this machine; add it first: "
-                 "%s %s up", ip, add, ip);
+        snprintf(out, KA_TROUBLE_TEXT, "%.15s is not an address of this machine; add it first: "
+                 "%s %.15s up", ip, add, ip);
     else if (ev->error == KA_EADDR)
         snprintf(out, KA_TROUBLE_TEXT, "%s is not an address of this machine; choose another --ip",
                  ip);
+    else if (ev->error == KA_EFAMILY)
+        snprintf(out, KA_TROUBLE_TEXT, "%s: this machine has no IPv6; choose an IPv4 address as "
+                 "--ip", ip);
     else if (ev->error == KA_EPERM && port > 0 && port < 1024)
-        snprintf(out, KA_TROUBLE_TEXT, "%s:%d: not permitted; choose a %s from 1024 up", ip, port,
+        snprintf(out, KA_TROUBLE_TEXT, "%s: not permitted; choose a %s from 1024 up", place,
                  option);
     else if (ev->error == KA_EPERM)
-        snprintf(out, KA_TROUBLE_TEXT, "%s:%d: a sandbox forbids this process to listen, or to "
-                 "accept connections (system error %d); look at its rules", ip, port, code);
+        snprintf(out, KA_TROUBLE_TEXT, "%s: a sandbox forbids this process to listen, or to "
+                 "accept connections (system error %d); look at its rules", place, code);
     else
-        snprintf(out, KA_TROUBLE_TEXT, "cannot listen on %s:%d: %s (system error %d)", ip, port,
+        snprintf(out, KA_TROUBLE_TEXT, "cannot listen on %s: %s (system error %d)", place,
                  ka_error_text(ev->error), code);
     return out;
 }
 
-int ka_listen_fail(const char *program, const char *ip, const char *option, const ka_event *ev)
+int ka_listen_fail(const char *program, ka_listeners *l, const char *option, const ka_event *ev)
 {
     char why[KA_TROUBLE_TEXT];
     int status = ev->error == KA_EINVAL ? KA_EXIT_USAGE : KA_EXIT_SYSTEM;
-    return ka_fail(status, "%s: %s", program, ka__cli_trouble(why, ip, option, ev));
+    bool absent = ev->error == KA_EADDR || ev->error == KA_EFAMILY;
+    if (absent && l->named && ++l->failed < l->n) return 0;
+    return ka_fail(status, "%s: %s", program, ka__cli_trouble(why, option, ev));
 }
 
 #endif /* KEYAUTH_CLI_IMPLEMENTED */

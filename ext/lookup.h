@@ -19,7 +19,8 @@
          ka_server_free(s);
 
    LIMITS
-     IPv4; the first address of a name counts. A name is looked up anew each time. */
+     A name is looked up anew each time. Of its addresses the first one that can be connected to
+     counts. */
 
 #ifndef KEYAUTH_H
 #error "ext/lookup.h: include keyauth.h first"
@@ -31,9 +32,9 @@
 extern "C" {
 #endif
 
-enum { KA_MAX_LOOKUPS = 16 };    /* names that one ka_lookups looks up at a time */
+enum { KA_MAX_LOOKUPS = 16 };    /* names of one ka_lookups at a time */
 
-/* Names that are being looked up. */
+/* Names that are being looked up, or connected to. */
 typedef struct {
     ka_source source;            /* its own; due when a name was found */
     ka_server *server;
@@ -43,14 +44,14 @@ typedef struct {
 /* Set up *l, and add its source to s, whose parent's thread calls these functions. */
 KADEF void ka_lookups_init(ka_lookups *l, ka_server *s);
 
-/* As ka_connect, to a host's name or numeric IPv4 address. A name is looked up in a thread of its
+/* As ka_connect, to a host's name or numeric address. A name is looked up in a thread of its
    own by ka_resolve. That takes as long as the system's resolver likes, which may be longer than
    KA_ATTEMPT_MS. The KA_OPENED event, which comes through the source, also tells KA_ENOTFOUND (the
-   name has no IPv4 address), KA_ETIME (no name server answers), KA_EINVAL (its address can't be
+   name has no address), KA_ETIME (no name server answers), KA_EINVAL (its address can't be
    connected to, as 0.0.0.0) and KA_ENOMEM.
      host       1 to KA_MAX_HOST bytes; copied
-     returns    as ka_connect, or KA_ENOMEM, KA_ETHREAD, KA_ELIMIT (KA_MAX_LOOKUPS names are being
-                looked up) */
+     returns    as ka_connect, or KA_ENOMEM, KA_ETHREAD, KA_ELIMIT (KA_MAX_LOOKUPS names are under
+                way) */
 KADEF int ka_connect_name(ka_lookups *l, const ka_framing *framing, const char *host, int port,
                           uint64_t tag);
 
@@ -60,6 +61,10 @@ KADEF int ka_connect_name(ka_lookups *l, const ka_framing *framing, const char *
                 its events itself
      returns    is there such an event? */
 KADEF bool ka_lookups_next(ka_lookups *l, ka_event *ev);
+
+/* And what it does when a worker has told of a connection: if that failed, try the next address of
+   the name. Returns true if one is tried, so that the event is not passed on. For such a source. */
+KADEF bool ka_lookups_take(ka_lookups *l, const ka_event *ev);
 
 /* Forget the names that are being looked up, without a wait for their threads, which free what they
    use. Before ka_server_free. Harmless if *l is zero, or twice. */
@@ -75,11 +80,13 @@ KADEF void ka_lookups_free(ka_lookups *l);
 
 /* The state of a lookup. Its thread and the parent own it by turns:
 
-     SEEKING --the name was looked up--> WAKING --the server was woken--> FOUND
-        |                                 the thread uses the server      the parent frees it
-        +--ka_lookups_free--> ORPHANED
+     SEEKING --the name was looked up--> WAKING --the server was woken--> FOUND ----> TRYING
+        |                                 the thread uses the server      the parent connects,
+        +--ka_lookups_free--> ORPHANED                                    and frees it
                               its thread frees it */
-enum { KA__LOOKUP_SEEKING, KA__LOOKUP_WAKING, KA__LOOKUP_FOUND, KA__LOOKUP_ORPHANED };
+enum {
+    KA__LOOKUP_SEEKING, KA__LOOKUP_WAKING, KA__LOOKUP_FOUND, KA__LOOKUP_TRYING, KA__LOOKUP_ORPHANED
+};
 
 struct ka__lookup {
     struct ka__lookup *next;
@@ -88,14 +95,16 @@ struct ka__lookup {
     uint64_t     tag;
     _Atomic(int) state;
     int          port, error;
-    char         ip[16], host[KA_MAX_HOST + 1];
+    char         ips[KA_IPS_TEXT + 1], host[KA_MAX_HOST + 1];
+    const char  *left;              /* the addresses that were not tried yet */
 };
 
 static void ka__lookup_run(void *arg)
 {
     struct ka__lookup *one = arg;
     int seeking = KA__LOOKUP_SEEKING;
-    one->error = ka_resolve(one->host, one->ip);
+    one->error = ka_resolve(one->host, one->ips);
+    one->left = one->error ? "" : one->ips;
     if (!atomic_compare_exchange_strong(&one->state, &seeking, KA__LOOKUP_WAKING)) {
         KA_FREE(one);
         return;
@@ -104,10 +113,27 @@ static void ka__lookup_run(void *arg)
     atomic_store(&one->state, KA__LOOKUP_FOUND);
 }
 
-/* The thread is about to have it in the state FOUND. */
+/* Wait for the thread's last step. */
 static void ka__lookup_await(struct ka__lookup *one)
 {
-    while (atomic_load(&one->state) != KA__LOOKUP_FOUND) ka_sleep_ms(1);
+    while (atomic_load(&one->state) == KA__LOOKUP_WAKING) ka_sleep_ms(1);
+}
+
+/* Connect to the next address of those that are left. */
+static int ka__lookup_connect(struct ka__lookup *one)
+{
+    char ip[KA_IP_TEXT + 1];
+    int r = one->error ? one->error : KA_ENOTFOUND;
+    while (r < 0 && ka_next_ip(&one->left, ip))
+        r = ka_connect(one->server, one->framing, NULL, ip, one->port, one->tag);
+    return r;
+}
+
+static void ka__lookup_remove(struct ka__lookup **at)
+{
+    struct ka__lookup *one = *at;
+    *at = one->next;
+    KA_FREE(one);
 }
 
 static bool ka__lookup_source_next(ka_source *source, ka_event *ev)
@@ -117,10 +143,18 @@ static bool ka__lookup_source_next(ka_source *source, ka_event *ev)
     return more;
 }
 
+static bool ka__lookup_source_take(ka_source *source, const ka_event *ev)
+{
+    return ka_lookups_take((ka_lookups *)source, ev);
+}
+
 void ka_lookups_init(ka_lookups *l, ka_server *s)
 {
-    *l = (ka_lookups){ .source = { .next = ka__lookup_source_next, .due_ms = INT64_MAX },
-                       .server = s };
+    *l = (ka_lookups){
+        .source = { .next = ka__lookup_source_next, .take = ka__lookup_source_take,
+                    .due_ms = INT64_MAX },
+        .server = s,
+    };
     ka_source_add(s, &l->source);
 }
 
@@ -148,19 +182,31 @@ int ka_connect_name(ka_lookups *l, const ka_framing *framing, const char *host, 
 bool ka_lookups_next(ka_lookups *l, ka_event *ev)
 {
     for (struct ka__lookup **at = &l->first, *one; (one = *at) != NULL; ) {
-        if (atomic_load(&one->state) == KA__LOOKUP_SEEKING) {
+        int state = atomic_load(&one->state), error;
+        if (state == KA__LOOKUP_WAKING) ka__lookup_await(one);
+        if (state == KA__LOOKUP_SEEKING || state == KA__LOOKUP_TRYING) {
             at = &one->next;
-            continue;
+        } else if ((error = ka__lookup_connect(one)) == KA_OK) {
+            atomic_store(&one->state, KA__LOOKUP_TRYING);
+        } else {
+            *ev = (ka_event){ .kind = KA_OPENED, .error = error, .listener = -1, .tag = one->tag,
+                              .now_ms = ev->now_ms };
+            ka__lookup_remove(at);
+            return true;
         }
-        ka__lookup_await(one);
-        int error = one->error;
-        if (!error) error = ka_connect(l->server, one->framing, NULL, one->ip, one->port, one->tag);
-        *ev = (ka_event){ .kind = KA_OPENED, .error = error, .listener = -1, .tag = one->tag,
-                          .now_ms = ev->now_ms };
-        *at = one->next;
-        KA_FREE(one);
-        if (error) return true;
     }
+    return false;
+}
+
+bool ka_lookups_take(ka_lookups *l, const ka_event *ev)
+{
+    struct ka__lookup **at = &l->first;
+    if (ev->kind != KA_OPENED || ev->listener != -1) return false;
+    while (*at && (atomic_load(&(*at)->state) != KA__LOOKUP_TRYING || (*at)->tag != ev->tag))
+        at = &(*at)->next;
+    if (!*at) return false;
+    if (ev->error && ka__lookup_connect(*at) == KA_OK) return true;
+    ka__lookup_remove(at);
     return false;
 }
 

@@ -606,7 +606,7 @@ typedef int ka__pair_sock;
 /* A connection, seen from here, and why the process at its other end was not killed. */
 typedef struct {
     ka__pair_sock sock;
-    struct sockaddr_in mine, theirs;
+    ka_end mine, theirs;
     const char *why;        /* the words for the error that was returned */
     int         os_error;   /* the system's code behind that error, or 0 */
 } ka__pair;
@@ -616,6 +616,26 @@ static int ka__because(ka__pair *pair, int error, const char *why)
     pair->why = why;
     pair->os_error = 0;
     return error;
+}
+
+static bool ka__is_ipv4(const ka_end *e)
+{
+    static const unsigned char mapped[12] = { [10] = 0xFF, [11] = 0xFF };
+    return memcmp(e->ip, mapped, sizeof mapped) == 0;
+}
+
+static bool ka__same_end(const ka_end *a, const ka_end *b)
+{
+    return a->port == b->port && memcmp(a->ip, b->ip, sizeof a->ip) == 0;
+}
+
+/* May a socket that listens at l have accepted a connection at e? */
+static bool ka__listens_for(const ka_end *l, const ka_end *e)
+{
+    static const unsigned char any[16];
+    const size_t at = ka__is_ipv4(l) ? 12 : 0;
+    if (memcmp(l->ip + at, any, sizeof any - at) != 0) return ka__same_end(l, e);
+    return l->port == e->port;
 }
 
 static const char
@@ -639,50 +659,78 @@ enum {
 #if defined(_WIN32)
 typedef HANDLE ka__process;
 
-static MIB_TCPTABLE_OWNER_PID *ka__tcp_table(void)
+/* A row of a table of connections. */
+typedef struct { ka_end local, remote; DWORD state, pid; } ka__tcp_row;
+
+static void *ka__tcp_table(ULONG family)
 {
-    MIB_TCPTABLE_OWNER_PID *t = NULL;
+    void *t = NULL;
     DWORD size = 65536, r;
     do {      /* the table may grow between two calls: ask with twice the size that was needed */
         size *= 2;
         void *more = t ? KA_REALLOC(t, size) : KA_MALLOC(size);
         if (!more) break;
         t = more;
-        r = GetExtendedTcpTable(t, &size, FALSE, AF_INET, TCP_TABLE_OWNER_PID_ALL, 0);
+        r = GetExtendedTcpTable(t, &size, FALSE, family, TCP_TABLE_OWNER_PID_ALL, 0);
         if (r == NO_ERROR) return t;
     } while (r == ERROR_INSUFFICIENT_BUFFER);
     KA_FREE(t);
     return NULL;
 }
 
+static ka_end ka__tcp_end(const void *ip, size_t n, DWORD port)
+{
+    ka_end e = { .port = ntohs((u_short)port) };
+    if (n == 4) e.ip[10] = e.ip[11] = 0xFF;
+    memcpy(e.ip + sizeof e.ip - n, ip, n);
+    return e;
+}
+
+/* The row i, or false behind the last one. */
+static bool ka__tcp_row_at(const void *table, ULONG family, DWORD i, ka__tcp_row *row)
+{
+    if (family == AF_INET) {
+        const MIB_TCPTABLE_OWNER_PID *t = table;
+        const MIB_TCPROW_OWNER_PID *of = &t->table[i];
+        if (i >= t->dwNumEntries) return false;
+        *row = (ka__tcp_row){ ka__tcp_end(&of->dwLocalAddr, 4, of->dwLocalPort),
+                              ka__tcp_end(&of->dwRemoteAddr, 4, of->dwRemotePort),
+                              of->dwState, of->dwOwningPid };
+    } else {
+        const MIB_TCP6TABLE_OWNER_PID *t = table;
+        const MIB_TCP6ROW_OWNER_PID *of = &t->table[i];
+        if (i >= t->dwNumEntries) return false;
+        *row = (ka__tcp_row){ ka__tcp_end(of->ucLocalAddr, 16, of->dwLocalPort),
+                              ka__tcp_end(of->ucRemoteAddr, 16, of->dwRemotePort),
+                              of->dwState, of->dwOwningPid };
+    }
+    return true;
+}
+
 /* Wine 8 does not know who owns an accepted socket: it says 0. Then the owner of the listener is
    taken for it, if one process listens. */
 static int ka__owner_find(ka__pair *pair, int64_t *pid)
 {
-    MIB_TCPTABLE_OWNER_PID *t = ka__tcp_table();
-    const DWORD here = pair->theirs.sin_addr.s_addr;
+    const ULONG family = ka__is_ipv4(&pair->theirs) ? AF_INET : AF_INET6;
+    void *t = ka__tcp_table(family);
     bool connected = false, listening = false, several = false;
     DWORD owner = 0, found = 0;
+    ka__tcp_row row;
     if (!t) return ka__because(pair, KA_EOS, "connections cannot be read; stop the server by hand");
-    for (DWORD i = 0; i < t->dwNumEntries; i++) {
-        const MIB_TCPROW_OWNER_PID *row = &t->table[i];
-        if (row->dwState == MIB_TCP_STATE_ESTAB && row->dwLocalAddr == here &&
-            (u_short)row->dwLocalPort == pair->theirs.sin_port &&
-            row->dwRemoteAddr == pair->mine.sin_addr.s_addr &&
-            (u_short)row->dwRemotePort == pair->mine.sin_port) {
+    for (DWORD i = 0; ka__tcp_row_at(t, family, i, &row); i++) {
+        if (row.state == MIB_TCP_STATE_ESTAB && ka__same_end(&row.local, &pair->theirs) &&
+            ka__same_end(&row.remote, &pair->mine)) {
             connected = true;
-            owner = row->dwOwningPid;
+            owner = row.pid;
         }
     }
-    for (DWORD i = 0; i < t->dwNumEntries && connected; i++) {
-        const MIB_TCPROW_OWNER_PID *row = &t->table[i];
-        if (row->dwState != MIB_TCP_STATE_LISTEN) continue;
-        if ((u_short)row->dwLocalPort != pair->theirs.sin_port) continue;
-        if (row->dwLocalAddr != here && row->dwLocalAddr != 0) continue;
-        if (owner && row->dwOwningPid != owner) continue;
-        several = several || (listening && row->dwOwningPid != found);
+    for (DWORD i = 0; connected && ka__tcp_row_at(t, family, i, &row); i++) {
+        if (row.state != MIB_TCP_STATE_LISTEN) continue;
+        if (!ka__listens_for(&row.local, &pair->theirs)) continue;
+        if (owner && row.pid != owner) continue;
+        several = several || (listening && row.pid != found);
         listening = true;
-        found = row->dwOwningPid;
+        found = row.pid;
     }
     KA_FREE(t);
     *pid = several ? 0 : found;
@@ -776,32 +824,39 @@ typedef struct {
     int  code;                    /* errno: why a process could not be looked into; 0: none */
 } ka__inodes;
 
-/* Add what a table of the kernel's knows (man 5 proc, /proc/net/tcp). Addresses are hexadecimal
-   words as they lie in memory. In tcp6 an IPv4 address has the prefix in front. False: the table
-   can't be opened. */
-static bool ka__inodes_read(ka__inodes *in, const char *table, const char *prefix,
-                            const ka__pair *pair)
+/* Read an end as /proc/net/tcp has it: words in hexadecimal, as they lie in memory, a colon, and
+   the port. tcp6 has four words, tcp only the last one. False: it is none. */
+static bool ka__end_read(ka_end *e, const char *text)
+{
+    const bool four = strlen(text) < 32;
+    unsigned word;
+    *e = (ka_end){ .ip = { [10] = four ? 0xFF : 0, [11] = four ? 0xFF : 0 } };
+    for (int i = four ? 3 : 0; i < 4; i++, text += 8) {
+        if (sscanf(text, "%8x", &word) != 1) return false;
+        memcpy(e->ip + 4 * i, &word, sizeof word);
+    }
+    return sscanf(text, ":%4hx", &e->port) == 1;
+}
+
+/* Add what a table of the kernel's knows (man 5 proc, /proc/net/tcp). False: it can't be opened. */
+static bool ka__inodes_read(ka__inodes *in, const char *table, const ka__pair *pair)
 {
     static const char format[] = " %*u: %63s %63s %x %*s %*s %*s %lu %*s %lu";
-    char theirs[64], mine[64], port[8], line[512], local[64], remote[64];
+    char line[512], local_text[64], remote_text[64];
+    ka_end local, remote;
     unsigned state;
     unsigned long uid, inode;
-    snprintf(port, sizeof port, ":%04X", ntohs(pair->theirs.sin_port));
-    snprintf(theirs, sizeof theirs, "%s%08X%s", prefix, pair->theirs.sin_addr.s_addr, port);
-    snprintf(mine, sizeof mine, "%s%08X:%04X", prefix, pair->mine.sin_addr.s_addr,
-             ntohs(pair->mine.sin_port));
     FILE *f = fopen(table, "re");
     if (!f) return false;
     while (fgets(line, sizeof line, f)) {
-        if (sscanf(line, format, local, remote, &state, &uid, &inode) != 5) continue;
-        bool here = strcmp(local, theirs) == 0;
-        bool any = strcmp(local + strspn(local, "0"), port) == 0;
-        if (here && strcmp(remote, mine) == 0) {
+        if (sscanf(line, format, local_text, remote_text, &state, &uid, &inode) != 5) continue;
+        if (!ka__end_read(&local, local_text) || !ka__end_read(&remote, remote_text)) continue;
+        if (ka__same_end(&local, &pair->theirs) && ka__same_end(&remote, &pair->mine)) {
             in->connection = inode;
             in->uid = uid;
-        } else if ((here || any) && state == TCP_LISTEN) {
+        } else if (state == TCP_LISTEN && ka__listens_for(&local, &pair->theirs)) {
             if (in->listeners_n < KA__MAX_OWN_LISTENERS) in->listeners[in->listeners_n++] = inode;
-        } else if (inode == in->own && strcmp(local, mine) == 0) {
+        } else if (inode == in->own && ka__same_end(&local, &pair->mine)) {
             in->ours = true;
         }
     }
@@ -911,15 +966,12 @@ static int ka__owner_find(ka__pair *pair, int64_t *pid)
     ka__inodes in = { 0 };
     ka__owners owners = { 0 };
     struct stat own;
-    char mapped[25];
-    snprintf(mapped, sizeof mapped, "0000000000000000%08X", htonl(0xFFFF));
     *pid = 0;
     if (fstat(pair->sock, &own) == 0) in.own = (unsigned long)own.st_ino;
     int r = ka__proc_plain(pair);
     if (r < 0) return r;
-    if (!ka__inodes_read(&in, KA__PROC "/net/tcp", "", pair))
-        return ka__because_os(pair, ka__unread);
-    ka__inodes_read(&in, KA__PROC "/net/tcp6", mapped, pair);      /* not there without IPv6 */
+    if (!ka__inodes_read(&in, KA__PROC "/net/tcp", pair)) return ka__because_os(pair, ka__unread);
+    ka__inodes_read(&in, KA__PROC "/net/tcp6", pair);      /* not there without IPv6 */
     if (!in.ours) return ka__because(pair, KA_ENOTFOUND, foreign);
     if (!in.connection) return ka__because(pair, KA_ENOTFOUND, ka__elsewhere);
     DIR *d = opendir("/proc");
@@ -998,6 +1050,16 @@ static uint32_t ka__listener_bit(ka__listeners *l, uint64_t handle)
     return 2u << i;
 }
 
+/* An end of a socket, whose union holds an IPv6 address, or an IPv4 one in its last bytes. */
+static ka_end ka__info_end(const void *ip, bool four, int port)
+{
+    ka_end e = { .port = ntohs((uint16_t)port) };
+    memcpy(e.ip, ip, sizeof e.ip);
+    if (four) memset(e.ip, 0, 10);
+    if (four) memset(e.ip + 10, 0xFF, 2);
+    return e;
+}
+
 /* Which of the sockets does a process hold? Bits as in ka__owners. */
 static uint32_t ka__process_holds(ka__listeners *listeners, int pid, const ka__pair *pair)
 {
@@ -1013,13 +1075,12 @@ static uint32_t ka__process_holds(ka__listeners *listeners, int pid, const ka__p
         if (info.psi.soi_kind != SOCKINFO_TCP) continue;
         const struct tcp_sockinfo *tcp = &info.psi.soi_proto.pri_tcp;
         const struct in_sockinfo *in = &tcp->tcpsi_ini;
-        if ((in_port_t)in->insi_lport != pair->theirs.sin_port) continue;
-        in_addr_t local = in->insi_laddr.ina_46.i46a_addr4.s_addr;      /* mapped in IPv6, too */
-        bool here = local == pair->theirs.sin_addr.s_addr;
-        if (tcp->tcpsi_state == TSI_S_LISTEN && (here || local == 0))
+        const bool four = (in->insi_vflag & INI_IPV4) != 0;
+        const ka_end local = ka__info_end(&in->insi_laddr, four, in->insi_lport),
+                     remote = ka__info_end(&in->insi_faddr, four, in->insi_fport);
+        if (tcp->tcpsi_state == TSI_S_LISTEN && ka__listens_for(&local, &pair->theirs))
             held |= ka__listener_bit(listeners, info.psi.soi_so);
-        if (here && (in_port_t)in->insi_fport == pair->mine.sin_port &&
-            in->insi_faddr.ina_46.i46a_addr4.s_addr == pair->mine.sin_addr.s_addr) held |= 1;
+        if (ka__same_end(&local, &pair->theirs) && ka__same_end(&remote, &pair->mine)) held |= 1;
     }
     KA_FREE(fds);
     return held;
@@ -1106,11 +1167,7 @@ static int ka__owner_await(ka__pair *pair, int64_t *pid)
 static int ka__peer_kill(ka__pair *pair, int64_t *pid)
 {
     ka__process p;
-    socklen_t a = sizeof pair->mine, b = sizeof pair->theirs;
     int64_t again = 0;
-    if (getsockname(pair->sock, (struct sockaddr *)&pair->mine, &a) != 0 ||
-        getpeername(pair->sock, (struct sockaddr *)&pair->theirs, &b) != 0)
-        return ka__because(pair, KA_EOFFLINE, ka__ended);
     int r = ka__owner_await(pair, pid);
     if (r < 0) return r;
     r = ka__process_open(pair, *pid, &p);
@@ -1125,7 +1182,7 @@ static int ka__peer_kill(ka__pair *pair, int64_t *pid)
 int ka_client_kill_server(ka_client *c, int64_t *pid)
 {
     static const char more[] = "the server sent more than its answer; stop it by hand";
-    ka__pair pair = { .sock = (ka__pair_sock)c->sock };
+    ka__pair pair = { .sock = (ka__pair_sock)c->sock, .mine = c->mine, .theirs = c->theirs };
     char byte;
     int r = KA_EOFFLINE;
     *pid = 0;

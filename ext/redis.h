@@ -24,7 +24,7 @@
          ka_server_free(s);
 
    LIMITS
-     RESP2, and IPv4. No TLS: have a proxy on this machine, such as stunnel, speak it. No cluster of
+     RESP2. No TLS: have a proxy on this machine, such as stunnel, speak it. No cluster of
      several masters. A reply has KA_MAX_BODY bytes at most. */
 
 #ifndef KEYAUTH_H
@@ -386,7 +386,7 @@ ptrdiff_t ka_resp_command(char *out, size_t cap, const ka_str *args, size_t n)
 static const char ka__redis_forms[] =
     "HOST:PORT or redis://[USER[:PASSWORD]@]HOST[:PORT] is needed, and any of ,user=... "
     ",password=... ,password-file=... ,prefix=... behind it, without commas in them; HOST is a "
-    "name or an IPv4 address, no IPv6 one; a URL has %XX for odd characters";
+    "name, an IPv4 address, or an IPv6 one in brackets; a URL has %XX for odd characters";
 
 /* A port from 1 to 65535, in digits. */
 static bool ka__redis_port(ka_str s, int *port)
@@ -397,15 +397,17 @@ static bool ka__redis_port(ka_str s, int *port)
     return true;
 }
 
-/* HOST:PORT, or HOST if there is a port already. */
+/* HOST:PORT, or HOST if there is a port already. An IPv6 address has brackets around it. */
 static bool ka__redis_host(ka_redis_address *a, ka_str s)
 {
     static const char may[] =
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
-    size_t n = 0;
-    while (n < s.n && memchr(may, s.p[n], sizeof may - 1)) n++;
-    if (n == 0 || n > KA_MAX_HOST) return false;
-    memcpy(a->host, s.p, n);
+        ":%abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+    const size_t six = s.n > 0 && *s.p == '[', skip = six ? 0 : 2;      /* no : and % in a name */
+    size_t n = six;
+    while (n < s.n && memchr(may + skip, s.p[n], sizeof may - 1 - skip)) n++;
+    if (n == six || n - six > KA_MAX_HOST) return false;
+    memcpy(a->host, s.p + six, n - six);
+    if (six && (n == s.n || s.p[n++] != ']')) return false;
     if (n == s.n) return a->port > 0;
     return s.p[n] == ':' && ka__redis_port((ka_str){ s.p + n + 1, s.n - n - 1 }, &a->port);
 }
@@ -926,7 +928,7 @@ static const char *ka__redis_why(int error)
 {
     switch (error) {
     case KA_EINVAL:
-    case KA_ENOTFOUND: return "no host of this name has an IPv4 address";
+    case KA_ENOTFOUND: return "there is no such host";
     case KA_ETIME:     return "it, or the name server, does not answer";
     default:           return ka_error_text(error);
     }
@@ -1028,6 +1030,7 @@ static bool ka__redis_take(ka_source *source, const ka_event *ev)
     ka_redis *r = (ka_redis *)source;
     bool opened = ev->kind == KA_OPENED && ev->listener == -1 && ev->tag == (uintptr_t)r;
     bool ours = r->conn && ev->conn == r->conn;
+    if (ka_lookups_take(&r->lookups, ev)) return true;
     if (opened) ka__redis_told(r, ev);
     else if (ours && ev->kind == KA_MESSAGE) ka__redis_reply(r, ev);
     else if (ours && ev->kind == KA_CLOSED) ka__redis_closed(r, ev->now_ms);
@@ -1165,8 +1168,8 @@ const char *ka_redis_news(char out[KA_REDIS_TEXT], ka_redis_store *st)
 {
     const ka_redis *r = st->redis;
     const char *why = ka_redis_trouble(r);
-    char at[KA_MAX_HOST + 24];
-    snprintf(at, sizeof at, "Redis at %s:%d", r->at->host, r->at->port);
+    char at[KA_PLACE_TEXT + 16], place[KA_PLACE_TEXT + 1];
+    snprintf(at, sizeof at, "Redis at %s", ka_place_text(place, r->at->host, r->at->port));
     if ((r->up || *why) && strcmp(why, st->told_error) != 0) {
         snprintf(st->told_error, sizeof st->told_error, "%s", why);
         if (!*why) snprintf(out, KA_REDIS_TEXT, "%s is back", at);

@@ -101,7 +101,7 @@ UNGUIDED_END
 #define send(fd, p, n, flags)               sim_send(fd, p, n)
 #define setsockopt(fd, level, name, v, n)   sim_set_option(fd, level, name, v)
 #define shutdown(fd, how)                   sim_shutdown(fd)
-#define socket(family, type, protocol)      ((void)(type), sim_open(SIM_LISTENER))
+#define socket(family, type, protocol)      ((void)(family), (void)(type), sim_open(SIM_LISTENER))
 #define thrd_create(id, run, arg)           ((void)(run), sim_thread(id, arg))
 #define thrd_join(id, result)               sim_thread_join(id)
 #define unlink(path)                        sim_unlink(path)

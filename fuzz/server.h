@@ -289,8 +289,8 @@ static int refusal(int status)
 /* The other end, as the simulated system names it. */
 static void end_check(const ka_event *ev, const peer *p)
 {
-    static const unsigned char none[4];
-    CHECK(memcmp(ev->peer.ip, none, 4) == 0 && (ev->peer.port == 2 || (ev->peer.port == 0 && p->reset)),
+    static const unsigned char none[10];
+    CHECK(memcmp(ev->peer.ip, none, sizeof none) == 0 && (ev->peer.port == 2 || (ev->peer.port == 0 && p->reset)),
           "from port %d", ev->peer.port);
 }
 

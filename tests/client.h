@@ -69,7 +69,7 @@ static void script_run(void *arg)
 static bool script_start(script *s, const char *const *texts, int n, bool close_each)
 {
     *s = (script){ .texts = texts, .n = n, .close_each = close_each };
-    return CHECK(ka__sock_new(&s->listener) == KA_OK && ka__sock_listen(s->listener, "127.0.0.1", 0, &s->port) == KA_OK && ka__thread_start(&s->thread, script_run, s) == KA_OK, "the script starts");
+    return CHECK(sock_listen(&s->listener, &s->port) == KA_OK && ka__thread_start(&s->thread, script_run, s) == KA_OK, "the script starts");
 }
 
 static void script_stop(script *s)

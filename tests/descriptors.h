@@ -154,11 +154,10 @@ static void test_descriptors(void)
     CHECK(poll(&p, 1, PATIENCE_MS) == 1 && (p.revents & POLLHUP), "no worker holds the pipe open");
     close(ends[0]);
     for (int i = 0; i < CLIENTS; i++) wire_close(&wires[i]);
-    int port = f.port, bound;
+    int port = f.port;
     fixture_stop(&f);
     ka__sock s;
-    int r = ka__sock_new(&s);
-    if (r == KA_OK) r = ka__sock_listen(s, "127.0.0.1", port, &bound);
+    int r = sock_listen_at(&s, "127.0.0.1", &port);
     CHECK(r == KA_OK, "the port is free at once: got %s", ka_error_text(r));
     ka__sock_close(s);
 #else

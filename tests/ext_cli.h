@@ -10,12 +10,15 @@ static void test_listen_trouble(void)
         { KA_EPERM, 1024, "127.0.0.1", "a sandbox forbids this process to listen" },
         { KA_EPERM, 0, "127.0.0.1", "(system error 77); look at its rules" },
         { KA_ELIMIT, 80, "127.0.0.1", "ulimit -n" },
-        { KA_EINVAL, 80, "localhost", "--ip localhost: a numeric IPv4 address is needed" },
+        { KA_EINUSE, 80, "::1", "[::1]:80 is taken by another program; stop that one" },
+        { KA_EFAMILY, 80, "::1", "[::1]: this machine has no IPv6; choose an IPv4 address" },
+        { KA_EINVAL, 80, "::", "--ip: a link-local address needs its interface, such as fe80::1%eth0" },
     };
     char text[KA_TROUBLE_TEXT];
     for (size_t i = 0; i < COUNT(rows); i++) {
         ka_event ev = { .kind = KA_LISTENING, .error = rows[i].error, .os_error = 77, .port = rows[i].port };
-        const char *got = ka__cli_trouble(text, rows[i].ip, "--a-port", &ev);
+        if (!CHECK(ka__ip_read(&ev.peer, rows[i].ip), "an address")) return;
+        const char *got = ka__cli_trouble(text, "--a-port", &ev);
         CHECK(got == text && strstr(got, rows[i].want), "\"%s\", not \"%s\"", got, rows[i].want);
     }
 }

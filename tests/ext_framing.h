@@ -152,12 +152,12 @@ static void test_lines_flood(void)
     if (!CHECK(ka__box_init(&worker.up, KA_MAILBOX) == KA_OK, "a box")) return;
     for (size_t left = 16; left <= KA_MAX_BODY + 64; left += 16) {      /* wherever the ring's end is */
         ka__box *up = &worker.up;
-        size_t needs = 2 * ka__record_size(KA_MAX_BODY) + KA__MUST_BYTES;
+        size_t needs = 2 * ka__record_size(sizeof(ka__parts) + KA_MAX_BODY) + KA__MUST_BYTES;
         up->write = 2 * KA_MAILBOX - left;
         up->tail_seen = up->write + needs - KA_MAILBOX;
         atomic_store(&up->tail, up->tail_seen);
-        bool fits = ka__room(&worker, KA_MAX_BODY) && !ka__room(&worker, KA_MAX_BODY + 16) && ka__box_put(up, KA_MESSAGE, KA_MAX_BODY);
-        for (int k = 0; k < KA_MAX_LISTENERS + 4; k++) fits = fits && ka__box_put(up, KA_LISTENING, 0);
+        bool fits = ka__room(&worker, KA_MAX_BODY) && !ka__room(&worker, KA_MAX_BODY + 16) && ka__box_put(up, KA_MESSAGE, sizeof(ka__parts) + KA_MAX_BODY);
+        for (int k = 0; k < KA_MAX_LISTENERS + 4; k++) fits = fits && ka__box_put(up, KA_OPENED, sizeof(ka_end) + sizeof(uint64_t));
         if (!fits) CHECK(false, "%d bytes before the ring's end", (int)left);
     }
     ka__box_free(&worker.up);

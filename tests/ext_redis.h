@@ -67,7 +67,7 @@ static void play_end(play *p)
 static void play_listen(play *p)
 {
     if (p->port == 0) p->port = free_port();
-    CHECK(ka__sock_new(&p->listener) == KA_OK && ka__sock_listen(p->listener, "127.0.0.1", p->port, &p->port) == KA_OK, "Redis is played at %d", p->port);
+    CHECK(sock_listen_at(&p->listener, "127.0.0.1", &p->port) == KA_OK, "Redis is played at %d", p->port);
 }
 
 static void play_hear(play *p)
@@ -560,10 +560,12 @@ static void test_redis_unsent(void)
     w.free_head = KA__NIL;
     for (int state = 0; state < KA__STATES; state++) w.list[state].head = w.list[state].tail = KA__NIL;
     if (!CHECK(ka__poller_init(&w.sleeper.poller) == KA_OK, "a poller")) return;
+    ka__address a;
+    ka__address_read(&a, "127.0.0.1", 0);
     for (size_t i = 0; i < COUNT(rows); i++) {
         ka__sock s;
         ka__conn *c = ka__conn_place(&w);
-        if (!CHECK(c && ka__sock_new(&s) == KA_OK, "a socket")) break;
+        if (!CHECK(c && ka__sock_new(&a, SOCK_STREAM, &s) == KA_OK, "a socket")) break;
         ka__conn_open(&w, c, s, &ka_lines);
         w.outgoing += c->outgoing = rows[i].outgoing;
         c->last = rows[i].last;
@@ -601,7 +603,7 @@ static void test_redis_moves(void)
     play_step(&p, "x", "moves");
     play_step(&p, "-offline", "at another address");
     atomic_store(&moving.code, EAI_NONAME);
-    play_step(&p, "-no host of this name has an IPv4 address", "no address");
+    play_step(&p, "-there is no such host", "no address");
     atomic_store(&moving.code, EAI_AGAIN);
     play_step(&p, "-the name server, does not answer", "no name server");
     atomic_store(&moving.hangs, true);
@@ -670,6 +672,8 @@ static void test_redis_address(void)
         { "redis://me:@a", "hush", "a 6379 me hush keyauth:", "an empty password" }, { "redis://@a", NULL, "a 6379   keyauth:", "neither" },
         { "redis://m%40e:h%2fu%25s+%3ah@a", NULL, "a 6379 m@e h/u%s+:h keyauth:", "percent-encoded" }, { "redis://:h,u@sh@a", NULL, "a 6379  h,u@sh keyauth:", "raw" },
         { "redis://me:a:b@a", NULL, "a 6379 me a:b keyauth:", "a colon in it" }, { "redis://a,password=hush", NULL, "a 6379  hush keyauth:", "an option of a URL" },
+        { "[::1]:6379", NULL, "::1 6379   keyauth:", "IPv6" }, { "[fe80::1%eth0]:1,password=hush", NULL, "fe80::1%eth0 1  hush keyauth:", "with an interface" },
+        { "redis://[::1]", NULL, "::1 6379   keyauth:", "IPv6 in a URL" }, { "redis://me:hush@[2001:db8::1]:1/0", NULL, "2001:db8::1 1 me hush keyauth:", "all of it" },
         /* what is refused, whose words have nothing of it */
         { "", NULL, "HOST:PORT", "nothing" }, { "hush", NULL, "HOST:PORT", "no port" }, { "hush:", NULL, "HOST:PORT", "an empty port" }, { ":1", NULL, "HOST:PORT", "no host" },
         { "hush:0", NULL, "HOST:PORT", "port 0" }, { "hush:65536", NULL, "HOST:PORT", "too great a port" }, { "hush:1x", NULL, "HOST:PORT", "no number" },
@@ -680,7 +684,9 @@ static void test_redis_address(void)
         { "rediss://:hush@a", NULL, "TLS", "TLS" }, { "RedisS://a", NULL, "TLS", "TLS in capitals" }, { "unix:///hush", NULL, "HOST:PORT", "another scheme" },
         { "redis://:hush@a:1/1", NULL, "prefix", "another database" }, { "redis://:hush@a/00", NULL, "prefix", "another name for it" }, { "redis://:hush@a?db=1", NULL, "prefix", "a query" },
         { "redis://:hush@a#x", NULL, "prefix", "a fragment" }, { "redis://:hush/x@a", NULL, "prefix", "a slash in the password" }, { "redis://", NULL, "HOST:PORT", "an empty URL" },
-        { "redis://:hush@", NULL, "HOST:PORT", "no host in it" }, { "redis://:hush@a:", NULL, "HOST:PORT", "no port behind the colon" }, { "redis://:hush@[::1]:1", NULL, "HOST:PORT", "IPv6" },
+        { "redis://:hush@", NULL, "HOST:PORT", "no host in it" }, { "redis://:hush@a:", NULL, "HOST:PORT", "no port behind the colon" }, { "redis://:hush@[::1]x:1", NULL, "HOST:PORT", "between bracket and port" },
+        { "[::1]", NULL, "HOST:PORT", "IPv6 without a port" }, { "[::1:1", NULL, "HOST:PORT", "half a pair of brackets" }, { "::1:1", NULL, "HOST:PORT", "IPv6 without brackets" },
+        { "[]:1", NULL, "HOST:PORT", "nothing in brackets" }, { "a%b:1", NULL, "HOST:PORT", "% in a name" }, { "[a@b]:1", NULL, "HOST:PORT", "@ in brackets" },
         { "redis://:hush%@a", NULL, "HOST:PORT", "half an escape" }, { "redis://hush%00:x@a", NULL, "HOST:PORT", "NUL in a name" }, { "redis://:hu%00sh@a", NULL, "HOST:PORT", "NUL in a password" },
         { "redis:/a:1", NULL, "HOST:PORT", "half a scheme" }, { PRINTABLE_256 ":1", NULL, "HOST:PORT", "too long a host" }, { "a:1", long_word, "environment", "too long a password there" },
         { "a:1,password-file=/nowhere/hush", NULL, "password-file", "no such file" }, { "a:1,password=hush,password-file=x", NULL, "twice", "a file as well" },

@@ -67,6 +67,7 @@
 #  include <dirent.h>
 #  include <errno.h>
 #  include <fcntl.h>
+#  include <net/if.h>
 #  include <netdb.h>
 #  include <netinet/in.h>
 #  include <netinet/tcp.h>
@@ -117,6 +118,7 @@
     X(getsockname,       ENOBUFS)                                                                 \
     X(getpeername,       ENOTCONN, ENOBUFS)                                                       \
     X(getaddrinfo,       EAI_NONAME, EAI_AGAIN, EAI_MEMORY, EAI_FAIL, EAI_SYSTEM)                 \
+    X(if_nametoindex,    ENODEV, EMFILE)                                                          \
     X(shutdown,          ENOTCONN)                                                                \
     X(ioctl,             ENOMEM)                                                                  \
     X(fcntl,             ENOMEM)                                                                  \
@@ -211,6 +213,8 @@ static int fault_error(void) { return -1; }
 #define getsockname(...)           FAIL(getsockname, fault_error(), __VA_ARGS__)
 #define getpeername(...)           FAIL(getpeername, fault_error(), __VA_ARGS__)
 static int fault_names(const char *host, const char *service, const struct addrinfo *wanted, struct addrinfo **found);
+static void fault_names_free(struct addrinfo *found);
+#define freeaddrinfo(found)        fault_names_free(found)
 #define getaddrinfo(...)           (fault(F_getaddrinfo) ? ka__os_code() : fault_names(__VA_ARGS__))      /* which it returns */
 #if defined(_WIN32)
 static int fault_send(SOCKET s, const char *p, int n, int flags);
@@ -248,6 +252,7 @@ static int fault_send(SOCKET s, const char *p, int n, int flags);
 #else
 static ssize_t fault_write(int fd, const void *p, size_t n);
 static bool exec_stays;             /* ka_restart fails, so that this stays this program */
+#define if_nametoindex(...)        FAIL(if_nametoindex, 0, __VA_ARGS__)
 #define socket(...)                FAIL(socket, fault_error(), __VA_ARGS__)
 #define accept(...)                FAIL(accept, fault_error(), __VA_ARGS__)
 static ssize_t fault_send(int s, const void *p, size_t n, int flags);

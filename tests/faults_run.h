@@ -419,7 +419,7 @@ static void responder_run(void *unused)
 static void responder_start(void)
 {
     atomic_store(&responder.stop, false);
-    bool ok = ka__sock_new(&responder.listener) == KA_OK && ka__sock_listen(responder.listener, "127.0.0.1", 0, &responder.port) == KA_OK;
+    bool ok = sock_listen(&responder.listener, &responder.port) == KA_OK;
     if (!ok || ka__thread_start(&responder.thread, responder_run, NULL) != KA_OK) abort();
 }
 
@@ -477,7 +477,7 @@ static void faults_kill(void)
     int64_t pid = 0;
     int port = 0, status;
     fault_exempt = true;
-    if (ka__sock_new(&listener) < 0 || ka__sock_listen(listener, "127.0.0.1", 0, &port) < 0) abort();
+    if (sock_listen(&listener, &port) < 0) abort();
     pid_t child = child_start(listener);
     memset(&c, 0, sizeof c);
     c.ip = "127.0.0.1";

@@ -52,15 +52,6 @@ static int refusal(int error)
     return error == KA_ESYNTAX ? 400 : error == KA_ENOSPC ? 413 : error == KA_ETIME ? 408 : error == KA_ENOMEM ? 503 : error;
 }
 
-/* Is this the address, without the port? */
-static bool is_ip(ka_end end, const char *ip)
-{
-    char text[KA_END_TEXT + 1];
-    size_t n = strlen(ip);
-    ka_end_text(text, end);
-    return strncmp(text, ip, n) == 0 && text[n] == ':';
-}
-
 /* Each event of a connection that isn't HTTP is told to it. */
 static void talk(fixture *f, const ka_event *ev)
 {

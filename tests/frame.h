@@ -78,6 +78,15 @@ static char *exact(const char *p, size_t n)
     return copy;
 }
 
+/* Is this the address, without the port? */
+static bool is_ip(ka_end end, const char *ip)
+{
+    char text[KA_END_TEXT + 1];
+    size_t n = strlen(ip);
+    ka_end_text(text, end);
+    return strncmp(text, ip, n) == 0 && text[n] == ':';
+}
+
 /* Ports for servers: below those that systems give to clients, and no other run of the tests has them: the socket for
    datagrams on the first of them stays open. Returns that socket. */
 enum { PORTS_BEGIN = 10000, PORTS_END = 32000, PORTS = 199 };
@@ -86,16 +95,37 @@ static int ports_from, ports_used;
 static ka__sock ports_take(void)
 {
     for (int i = 0; i < 10000; i++) {
-        struct sockaddr_in a;
+        ka__address a;
         ka__sock s;
         uint32_t random;
-        if (ka_random(&random, sizeof random) < 0 || ka__sock_new_as(SOCK_DGRAM, &s) < 0) abort();
+        if (ka_random(&random, sizeof random) < 0) abort();
         ports_from = PORTS_BEGIN + (int)(random % ((PORTS_END - PORTS_BEGIN) / (PORTS + 1))) * (PORTS + 1);
-        ka__address("127.0.0.1", ports_from++, &a);
-        if (bind(KA__FD(s), (struct sockaddr *)&a, sizeof a) == 0) return s;
+        ka__address_read(&a, "127.0.0.1", ports_from++);
+        if (ka__sock_new(&a, SOCK_DGRAM, &s) < 0) abort();
+        if (bind(KA__FD(s), &a.any, a.n) == 0) return s;
         ka__sock_close(s);
     }
     abort();
+}
+
+/* Listen on an address and *port, which becomes the one that it got. */
+static int sock_listen_at(ka__sock *s, const char *ip, int *port)
+{
+    ka__address a;
+    ka_end bound = { .port = 0 };
+    if (!ka__address_read(&a, ip, *port)) return KA_EINVAL;
+    int r = ka__sock_new(&a, SOCK_STREAM, s);
+    if (r < 0) return r;
+    r = ka__sock_listen(*s, ip, *port, &bound);
+    if (r < 0) ka__sock_close(*s);
+    else *port = bound.port;
+    return r;
+}
+
+static int sock_listen(ka__sock *s, int *port)
+{
+    *port = 0;
+    return sock_listen_at(s, "127.0.0.1", port);
 }
 
 /* A port of this machine where nobody listens. */
@@ -103,11 +133,10 @@ static int free_port(void)
 {
     for (int tries = 0; tries < PORTS; tries++) {
         ka__sock s;
-        int bound = 0, port = ports_from + ports_used++ % PORTS;
-        if (ka__sock_new(&s) != KA_OK) break;
-        bool is_free = ka__sock_listen(s, "127.0.0.1", port, &bound) == KA_OK;
+        int port = ports_from + ports_used++ % PORTS;
+        if (sock_listen_at(&s, "127.0.0.1", &port) < 0) continue;
         ka__sock_close(s);
-        if (is_free) return port;
+        return port;
     }
     abort();
 }
@@ -238,7 +267,8 @@ static bool fault_short(void)
     return half;
 }
 
-/* The name `moving.test` is looked up here: it hangs while told to, and then has this address, or fails with this code. */
+/* The name `moving.test` is looked up here: it hangs while told to, and then has these addresses, with commas between, or
+   fails with this code. */
 static struct { _Atomic(bool) hangs; _Atomic(int) code; _Atomic(const char *) ip; } moving;
 
 static int fault_names(const char *host, const char *service, const struct addrinfo *wanted, struct addrinfo **found)
@@ -246,7 +276,20 @@ static int fault_names(const char *host, const char *service, const struct addri
     bool moves = strcmp(host, "moving.test") == 0;
     while (moves && atomic_load(&moving.hangs)) ka_sleep_ms(1);
     int code = moves ? atomic_load(&moving.code) : 0;
-    return code ? code : (getaddrinfo)(moves ? atomic_load(&moving.ip) : host, service, wanted, found);
+    if (!moves || code) return code ? code : (getaddrinfo)(host, service, wanted, found);
+    const char *ips = atomic_load(&moving.ip);
+    char ip[KA_IP_TEXT + 1];
+    for (; !code && ka_next_ip(&ips, ip); found = &(*found)->ai_next) code = (getaddrinfo)(ip, service, wanted, found);
+    return code;
+}
+
+static void fault_names_free(struct addrinfo *found)
+{
+    for (struct addrinfo *next; found; found = next) {
+        next = found->ai_next;
+        found->ai_next = NULL;
+        (freeaddrinfo)(found);
+    }
 }
 
 /* A wake-up fails only if its reader is awake already: so it fails, and comes through. */

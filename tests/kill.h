@@ -112,7 +112,7 @@ static void test_peer(void)
     ka_event ev;
     int port, peers = 0;
     if (!parent_start(&s, 2, &ka_lines, &port) || !wire_open(&w, port)) return;
-    ka_end there = { { 127, 0, 0, 1 }, (uint16_t)port }, here = ka__sock_mine(w.sock);
+    ka_end there = ka__sock_peer(w.sock), here = ka__sock_mine(w.sock);
     wire_text(&w, "a line\n");
     CHECK(next_event(s, &ev, KA_OPENED) && same_end(ev.peer, here), "opened");
     CHECK(is_ip(ev.peer, "127.0.0.1"), "the same, as text");
@@ -197,11 +197,12 @@ static void test_ends_differ(void)
     int64_t pid;
     int port = 0;
     memset(&c, 0, sizeof c);
-    if (ka__sock_new(&listener) < 0 ||
-        ka__sock_listen(listener, "127.0.0.1", 0, &port) < 0) abort();
+    if (sock_listen(&listener, &port) < 0) abort();
     int r = ka__sock_connect(NULL, "127.0.0.1", port, &s);
     c.sock = s;
     c.open = CHECK((r == KA_OK || r == KA_EAGAIN) && wire_wait(s, KA__OUT), "connected");
+    c.mine = ka__sock_mine(s);
+    c.theirs = ka__sock_peer(s);
     for (size_t i = 0; i < COUNT(rows) && c.open; i++) {
         char fields[200];
         memset(fields, 0, sizeof fields);
@@ -307,8 +308,8 @@ static void test_kill_helper(void)
     ka_str answer;
     int64_t pid;
     int port;
-    if (cannot_find() || ka__sock_new(&listener) < 0) return;
-    CHECK(ka__sock_listen(listener, "127.0.0.1", 0, &port) == KA_OK, "a listener");
+    if (cannot_find()) return;
+    CHECK(sock_listen(&listener, &port) == KA_OK, "a listener");
     pid_t helper = fork();
     if (helper == 0) {
         if (!wire_wait(listener, KA__IN) || ka__sock_accept(listener, &w.sock, NULL) != KA_OK) _exit(1);

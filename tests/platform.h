@@ -3,15 +3,14 @@
 /* A socket that knocks at its own port is connected to itself, which is no server. */
 static void test_sockets(void)
 {
-    struct sockaddr_in a;
-    socklen_t n = sizeof a;
+    ka__address a;
     ka__sock s, none;
-    int port;
-    if (!CHECK(ka__sock_new(&s) == KA_OK && ka__sock_listen(s, "127.0.0", 0, &port) == KA_EINVAL, "no address to listen on")) return;
+    ka_end bound;
+    ka__address_read(&a, "127.0.0.1", 0);
+    if (!CHECK(ka__sock_new(&a, SOCK_STREAM, &s) == KA_OK && ka__sock_listen(s, "127.0.0", 0, &bound) == KA_EINVAL, "no address to listen on")) return;
     CHECK(ka__sock_connect(NULL, "127.0.0", 1, &none) == KA_EINVAL && ka__sock_connect(NULL, "127.0.0.1", 65536, &none) == KA_EINVAL, "nor to connect to");
-    bool own = ka__address("127.0.0.1", 0, &a) && bind(KA__FD(s), (struct sockaddr *)&a, sizeof a) == 0 &&
-               getsockname(KA__FD(s), (struct sockaddr *)&a, &n) == 0;
-    int r = own && connect(KA__FD(s), (struct sockaddr *)&a, sizeof a) != 0 ? ka__sock_error() : KA_OK;
+    bool own = bind(KA__FD(s), &a.any, a.n) == 0 && getsockname(KA__FD(s), &a.any, &a.n) == 0;
+    int r = own && connect(KA__FD(s), &a.any, a.n) != 0 ? ka__sock_error() : KA_OK;
     if (r == KA_EAGAIN) r = ka__sock_wait(s, KA__OUT, 5000);
     CHECK(own && r == KA_OK && ka__sock_connected(s) == KA_EOFFLINE, "connected to itself: %d", r);
     ka__sock_close(s);
@@ -25,16 +24,14 @@ static void test_sockets_from(void)
     const char *from = "127.0.0.77";
 #endif
     ka__sock listener, s, peer = -1;
-    int port;
-    char ip[16];
-    if (ka__sock_new(&listener) < 0 || ka__sock_listen(listener, "127.0.0.1", 0, &port) < 0) abort();
+    int port = 0;
+    if (sock_listen(&listener, &port) < 0) abort();
     int r = ka__sock_connect(from, "127.0.0.1", port, &s);
     if (r == KA_EAGAIN) r = ka__sock_wait(s, KA__OUT, 5000);
     CHECK(r == KA_OK && ka__sock_connected(s) == KA_OK, "connected: %s", ka_error_text(r));
     CHECK(ka__sock_wait(listener, KA__IN, 5000) == KA_OK && ka__sock_accept(listener, &peer, NULL) == KA_OK, "accepted");
     ka_end end = ka__sock_peer(peer);
-    snprintf(ip, sizeof ip, "%d.%d.%d.%d", end.ip[0], end.ip[1], end.ip[2], end.ip[3]);
-    CHECK(end.port > 0 && strcmp(ip, from) == 0, "from %s", ip);
+    CHECK(end.port > 0 && is_ip(end, from), "from %s", from);
     ka__sock_close(peer);
     CHECK(ka__sock_connect("localhost", "127.0.0.1", port, &peer) == KA_EINVAL, "from no address");
     CHECK(ka__sock_connect("192.0.2.1", "127.0.0.1", port, &peer) == KA_EADDR, "from one that isn't ours");
@@ -45,7 +42,7 @@ static void test_sockets_from(void)
 /* Does this machine know its own name? Not without /etc/hosts and a name server. */
 static bool knows_localhost(void)
 {
-    char ip[16];
+    char ip[KA_IPS_TEXT + 1];
     return ka_resolve("localhost", ip) == KA_OK;
 }
 
@@ -53,7 +50,8 @@ static void test_names(void)
 {
     static const struct { const char *host, *ip, *why; } rows[] = {
         { "127.0.0.77", "127.0.0.77", "an address" }, { "255.255.255.255", "255.255.255.255", "the longest" },
-        { "localhost", "127.0.0.1", "a name" }, { "", NULL, "none" }, { "::1", NULL, "an IPv6 address" },
+        { "localhost", "127.0.0.1", "a name" }, { "", NULL, "none" }, { "::1", "::1", "an IPv6 address" },
+        { "moving.test", "::1,127.0.0.1", "two addresses" },
         { "a..b", NULL, "an empty label" }, { NULL, NULL, "too long a label" },
     };
     static const struct { int code, want; } codes[] = {
@@ -64,7 +62,7 @@ static void test_names(void)
         { EAI_NODATA, KA_ENOTFOUND }, { EAI_ADDRFAMILY, KA_ENOTFOUND }, { EAI_SYSTEM, KA_EOS },
 #endif
     };
-    char ip[16], label[65];
+    char ip[KA_IPS_TEXT + 1], label[65];
     memset(label, 'a', 64);
     label[64] = 0;
     for (size_t i = 0; i < COUNT(rows); i++) {
@@ -72,11 +70,17 @@ static void test_names(void)
             skip(topic, "this machine does not know localhost");
             continue;
         }
-        if (on_wine() && ka_is(str(rows[i].why), "an IPv6 address")) continue;      /* Wine 8 has no word for that */
         strcpy(ip, "?");
+        atomic_store(&moving.ip, rows[i].ip);
         int r = ka_resolve(rows[i].host ? rows[i].host : label, ip);
-        CHECK(r == (rows[i].ip ? KA_OK : KA_ENOTFOUND) && strcmp(ip, rows[i].ip ? rows[i].ip : "?") == 0, "%s: %s, %s", rows[i].why, ka_error_text(r), ip);
+        CHECK(r == (rows[i].ip ? KA_OK : KA_ENOTFOUND) && (strcmp(ip, rows[i].ip ? rows[i].ip : "?") == 0 || (strcmp(rows[i].host, "localhost") == 0 && strstr(ip, "127.0.0.1"))), "%s: %s, %s", rows[i].why, ka_error_text(r), ip);
     }
+    /* of many addresses, those that surely fit */
+    char many[40 * sizeof "127.0.0.1,"] = "127.0.0.1";
+    for (int i = 1; i < 40; i++) strcat(many, ",127.0.0.1");
+    atomic_store(&moving.ip, many);
+    int r = ka_resolve("moving.test", ip);
+    CHECK(r == KA_OK && strlen(ip) > KA_IPS_TEXT - KA_IP_TEXT && strncmp(ip, many, strlen(ip)) == 0 && many[strlen(ip)] == ',', "many: %d, %s", r, ip);
     for (size_t i = 0; i < COUNT(codes); i++)
         CHECK(ka__resolve_error(codes[i].code) == codes[i].want, "code %d: %d", codes[i].code, ka__resolve_error(codes[i].code));
 }

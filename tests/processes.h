@@ -328,19 +328,18 @@ static int child_of_forward(int to, bool same_port)
     ka__sock listener, a, b;
     ka_end client;
     int port = 0;
-    if (ka__os_start() < 0 || ka__sock_new(&listener) < 0 ||
-        ka__sock_listen(listener, "127.0.0.1", 0, &port) < 0) return 1;
+    if (ka__os_start() < 0 || sock_listen(&listener, &port) < 0) return 1;
     printf("%d\n", port);
     fflush(stdout);
     while (wire_wait(listener, KA__IN) && ka__sock_accept(listener, &a, &client) == KA_OK) {
-        struct sockaddr_in there;
-        if (ka__sock_new(&b) < 0 || !ka__address(SERVER_IP, to, &there)) return 1;
+        ka__address there;
+        if (!ka__address_read(&there, SERVER_IP, to) || ka__sock_new(&there, SOCK_STREAM, &b) < 0) return 1;
 #if defined(__linux__)
         uint32_t range = client.port * 65537u;
         const int option = 51;      /* IP_LOCAL_PORT_RANGE */
         if (same_port) setsockopt((int)b, IPPROTO_IP, option, &range, sizeof range);
 #endif
-        (void)connect(KA__FD(b), (struct sockaddr *)&there, sizeof there);
+        (void)connect(KA__FD(b), &there.any, there.n);
         if (ka__sock_wait(b, KA__OUT, 1000) != KA_OK) return 1;
         printf("the client's port %d, and %d\n", client.port, ka__sock_mine(b).port);
         fflush(stdout);

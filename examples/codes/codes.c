@@ -38,7 +38,7 @@ static const char usage[] =
     "the text to the log. The answer to a Python literal is a bare literal, without HTTP\n"
     "around it.\n"
     "\n"
-    "  --ip IP          the IPv4 address to listen on, default 127.0.0.1\n"
+    "  --ip IP,...      the addresses to listen on, or a host\'s name, default 127.0.0.1\n"
     "  --uuid-port PORT, --text-port PORT   default 8000 and 8001; 0 lets the system choose one\n"
     "  --log FILE       the log, default messages.log\n"
     "  --max-codes N    keep at most N codes (default 1000000), then refuse new UUIDs\n"
@@ -47,7 +47,7 @@ static const char usage[] =
     "                   is good\n"
     "\n"
     "client: N clients (default 50), one after the other, each ask the server at HOST, a numeric\n"
-    "IPv4 address (default 127.0.0.1), for the code of a UUID of their own, and store a text.\n"
+    "name or address (default 127.0.0.1), for the code of a UUID of their own, and store a text.\n"
     "\n"
     "  --give-up SECONDS   try each text no longer than this while the server is offline,\n"
     "                      default 10\n"
@@ -154,6 +154,7 @@ typedef struct {
     ka_source   source;         /* commits the log at the end of a batch */
     const char *path, *hosts;   /* hosts: ka_cross_site's */
     ka_server  *server;
+    ka_listeners ports[2];
     ka_log     *log;
     int         log_error;      /* of the last commit */
     codes       codes;
@@ -323,7 +324,8 @@ static int read_request(const state *s, const ka_event *ev, bool *python, ka_jso
         return refuse(error, 400,
                       "the body is neither JSON nor a Python literal, in UTF-8: see its byte %lld",
                       (long long)(body.raw.p - ev->body.p) + (long long)body.raw.n + 1);
-    int status = take_fields(body, ev->listener == UUIDS ? 1 : 3, field, error);
+    const bool uuids = ka_is_listener(&s->ports[UUIDS], ev->listener);
+    int status = take_fields(body, uuids ? 1 : 3, field, error);
     return status == 200 ? read_uuid(uuid, &field[0], error) : status;
 }
 
@@ -331,7 +333,7 @@ static void handle(state *s, const ka_event *ev)
 {
     char uuid[KA_UUID_TEXT + 1], code[CODE_TEXT], error[ERROR_TEXT] = "";
     ka_json field[3];
-    bool python = false, uuids = ev->listener == UUIDS;
+    bool python = false, uuids = ka_is_listener(&s->ports[UUIDS], ev->listener);
     int status = read_request(s, ev, &python, field, uuid, error);
     if (status == 200)
         status = uuids ? give_code(s, uuid, code, error)
@@ -356,18 +358,18 @@ static int open_log(state *s)
                 ka_file_trouble(why, s->path, r, code));
 }
 
-static int serve(const options *o, state *s)
+static int serve(state *s)
 {
     int status = EXIT_DONE;
+    char text[KA_END_TEXT + 1];
     for (ka_event ev; ka_wait(s->server, &ev, -1) == KA_OK; ) {
+        const int port = ka_is_listener(&s->ports[UUIDS], ev.listener) ? UUIDS : TEXTS;
         if (ev.kind == KA_REQUEST) handle(s, &ev);
-        else if (ev.error) {
-            const char *option = ev.listener == UUIDS ? "--uuid-port" : "--text-port";
-            if (status == EXIT_DONE) status = ka_listen_fail("codes", o->ip, option, &ev);
-            ka_stop(s->server);
-        } else {
-            ka_say(1, "listening on %s:%d", o->ip, ev.port);
-        }
+        else if (!ev.error) ka_say(1, "listening on %s", ka_end_text(text, ev.peer));
+        else if (status == EXIT_DONE)
+            status = ka_listen_fail("codes", &s->ports[port],
+                                    port == UUIDS ? "--uuid-port" : "--text-port", &ev);
+        if (status != EXIT_DONE) ka_stop(s->server);
     }
     return status;
 }
@@ -391,11 +393,11 @@ static int run_server(const options *o)
     else if (ka_stop_on_interrupt(s.server) < 0)
         status = fail(EXIT_FAILED, "cannot catch interrupts");
     else {
-        ka_listen(s.server, o->ip, (int)o->ports[UUIDS]);
-        ka_listen(s.server, o->ip, (int)o->ports[TEXTS]);
+        for (int i = 0; i < 2 && status < 0; i++)
+            status = ka_listen_all(&s.ports[i], s.server, NULL, "codes", o->ip, (int)o->ports[i]);
         s.source = (ka_source){ .batch_end = commit };
         ka_source_add(s.server, &s.source);
-        status = serve(o, &s);
+        if (status < 0) status = serve(&s);
     }
     ka_server_free(s.server);
     ka_log_close(s.log);
@@ -406,12 +408,19 @@ static int run_server(const options *o)
 
 /* ---- the client ---- */
 
+/* The server's place, for messages. */
+static const char *place_of(const ka_client *c)
+{
+    static char text[KA_PLACE_TEXT + 1];
+    return ka_place_text(text, c->host, c->port);
+}
+
 /* Say that the server is offline: the first time, and whenever the misses have doubled. */
 static void on_miss(void *arg, int misses, int delay_ms, int error)
 {
     const ka_client *c = arg;
     if ((misses & (misses - 1)) == 0)
-        note("%s:%d %s (miss %d); trying again in %d ms", c->ip, c->port,
+        note("%s %s (miss %d); trying again in %d ms", place_of(c),
              error == KA_ETIME ? "does not answer" : "is offline", misses, delay_ms);
 }
 
@@ -462,16 +471,16 @@ static int errand_failed(const ka_client *c, int error, const ka_json *answered,
     ka_json_out w = { .p = why, .cap = sizeof why };
     switch (error) {
     case KA_EOFFLINE:
-        return fail(EXIT_OFFLINE, "gave up: %s:%d is offline, or does not answer", c->ip, c->port);
+        return fail(EXIT_OFFLINE, "gave up: %s is offline, or does not answer", place_of(c));
     case KA_EINVAL:
         return fail(EXIT_USAGE,
-                    "%s: a numeric IPv4 address is needed, of one machine, such as 127.0.0.1",
-                    c->ip);
+                    "%s: the address of one machine is needed, such as 127.0.0.1 or ::1",
+                    c->host);
     case KA_EPROTO:
-        return fail(EXIT_FAILED, "%s:%d does not answer as codes server does", c->ip, c->port);
+        return fail(EXIT_FAILED, "%s does not answer as codes server does", place_of(c));
     case KA_ERANDOM:  return fail(EXIT_FAILED, "%s", ka_error_text(error));
     default:          if (error > 0) break;
-        return fail(EXIT_FAILED, "cannot connect to %s:%d: %s (system error %d)", c->ip, c->port,
+        return fail(EXIT_FAILED, "cannot connect to %s: %s (system error %d)", place_of(c),
                     ka_error_text(error), c->os_error);
     }
     ka_json_put_value(&w, NULL, answered);  /* anew: it can't play with the terminal then */
@@ -497,9 +506,12 @@ static int run_client(const options *o)
     static ka_client c[2];      /* one for each port */
     long long stored = 0, failures = 0;
     int64_t begun_ms = ka_now_ms();
-    int status = -1;
+    char ips[KA_IPS_TEXT + 1];
+    int status = ka_find_hosts(ips, "codes", o->ip);
+    if (status >= 0) return status;
     for (int i = 0; i < 2; i++) {
-        c[i].ip = o->ip;
+        c[i].ip = ips;
+        c[i].host = o->ip;
         c[i].port = (int)o->ports[i];
         c[i].type = "application/json";
         c[i].on_miss = on_miss;

@@ -28,7 +28,7 @@ static const char usage[] =
     "\n"
     "server: devices connect to the TCP port, people and their programs use the REST port:\n"
     "http://IP:PORT/docs shows how.\n"
-    "  --ip IP            the IPv4 address to listen on, default 127.0.0.1\n"
+    "  --ip IP,...        the addresses to listen on, or a host's name, default 127.0.0.1\n"
     "  --tcp-port PORT    for devices, default 4000; 0 lets the system choose one\n"
     "  --rest-port PORT   for people, default 3000; 0 lets the system choose one\n"
     "  --redis ADDRESS    be one fleet with all instances that have the same Redis and prefix.\n"
@@ -76,28 +76,39 @@ static int parse(fleet *f, char **argv)
     if (f->hosts && !ka_hosts_valid(f->hosts))
         return fail(EXIT_USAGE, "--host %s: names without ports are needed, with commas between, "
                     "such as fleet.example,www.example; or * for any", f->hosts);
-    f->loopback = strncmp(f->ip, "127.", 4) == 0;
+    f->loopback = true;
     return -1;
 }
 
 /* -1: go on; otherwise exit with this. */
 static int listen_to(fleet *f)
 {
-    f->tcp_listener = ka_listen_as(f->s, &ka_objects, f->ip, (int)f->tcp_port);
-    f->rest_listener = ka_listen(f->s, f->ip, (int)f->rest_port);
-    return -1;
+    int status = ka_listen_all(&f->tcp_listeners, f->s, &ka_objects, "fleet", f->ip,
+                               (int)f->tcp_port);
+    if (status >= 0) return status;
+    return ka_listen_all(&f->rest_listeners, f->s, NULL, "fleet", f->ip, (int)f->rest_port);
 }
 
-/* 0: go on; otherwise exit with this. Says so when both listen. */
+static bool is_loopback(ka_end e)
+{
+    static const unsigned char four[13] = { [10] = 0xFF, [11] = 0xFF, [12] = 127 },
+                               six[16] = { [15] = 1 };
+    return memcmp(e.ip, four, sizeof four) == 0 || memcmp(e.ip, six, sizeof six) == 0;
+}
+
+/* 0: go on; otherwise exit with this. */
 static int on_listening(fleet *f, const ka_event *ev)
 {
-    bool rest = ev->listener == f->rest_listener;
+    const bool rest = ka_is_listener(&f->rest_listeners, ev->listener);
+    char text[KA_END_TEXT + 1];
     if (ev->error)
-        return ka_listen_fail("fleet", f->ip, rest ? "--rest-port" : "--tcp-port", ev);
-    *(rest ? &f->rest_bound : &f->tcp_bound) = ev->port;
-    if (!f->tcp_bound || !f->rest_bound) return 0;
-    ka_say(1, "instance %s\ndevices on %s:%d\npeople on http://%s:%d/docs", f->id,
-           f->ip, f->tcp_bound, f->ip, f->rest_bound);
+        return ka_listen_fail("fleet", rest ? &f->rest_listeners : &f->tcp_listeners,
+                              rest ? "--rest-port" : "--tcp-port", ev);
+    f->loopback = f->loopback && is_loopback(ev->peer);
+    if (ev->listener == f->tcp_listeners.first) ka_say(1, "instance %s", f->id);
+    ka_end_text(text, ev->peer);
+    if (rest) ka_say(1, "people on http://%s/docs", text);
+    else ka_say(1, "devices on %s", text);
     return 0;
 }
 
@@ -118,7 +129,8 @@ static void handle(fleet *f, const ka_event *ev)
 {
     if (hooks_event(f, ev)) return;
     if (ev->kind == KA_TIMER) on_timer(f, ev);
-    else if (ev->kind == KA_OPENED ? ev->listener == f->tcp_listener : link_of(f, ev->conn) != NULL)
+    else if (ev->kind == KA_OPENED ? ka_is_listener(&f->tcp_listeners, ev->listener)
+                                   : link_of(f, ev->conn) != NULL)
         devices_event(f, ev);
     else rest_event(f, ev);
 }
@@ -155,7 +167,7 @@ static int start(fleet *f)
 static int server_main(char **argv)
 {
     fleet f = { .ip = "127.0.0.1", .tcp_port = 4000, .rest_port = 3000, .heartbeat_s = 60,
-                .timeout_s = 5, .workers = 1, .tcp_listener = -1, .rest_listener = -1 };
+                .timeout_s = 5, .workers = 1 };
     bool each;
     int status = parse(&f, argv);
     if (status >= 0) return status;

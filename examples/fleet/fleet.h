@@ -126,11 +126,10 @@ typedef struct {
     /* options */
     const char *ip, *redis, *hook, *token_file, *state_file, *hosts;
     long long   tcp_port, rest_port, heartbeat_s, timeout_s, workers;
-    bool        loopback;                     /* ip is in 127.0.0.0/8 */
+    bool        loopback;                     /* it listens on 127.0.0.0/8 and ::1 only */
     unsigned char token[32];                  /* SHA-256 of the bearer token, */
     bool        has_token;                    /* if there is one */
-    int         tcp_listener, rest_listener;
-    int         tcp_bound, rest_bound;        /* the ports they listen on; 0: not yet */
+    ka_listeners tcp_listeners, rest_listeners;
     int64_t     started_ms;
     /* devices.h */
     device    **devices;                      /* sorted by id */
@@ -157,7 +156,7 @@ extern const char *const change_names[];
 static int  devices_start(fleet *f);          /* KA_OK or KA_E... */
 static void devices_free(fleet *f);
 
-/* An event of a device's connection, which came to tcp_listener. */
+/* An event of a device's connection, which came to tcp_listeners. */
 static void devices_event(fleet *f, const ka_event *ev);
 
 /* Each TICK_MS: silent devices go offline, and devices that are offline for long are forgotten. */
@@ -253,7 +252,7 @@ static void share_reply(fleet *f, const char *to, uint64_t number, int status, k
 /* ---- rest.h ---- */
 
 static int  rest_start(fleet *f);
-static void rest_event(fleet *f, const ka_event *ev);       /* of a connection to rest_listener */
+static void rest_event(fleet *f, const ka_event *ev);       /* of a connection to rest_listeners */
 static void rest_tell(fleet *f, ka_str event);              /* to all subscribers of /events */
 static void rest_tick(fleet *f);              /* a comment in /events now and then, for proxies */
 static void rest_free(fleet *f);

@@ -176,7 +176,7 @@ static bool hooks_event(fleet *f, const ka_event *ev)
     }
     if (ev->kind == KA_OPENED && ev->listener == -1 && ev->tag == TAG_HOOK) {
         bool unknown = ev->error == KA_ENOTFOUND;
-        if (unknown) hooks_failed(f, "no host of this name has an IPv4 address");
+        if (unknown) hooks_failed(f, "there is no such host");
         else if (ev->error) hooks_failed(f, ka_error_text(ev->error));
         else hooks_post(f, ev->conn);
         return true;
@@ -246,14 +246,19 @@ static int hooks_url(struct hooks *h, const char *url)
                         "without a user or #", needed);
     if (n + sizeof ":80" > HOOK_HOST || strlen(path) + 2 > HOOK_PATH)
         return fail(EXIT_USAGE, "--webhook: the URL is too long");
-    snprintf(h->host, sizeof h->host, "%.*s%s", (int)n, host, memchr(host, ':', n) ? "" : ":80");
+    const char *end = *host == '[' ? memchr(host, ']', n) : host;      /* of an IPv6 address */
+    if (!end) end = host;
+    snprintf(h->host, sizeof h->host, "%.*s%s", (int)n, host,
+             memchr(end, ':', (size_t)(path - end)) ? "" : ":80");
     snprintf(h->path, sizeof h->path, "%s%s", *path == '/' ? "" : "/", path);
     const char *colon = strrchr(h->host, ':');
-    size_t name = (size_t)(colon - h->host);
+    size_t name = (size_t)(colon - h->host), six = end > host && h->host[name - 1] == ']';
     long long port;
     if (name == 0 || name > KA_MAX_HOST || !ka_number(colon + 1, 1, 65535, &port))
         return fail(EXIT_USAGE, "--webhook: %s", needed);
-    memcpy(h->name, h->host, name);
+    snprintf(h->name, sizeof h->name, "%.*s", (int)(name - 2 * six), h->host + six);
+    char *zone = six ? strchr(h->host, '%') : NULL;      /* is for this machine alone */
+    if (zone) memmove(zone, colon - 1, strlen(colon) + 2);
     h->port = (int)port;
     return -1;
 }

@@ -40,6 +40,7 @@ typedef struct { char id[KA_UUID_TEXT + 1]; int64_t heard_ms; } share_peer;
 struct share {
     ka_redis    commands, subscriber;
     ka_redis_address at;
+    char        place[KA_PLACE_TEXT + 1];     /* Redis's, for messages */
     char        prefix[MAX_PREFIX + 1];       /* at's, or "fleet:" */
     char        changes[MAX_KEY + 1], alive[MAX_KEY + 1], mailbox[MAX_KEY + 1];
     int         subscribed;                   /* channels that Redis has confirmed; 3 are all */
@@ -127,8 +128,8 @@ static void share_refuses(fleet *f, const char *why)
     int64_t now_ms = ka_now_ms();
     if (s->told_error_ms && now_ms - s->told_error_ms < TELL_MS) return;
     s->told_error_ms = now_ms;
-    note("Redis at %s:%d refuses: %s; mend that. What it doesn't take is tried again every "
-            "second", s->at.host, s->at.port, why);
+    note("Redis at %s refuses: %s; mend that. What it doesn't take is tried again every "
+            "second", s->place, why);
 }
 
 static void share_error(fleet *f, const ka_resp *reply)
@@ -690,11 +691,11 @@ static void share_tell(fleet *f, int64_t now_ms)
     struct share *s = f->share;
     const char *why = ka_redis_trouble(s->commands.up ? &s->subscriber : &s->commands);
     if (s->up && s->told_away) {
-        note("Redis at %s:%d is back", s->at.host, s->at.port);
+        note("Redis at %s is back", s->place);
         s->told_away = false;
     } else if (!s->up && !s->told_away && now_ms - s->since_ms >= TICK_MS) {
-        note("Redis at %s:%d is away (%s). Devices that are connected here are served; commands "
-                "to others get 503 until it is back", s->at.host, s->at.port,
+        note("Redis at %s is away (%s). Devices that are connected here are served; commands "
+                "to others get 503 until it is back", s->place,
              *why ? why : "no answer yet");
         s->told_away = true;
     }
@@ -706,8 +707,8 @@ static void share_tell_policy(struct share *s)
     if (strcmp(s->told_policy, s->commands.policy) == 0) return;
     strcpy(s->told_policy, s->commands.policy);
     if (*s->told_policy && strcmp(s->told_policy, "noeviction") != 0)
-        note("Redis at %s:%d may evict devices, since its maxmemory-policy is %s; set it to "
-                "noeviction", s->at.host, s->at.port, s->told_policy);
+        note("Redis at %s may evict devices, since its maxmemory-policy is %s; set it to "
+                "noeviction", s->place, s->told_policy);
 }
 
 static void share_tick(fleet *f, int64_t now_ms)
@@ -750,6 +751,7 @@ static int share_options(const char *text, struct share *s)
         return fail(EXIT_USAGE, "--redis: ,prefix= takes up to %d letters, digits, : . _ -",
                     MAX_PREFIX);
     memcpy(s->prefix, s->at.prefix, n + 1);
+    ka_place_text(s->place, s->at.host, s->at.port);
     return -1;
 }
 

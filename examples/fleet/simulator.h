@@ -77,7 +77,7 @@ typedef struct {
     ka_server  *s;
     ka_timers   timers;
     const char *host, *id;
-    char        ip[16];
+    char        ips[KA_IPS_TEXT + 1], place[KA_PLACE_TEXT + 1];
     long long   port, count, report_s, ping_s, seed, workers;
     bool        quiet, sources;     /* connect from several addresses */
     int         status;
@@ -384,9 +384,12 @@ static void sim_hear(sim *m, sim_device *d, const ka_event *ev)
 static void sim_connect(sim *m, sim_device *d)
 {
     uint32_t i = (uint32_t)(d - m->devices);
-    char from[16];
+    char from[16], ip[KA_IP_TEXT + 1];
+    const char *left = m->ips;
     snprintf(from, sizeof from, "127.1.0.%u", 1 + (unsigned)(i / SIM_PORTS));
-    int r = ka_connect(m->s, &ka_objects, m->sources ? from : NULL, m->ip, (int)m->port, i);
+    for (unsigned at = 0; ka_next_ip(&left, ip) && at < d->misses; at++)
+        if (!*left) left = m->ips;      /* each attempt takes the next address */
+    int r = ka_connect(m->s, &ka_objects, m->sources ? from : NULL, ip, (int)m->port, i);
     if (r == KA_EINVAL)
         sim_stop(m, fail(EXIT_USAGE, "%s: the address of one machine is needed", m->host));
     if (r < 0 || d->state != SIM_LOST) return;
@@ -411,8 +414,8 @@ static void sim_missed(sim *m, sim_device *d, const char *why, int64_t now_ms)
     int64_t delay_ms = sim_again(m, d, SIM_AWAY, now_ms);
     m->refused++;
     if (m->count == 1 && (d->misses & (d->misses - 1)) == 0)
-        note("cannot connect to %s:%lld: %s (miss %u); trying again in %lld ms", m->ip, m->port,
-             why, (unsigned)d->misses, (long long)delay_ms);
+        note("cannot connect to %s: %s (miss %u); trying again in %lld ms", m->place, why,
+             (unsigned)d->misses, (long long)delay_ms);
 }
 
 /* What came of ka_connect. */
@@ -555,10 +558,10 @@ static int sim_prepare(sim *m)
 {
     bool each;
     uint32_t fresh;
-    int limit = ka_descriptors_raise(&each), r = ka_resolve(m->host, m->ip);
+    int limit = ka_descriptors_raise(&each), status = ka_find_hosts(m->ips, "fleet", m->host);
     long long most = limit < 0 ? 0 : (long long)limit - SIM_SPARE;
-    if (r < 0)
-        return fail(EXIT_FAILED, "%s: %s; choose another IP, or name", m->host, ka_error_text(r));
+    if (status >= 0) return status;
+    ka_place_text(m->place, m->host, (int)m->port);
     m->workers = most > 0 && each ? (m->count + most - 1) / most : 1;
     if (most <= 0 || m->workers > KA_MAX_WORKERS || (!each && m->count > most))
         return fail(EXIT_FAILED,
@@ -568,10 +571,10 @@ static int sim_prepare(sim *m)
     if (m->seed < 0 && ka_random(&fresh, sizeof fresh) < 0)
         return fail(EXIT_FAILED, "%s", ka_error_text(KA_ERANDOM));
     if (m->seed < 0) m->seed = fresh;
-    m->sources = m->count > SIM_PORTS && strncmp(m->ip, "127.", 4) == 0;
+    m->sources = m->count > SIM_PORTS && strncmp(m->ips, "127.", 4) == 0;
     m->devices = calloc((size_t)m->count, sizeof *m->devices);
     if (!m->devices) return fail(EXIT_FAILED, "out of memory; choose a smaller --count");
-    r = ka_server_start(&m->s, (int)m->workers + KA_OWN_DESCRIPTORS);
+    int r = ka_server_start(&m->s, (int)m->workers + KA_OWN_DESCRIPTORS);
     if (r == KA_OK) {
         ka_timers_init(&m->timers, m->s);
         r = ka_stop_on_interrupt(m->s);
@@ -593,8 +596,8 @@ static int simulate(int argc, char **argv)
     if (status < 0) {
         sim_begin(m);
         if (!m->quiet)
-            note("%lld device%s, %s:%lld, seed %lld", m->count, m->count > 1 ? "s" : "", m->ip,
-                 m->port, m->seed);
+            note("%lld device%s, %s, seed %lld", m->count, m->count > 1 ? "s" : "", m->place,
+                 m->seed);
         for (ka_event ev; ka_wait(m->s, &ev, -1) == KA_OK; ) sim_event(m, &ev);
         status = m->count > 1 && m->status == EXIT_DONE ? sim_sums(m) : m->status;
     }

@@ -307,7 +307,7 @@ static const char usage[] =
     "       gate --help | --version\n"
     "\n"
     "server: gives a token to who asks for one, and answers who has it.\n"
-    "  --ip IP            the IPv4 address to listen on, default 127.0.0.1\n"
+    "  --ip IP,...        the addresses to listen on, or a host's name, default 127.0.0.1\n"
     "  --port PORT        the port, default 7000; 0 lets the system choose one\n"
     "  --many             serve as many clients as come, not one at a time\n"
     "  --token-file FILE  keep the newest token in FILE, default app/data/connection/TOKEN\n"
@@ -350,6 +350,7 @@ struct gate {
     long long   port, idle_s;
     bool        many;
     ka_server  *server;
+    ka_listeners listeners;
     session   **sessions;                    /* by ka_conn_index; NULL: none */
     size_t      room, count;
     uint64_t    token_conn;                  /* whose token the file has, */
@@ -655,7 +656,7 @@ static void on_opened(gate *g, const ka_event *ev)
         return;
     }
     ka_end_text(new.ip, ev->peer);
-    *strchr(new.ip, ':') = 0;
+    *strrchr(new.ip, ':') = 0;
     **at = new;
     g->count++;
 }
@@ -717,9 +718,10 @@ static void end_silent(gate *g, int64_t now_ms)
 }
 
 /* 0: go on; otherwise exit with this. */
-static int on_listening(const gate *g, const ka_event *ev)
+static int on_listening(gate *g, const ka_event *ev)
 {
-    if (ev->error) return ka_listen_fail("gate", g->ip, "--port", ev);
+    char text[KA_END_TEXT + 1];
+    if (ev->error) return ka_listen_fail("gate", &g->listeners, "--port", ev);
     /* A token of a server that was killed goes; not before this server has the port. */
     int r = token_file_remove(g);
     if (r == KA_ESYNTAX)
@@ -730,7 +732,7 @@ static int on_listening(const gate *g, const ka_event *ev)
         return fail(EXIT_SYSTEM, "cannot remove the old %s: %s; choose another --token-file",
                     g->token_file, ka_file_trouble(why, g->token_file, r, 0));
     }
-    ka_say(1, "listening on %s:%d", g->ip, ev->port);
+    ka_say(1, "listening on %s", ka_end_text(text, ev->peer));
     return EXIT_DONE;
 }
 
@@ -777,7 +779,7 @@ static int server_main(char **argv)
     int r = ka_server_start(&g.server, 1);
     if (r < 0) return fail(EXIT_SYSTEM, "cannot start: %s", ka_error_text(r));
     if (ka_stop_on_interrupt(g.server) < 0) status = fail(EXIT_SYSTEM, "cannot catch interrupts");
-    else ka_listen_as(g.server, &ka_objects, g.ip, (int)g.port);
+    else status = ka_listen_all(&g.listeners, g.server, &ka_objects, "gate", g.ip, (int)g.port);
     if (status < 0) status = serve(&g);
     ka_server_free(g.server);
     return status;
@@ -788,7 +790,8 @@ static int server_main(char **argv)
    and returns an exit status. */
 
 typedef struct {
-    const char *ip, *hostname;
+    const char *host, *hostname;
+    char        place[KA_PLACE_TEXT + 1];      /* the server's, for messages */
     long long   port;
     bool        encrypt, encrypted;
     ka_server  *server;                      /* with no listener, and one connection */
@@ -825,10 +828,10 @@ static int await(client *c, int kind, ka_event *ev)
     int r;
     do r = ka_wait(c->server, ev, KA_ATTEMPT_MS);
     while (r == KA_OK && ev->kind != kind && ev->kind != KA_CLOSED);
-    if (r == KA_ETIME) return fail(EXIT_OFFLINE, "%s:%lld does not answer", c->ip, c->port);
+    if (r == KA_ETIME) return fail(EXIT_OFFLINE, "%s does not answer", c->place);
     if (r < 0) return fail(EXIT_SYSTEM, "cannot wait for an answer: %s", ka_error_text(r));
     return ev->kind == kind ? EXIT_DONE
-                            : fail(EXIT_OFFLINE, "%s:%lld closed the connection", c->ip, c->port);
+                            : fail(EXIT_OFFLINE, "%s closed the connection", c->place);
 }
 
 /* Send a package, and read what is answered: EXIT_DONE or EXIT_REFUSED, by its code. */
@@ -848,8 +851,8 @@ static int call(client *c, ka_json_out *w, ka_json *answer)
     }
     if (n < 0 || ka_json_read(answer, (ka_str){ c->answer, (size_t)n }) < 0 ||
         ka_json_find(answer, "code", &code) < 0)
-        return fail(EXIT_PROTOCOL, "the answer makes no sense; is it gate that listens on %s:%lld?",
-                    c->ip, c->port);
+        return fail(EXIT_PROTOCOL, "the answer makes no sense; is it gate that listens on %s?",
+                    c->place);
     return ka_is(code.raw, "200") ? EXIT_DONE : EXIT_REFUSED;
 }
 
@@ -941,22 +944,35 @@ static int prompt(client *c)
     }
 }
 
+/* Connect to the first address that can be connected to. */
+static int reach(client *c)
+{
+    char ips[KA_IPS_TEXT + 1], ip[KA_IP_TEXT + 1];
+    const char *left = ips;
+    ka_event ev = { .error = KA_EINVAL };
+    int status = ka_find_hosts(ips, "gate", c->host);
+    if (status >= 0) return status;
+    for (status = 0; ev.error && !status && ka_next_ip(&left, ip); )
+        if (ka_connect(c->server, &ka_objects, NULL, ip, (int)c->port, 0) == KA_OK)
+            status = await(c, KA_OPENED, &ev);
+    if (status) return status;
+    if (ev.error == KA_EINVAL)
+        return fail(EXIT_USAGE, "%s: the address of one machine is needed, such as 127.0.0.1 or "
+                    "::1", c->host);
+    if (ev.error)
+        return fail(EXIT_OFFLINE,
+                    "cannot connect to %s: %s (system error %d); is the server running?",
+                    c->place, ka_error_text(ev.error), ev.os_error);
+    c->conn = ev.conn;
+    return EXIT_DONE;
+}
+
 /* /connect, and what was asked for. */
 static int converse(client *c, char **words)
 {
-    ka_event ev;
     ka_json answer, field;
-    if (ka_connect(c->server, &ka_objects, NULL, c->ip, (int)c->port, 0) < 0)
-        return fail(EXIT_USAGE,
-                    "%s: a numeric IPv4 address is needed, of one machine, such as 127.0.0.1",
-                    c->ip);
-    int status = await(c, KA_OPENED, &ev);
+    int status = reach(c);
     if (status) return status;
-    if (ev.error)
-        return fail(EXIT_OFFLINE,
-                    "cannot connect to %s:%lld: %s (system error %d); is the server running?",
-                    c->ip, c->port, ka_error_text(ev.error), ev.os_error);
-    c->conn = ev.conn;
     ka_json_out w = begin(c, "/connect", false);
     ka_json_put(&w, "hostname", str(c->hostname));
     if (c->encrypt) ka_json_put_bool(&w, "encrypt", true);
@@ -965,10 +981,10 @@ static int converse(client *c, char **words)
     if (status) return status;
     if (ka_json_find(&answer, "token", &field) < 0 ||
         ka_json_string(c->token, sizeof c->token, &field) != TOKEN_TEXT)
-        return fail(EXIT_PROTOCOL, "%s:%lld gave no token", c->ip, c->port);
+        return fail(EXIT_PROTOCOL, "%s gave no token", c->place);
     if (c->encrypt) {
         if (ka_json_find(&answer, "encrypted", &field) < 0 || field.kind != KA_TRUE)
-            return fail(EXIT_PROTOCOL, "%s:%lld does not encrypt", c->ip, c->port);
+            return fail(EXIT_PROTOCOL, "%s does not encrypt", c->place);
         channel_init(&c->channel, c->token, false);
         c->encrypted = true;
         ka_reframe(c->server, c->conn, &ka_frames);
@@ -1006,9 +1022,10 @@ static int client_main(char **argv)
         fputs(usage, stderr);
         return EXIT_USAGE;
     }
-    c.ip = argv[0];
+    c.host = argv[0];
     if (!ka_number(argv[1], 1, 65535, &c.port))
         return fail(EXIT_USAGE, "%s: a port from 1 to 65535 is needed", argv[1]);
+    ka_place_text(c.place, c.host, (int)c.port);
     int r = ka_server_start(&c.server, 1);
     if (r < 0) return fail(EXIT_SYSTEM, "cannot start: %s", ka_error_text(r));
     status = converse(&c, argv + 2);

@@ -103,7 +103,7 @@ typedef struct {
     ka_server    *server;
     ka_timers     timers;
     ka_child      child;            /* the relay's server; pid 0: it is another's */
-    char          ip[16];
+    char          ip[KA_IP_TEXT + 1], place[KA_PLACE_TEXT + 1];
     int           port, workers;
     uint64_t      seed;
     uint32_t      clients_n, messages_each, ahead;
@@ -550,7 +550,7 @@ static int load_server_start(load *l)
     int r = ka_child_start(&l->child, args);
     while (r == KA_OK) {
         r = ka_child_line(&l->child, line, sizeof line, LOAD_START_MS);
-        if (r == KA_OK && sscanf(line, "listening on %15[0-9.]:%d", l->ip, &l->port) == 2) return r;
+        if (r == KA_OK && sscanf(line, "listening on 127.0.0.1:%d", &l->port) == 1) return r;
     }
     ka_child_end(&l->child, true, LOAD_START_MS);
     return r;
@@ -593,8 +593,8 @@ static void load_ask_again(load *l, int64_t now_ms)
     if (pause < 50 || l->phase != LOAD_RUNNING) pause = 50;
     if (l->phase == LOAD_ENDING && now_ms >= l->ended_ms + LOAD_ZERO_MS) load_stop(l, -1);
     if (l->phase == LOAD_PREPARING && now_ms >= l->begun_ms + LOAD_START_MS)
-        load_stop(l, fail(EXIT_FAILED, "%s:%d does not tell its stats; is a relay server there?",
-                          l->ip, l->port));
+        load_stop(l, fail(EXIT_FAILED, "%s does not tell its stats; is a relay server there?",
+                          l->place));
     load_ask(l);
     load_timer(l, now_ms + pause, LOAD_ASK, 0);
 }
@@ -611,7 +611,7 @@ static void load_unasked(load *l, int error)
     l->died = l->child.pid && ka_child_line(&l->child, line, sizeof line, 0) == KA_ENOTFOUND;
     if (l->died) load_stop(l, fail(EXIT_FAILED, "the server has ended by itself"));
     else if (l->phase == LOAD_PREPARING && ka_now_ms() >= l->begun_ms + LOAD_OFFLINE_MS)
-        load_stop(l, fail(EXIT_OFFLINE, "no relay server at %s:%d: %s", l->ip, l->port,
+        load_stop(l, fail(EXIT_OFFLINE, "no relay server at %s: %s", l->place,
                           ka_error_text(error)));
 }
 
@@ -668,8 +668,8 @@ static void load_on_stats(load *l, ka_str line)
     if (line_is(line, "message", &(ka_str){ 0 })) return;
     if (!load_read_stats(l, line)) {
         load_strange(l, "who asked for stats of life", l->killed, line);
-        load_stop(l, fail(EXIT_FAILED, "%s:%d does not tell its stats as relay server does", l->ip,
-                          l->port));
+        load_stop(l, fail(EXIT_FAILED, "%s does not tell its stats as relay server does",
+                          l->place));
         return;
     }
     bool stale = l->stale > 0;
@@ -1097,17 +1097,32 @@ static int load_allocate(load *l)
     return -1;
 }
 
+/* Find the server: its port, and the first of its addresses. */
+static int load_address(load *l)
+{
+    const char *text = l->o->server, *colon = text ? strrchr(text, ':') : NULL;
+    char host[KA_MAX_HOST + 1], ips[KA_IPS_TEXT + 1];
+    const char *left = ips;
+    long long port = l->o->port;
+    size_t n = colon ? (size_t)(colon - text) : 0;
+    if (text && (!colon || n > KA_MAX_HOST || !ka_number(colon + 1, 1, 65535, &port)))
+        return fail(EXIT_USAGE, "--server %s: a host and a port are needed, such as "
+                    "127.0.0.1:8000 or [::1]:8000", text);
+    if (n > 1 && *text == '[' && text[n - 1] == ']') text++, n -= 2;
+    snprintf(host, sizeof host, "%.*s", text ? (int)n : 9, text ? text : "127.0.0.1");
+    l->port = (int)port;
+    ka_place_text(l->place, host, l->port);
+    int status = ka_find_hosts(ips, "relay", host);
+    return status >= 0 || ka_next_ip(&left, l->ip) ? status : EXIT_USAGE;
+}
+
 /* Take what is needed from the options, and a seed. */
 static int load_settle(load *l)
 {
     const load_options *o = l->o;
     uint32_t fresh;
-    char end;
-    l->port = (int)o->port;
-    if (o->server && (sscanf(o->server, "%15[0-9.]:%5d%c", l->ip, &l->port, &end) != 2 ||
-                      l->port < 1 || l->port > 65535))
-        return fail(EXIT_USAGE, "--server %s: an address and a port are needed, such as "
-                    "127.0.0.1:8000", o->server);
+    int status = load_address(l);
+    if (status >= 0) return status;
     if (o->server && o->kill_at_ms)
         return fail(EXIT_USAGE, "--kill-at is for a server of its own, not for --server");
     l->clients_n = (uint32_t)o->clients;
@@ -1143,9 +1158,9 @@ static void load_tell(const load *l)
 {
     const load_options *o = l->o;
     printf("relay load: seed %llu, %u clients over %.1f s, delays %.3f..%.3f s, %s server at "
-           "%s:%d, workers %d\n", (unsigned long long)l->seed, l->clients_n, ms_of(o->window_ms),
-           ms_of(o->delay_ms[0]), ms_of(o->delay_ms[1]), o->server ? "the" : "its own", l->ip,
-           l->port, l->workers);
+           "%s, workers %d\n", (unsigned long long)l->seed, l->clients_n, ms_of(o->window_ms),
+           ms_of(o->delay_ms[0]), ms_of(o->delay_ms[1]), o->server ? "the" : "its own", l->place,
+           l->workers);
     fflush(stdout);
 }
 

@@ -18,7 +18,7 @@ static const char usage[] =
     "       relay --help | --version\n\n"
     "server: forwards each `message X` to one of the active connections, chosen at random; its\n"
     "`ok X` goes to all that sent X.\n"
-    "  --ip IP          the IPv4 address to listen on, default 127.0.0.1\n"
+    "  --ip IP,...      the addresses to listen on, or a host's name, default 127.0.0.1\n"
     "  --port PORT      the port, default 8000; 0 lets the system choose one\n"
     "  --workers N      threads that serve connections, default 8\n"
     "  --stats          show each second what it holds, and messages a second\n"
@@ -70,6 +70,7 @@ typedef struct {
 typedef struct {
     ka_server  *server;
     ka_timers   timers;
+    ka_listeners listeners;
     const server_options *o;
     uint64_t    key[2];                     /* text_hash's */
     peer       *peers;                      /* by ka_conn_index */
@@ -450,13 +451,14 @@ static void show_stats(relay *r, int64_t now_ms)
 static int serve(relay *r)
 {
     int status = EXIT_DONE;
+    char text[KA_END_TEXT + 1];
     for (ka_event ev; ka_wait(r->server, &ev, -1) == KA_OK; ) {
         switch (ev.kind) {
         case KA_LISTENING:
-            if (ev.error) status = ka_listen_fail("relay", r->o->ip, "--port", &ev);
-            else ka_say(1, "listening on %s:%d", r->o->ip, ev.port);
-            if (ev.error) ka_stop(r->server);
-            else if (r->o->stats) show_stats(r, ev.now_ms);
+            if (ev.error) status = ka_listen_fail("relay", &r->listeners, "--port", &ev);
+            else ka_say(1, "listening on %s", ka_end_text(text, ev.peer));
+            if (status) ka_stop(r->server);
+            else if (r->o->stats && !r->shown_ms) show_stats(r, ev.now_ms);
             break;
         case KA_OPENED:  on_opened(r, ev.conn); break;
         case KA_MESSAGE: on_line(r, &ev); break;
@@ -491,9 +493,9 @@ static int run_server(char **argv)
     if (e == KA_OK) e = ka_server_start(&r.server, (int)o.workers + KA_OWN_DESCRIPTORS);
     if (e < 0) return fail(EXIT_FAILED, "cannot start: %s", ka_error_text(e));
     ka_timers_init(&r.timers, r.server);
-    ka_listen_as(r.server, &ka_lines, o.ip, (int)o.port);
+    status = ka_listen_all(&r.listeners, r.server, &ka_lines, "relay", o.ip, (int)o.port);
     if (ka_stop_on_interrupt(r.server) < 0) status = fail(EXIT_FAILED, "cannot catch interrupts");
-    else status = serve(&r);
+    if (status < 0) status = serve(&r);
     ka_server_free(r.server);
     ka_timers_free(&r.timers);
     return status;
@@ -515,6 +517,9 @@ typedef struct {
     ka_server *server;
     ka_timers  timers;
     const client_options *o;
+    char       place[KA_PLACE_TEXT + 1];    /* the server's, for messages */
+    char       ips[KA_IPS_TEXT + 1];
+    const char *left;                       /* addresses that this attempt has not tried */
     ka_str     x;                           /* as it is in a line */
     uint64_t   conn;
     bool       open, done;
@@ -554,12 +559,16 @@ static void client_forget(client *c)
 
 static int client_connect(client *c)
 {
+    char ip[KA_IP_TEXT + 1];
     c->attempt++;                           /* so the timers of the last attempt are void */
     client_forget(c);
     c->open = false;
-    int r = ka_connect(c->server, &ka_lines, NULL, c->o->ip, (int)c->o->port, c->attempt);
+    if (!*c->left) c->left = c->ips;
+    int r = ka_next_ip(&c->left, ip) ? ka_connect(c->server, &ka_lines, NULL, ip, (int)c->o->port,
+                                                  c->attempt) : KA_EINVAL;
     if (r == KA_OK) return -1;
-    return fail(EXIT_USAGE, "%s: %s, of one machine, such as 127.0.0.1", c->o->ip, only_ipv4);
+    return fail(EXIT_USAGE, "%s: the address of one machine is needed, such as 127.0.0.1 or ::1",
+                c->o->ip);
 }
 
 static int client_missed(client *c, const char *what)
@@ -569,10 +578,9 @@ static int client_missed(client *c, const char *what)
     int64_t next_ms = ka_now_ms() + delay_ms;
     if (c->misses++ == 0) c->since_ms = ka_now_ms();
     if (o->give_up_ms && next_ms >= c->since_ms + o->give_up_ms)
-        return fail(EXIT_OFFLINE, "gave up: %s:%lld is offline", o->ip, o->port);
+        return fail(EXIT_OFFLINE, "gave up: %s is offline", c->place);
     if ((c->misses & (c->misses - 1)) == 0)
-        note("%s:%lld %s (miss %d); trying again in %d ms", o->ip, o->port, what, c->misses,
-             delay_ms);
+        note("%s %s (miss %d); trying again in %d ms", c->place, what, c->misses, delay_ms);
     c->open = false;
     c->attempt++;
     return client_timer(c, delay_ms, AGAIN);
@@ -582,17 +590,18 @@ static int client_opened(client *c, const ka_event *ev)
 {
     const client_options *o = c->o;
     if (ev->tag != c->attempt) return -1;
+    if (ev->error && *c->left) return client_connect(c);      /* to the next address */
     if (ev->error == KA_EOFFLINE) return client_missed(c, "is offline");
     if (ev->error == KA_ETIME) return client_missed(c, "does not answer");
     if (ev->error)
-        return fail(EXIT_FAILED, "cannot connect to %s:%lld: %s (system error %d)", o->ip, o->port,
+        return fail(EXIT_FAILED, "cannot connect to %s: %s (system error %d)", c->place,
                     ka_error_text(ev->error), ev->os_error);
     c->conn = ev->conn;
     c->open = true;
     c->misses = 0;
     c->sent_ms = ka_now_ms();
     line_send(c->server, c->conn, "message", c->x);
-    printf("connected to %s:%lld, sent message %s\n", o->ip, o->port, client_show_x(c, c->x));
+    printf("connected to %s, sent message %s\n", c->place, client_show_x(c, c->x));
     return client_timer(c, o->timeout_ms, NO_OK);
 }
 
@@ -647,10 +656,9 @@ static int client_line(client *c, const ka_event *ev)
         client_got_ok(c, x);
         return -1;
     }
-    const client_options *o = c->o;
     if (line_is(ev->body, "error", &x) && x.n <= MAX_X)
-        return fail(EXIT_FAILED, "refused by %s:%lld: %s", o->ip, o->port, client_show(c, x));
-    return fail(EXIT_FAILED, "%s:%lld does not speak as relay server does", o->ip, o->port);
+        return fail(EXIT_FAILED, "refused by %s: %s", c->place, client_show(c, x));
+    return fail(EXIT_FAILED, "%s does not speak as relay server does", c->place);
 }
 
 static int client_timed(client *c, uint64_t tag)
@@ -718,7 +726,10 @@ static int run_client(char **argv)
     client *c = calloc(1, sizeof *c);
     if (!c) return fail(EXIT_FAILED, "out of memory");
     c->o = &o;
+    c->left = "";
+    ka_place_text(c->place, o.ip, (int)o.port);
     status = client_x(c);
+    if (status < 0) status = ka_find_hosts(c->ips, "relay", o.ip);
     int e = status < 0 ? ka_server_start(&c->server, 1) : KA_OK;
     if (e < 0) status = fail(EXIT_FAILED, "cannot start: %s", ka_error_text(e));
     if (status < 0) {

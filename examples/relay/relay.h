@@ -40,7 +40,6 @@ enum {
 #define fail(status, ...) ka_fail(status, "relay: " __VA_ARGS__)
 #define note(...)         ka_say(2, "relay: " __VA_ARGS__)
 
-static const char only_ipv4[] = "a numeric IPv4 address is needed";
 
 /* Give an array room for `need` members of `size` bytes. `array` is the address of the pointer to
    the array. False: out of memory, and the array is as it was. Room that is not used is not

@@ -1,0 +1,221 @@
+/* tests/addresses.h - numeric addresses, IPv6, and names with several addresses. */
+
+static void test_addresses(void)
+{
+    static const struct { const char *ip, *want; } rows[] = {      /* want NULL: it is no address */
+        { "127.0.0.1", "127.0.0.1" }, { "0.0.0.0", "0.0.0.0" }, { "255.255.255.255", "255.255.255.255" },
+        { "::1", "::1" }, { "::", "::" }, { "2001:DB8:0:0:1::", "2001:db8:0:0:1::" },
+        { "0:0:0:0:0:0:0:1", "::1" }, { "::ffff:127.0.0.1", "127.0.0.1" }, { "::ffff:0:0", "0.0.0.0" },
+        { "fe80::1%1", "fe80::1%1" }, { "FEBF::1%1", "febf::1%1" }, { "::1%1", "::1%1" },
+        { "fe80::1%4294967295", "fe80::1%4294967295" },
+        { "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295" },
+        { "", NULL }, { "127.0.0", NULL }, { "127.1", NULL }, { "1.2.3.4.5", NULL }, { "256.0.0.1", NULL },
+        { "127.0.0.1 ", NULL }, { "127.0.0.1%1", NULL }, { "127.0.0.1:80", NULL }, { "localhost", NULL },
+        { "[::1]", NULL }, { ":::", NULL }, { "1::2::3", NULL }, { "12345::", NULL }, { "::g", NULL },
+        { "fe80::1", NULL }, { "febf::1", NULL }, { "fe80::1%", NULL }, { "fe80::1%0", NULL },
+        { "fe80::1%4294967296", NULL }, { "fe80::1%1x", NULL }, { "fe80::1%no-such-one", NULL },
+        { "::1%12345678901234567890123456789012345678901234567890123456789", NULL },
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        char text[KA_IP_TEXT + 1] = "";
+        ka_end e;
+        bool good = ka__ip_read(&e, rows[i].ip);
+        if (!CHECK(good == (rows[i].want != NULL), "%s: %d", rows[i].ip, good) || !good) continue;
+        size_t n = ka__ip_text(text, &e);
+        CHECK(strcmp(text, rows[i].want) == 0 && n == strlen(text), "%s: %s", rows[i].ip, text);
+    }
+}
+
+/* Which addresses can be connected to, and which of them mean all of this machine. */
+static void test_address_kinds(void)
+{
+    static const struct { const char *ip; bool any, one; } rows[] = {
+        { "127.0.0.1", false, true }, { "0.0.0.0", true, false }, { "0.0.0.1", false, true },
+        { "255.255.255.255", false, false }, { "255.255.255.254", false, true },
+        { "223.255.255.255", false, true }, { "224.0.0.0", false, false }, { "239.255.255.255", false, false },
+        { "240.0.0.0", false, true }, { "::1", false, true }, { "::", true, false },
+        { "ff02::1", false, false }, { "feff::1", false, true }, { "::ffff:0.0.0.0", true, false },
+        { "::ffff:224.0.0.1", false, false }, { "::fffe:0.0.0.0", false, true },
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        ka_end e = { .port = 0 };
+        bool read = ka__ip_read(&e, rows[i].ip);
+        CHECK(read && ka__ip_any(e) == rows[i].any && ka__ip_of_one(e) == rows[i].one, "%s: any %d, one %d", rows[i].ip, ka__ip_any(e), ka__ip_of_one(e));
+    }
+}
+
+static void test_address_lists(void)
+{
+    static const struct { const char *list, *items; bool whole; } rows[] = {
+        { "::1", "::1;", true }, { "::1,127.0.0.1", "::1;127.0.0.1;", true }, { "a,b,c", "a;b;c;", true },
+        { "", "", true }, { ",a", "", false }, { "a,,b", "a;", false }, { "a,", "a;", true },
+        { "1234567890123456789012345678901234567890123456789012345678901,b", "1234567890123456789012345678901234567890123456789012345678901;b;", true },
+        { "12345678901234567890123456789012345678901234567890123456789012,b", "", false },
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        const char *left = rows[i].list;
+        char ip[KA_IP_TEXT + 1], items[128] = "";
+        while (ka_next_ip(&left, ip)) snprintf(items + strlen(items), sizeof items - strlen(items), "%s;", ip);
+        CHECK(strcmp(items, rows[i].items) == 0 && !*left == rows[i].whole, "%s: %s", rows[i].list, items);
+    }
+}
+
+/* Does this machine have IPv6? Else what needs it is skipped. */
+static bool lacks_ipv6(void)
+{
+    ka__sock s;
+    int port = 0, r = sock_listen_at(&s, "::1", &port);
+    if (r == KA_OK) ka__sock_close(s);
+    else skip(topic, "this machine has no IPv6");
+    return r != KA_OK;
+}
+
+/* Listen, and tell what came of it. */
+static ka_event listen_at(ka_server *s, const ka_framing *framing, const char *ip, int port)
+{
+    ka_event ev = { .error = KA_EAGAIN };
+    CHECK(ka_listen_as(s, framing, ip, port) >= 0 && next_event(s, &ev, KA_LISTENING), "%s", ip);
+    return ev;
+}
+
+/* A server and its connections over IPv6; and :: and 0.0.0.0 have the same port. */
+static void test_ipv6(void)
+{
+    static wire w;
+    ka_server *s;
+    ka_event ev;
+    char text[KA_END_TEXT + 1], want[KA_END_TEXT + 1];
+    if (lacks_ipv6() || !CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
+    ev = listen_at(s, &ka_lines, "::1", 0);
+    int port = ev.port;
+    snprintf(want, sizeof want, "[::1]:%d", port);
+    CHECK(!ev.error && strcmp(ka_end_text(text, ev.peer), want) == 0, "listens at %s", text);
+    if (!wire_open_at(&w, "::1", port)) return;
+    wire_text(&w, "a line\n");
+    snprintf(want, sizeof want, "[::1]:%d", ka__sock_mine(w.sock).port);
+    CHECK(next_event(s, &ev, KA_OPENED) && strcmp(ka_end_text(text, ev.peer), want) == 0, "opened by %s", text);
+    CHECK(next_event(s, &ev, KA_MESSAGE) && is_ip(ev.peer, "[::1]") && ka_is(ev.body, "a line"), "a message");
+    wire_close(&w);
+    CHECK(next_event(s, &ev, KA_CLOSED) && is_ip(ev.peer, "[::1]"), "closed");
+    CHECK(ka_connect(s, &ka_lines, "::1", "::1", port, 1) == KA_OK && next_event(s, &ev, KA_OPENED) && !ev.error && is_ip(ev.peer, "[::1]"), "connected");
+    CHECK(next_event(s, &ev, KA_OPENED) && !ev.error && is_ip(ev.peer, "[::1]"), "and accepted");
+    CHECK(ka_connect(s, &ka_lines, "127.0.0.1", "::1", port, 1) == KA_EINVAL && ka_connect(s, &ka_lines, NULL, "ff02::1", port, 1) == KA_EINVAL &&
+          ka_connect(s, &ka_lines, NULL, "::", port, 1) == KA_EINVAL, "of one machine, and from an address of its kind");
+    ev = listen_at(s, NULL, "::", 0);
+    port = ev.port;
+    CHECK(!ev.error && is_ip(ev.peer, "[::]"), "all of IPv6");
+    if (on_wine()) skip(topic, "beside ::, Wine 8 has the port of 0.0.0.0 in use");
+    else CHECK(listen_at(s, NULL, "0.0.0.0", port).error == KA_OK, "and all of IPv4 at the same port");
+    CHECK(listen_at(s, NULL, "::", port).error == KA_EINUSE, "in use");
+    CHECK(listen_at(s, NULL, "fe80::1", 0).error == KA_EINVAL, "without its interface");
+    CHECK(listen_at(s, NULL, "ff02::1", 0).error == KA_EADDR && listen_at(s, NULL, "2001:db8::1", 0).error == KA_EADDR, "no address of this machine");
+    ka_server_free(s);
+}
+
+/* Each attempt takes the first address that can be connected to; the field Host names the host. */
+static void test_client_addresses(void)
+{
+    static const char *const answer_text[] = { "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" };
+    static const struct { const char *ip, *host, *field; int want; } rows[] = {
+        { "127.0.0.1", NULL, "127.0.0.1", 200 }, { "127.0.0.1", "a.example", "a.example", 200 },
+        { "127.0.0.3,127.0.0.1", NULL, "127.0.0.3", 200 }, { "127.0.0.1,127.0.0.3", NULL, "127.0.0.1", 200 },
+        { "::1,127.0.0.1", NULL, "[::1]", 200 }, { "127.0.0.1", "fe80::1%eth0", "[fe80::1]", 200 },
+        { "127.0.0.3,127.0.0.4", NULL, NULL, KA_EOFFLINE }, { "127.0.0.1,", NULL, "127.0.0.1", 200 },
+        { "", NULL, NULL, KA_EINVAL }, { "127.0.0.1,localhost", NULL, NULL, KA_EINVAL },
+        { "127.0.0.1,0.0.0.0", NULL, NULL, KA_EINVAL }, { "127.0.0.1,ff02::1", NULL, NULL, KA_EINVAL },
+        { "127.0.0.1", "a b", NULL, KA_EINVAL }, { "127.0.0.1", "a\r\nX: y", NULL, KA_EINVAL }, { "127.0.0.1", "", NULL, KA_EINVAL },
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        static ka_client c;
+        script s;
+        ka_str answer, host = { NULL, 0 };
+        char want[64];
+        if (!script_start(&s, answer_text, 1, false)) return;
+        c = (ka_client){ .ip = rows[i].ip, .host = rows[i].host, .port = s.port };
+        c.until_ms = ka_now_ms() + (rows[i].want == KA_EOFFLINE ? 1 : PATIENCE_MS);
+        int r = ka_client_post(&c, "x=y", 3, &answer);
+        CHECK(r == rows[i].want, "%s, %s: %d", rows[i].ip, rows[i].host ? rows[i].host : "", r);
+        ka_client_close(&c);
+        if (r < 0) {      /* the script waits for somebody */
+            static wire w;
+            if (wire_open(&w, s.port)) wire_close(&w);
+        }
+        script_stop(&s);
+        const char *fields = strstr(s.got, "\r\n");
+        snprintf(want, sizeof want, "%s:%d", rows[i].field ? rows[i].field : "", s.port);
+        if (r == 200) CHECK(fields && ka_field(str(fields + 2), "Host", &host) == KA_OK && ka_is(host, want), "%s: Host: %.*s", rows[i].ip, (int)host.n, host.p);
+    }
+}
+
+/* The client's kill, where the server is reached by IPv6, and where a socket of :: takes IPv4. */
+static void test_ipv6_kill(void)
+{
+    static const struct { const char *server, *client; } rows[] = {
+        { "::1", "::1" }, { "::", "::1" }, { "::,0.0.0.0", "127.0.0.1" }, { "127.0.0.1", "::ffff:127.0.0.1" },
+    };
+    if (cannot_find() || lacks_ipv6() || emulator_lacks("valgrind", "valgrind 3.19 knows no pidfd_open")) return;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        process right, wrong, client, beside;
+        char line[64];
+        const char *port = free_port_text();
+        if (on_wine() && strchr(rows[i].server, ',')) continue;
+        START(&wrong, PROGRAM("server"), "--ip", rows[i].server, "--port", port, "--wrong");
+        if (!await_output(&wrong, "out", "\n")) return;
+        START(&client, PROGRAM("client"), "--give-up", "30", rows[i].client, port);
+        int status = process_wait(&client, PATIENCE_MS);
+        CHECK(status == 5 && process_wait(&wrong, PATIENCE_MS) >= 0, "%s, %s: status %d, %s", rows[i].server, rows[i].client, status, output(&client, "err"));
+        process_end(&client);
+        process_end(&wrong);
+        START(&right, PROGRAM("server"), "--ip", rows[i].server, "--port", port);
+        snprintf(line, sizeof line, ":%s", port);
+        if (!await_output(&right, "out", line)) return;
+        START(&beside, PROGRAM("client"), rows[i].client, port);
+        status = process_wait(&beside, PATIENCE_MS);
+        CHECK(cannot_restart() || (status == 0 && prints_one_id(&beside)), "%s: status %d, %s", rows[i].client, status, output(&beside, "err"));
+        process_end(&beside);
+        process_end(&right);
+    }
+}
+
+static void test_mapped_kill(void)
+{
+#ifdef _WIN32
+    skip("mapped kill", "Windows has no fork");
+#else
+    static ka_client c;
+    static wire w;
+    ka__address a;
+    ka__sock listener;
+    ka_str answer;
+    int64_t pid;
+    int off = 0;
+    if (cannot_find() || lacks_ipv6() || emulator_lacks("valgrind", "valgrind 3.19 knows no pidfd_open")) return;
+    bool good = ka__address_read(&a, "::", 0) && ka__sock_new(&a, SOCK_STREAM, &listener) == KA_OK &&
+                setsockopt((int)listener, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) == 0 &&
+                bind((int)listener, &a.any, a.n) == 0 && listen((int)listener, 5) == 0;
+    if (!CHECK(good, "a listener")) return;
+    c = (ka_client){ .ip = "127.0.0.1", .port = ka__sock_mine(listener).port };
+    pid_t server = fork();
+    if (server == 0) {
+        if (!wire_wait(listener, KA__IN) || ka__sock_accept(listener, &w.sock, NULL) != KA_OK) _exit(1);
+        if (wire_more(&w) > 0) wire_text(&w, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx");
+        for (;;) pause();
+    }
+    ka__sock_close(listener);
+    CHECK(ka_client_post(&c, "x=y", 3, &answer) == 200, "it answers");
+    int r = ka_client_kill_server(&c, &pid), status = 0;
+    CHECK(r == KA_OK && pid == server, "killed: %d, %s", r, c.why ? c.why : "");
+    if (r != KA_OK) kill(server, SIGKILL);
+    waitpid(server, &status, 0);
+    ka_client_close(&c);
+#endif
+}
+
+static const subject addresses_topics[] = {
+    { "addresses", test_addresses }, { "address kinds", test_address_kinds },
+    { "address lists", test_address_lists }, { "ipv6", test_ipv6 },
+    { "client addresses", test_client_addresses },
+};
+static const subject addresses_kill_topics[] = {
+    { "ipv6 kill", test_ipv6_kill }, { "mapped kill", test_mapped_kill },
+};
