@@ -6,6 +6,7 @@
 #define KEYAUTH_IMPLEMENTATION
 #include "keyauth.h"
 #include "ext/input.h"
+#include "ext/lookup.h"
 #include "ext/cli.h"
 #include "ext/process.h"
 
@@ -13,7 +14,7 @@ enum { EXIT_RIGHT, EXIT_SYSTEM, EXIT_USAGE, EXIT_NETWORK, EXIT_PROTOCOL, EXIT_KI
        EXIT_NOT_KILLED };      /* 0 to 6 */
 
 static const char usage[] =
-    "usage: client [--give-up SECONDS] HOST PORT\n"
+    "usage: client [--give-up SECONDS] HOST PORT | unix:PATH\n"
     "       client ID          (64 bytes as 88 characters of base64, as the restart passes it on)\n"
     "       client --help | --version\n\n"
     "Asks the server at HOST:PORT for a key and logs in with it. If the server knows the ID again,\n"
@@ -139,7 +140,7 @@ int main(int argc, char **argv)
 {
     static ka_client c;
     char id[KA_KEY_TEXT + 1], ips[KA_IPS_TEXT + 1], **words = argv + argc;
-    long long give_up_s = 0, port;
+    long long give_up_s = 0, port = 0;
     const ka_option known[] = {
         { "--give-up", .number = &give_up_s, .least = 1, .most = 999999999 },
         { "HOST", .rest = &words },
@@ -151,11 +152,12 @@ int main(int argc, char **argv)
         if (puts(argv[1]) >= 0 && fflush(stdout) == 0) return EXIT_RIGHT;
         return fail(EXIT_SYSTEM, "cannot write the ID to stdout");
     }
-    if (!words[0] || !words[1] || words[2]) {
+    bool path = words[0] && strncmp(words[0], "unix:", 5) == 0;
+    if (!words[0] || !words[1] != path || (!path && words[2])) {
         fputs(usage, stderr);
         return EXIT_USAGE;
     }
-    if (!ka_number(words[1], 1, 65535, &port))
+    if (!path && !ka_number(words[1], 1, 65535, &port))
         return fail(EXIT_USAGE, "%s: a port from 1 to 65535 is needed", words[1]);
     if (give_up_s) c.until_ms = ka_now_ms() + give_up_s * 1000;
     status = ka_find_hosts(ips, "client", words[0]);

@@ -181,10 +181,9 @@ enum {
     KA_BATCH = 256,               /* requests after which answers leave, at most */
     KA_KEY_BYTES = 64,            /* random bytes of a key, or of a fresh ID */
     KA_KEY_TEXT = 88,             /* characters of these in base64 */
-    KA_IP_TEXT = 61,              /* characters of an address, with the name of an interface */
-    KA_IPS_TEXT = 255,            /* characters of some addresses, with commas between */
-    KA_END_TEXT = KA_IP_TEXT + 8,      /* characters of an address and a port */
-    KA_PLACE_TEXT = KA_MAX_HOST + 8,      /* characters of a host and a port */
+    KA_IP_TEXT = 112,             /* characters of an address: most of unix:PATH */
+    KA_IPS_TEXT = 511,            /* characters of some addresses, with commas between */
+    KA_END_TEXT = 64,             /* characters of an end of a connection */
     KA_UTC_TEXT = 27,             /* characters of a time: 2026-11-21T09:30:00.123456Z */
     KA_TROUBLE_TEXT = 192,        /* room for an error in words, as functions of ext/ write it */
     KA_MAX_ANSWER = KA_MAX_ID > KA_KEY_TEXT ? KA_MAX_ID : KA_KEY_TEXT
@@ -257,15 +256,10 @@ KADEF int ka_random(void *out, size_t n);
 /* Microseconds since 1970 in UTC, by the calendar clock. That can be set, and so can jump. */
 KADEF int64_t ka_wall_us(void);
 
-/* Look up the addresses of a host's name (getaddrinfo(3)). This may take seconds: call it before
-   there is anything to serve, or use ext/lookup.h.
-     host       a name, or a numeric address
-     ips        the addresses, as many as fit, the best one first, with commas between
-     returns    KA_OK; KA_ENOTFOUND: there is no such name, or it has no address; KA_ETIME: no name
-                server answers; KA_ENOMEM, KA_EOS */
-KADEF int ka_resolve(const char *host, char ips[KA_IPS_TEXT + 1]);
+/* Make the network usable, as whatever here needs it does. Harmless again. KA_OK or KA_EOS. */
+KADEF int ka_network_start(void);
 
-/* Take the next address off a list of ka_resolve.
+/* Take the next address off a list with commas between, as ka_resolve of ext/lookup.h gives.
      *ips       the list; what is left of it
      returns    false: there was none left, or one that is too long */
 KADEF bool ka_next_ip(const char **ips, char ip[KA_IP_TEXT + 1]);
@@ -395,14 +389,14 @@ typedef struct ka_server ka_server;
    (RFC 4291 s.2.5.5.2). All 0: unknown. */
 typedef struct {
     unsigned char ip[16];
-    uint32_t zone;               /* the number of a link-local address's interface (RFC 4007) */
+    uint32_t zone;               /* the number of a link-local address's interface (RFC 4007); of a
+                                    Unix socket, the PID of the process that connected or listens */
     uint16_t port;
+    bool     local;              /* of a Unix socket, which has neither ip nor port */
 } ka_end;
 
-/* Write an end, or a host and a port, as text, and a NUL: 127.0.0.1:80, [::1]:80, a.example:80.
-   Returns out. */
+/* Write an end as text, and a NUL: 127.0.0.1:80, [::1]:80, unix:PID. Returns out. */
 KADEF const char *ka_end_text(char out[KA_END_TEXT + 1], ka_end end);
-KADEF const char *ka_place_text(char out[KA_PLACE_TEXT + 1], const char *host, int port);
 
 /* What a framing remembers of an unfinished message. All zero before each message. */
 typedef struct { uint64_t a; uint32_t at, b; } ka_cut;
@@ -487,7 +481,9 @@ KADEF int ka_server_start(ka_server **s, int workers);
    KA_LISTENING event tells what comes of it, also of a bad address. If it is an error, and nothing
    else listens, ka_wait returns that error from then on.
      ip         numeric; copied. 0.0.0.0: all IPv4 addresses of this machine; ::: all IPv6
-                addresses. A link-local one needs its interface: fe80::1%eth0
+                addresses. A link-local one needs its interface: fe80::1%eth0. Or unix:PATH, a Unix
+                socket (not on Windows), whatever the port: PATH is made for its user and group
+                (0660), in place of one that a dead server has left, and removed at the end
      port       0 to 65535; 0 lets the system choose
      returns    the listener's number, 0, 1, 2... in the order of the calls; or KA_ELIMIT
                 (KA_MAX_LISTENERS), KA_ESTOPPED: then there is no event */
@@ -745,8 +741,8 @@ KADEF bool ka_keyring_next(const ka_keyring *k, uint64_t *place, ka_key *key);
 
 typedef struct {
     /* yours to set; zero means the default */
-    const char *ip;                  /* numeric, or several of ka_resolve, of which each attempt
-                                        takes the first that can be connected to; borrowed */
+    const char *ip;                  /* numeric; or several with commas between, of which each
+                                        attempt takes the first that can be connected to; borrowed */
     const char *host;                /* the name in the field Host; borrowed. Default: ip */
     int         port;
     int         attempt_ms;          /* the most that one attempt takes; default KA_ATTEMPT_MS */
@@ -818,13 +814,14 @@ KADEF void ka_client_close(ka_client *c);
 #  include <arpa/inet.h>
 #  include <fcntl.h>
 #  include <net/if.h>
-#  include <netdb.h>
 #  include <netinet/in.h>
 #  include <netinet/tcp.h>
 #  include <poll.h>
 #  include <signal.h>
 #  include <sys/ioctl.h>
 #  include <sys/socket.h>
+#  include <sys/stat.h>
+#  include <sys/un.h>
 #  include <unistd.h>
 #  if defined(__linux__)
 #    if defined(__GLIBC__) && !defined(__USE_GNU)
@@ -1240,7 +1237,7 @@ static int ka__error_of(int code)
     }
 }
 
-static int ka__os_start(void)
+int ka_network_start(void)
 {
     WSADATA data;
     int code = WSAStartup(MAKEWORD(2, 2), &data);
@@ -1305,14 +1302,14 @@ static int ka__error_of(int code)
     case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:                return KA_ELIMIT;
     case ECONNREFUSED: case ECONNRESET: case ECONNABORTED: case ETIMEDOUT:
     case ENETUNREACH: case EHOSTUNREACH: case EHOSTDOWN: case ENETDOWN:
-    case ENOTCONN: case EPIPE:                                          return KA_EOFFLINE;
+    case ENOTCONN: case EPIPE: case ENOENT: /* a Unix socket's path */  return KA_EOFFLINE;
     default:                                                            return KA_EOS;
     }
 }
 
 /* If descriptor 0, 1 or 2 is closed, a socket would get that number, and what is printed would go
    to its peer. So /dev/null is opened in their places, for reading only: printing still fails. */
-static int ka__os_start(void)
+int ka_network_start(void)
 {
     int fd;
     do fd = open("/dev/null", O_RDONLY);
@@ -1358,7 +1355,15 @@ static int ka__sock_error(void) { return ka__error_of(ka__os_code()); }
 
 /* An address and its port, as the system's calls take it. */
 typedef struct {
-    union { struct sockaddr any; struct sockaddr_in v4; struct sockaddr_in6 v6; };
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+        struct sockaddr_storage room;
+#if !defined(_WIN32)
+        struct sockaddr_un un;
+#endif
+    };
     socklen_t n;
 } ka__address;
 
@@ -1397,10 +1402,9 @@ static bool ka__is_four(const ka_end *e)
     return memcmp(e->ip, ka__mapped, sizeof ka__mapped) == 0;
 }
 
-/* All 0 if the address is of another kind. */
 static ka_end ka__end_of(const ka__address *a)
 {
-    ka_end e = { .port = 0 };
+    ka_end e = { .local = a->any.sa_family == AF_UNIX };
     if (a->any.sa_family == AF_INET) {
         memcpy(e.ip, ka__mapped, sizeof ka__mapped);
         memcpy(e.ip + sizeof ka__mapped, &a->v4.sin_addr, 4);
@@ -1413,12 +1417,83 @@ static ka_end ka__end_of(const ka__address *a)
     return e;
 }
 
+/* ---- Unix sockets. Those of Windows do not tell who their peer is, so there are none there. ---- */
+
+#if defined(_WIN32)
+static uint32_t ka__sock_pid(ka__sock s, bool mine) { return (void)s, (void)mine, 0; }
+static uint64_t ka__sock_file(ka__sock s, uint64_t remove) { return (void)s, (void)remove, 0; }
+
+static bool ka__address_path(ka__address *a, const char *path, size_t n)
+{
+    return (void)a, (void)path, (void)n, false;
+}
+
+static int ka__sock_bind_path(ka__sock s, const ka__address *a)
+{
+    return (void)s, (void)a, KA_EFAMILY;
+}
+#else
+/* The process that has made the other end of a connection, or this process; 0: unknown. */
+static uint32_t ka__sock_pid(ka__sock s, bool mine)
+{
+    if (mine) return (uint32_t)getpid();
+#  if defined(__linux__)
+    struct ucred peer = { .pid = 0 };
+    socklen_t n = sizeof peer;
+    getsockopt(KA__FD(s), SOL_SOCKET, SO_PEERCRED, &peer, &n);
+    return (uint32_t)peer.pid;
+#  else
+    pid_t pid = 0;
+    socklen_t n = sizeof pid;
+    getsockopt(KA__FD(s), SOL_LOCAL, LOCAL_PEERPID, &pid, &n);
+    return (uint32_t)pid;
+#  endif
+}
+
+static bool ka__address_path(ka__address *a, const char *path, size_t n)
+{
+    if (n == 0 || n >= sizeof a->un.sun_path) return false;
+    a->un.sun_family = AF_UNIX;
+    memcpy(a->un.sun_path, path, n);
+    a->n = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n + 1);
+    return true;
+}
+
+/* Bind to a path. A socket of a server that has ended, where nobody listens, makes way. Nobody can
+   connect yet while others may still open it: there is no listen(2) before the chmod(2). */
+static int ka__sock_bind_path(ka__sock s, const ka__address *a)
+{
+    const char *path = a->un.sun_path;
+    struct stat st;
+    ka__sock knock;
+    int r = bind(KA__FD(s), &a->any, a->n) == 0 ? KA_OK : ka__sock_error();
+    if (r == KA_EINUSE && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) &&
+        ka__sock_new(a, SOCK_STREAM, &knock) == KA_OK) {
+        bool dead = connect(KA__FD(knock), &a->any, a->n) != 0 && errno == ECONNREFUSED;
+        ka__sock_close(knock);
+        if (dead && unlink(path) == 0 && bind(KA__FD(s), &a->any, a->n) == 0) r = KA_OK;
+    }
+    return r == KA_OK && chmod(path, 0660) != 0 ? ka__sock_error() : r;
+}
+
+/* The inode of a listener's path; 0: it has none. If it is `remove`, the path is removed. */
+static uint64_t ka__sock_file(ka__sock s, uint64_t remove)
+{
+    ka__address a = { .n = sizeof a.room };
+    struct stat st;
+    if (getsockname(KA__FD(s), &a.any, &a.n) != 0 || a.any.sa_family != AF_UNIX) return 0;
+    if (lstat(a.un.sun_path, &st) != 0) return 0;
+    if (st.st_ino == remove) unlink(a.un.sun_path);
+    return st.st_ino;
+}
+#endif
+
 /* Accept a connection.
      from       its other end; NULL: not wanted
      returns    KA_OK; KA_EAGAIN: none waits; KA_EOFFLINE: one was there, and has gone; others */
 static int ka__sock_accept(ka__sock listener, ka__sock *out, ka_end *from)
 {
-    ka__address a = { .n = sizeof a.v6 };
+    ka__address a = { .n = sizeof a.room };
 #if defined(__linux__)
     int fd = accept4(KA__FD(listener), &a.any, &a.n, SOCK_NONBLOCK | SOCK_CLOEXEC);
     *out = fd;
@@ -1432,6 +1507,7 @@ static int ka__sock_accept(ka__sock listener, ka__sock *out, ka_end *from)
     }
 #endif
     if (from) *from = ka__end_of(&a);
+    if (from && from->local) from->zone = ka__sock_pid(*out, false);
     return KA_OK;
 }
 
@@ -1467,24 +1543,7 @@ bool ka_next_ip(const char **ips, char ip[KA_IP_TEXT + 1])
     return true;
 }
 
-/* Read a numeric address; a link-local one needs its interface. */
-static bool ka__ip_read(ka_end *e, const char *ip)
-{
-    char text[KA_IP_TEXT + 1], *zone;
-    size_t n = strlen(ip);
-    memset(e, 0, sizeof *e);
-    if (n >= sizeof text) return false;
-    memcpy(text, ip, n + 1);
-    memcpy(e->ip, ka__mapped, sizeof ka__mapped);
-    if (inet_pton(AF_INET, text, e->ip + sizeof ka__mapped) == 1) return true;
-    if ((zone = strchr(text, '%')) != NULL) *zone++ = 0;
-    if (inet_pton(AF_INET6, text, e->ip) != 1) return false;
-    if (zone) e->zone = ka__zone(zone);
-    bool link_local = e->ip[0] == 0xFE && e->ip[1] >> 6 == 2;
-    return (zone || link_local) == (e->zone > 0);
-}
-
-/* Write an address as text, and a NUL. Returns its length. */
+/* Write an IP as text, and a NUL. Returns its length. */
 static size_t ka__ip_text(char out[KA_IP_TEXT + 1], const ka_end *e)
 {
     bool four = ka__is_four(e);
@@ -1494,25 +1553,34 @@ static size_t ka__ip_text(char out[KA_IP_TEXT + 1], const ka_end *e)
     return n;
 }
 
-/* False if these are no numeric address and port. */
+/* False if these are no address and port. A link-local address needs its interface. */
 static bool ka__address_read(ka__address *a, const char *ip, int port)
 {
-    ka_end e;
+    char text[KA_IP_TEXT + 1], *zone;
+    size_t n = strlen(ip);
     memset(a, 0, sizeof *a);
-    if (port < 0 || port > 65535 || !ka__ip_read(&e, ip)) return false;
+    if (n >= sizeof text || port < 0 || port > 65535) return false;
+    if (strncmp(ip, "unix:", 5) == 0) return ka__address_path(a, ip + 5, n - 5);
+    memcpy(text, ip, n + 1);
+    a->v4.sin_family = AF_INET;
+    a->v4.sin_port = htons((uint16_t)port);
+    a->n = sizeof a->v4;
+    if (inet_pton(AF_INET, text, &a->v4.sin_addr) == 1) return true;
+    a->v6.sin6_family = AF_INET6;
+    a->v6.sin6_port = htons((uint16_t)port);
+    a->n = sizeof a->v6;
+    if ((zone = strchr(text, '%')) != NULL) *zone++ = 0;
+    if (inet_pton(AF_INET6, text, &a->v6.sin6_addr) != 1) return false;
+    if (zone) a->v6.sin6_scope_id = ka__zone(zone);
+    const ka_end e = ka__end_of(a);
     if (ka__is_four(&e)) {
         a->v4.sin_family = AF_INET;
-        a->v4.sin_port = htons((uint16_t)port);
         memcpy(&a->v4.sin_addr, e.ip + sizeof ka__mapped, 4);
         a->n = sizeof a->v4;
-    } else {
-        a->v6.sin6_family = AF_INET6;
-        a->v6.sin6_port = htons((uint16_t)port);
-        a->v6.sin6_scope_id = e.zone;
-        memcpy(&a->v6.sin6_addr, e.ip, sizeof e.ip);
-        a->n = sizeof a->v6;
+        return !zone;
     }
-    return true;
+    bool link_local = e.ip[0] == 0xFE && e.ip[1] >> 6 == 2;
+    return (zone || link_local) == (e.zone > 0);
 }
 
 /* Is this 0.0.0.0 or ::, which mean all addresses of this machine? */
@@ -1523,8 +1591,8 @@ static bool ka__ip_any(ka_end e)
     return memcmp(e.ip + at, any, sizeof e.ip - at) == 0;
 }
 
-/* Can others connect to this address? They can't to a multicast address (RFC 5771, RFC 4291 s.2.7),
-   to the broadcast to all, and to 0.0.0.0 and :: (RFC 1122 s.3.2.1.3, RFC 4291 s.2.5.2). */
+/* Can others connect to this IP? They can't to a multicast address (RFC 5771, RFC 4291 s.2.7), to
+   the broadcast to all, and to 0.0.0.0 and :: (RFC 1122 s.3.2.1.3, RFC 4291 s.2.5.2). */
 static bool ka__ip_of_one(ka_end e)
 {
     static const unsigned char all[4] = { 255, 255, 255, 255 };
@@ -1533,6 +1601,8 @@ static bool ka__ip_of_one(ka_end e)
     if (!ka__is_four(&e)) return e.ip[0] != 0xFF;
     return four[0] >> 4 != 14 && memcmp(four, all, sizeof all) != 0;
 }
+
+static bool ka__is_target(ka_end e) { return e.local || (e.port && ka__ip_of_one(e)); }
 
 /* Is this the broadcast address of a network of this machine? Linux listens there, in vain. To
    connect a UDP socket tells: nothing is sent for that, and it is forbidden for such an address. */
@@ -1544,45 +1614,6 @@ static bool ka__address_of_all(const ka__address *a)
     bool forbidden = r != 0 && ka__sock_error() == KA_EPERM;
     ka__sock_close(s);
     return forbidden;
-}
-
-/* The KA_E... of what getaddrinfo(3) returns. */
-static int ka__resolve_error(int code)
-{
-    switch (code) {
-    case 0:          return KA_OK;
-    case EAI_AGAIN:  return KA_ETIME;
-    case EAI_MEMORY: return KA_ENOMEM;
-#if defined(_WIN32)
-    case WSANO_DATA:
-#else
-    case EAI_NODATA: case EAI_ADDRFAMILY:
-#endif
-    case EAI_NONAME: return KA_ENOTFOUND;
-    default:         return KA_EOS;
-    }
-}
-
-int ka_resolve(const char *host, char ips[KA_IPS_TEXT + 1])
-{
-    struct addrinfo wanted, *found = NULL;
-    char *out = ips;
-    memset(&wanted, 0, sizeof wanted);
-    wanted.ai_family = AF_UNSPEC;
-    wanted.ai_socktype = SOCK_STREAM;
-    int r = *host ? ka__os_start() : KA_ENOTFOUND;      /* Windows takes "" for this machine */
-    if (r == KA_OK) r = ka__resolve_error(getaddrinfo(host, NULL, &wanted, &found));
-    if (r < 0) return r;
-    for (struct addrinfo *one = found; one; one = one->ai_next) {
-        ka__address a = { .n = 0 };
-        if (one->ai_addrlen > sizeof a.v6 || ips + KA_IPS_TEXT - out < KA_IP_TEXT + 1) continue;
-        memcpy(&a.v6, one->ai_addr, one->ai_addrlen);
-        ka_end e = ka__end_of(&a);
-        if (out > ips) *out++ = ',';
-        out += ka__ip_text(out, &e);
-    }
-    freeaddrinfo(found);
-    return out > ips ? KA_OK : KA_ENOTFOUND;
 }
 
 /* Descriptors that must be free before a server listens: for a newcomer, Redis, and two files. */
@@ -1607,29 +1638,35 @@ static int ka__sock_can_accept(ka__sock s, const ka__address *a)
     return r == KA_ELIMIT || r == KA_EPERM ? r : KA_OK;
 }
 
-/* Have a new socket listen on ip:port; *bound is what it got. POSIX needs SO_REUSEADDR: else the
-   connections of a server that has just ended hold the port. On Windows that option would let any
-   program steal the port, and another one forbids that. The socket of :: takes no IPv4, so that it
-   is the same on all systems, and 0.0.0.0 can have the same port. */
-static int ka__sock_listen(ka__sock s, const char *ip, int port, ka_end *bound)
+/* Bind to an IP and port. POSIX needs SO_REUSEADDR: else the connections of a server that has just
+   ended hold the port. On Windows that option would let any program steal the port, and another one
+   forbids that. The socket of :: takes no IPv4, so that it is the same on all systems, and 0.0.0.0
+   can have the same port. */
+static int ka__sock_bind(ka__sock s, const ka__address *a)
 {
-    ka__address a;
+    const ka_end e = ka__end_of(a);
     int on = 1;
-    if (!ka__address_read(&a, ip, port)) return KA_EINVAL;
 #if defined(_WIN32)
     int option = SO_EXCLUSIVEADDRUSE;
 #else
     int option = SO_REUSEADDR;
 #endif
+    if (!ka__ip_any(e) && (!ka__ip_of_one(e) || ka__address_of_all(a))) return KA_EADDR;
+    int r = setsockopt(KA__FD(s), SOL_SOCKET, option, (const char *)&on, sizeof on);
+    if (r == 0 && a->any.sa_family == AF_INET6)
+        r = setsockopt(KA__FD(s), IPPROTO_IPV6, IPV6_V6ONLY, (const char *)&on, sizeof on);
+    if (r == 0) r = bind(KA__FD(s), &a->any, a->n);
+    return r == 0 ? KA_OK : ka__sock_error();
+}
+
+/* Have a new socket listen; *bound is what it got. */
+static int ka__sock_listen(ka__sock s, const char *ip, int port, ka_end *bound)
+{
+    ka__address a;
+    if (!ka__address_read(&a, ip, port)) return KA_EINVAL;
     *bound = ka__end_of(&a);
-    if (!ka__ip_any(*bound) && (!ka__ip_of_one(*bound) || ka__address_of_all(&a))) return KA_EADDR;
-    if (a.any.sa_family == AF_INET6 && setsockopt(KA__FD(s), IPPROTO_IPV6, IPV6_V6ONLY,
-                                                  (const char *)&on, sizeof on) != 0)
-        return ka__sock_error();
-    if (setsockopt(KA__FD(s), SOL_SOCKET, option, (const char *)&on, sizeof on) != 0 ||
-        bind(KA__FD(s), &a.any, a.n) != 0)
-        return ka__sock_error();
-    int r = ka__sock_can_accept(s, &a);
+    int r = bound->local ? ka__sock_bind_path(s, &a) : ka__sock_bind(s, &a);
+    if (r == KA_OK) r = ka__sock_can_accept(s, &a);
     if (r < 0) return r;
     if (listen(KA__FD(s), KA_BACKLOG) != 0 || getsockname(KA__FD(s), &a.any, &a.n) != 0)
         return ka__sock_error();
@@ -1666,7 +1703,7 @@ static int ka__sock_connect(const char *from, const char *ip, int port, ka__sock
    of the ephemeral range may be connected to itself (RFC 9293 s.3.5): no server is there. */
 static int ka__sock_connected(ka__sock s)
 {
-    ka__address mine = { .n = sizeof mine.v6 }, theirs = mine;
+    ka__address mine = { .n = sizeof mine.room }, theirs = mine;
     int code = 0;
     socklen_t size = sizeof code;
     if (getsockopt(KA__FD(s), SOL_SOCKET, SO_ERROR, (char *)&code, &size) != 0)
@@ -1679,23 +1716,28 @@ static int ka__sock_connected(ka__sock s)
         getpeername(KA__FD(s), &theirs.any, &theirs.n) != 0)
         return ka__sock_error();
     ka_end a = ka__end_of(&mine), b = ka__end_of(&theirs);
-    return a.port == b.port && memcmp(a.ip, b.ip, sizeof a.ip) == 0 ? KA_EOFFLINE : KA_OK;
+    bool same = a.port == b.port && memcmp(a.ip, b.ip, sizeof a.ip) == 0;
+    return same && !a.local ? KA_EOFFLINE : KA_OK;
 }
 
 /* This end of a connection or of a listener; all 0 if it is unknown. */
 static ka_end ka__sock_mine(ka__sock s)
 {
-    ka__address a = { .n = sizeof a.v6 };
+    ka__address a = { .n = sizeof a.room };
     if (getsockname(KA__FD(s), &a.any, &a.n) != 0) memset(&a, 0, sizeof a);
-    return ka__end_of(&a);
+    ka_end e = ka__end_of(&a);
+    if (e.local) e.zone = ka__sock_pid(s, true);
+    return e;
 }
 
 /* The other end of a connection; all 0 if it is unknown, or has gone. */
 static ka_end ka__sock_peer(ka__sock s)
 {
-    ka__address a = { .n = sizeof a.v6 };
+    ka__address a = { .n = sizeof a.room };
     if (getpeername(KA__FD(s), &a.any, &a.n) != 0) memset(&a, 0, sizeof a);
-    return ka__end_of(&a);
+    ka_end e = ka__end_of(&a);
+    if (e.local) e.zone = ka__sock_pid(s, false);
+    return e;
 }
 
 /* The number of a socket's network namespace, or 0. Within a namespace no two connections have the
@@ -1982,7 +2024,7 @@ static int ka__table_own(const ka__poller *mine, const ka__poller *parents)
     }
     close(0);      /* who waits for the end of a pipe shall not wait for this thread */
     close(1);
-    ka__os_start();
+    ka_network_start();
     sigfillset(&most);
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigdelset(&most, faults[i]);
     pthread_sigmask(SIG_BLOCK, &most, NULL);
@@ -1996,7 +2038,7 @@ static int ka__table_own(const ka__poller *mine, const ka__poller *parents)
 
 bool ka_own_descriptors(void)
 {
-    ka__os_start();      /* 2 is open then */
+    ka_network_start();      /* 2 is open then */
     return ka__table_can(2);
 }
 
@@ -2308,22 +2350,13 @@ static char *ka__decimal(uint64_t n, char *end)
 
 enum { KA__ENDS_TEXT = 2 * (KA_END_TEXT + 1) + 20 };      /* two ends, two spaces, a number */
 
-static const char *ka__place_write(char *out, size_t cap, const char *host, int port)
-{
-    snprintf(out, cap, strchr(host, ':') ? "[%s]:%d" : "%s:%d", host, port);
-    return out;
-}
-
-const char *ka_place_text(char out[KA_PLACE_TEXT + 1], const char *host, int port)
-{
-    return ka__place_write(out, KA_PLACE_TEXT + 1, host, port);
-}
-
 const char *ka_end_text(char out[KA_END_TEXT + 1], ka_end e)
 {
     char ip[KA_IP_TEXT + 1];
     ka__ip_text(ip, &e);
-    return ka__place_write(out, KA_END_TEXT + 1, ip, e.port);
+    if (e.local) snprintf(out, KA_END_TEXT + 1, "unix:%lu", (unsigned long)e.zone);
+    else snprintf(out, KA_END_TEXT + 1, strchr(ip, ':') ? "[%s]:%d" : "%s:%d", ip, e.port);
+    return out;
 }
 
 /* Write the value of Keyauth-Ends, see ka_auth, without a NUL. Returns its length. */
@@ -4606,6 +4639,7 @@ typedef struct {
     ka__sock sock;             /* -1: none */
     const ka_framing *framing;
     ka_end   asked;            /* all 0: it was none */
+    uint64_t file;             /* the inode of a Unix socket's path; 0: none */
     int      port;
     int      error, os_error;  /* why it was not even begun, which is still to be told; or 0 */
 } ka__listening;
@@ -4718,7 +4752,7 @@ int ka_server_start(ka_server **out, int workers)
     bool tables = workers >= KA_OWN_DESCRIPTORS;
     if (tables) workers -= KA_OWN_DESCRIPTORS;
     if (workers < 0 || workers > KA_MAX_WORKERS) return KA_EINVAL;
-    int r = ka__os_start();
+    int r = ka_network_start();
     if (r < 0) return r;
     ka_server *s = ka__alloc_zeroed(1, sizeof *s);
     if (!s) return KA_ENOMEM;
@@ -4786,9 +4820,10 @@ int ka_connect(ka_server *s, const ka_framing *framing, const char *from, const 
 {
     ka__address a, mine;
     size_t n = strlen(ip) + 1, from_n = from ? strlen(from) + 1 : 1;
-    if (!framing || port == 0 || !ka__address_read(&a, ip, port)) return KA_EINVAL;
-    if (!ka__ip_of_one(ka__end_of(&a))) return KA_EINVAL;
+    if (!framing || !ka__address_read(&a, ip, port)) return KA_EINVAL;
+    if (!ka__is_target(ka__end_of(&a))) return KA_EINVAL;
     if (from && (!ka__address_read(&mine, from, 0) || mine.n != a.n)) return KA_EINVAL;
+    if (from && mine.any.sa_family == AF_UNIX) return KA_EINVAL;
     if (atomic_load(&s->stop)) return KA_ESTOPPED;
     ka__worker *w = s->workers[s->connects++ % (uint32_t)s->workers_n];
     ka__record *r = ka__down(w, KA__CONNECT, sizeof tag + n + from_n);
@@ -4803,7 +4838,9 @@ int ka_connect(ka_server *s, const ka_framing *framing, const char *from, const 
 
 static void ka__listener_drop(ka__listening *l)
 {
+    if (l->file) ka__sock_file(l->sock, l->file);
     if (l->sock != -1) ka__sock_close(l->sock);
+    l->file = 0;
     l->sock = -1;
 }
 
@@ -4832,6 +4869,7 @@ static void ka__on_listening(ka_server *s, const ka__record *r, ka_event *ev)
     ev->os_error = r->listening.os_error;
     ev->port = ev->error ? l->port : ev->peer.port;
     ev->listener = (int)r->listening.number;
+    if (!ev->error && ev->peer.local) l->file = ka__sock_file(l->sock, 0);
     if (ev->error && r->flags != KA__AILS) {
         ka__listener_drop(l);
         s->listen_error = ev->error;
@@ -5857,14 +5895,15 @@ static int ka__client_attempt(ka_client *c, const char *body, size_t size, ka_st
                               int64_t until)
 {
     const char *type = c->type ? c->type : "application/x-www-form-urlencoded";
-    char host[KA_MAX_HOST + 1], place[KA_PLACE_TEXT + 1];
+    const char *host = c->host ? c->host : c->ip;
+    if (strncmp(host, "unix:", 5) == 0) host = "localhost";
+    const size_t host_n = strcspn(host, ",%");      /* without its interface (RFC 6874) */
+    const bool six = memchr(host, ':', host_n) != NULL;
     ka_http h;
     size_t n;
-    snprintf(host, sizeof host, "%s", c->host ? c->host : c->ip);
-    host[strcspn(host, ",%")] = 0;      /* the first address, without its interface (RFC 6874) */
-    int head_n = snprintf(c->buf, KA_MAX_HEAD, "POST / HTTP/1.1\r\nHost: %s\r\n"
-                          "Content-Type: %s\r\nContent-Length: %d\r\n\r\n",
-                          ka_place_text(place, host, c->port), type, (int)size);
+    int head_n = snprintf(c->buf, KA_MAX_HEAD, "POST / HTTP/1.1\r\nHost: %s%.*s%s:%d\r\n"
+                          "Content-Type: %s\r\nContent-Length: %d\r\n\r\n", six ? "[" : "",
+                          (int)host_n, host, six ? "]" : "", c->port, type, (int)size);
     if (head_n < 0 || head_n >= KA_MAX_HEAD) return KA_EINVAL;
     int r = ka__client_connect(c, until);
     if (r < 0) return r;
@@ -5889,7 +5928,7 @@ static bool ka__client_ip_ok(const ka_client *c)
     ka__address a;
     do {
         if (!ka_next_ip(&ips, ip) || !ka__address_read(&a, ip, c->port)) return false;
-        if (!ka__ip_of_one(ka__end_of(&a))) return false;
+        if (!ka__is_target(ka__end_of(&a))) return false;
     } while (*ips);
     return true;
 }
@@ -5914,10 +5953,10 @@ int ka_client_post(ka_client *c, const char *body, size_t n, ka_str *answer)
 {
     const int64_t end = c->until_ms > 0 ? c->until_ms : INT64_MAX;
     const int attempt_ms = c->attempt_ms > 0 ? c->attempt_ms : KA_ATTEMPT_MS;
-    if (n > KA_MAX_BODY || c->port == 0 || !ka__client_ip_ok(c)) return KA_EINVAL;
+    if (n > KA_MAX_BODY || !ka__client_ip_ok(c)) return KA_EINVAL;
     if (c->host && !ka__client_value_ok(c->host, KA__TARGET)) return KA_EINVAL;
     if (c->type && !ka__client_value_ok(c->type, KA__VALUE)) return KA_EINVAL;
-    int r = ka__os_start();
+    int r = ka_network_start();
     if (r < 0) return ka__client_failed(c, r);
     for (int misses = 1, delay = KA_RETRY_FIRST_MS; ; misses++, delay += KA_RETRY_STEP_MS) {
         int64_t until = ka_now_ms() + attempt_ms;

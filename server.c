@@ -6,10 +6,10 @@
 #define KEYAUTH_IMPLEMENTATION
 #include "keyauth.h"
 #include "ext/input.h"
+#include "ext/lookup.h"
 #include "ext/cli.h"
 #include "ext/file.h"
 #include "ext/journal.h"
-#include "ext/lookup.h"
 #include "ext/redis.h"
 
 enum { EXIT_STOPPED = 0, EXIT_SYSTEM = 1, EXIT_USAGE = 2 };
@@ -19,7 +19,7 @@ static const char usage[] =
     "              [--journal FILE [--journal-salvage]] [--redis ADDRESS]\n"
     "              [--host NAME,...] [--workers N] [--stats] [-h | --help] [--version]\n\n"
     "  --ip IP,...     the addresses to listen on, or a host's name, default 127.0.0.2;\n"
-    "                  ::,0.0.0.0 is all of this machine\n"
+    "                  ::,0.0.0.0 is all of this machine; unix:PATH a Unix socket\n"
     "  --port PORT     the port, default 9999; 0 lets the system choose one\n"
     "  --wrong         answer every login with an ID that is not the right one\n"
     "  --max-keys N    keep at most N keys (default 1000000), then say server_full\n"
@@ -132,7 +132,7 @@ static int wrong_get(ka_store *st, const unsigned char digest[32], int64_t now_m
 static int serve(server *v)
 {
     int status = EXIT_STOPPED, r;
-    char text[KA_END_TEXT + 1];
+    char text[KA_PLACE_TEXT + 1];
     ka_event ev;
     while ((r = ka_wait(v->s, &ev, 1000)) == KA_OK || r == KA_ETIME) {
         show(v, r == KA_OK ? ev.now_ms : ka_now_ms());
@@ -142,7 +142,7 @@ static int serve(server *v)
             if (status) ka_stop(v->s);
         } else if (ev.kind == KA_LISTENING) {
             v->listening = true;
-            ka_say(1, "listening on %s", ka_end_text(text, ev.peer));
+            ka_say(1, "listening on %s", ka_listener_text(text, &v->listeners, &ev));
         } else if (ka_auth(v->s, v->store, &ev) == KA_EPERM && !v->site) {
             v->site = true;      /* told once, since a page can ask without end */
             note("refused what a browser sent for another site's page; if it is yours, see --host");

@@ -32,13 +32,13 @@ static void test_free(void *p);
 #define KEYAUTH_IMPLEMENTATION
 #include "keyauth.h"
 #include "ext/input.h"
+#include "ext/lookup.h"
 #include "ext/cli.h"
 #include "ext/file.h"
 #include "ext/framing.h"
 #include "ext/sse.h"
 #include "ext/timer.h"
 #include "ext/peers.h"
-#include "ext/lookup.h"
 #include "ext/process.h"
 #include "ext/redis.h"
 #include "ext/json.h"
@@ -115,7 +115,7 @@ int main(int argc, char **argv)
         for (size_t k = 0; k < tables[i].n; k++) tests[tests_n++] = &tables[i].topics[k];
     }
     if (argc > 2 && strcmp(argv[1], "--child") == 0) return child_main(argc, argv);
-    if (ka__os_start() < 0) return 2;
+    if (ka_network_start() < 0) return 2;
     if (!opens("server" EXE, "rb") || !opens(".test-writable", "wb")) {
         fprintf(stderr, "test: run it in a folder with server and client in which it can write, by ./build.sh test\n");
         return 2;

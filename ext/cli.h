@@ -1,11 +1,12 @@
 /* ext/cli.h - the command line of a program: its options, and the lines that it prints.
 
    HOW TO INCLUDE
-     keyauth.h and ext/input.h before it, wherever it is included; KEYAUTH_IMPLEMENTATION in one .c
-     file:
+     keyauth.h, ext/input.h and ext/lookup.h before it, wherever it is included;
+     KEYAUTH_IMPLEMENTATION in one .c file:
          #define KEYAUTH_IMPLEMENTATION
          #include "keyauth.h"
          #include "ext/input.h"
+         #include "ext/lookup.h"
          #include "ext/cli.h"
 
    USE
@@ -37,6 +38,9 @@
 #endif
 #ifndef KEYAUTH_INPUT_H
 #error "ext/cli.h: include ext/input.h first"
+#endif
+#ifndef KEYAUTH_LOOKUP_H
+#error "ext/cli.h: include ext/lookup.h first"
 #endif
 #ifndef KEYAUTH_CLI_H
 #define KEYAUTH_CLI_H
@@ -97,13 +101,17 @@ typedef struct ka_option {
 KADEF int ka_options(const ka_option *known, const char *program, const char *usage, char **argv);
 
 /* Look up the addresses of hosts, by ka_resolve, and tell what is wrong.
-     hosts      names or addresses, with commas between
+     hosts      names or addresses (unix:PATH is one, too), with commas between
      ips        their addresses, with commas between
      returns    -1: go on; else the status to exit with: KA_EXIT_USAGE if there is no such host */
 KADEF int ka_find_hosts(char ips[KA_IPS_TEXT + 1], const char *program, const char *hosts);
 
 /* The listeners of one port, on all addresses that --ip has named. */
-typedef struct { int first, n, failed; bool named; } ka_listeners;
+typedef struct {
+    int  first, n, failed;
+    bool named;                       /* a name has several of the addresses */
+    char ips[KA_IPS_TEXT + 1];
+} ka_listeners;
 
 /* ka_listen_as on all addresses of some hosts, as ka_find_hosts. */
 KADEF int ka_listen_all(ka_listeners *l, ka_server *s, const ka_framing *framing,
@@ -111,6 +119,10 @@ KADEF int ka_listen_all(ka_listeners *l, ka_server *s, const ka_framing *framing
 
 /* Is this ka_event.listener one of them? */
 KADEF bool ka_is_listener(const ka_listeners *l, int listener);
+
+/* Write where one of them listens, by its KA_LISTENING event, and a NUL. Returns out. */
+KADEF const char *ka_listener_text(char out[KA_PLACE_TEXT + 1], const ka_listeners *l,
+                                   const ka_event *ev);
 
 /* Print why nothing listens, and what to do about that. Of several addresses that one name has, it
    is enough if this machine has one.
@@ -288,7 +300,9 @@ int ka_find_hosts(char ips[KA_IPS_TEXT + 1], const char *program, const char *ho
         size_t n = strcspn(p, ","), room = (size_t)(ips + KA_IPS_TEXT - end);
         snprintf(host, sizeof host, "%.*s", (int)n, p);
         p = p[n] ? p + n + 1 : NULL;
-        int r = n < sizeof host ? ka_resolve(host, found) : KA_ENOTFOUND;
+        int r = n < sizeof host ? KA_OK : KA_ENOTFOUND;
+        if (strncmp(host, "unix:", 5) == 0) memcpy(found, host, sizeof host);
+        else if (r == KA_OK) r = ka_resolve(host, found);
         if (r == KA_ENOTFOUND)
             return ka_fail(KA_EXIT_USAGE, "%s: %s: there is no such host; an address is, for "
                            "example, 127.0.0.2 or ::1", program, host);
@@ -304,12 +318,12 @@ int ka_find_hosts(char ips[KA_IPS_TEXT + 1], const char *program, const char *ho
 int ka_listen_all(ka_listeners *l, ka_server *s, const ka_framing *framing, const char *program,
                   const char *hosts, int port)
 {
-    char ips[KA_IPS_TEXT + 1], ip[KA_IP_TEXT + 1];
-    const char *left = ips;
+    char ip[KA_IP_TEXT + 1];
+    const char *left = l->ips;
     size_t commas = 0;
-    int status = ka_find_hosts(ips, program, hosts);
-    if (status >= 0) return status;
     *l = (ka_listeners){ .first = -1 };
+    int status = ka_find_hosts(l->ips, program, hosts);
+    if (status >= 0) return status;
     for (const char *p = hosts; *p; p++) commas += *p == ',';
     while (ka_next_ip(&left, ip)) {
         int r = ka_listen_as(s, framing, ip, port);
@@ -327,20 +341,41 @@ bool ka_is_listener(const ka_listeners *l, int listener)
     return listener >= l->first && listener - l->first < l->n;
 }
 
-/* The words for people. */
-static const char *ka__cli_trouble(char out[KA_TROUBLE_TEXT], const char *option,
-                                   const ka_event *ev)
+/* The address of a listener. */
+static void ka__cli_ip(char ip[KA_IP_TEXT + 1], const ka_listeners *l, int listener)
 {
-    char place[KA_END_TEXT + 1], ip[KA_END_TEXT + 1];
-    const int port = ev->port, code = ev->os_error;
-    ka_end end = ev->peer;
-    end.port = (uint16_t)port;
-    snprintf(ip, sizeof ip, "%s", ka_end_text(place, end));
-    *strrchr(ip, ':') = 0;
+    const char *left = l->ips;
+    for (int i = l->first; i <= listener && ka_next_ip(&left, ip); i++) {}
+}
+
+const char *ka_listener_text(char out[KA_PLACE_TEXT + 1], const ka_listeners *l,
+                             const ka_event *ev)
+{
+    char ip[KA_IP_TEXT + 1] = "";
+    ka__cli_ip(ip, l, ev->listener);
+    return ka_place_text(out, ip, ev->port);
+}
+
+/* The words for people.
+     ip, place  the address, without and with its port */
+static const char *ka__cli_trouble(char out[KA_TROUBLE_TEXT], const char *ip, const char *place,
+                                   const char *option, const ka_event *ev)
+{
     const char *add = strncmp(ip, "127.", 4) == 0 ? ka_alias_command() : NULL;
-    if (ev->error == KA_EINVAL)
-        snprintf(out, KA_TROUBLE_TEXT, "--ip: a link-local address needs its interface, such as "
-                 "fe80::1%%eth0");
+    const int port = ev->port, code = ev->os_error;
+    const bool path = strncmp(ip, "unix:", 5) == 0;
+    if (path && ev->error == KA_EINVAL)
+        snprintf(out, KA_TROUBLE_TEXT, "--ip unix:PATH: a path of 1 to 107 bytes is needed, and no "
+                 "Windows");
+    else if (path && ev->error == KA_EINUSE)
+        snprintf(out, KA_TROUBLE_TEXT, "%s is taken by another program, or no socket; choose "
+                 "another path", ip);
+    else if (path)
+        snprintf(out, KA_TROUBLE_TEXT, "cannot listen on %s (system error %d); look at its folder",
+                 ip, code);
+    else if (ev->error == KA_EINVAL)
+        snprintf(out, KA_TROUBLE_TEXT, "--ip %s: a link-local address needs its interface, such as "
+                 "fe80::1%%eth0", ip);
     else if (ev->error == KA_EINUSE)
         snprintf(out, KA_TROUBLE_TEXT, "%s is taken by another program; stop that one, or "
                  "choose another %s", place, option);
@@ -367,11 +402,13 @@ static const char *ka__cli_trouble(char out[KA_TROUBLE_TEXT], const char *option
 
 int ka_listen_fail(const char *program, ka_listeners *l, const char *option, const ka_event *ev)
 {
-    char why[KA_TROUBLE_TEXT];
+    char why[KA_TROUBLE_TEXT], place[KA_PLACE_TEXT + 1], ip[KA_IP_TEXT + 1] = "";
     int status = ev->error == KA_EINVAL ? KA_EXIT_USAGE : KA_EXIT_SYSTEM;
     bool absent = ev->error == KA_EADDR || ev->error == KA_EFAMILY;
     if (absent && l->named && ++l->failed < l->n) return 0;
-    return ka_fail(status, "%s: %s", program, ka__cli_trouble(why, option, ev));
+    ka__cli_ip(ip, l, ev->listener);
+    return ka_fail(status, "%s: %s", program,
+                   ka__cli_trouble(why, ip, ka_place_text(place, ip, ev->port), option, ev));
 }
 
 #endif /* KEYAUTH_CLI_IMPLEMENTED */

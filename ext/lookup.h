@@ -1,4 +1,4 @@
-/* ext/lookup.h - connect to a host by its name, which a thread looks up meanwhile.
+/* ext/lookup.h - the addresses of a host's name, and connecting to it while a thread looks it up.
 
    HOW TO INCLUDE
      keyauth.h before it, wherever it is included; KEYAUTH_IMPLEMENTATION in one .c file:
@@ -31,6 +31,20 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* Look up the addresses of a host's name (getaddrinfo(3)). This may take seconds: call it before
+   there is anything to serve, or use ext/lookup.h.
+     host       a name, or a numeric address
+     ips        the addresses, as many as fit, the best one first, with commas between
+     returns    KA_OK; KA_ENOTFOUND: there is no such name, or it has no address; KA_ETIME: no name
+                server answers; KA_ENOMEM, KA_EOS */
+KADEF int ka_resolve(const char *host, char ips[KA_IPS_TEXT + 1]);
+
+enum { KA_PLACE_TEXT = KA_MAX_HOST + 8 };      /* characters of a host and a port */
+
+/* Write a host and a port as text, and a NUL: a.example:80, [::1]:80; a Unix socket has no port.
+   Returns out. */
+KADEF const char *ka_place_text(char out[KA_PLACE_TEXT + 1], const char *host, int port);
 
 enum { KA_MAX_LOOKUPS = 16 };    /* names of one ka_lookups at a time */
 
@@ -77,6 +91,59 @@ KADEF void ka_lookups_free(ka_lookups *l);
 
 #if defined(KEYAUTH_IMPLEMENTATION) && !defined(KEYAUTH_LOOKUP_IMPLEMENTED)
 #define KEYAUTH_LOOKUP_IMPLEMENTED
+
+#if __has_include(<netdb.h>)
+#  include <netdb.h>
+#else
+#  include <ws2tcpip.h>
+#endif
+#include <stdio.h>
+#include <string.h>
+
+const char *ka_place_text(char out[KA_PLACE_TEXT + 1], const char *host, int port)
+{
+    const char *form = strchr(host, ':') ? "[%s]:%d" : "%s:%d";
+    if (strncmp(host, "unix:", 5) == 0) form = "%s";
+    snprintf(out, KA_PLACE_TEXT + 1, form, host, port);
+    return out;
+}
+
+static int ka__resolve_error(int code)
+{
+    switch (code) {
+    case 0:          return KA_OK;
+    case EAI_AGAIN:  return KA_ETIME;
+    case EAI_MEMORY: return KA_ENOMEM;
+#if defined(EAI_NODATA) && EAI_NODATA != EAI_NONAME
+    case EAI_NODATA:
+#endif
+#if defined(EAI_ADDRFAMILY)
+    case EAI_ADDRFAMILY:
+#endif
+    case EAI_NONAME: return KA_ENOTFOUND;
+    default:         return KA_EOS;
+    }
+}
+
+int ka_resolve(const char *host, char ips[KA_IPS_TEXT + 1])
+{
+    struct addrinfo wanted, *found = NULL;
+    char ip[NI_MAXHOST];
+    size_t n = 0;
+    memset(&wanted, 0, sizeof wanted);
+    wanted.ai_socktype = SOCK_STREAM;
+    int r = *host ? ka_network_start() : KA_ENOTFOUND;      /* Windows takes "" for this machine */
+    if (r == KA_OK) r = ka__resolve_error(getaddrinfo(host, NULL, &wanted, &found));
+    if (r < 0) return r;
+    for (struct addrinfo *one = found; one; one = one->ai_next) {
+        if (getnameinfo(one->ai_addr, (socklen_t)one->ai_addrlen, ip, sizeof ip, NULL, 0,
+                        NI_NUMERICHOST) != 0) continue;
+        if (n + 1 + strlen(ip) <= KA_IPS_TEXT)
+            n += (size_t)snprintf(ips + n, KA_IPS_TEXT + 1 - n, "%s%s", n ? "," : "", ip);
+    }
+    freeaddrinfo(found);
+    return n ? KA_OK : KA_ENOTFOUND;
+}
 
 /* The state of a lookup. Its thread and the parent own it by turns:
 

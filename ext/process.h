@@ -157,6 +157,7 @@ KADEF int ka_descriptors_raise(bool *each);
 #  include <sys/resource.h>
 #  include <sys/socket.h>
 #  include <sys/stat.h>
+#  include <sys/un.h>
 #  include <sys/wait.h>
 #  include <unistd.h>
 #  if defined(__linux__)
@@ -959,6 +960,39 @@ static int ka__proc_plain(ka__pair *pair)
     return plain ? KA_OK : ka__because(pair, KA_ENOTFOUND, covered);
 }
 
+/* Add what /proc/net/unix knows (man 5 proc): this end, and who listens at the other end's path. It
+   tells no peers: whose the other end is, the socket's credentials tell. */
+static bool ka__unix_inodes_read(ka__inodes *in, const ka__pair *pair)
+{
+    char line[512], path[sizeof ((struct sockaddr_un *)0)->sun_path + 1];
+    struct sockaddr_un a = { .sun_family = AF_UNIX };
+    socklen_t n = sizeof a;
+    unsigned flags;
+    unsigned long inode;
+    FILE *f = fopen(KA__PROC "/net/unix", "re");
+    if (!f) return false;
+    if (getpeername(pair->sock, (struct sockaddr *)&a, &n) != 0) memset(&a, 0, sizeof a);
+    while (fgets(line, sizeof line, f)) {
+        int fields = sscanf(line, "%*s %*s %*s %x %*s %*s %lu %108[^\n]", &flags, &inode, path);
+        if (fields >= 2 && inode == in->own) in->ours = true;
+        if (fields < 3 || !(flags & 1 << 16) /* SO_ACCEPTCON */) continue;
+        if (strncmp(path, a.sun_path, sizeof a.sun_path) != 0) continue;
+        if (in->listeners_n < KA__MAX_OWN_LISTENERS) in->listeners[in->listeners_n++] = inode;
+    }
+    fclose(f);
+    in->connection = in->listeners_n ? ULONG_MAX : 0;      /* no inode: the credentials stand for it */
+    return true;
+}
+
+/* Read the tables of connections that the pair may be in. */
+static bool ka__tables_read(ka__inodes *in, const ka__pair *pair)
+{
+    if (pair->theirs.local) return ka__unix_inodes_read(in, pair);
+    if (!ka__inodes_read(in, KA__PROC "/net/tcp", pair)) return false;
+    ka__inodes_read(in, KA__PROC "/net/tcp6", pair);      /* not there without IPv6 */
+    return true;
+}
+
 static int ka__owner_find(ka__pair *pair, int64_t *pid)
 {
     static const char foreign[] =
@@ -970,13 +1004,16 @@ static int ka__owner_find(ka__pair *pair, int64_t *pid)
     if (fstat(pair->sock, &own) == 0) in.own = (unsigned long)own.st_ino;
     int r = ka__proc_plain(pair);
     if (r < 0) return r;
-    if (!ka__inodes_read(&in, KA__PROC "/net/tcp", pair)) return ka__because_os(pair, ka__unread);
-    ka__inodes_read(&in, KA__PROC "/net/tcp6", pair);      /* not there without IPv6 */
+    if (!ka__tables_read(&in, pair)) return ka__because_os(pair, ka__unread);
     if (!in.ours) return ka__because(pair, KA_ENOTFOUND, foreign);
     if (!in.connection) return ka__because(pair, KA_ENOTFOUND, ka__elsewhere);
     DIR *d = opendir("/proc");
-    for (struct dirent *e; d && (e = ka__next_number(d)) != NULL; )
-        ka__owner_count(&owners, atol(e->d_name), ka__process_holds(&in, e->d_name));
+    for (struct dirent *e; d && (e = ka__next_number(d)) != NULL; ) {
+        const long number = atol(e->d_name);
+        uint32_t held = ka__process_holds(&in, e->d_name);
+        if (pair->theirs.local && number == (long)pair->theirs.zone) held |= 1;
+        ka__owner_count(&owners, number, held);
+    }
     if (errno) in.code = errno;
     if (d) closedir(d);
     errno = in.code;
@@ -1006,7 +1043,13 @@ static int ka__process_open(ka__pair *pair, int64_t pid, ka__process *p)
     static const char
         fails[] = "pidfd_open(2) fails; the client needs Linux 5.3, and to be in no sandbox",
         other[] = "/proc is another PID namespace's, with other numbers; mount this one's";
-    *p = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);      /* closes on exec */
+    const int option = 77;      /* SO_PEERPIDFD, Linux 6.5: of the process that pid was of */
+    socklen_t n = sizeof *p;
+    *p = -1;
+    errno = ENOPROTOOPT;
+    if (pair->theirs.local) getsockopt(pair->sock, SOL_SOCKET, option, p, &n);
+    if (*p < 0 && errno == ENOPROTOOPT)
+        *p = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);      /* closes on exec */
     if (*p < 0 && errno != ESRCH) return ka__because_os(pair, fails);
     if (*p >= 0 && ka__pidfd_number(*p) == pid) return KA_OK;
     if (*p >= 0) close(*p);
@@ -1088,6 +1131,10 @@ static uint32_t ka__process_holds(ka__listeners *listeners, int pid, const ka__p
 
 static int ka__owner_find(ka__pair *pair, int64_t *pid)
 {
+    if (pair->theirs.local) {      /* by the socket's credentials */
+        *pid = pair->theirs.zone;
+        return *pid ? KA_OK : ka__because(pair, KA_ENOTFOUND, ka__elsewhere);
+    }
     static const char unread[] = "the list of processes cannot be read; stop the server by hand",
         none[] = "no process that this user may look into holds the server's sockets; "
                  "run the client as the server's user, or as root, on its machine";

@@ -11,14 +11,17 @@ static void test_listen_trouble(void)
         { KA_EPERM, 0, "127.0.0.1", "(system error 77); look at its rules" },
         { KA_ELIMIT, 80, "127.0.0.1", "ulimit -n" },
         { KA_EINUSE, 80, "::1", "[::1]:80 is taken by another program; stop that one" },
-        { KA_EFAMILY, 80, "::1", "[::1]: this machine has no IPv6; choose an IPv4 address" },
-        { KA_EINVAL, 80, "::", "--ip: a link-local address needs its interface, such as fe80::1%eth0" },
+        { KA_EFAMILY, 80, "::1", "::1: this machine has no IPv6; choose an IPv4 address" },
+        { KA_EINVAL, 80, "fe80::1", "--ip fe80::1: a link-local address needs its interface, such as fe80::1%eth0" },
+        { KA_EINVAL, 80, "unix:", "--ip unix:PATH: a path of 1 to 107 bytes is needed" },
+        { KA_EINUSE, 80, "unix:/a", "unix:/a is taken by another program, or no socket; choose another path" },
+        { KA_EPERM, 80, "unix:/a", "cannot listen on unix:/a (system error 77); look at its folder" },
     };
     char text[KA_TROUBLE_TEXT];
     for (size_t i = 0; i < COUNT(rows); i++) {
         ka_event ev = { .kind = KA_LISTENING, .error = rows[i].error, .os_error = 77, .port = rows[i].port };
-        if (!CHECK(ka__ip_read(&ev.peer, rows[i].ip), "an address")) return;
-        const char *got = ka__cli_trouble(text, "--a-port", &ev);
+        char place[KA_PLACE_TEXT + 1];
+        const char *got = ka__cli_trouble(text, rows[i].ip, ka_place_text(place, rows[i].ip, ev.port), "--a-port", &ev);
         CHECK(got == text && strstr(got, rows[i].want), "\"%s\", not \"%s\"", got, rows[i].want);
     }
 }

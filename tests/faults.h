@@ -35,6 +35,7 @@
     X(getpeername,           WSAENOTCONN, WSAENOBUFS)                                             \
     X(ioctlsocket,           WSAENOBUFS)                                                          \
     X(getaddrinfo,           WSAHOST_NOT_FOUND, WSANO_DATA, WSATRY_AGAIN, WSA_NOT_ENOUGH_MEMORY, WSANO_RECOVERY) \
+    X(getnameinfo,           WSA_NOT_ENOUGH_MEMORY)                                               \
     X(select,                WSAENOBUFS)                                                          \
     X(WSAPoll,               WSAENOBUFS)                                                          \
     X(CreateThread,          ERROR_NOT_ENOUGH_MEMORY)                                             \
@@ -118,6 +119,7 @@
     X(getsockname,       ENOBUFS)                                                                 \
     X(getpeername,       ENOTCONN, ENOBUFS)                                                       \
     X(getaddrinfo,       EAI_NONAME, EAI_AGAIN, EAI_MEMORY, EAI_FAIL, EAI_SYSTEM)                 \
+    X(getnameinfo,       EAI_MEMORY, EAI_SYSTEM)                                                  \
     X(if_nametoindex,    ENODEV, EMFILE)                                                          \
     X(shutdown,          ENOTCONN)                                                                \
     X(ioctl,             ENOMEM)                                                                  \
@@ -215,6 +217,7 @@ static int fault_error(void) { return -1; }
 static int fault_names(const char *host, const char *service, const struct addrinfo *wanted, struct addrinfo **found);
 static void fault_names_free(struct addrinfo *found);
 #define freeaddrinfo(found)        fault_names_free(found)
+#define getnameinfo(...)           (fault(F_getnameinfo) ? ka__os_code() : (getnameinfo)(__VA_ARGS__))
 #define getaddrinfo(...)           (fault(F_getaddrinfo) ? ka__os_code() : fault_names(__VA_ARGS__))      /* which it returns */
 #if defined(_WIN32)
 static int fault_send(SOCKET s, const char *p, int n, int flags);

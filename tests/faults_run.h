@@ -599,18 +599,19 @@ static long faults_run(size_t which, int kind, long n, int v, bool all)
     return atomic_load(&fault_seen);
 }
 
-/* n = 1, 2, ... until the run has fewer calls. Each code of a call if all is asked for, else another one each time, and
-   larger and larger steps where several calls fail. */
+/* n = 1, 2, ... until the run has fewer calls. Each code of a call if all is asked for, or few calls count and one fails;
+   else another one each time, and larger and larger steps where several calls fail. */
 static void faults_walk(size_t which, int kind, bool all)
 {
     long calls = LONG_MAX;
     int runs = 0, broken = failed;
     int64_t start = ka_now_ms(), slowest = 0;
+    const bool each = all || (kind == 0 && scenarios[which].most < INT_MAX);
     for (long n = 1, last = 0; last <= calls && failed < broken + 5; ) {
-        for (int v = all ? 0 : (int)n + kind, end = v + 1; v < end; v++) {
+        for (int v = each ? 0 : (int)n + kind, end = v + 1; v < end; v++) {
             int64_t begun = ka_now_ms();
             calls = faults_run(which, kind, n, v, all);
-            if (all && atomic_load(&fault_first) >= 0) end = fault_codes(atomic_load(&fault_first));
+            if (each && atomic_load(&fault_first) >= 0) end = fault_codes(atomic_load(&fault_first));
             if (ka_now_ms() - begun > slowest) slowest = ka_now_ms() - begun;
             runs++;
         }

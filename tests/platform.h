@@ -76,11 +76,11 @@ static void test_names(void)
         CHECK(r == (rows[i].ip ? KA_OK : KA_ENOTFOUND) && (strcmp(ip, rows[i].ip ? rows[i].ip : "?") == 0 || (strcmp(rows[i].host, "localhost") == 0 && strstr(ip, "127.0.0.1"))), "%s: %s, %s", rows[i].why, ka_error_text(r), ip);
     }
     /* of many addresses, those that surely fit */
-    char many[40 * sizeof "127.0.0.1,"] = "127.0.0.1";
-    for (int i = 1; i < 40; i++) strcat(many, ",127.0.0.1");
+    char many[60 * sizeof "127.0.0.1,"] = "127.0.0.1";
+    for (int i = 1; i < 60; i++) strcat(many, ",127.0.0.1");
     atomic_store(&moving.ip, many);
     int r = ka_resolve("moving.test", ip);
-    CHECK(r == KA_OK && strlen(ip) > KA_IPS_TEXT - KA_IP_TEXT && strncmp(ip, many, strlen(ip)) == 0 && many[strlen(ip)] == ',', "many: %d, %s", r, ip);
+    CHECK(r == KA_OK && strlen(ip) > KA_IPS_TEXT - 10 && strncmp(ip, many, strlen(ip)) == 0 && many[strlen(ip)] == ',', "many: %d, %s", r, ip);
     for (size_t i = 0; i < COUNT(codes); i++)
         CHECK(ka__resolve_error(codes[i].code) == codes[i].want, "code %d: %d", codes[i].code, ka__resolve_error(codes[i].code));
 }

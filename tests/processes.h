@@ -328,7 +328,7 @@ static int child_of_forward(int to, bool same_port)
     ka__sock listener, a, b;
     ka_end client;
     int port = 0;
-    if (ka__os_start() < 0 || sock_listen(&listener, &port) < 0) return 1;
+    if (ka_network_start() < 0 || sock_listen(&listener, &port) < 0) return 1;
     printf("%d\n", port);
     fflush(stdout);
     while (wire_wait(listener, KA__IN) && ka__sock_accept(listener, &a, &client) == KA_OK) {

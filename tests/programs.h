@@ -87,6 +87,10 @@ static const struct { const char *argv[8]; int status; const char *out, *err; } 
     { { PROGRAM("server"), "--ip", "127.0.0.1,a..b" }, 2, "", "a..b: there is no such host" },
     { { PROGRAM("server"), "--ip", "127.0.0.1,", "--port", "0" }, 2, "", "there is no such host" },
     { { PROGRAM("server"), "--ip", "192.0.2.1" }, 1, "", "not an address of this machine" },
+    { { PROGRAM("server"), "--port", "0", "--ip", "127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,"
+        "127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1" }, 2, "", "these are too many addresses" },
+    { { PROGRAM("server"), "--port", "0", "--ip", "fe80::1" }, 2, "", "a link-local address needs its interface" },
+    { { PROGRAM("client"), "fe80::1", "9" }, 2, "", "the address of one machine is needed" },
     { { PROGRAM("server"), "--host", "http://a" }, 2, "", "names without ports are needed" },
     { { PROGRAM("server"), "--redis" }, 2, "", "needs a value" },
     { { PROGRAM("server"), "--redis", "localhost,password=hush" }, 2, "", "HOST:PORT" },

@@ -10,6 +10,7 @@
 #define KA_MAX_BODY (6 * 65536 + 1024)      /* a text of 64 KiB, each byte as \u0000, and more */
 #include "keyauth.h"
 #include "ext/input.h"
+#include "ext/lookup.h"
 #include "ext/cli.h"
 #include "ext/file.h"
 #include "ext/json.h"
@@ -361,11 +362,12 @@ static int open_log(state *s)
 static int serve(state *s)
 {
     int status = EXIT_DONE;
-    char text[KA_END_TEXT + 1];
+    char text[KA_PLACE_TEXT + 1];
     for (ka_event ev; ka_wait(s->server, &ev, -1) == KA_OK; ) {
         const int port = ka_is_listener(&s->ports[UUIDS], ev.listener) ? UUIDS : TEXTS;
         if (ev.kind == KA_REQUEST) handle(s, &ev);
-        else if (!ev.error) ka_say(1, "listening on %s", ka_end_text(text, ev.peer));
+        else if (!ev.error)
+            ka_say(1, "listening on %s", ka_listener_text(text, &s->ports[port], &ev));
         else if (status == EXIT_DONE)
             status = ka_listen_fail("codes", &s->ports[port],
                                     port == UUIDS ? "--uuid-port" : "--text-port", &ev);

@@ -93,20 +93,20 @@ static bool is_loopback(ka_end e)
 {
     static const unsigned char four[13] = { [10] = 0xFF, [11] = 0xFF, [12] = 127 },
                                six[16] = { [15] = 1 };
-    return memcmp(e.ip, four, sizeof four) == 0 || memcmp(e.ip, six, sizeof six) == 0;
+    return e.local || memcmp(e.ip, four, sizeof four) == 0 || memcmp(e.ip, six, sizeof six) == 0;
 }
 
 /* 0: go on; otherwise exit with this. */
 static int on_listening(fleet *f, const ka_event *ev)
 {
     const bool rest = ka_is_listener(&f->rest_listeners, ev->listener);
-    char text[KA_END_TEXT + 1];
+    ka_listeners *l = rest ? &f->rest_listeners : &f->tcp_listeners;
+    char text[KA_PLACE_TEXT + 1];
     if (ev->error)
-        return ka_listen_fail("fleet", rest ? &f->rest_listeners : &f->tcp_listeners,
-                              rest ? "--rest-port" : "--tcp-port", ev);
+        return ka_listen_fail("fleet", l, rest ? "--rest-port" : "--tcp-port", ev);
     f->loopback = f->loopback && is_loopback(ev->peer);
     if (ev->listener == f->tcp_listeners.first) ka_say(1, "instance %s", f->id);
-    ka_end_text(text, ev->peer);
+    ka_listener_text(text, l, ev);
     if (rest) ka_say(1, "people on http://%s/docs", text);
     else ka_say(1, "devices on %s", text);
     return 0;

@@ -37,12 +37,12 @@
 #define KA_ANSWER_MS 3720000      /* above the longest --timeout, an hour */
 #include "keyauth.h"
 #include "ext/input.h"
+#include "ext/lookup.h"
 #include "ext/cli.h"
 #include "ext/file.h"
 #include "ext/framing.h"
 #include "ext/json.h"
 #include "ext/log.h"
-#include "ext/lookup.h"
 #include "ext/process.h"
 #include "ext/redis.h"
 #include "ext/sse.h"

@@ -10,6 +10,7 @@
 #define KEYAUTH_STATIC
 #include "keyauth.h"
 #include "ext/input.h"
+#include "ext/lookup.h"
 #include "ext/cli.h"
 #include "ext/file.h"
 #include "ext/framing.h"
@@ -720,7 +721,7 @@ static void end_silent(gate *g, int64_t now_ms)
 /* 0: go on; otherwise exit with this. */
 static int on_listening(gate *g, const ka_event *ev)
 {
-    char text[KA_END_TEXT + 1];
+    char text[KA_PLACE_TEXT + 1];
     if (ev->error) return ka_listen_fail("gate", &g->listeners, "--port", ev);
     /* A token of a server that was killed goes; not before this server has the port. */
     int r = token_file_remove(g);
@@ -732,7 +733,7 @@ static int on_listening(gate *g, const ka_event *ev)
         return fail(EXIT_SYSTEM, "cannot remove the old %s: %s; choose another --token-file",
                     g->token_file, ka_file_trouble(why, g->token_file, r, 0));
     }
-    ka_say(1, "listening on %s", ka_end_text(text, ev->peer));
+    ka_say(1, "listening on %s", ka_listener_text(text, &g->listeners, ev));
     return EXIT_DONE;
 }
 

@@ -451,12 +451,12 @@ static void show_stats(relay *r, int64_t now_ms)
 static int serve(relay *r)
 {
     int status = EXIT_DONE;
-    char text[KA_END_TEXT + 1];
+    char text[KA_PLACE_TEXT + 1];
     for (ka_event ev; ka_wait(r->server, &ev, -1) == KA_OK; ) {
         switch (ev.kind) {
         case KA_LISTENING:
             if (ev.error) status = ka_listen_fail("relay", &r->listeners, "--port", &ev);
-            else ka_say(1, "listening on %s", ka_end_text(text, ev.peer));
+            else ka_say(1, "listening on %s", ka_listener_text(text, &r->listeners, &ev));
             if (status) ka_stop(r->server);
             else if (r->o->stats && !r->shown_ms) show_stats(r, ev.now_ms);
             break;

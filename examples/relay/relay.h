@@ -20,6 +20,7 @@
 #define KA_LINGER_MS 20000                  /* for a hundred thousand that close in order at once */
 #include "keyauth.h"
 #include "ext/input.h"
+#include "ext/lookup.h"
 #include "ext/cli.h"
 #include "ext/file.h"
 #include "ext/framing.h"
