@@ -741,8 +741,8 @@ KADEF bool ka_keyring_next(const ka_keyring *k, uint64_t *place, ka_key *key);
 
 typedef struct {
     /* yours to set; zero means the default */
-    const char *ip;                  /* numeric; or several with commas between, of which each
-                                        attempt takes the first that can be connected to; borrowed */
+    const char *ip;                  /* numeric; or several with commas between, of which an attempt
+                                        takes the first that can be connected to; borrowed */
     const char *host;                /* the name in the field Host; borrowed. Default: ip */
     int         port;
     int         attempt_ms;          /* the most that one attempt takes; default KA_ATTEMPT_MS */
@@ -1417,7 +1417,7 @@ static ka_end ka__end_of(const ka__address *a)
     return e;
 }
 
-/* ---- Unix sockets. Those of Windows do not tell who their peer is, so there are none there. ---- */
+/* ---- Unix sockets. Those of Windows do not tell who their peer is: there are none there. ---- */
 
 #if defined(_WIN32)
 static uint32_t ka__sock_pid(ka__sock s, bool mine) { return (void)s, (void)mine, 0; }
@@ -1438,10 +1438,10 @@ static uint32_t ka__sock_pid(ka__sock s, bool mine)
 {
     if (mine) return (uint32_t)getpid();
 #  if defined(__linux__)
-    struct ucred peer = { .pid = 0 };
-    socklen_t n = sizeof peer;
-    getsockopt(KA__FD(s), SOL_SOCKET, SO_PEERCRED, &peer, &n);
-    return (uint32_t)peer.pid;
+    struct ucred owner = { .pid = 0 };
+    socklen_t n = sizeof owner;
+    getsockopt(KA__FD(s), SOL_SOCKET, SO_PEERCRED, &owner, &n);
+    return (uint32_t)owner.pid;
 #  else
     pid_t pid = 0;
     socklen_t n = sizeof pid;

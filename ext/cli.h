@@ -377,8 +377,8 @@ static const char *ka__cli_trouble(char out[KA_TROUBLE_TEXT], const char *ip, co
         snprintf(out, KA_TROUBLE_TEXT, "--ip %s: a link-local address needs its interface, such as "
                  "fe80::1%%eth0", ip);
     else if (ev->error == KA_EINUSE)
-        snprintf(out, KA_TROUBLE_TEXT, "%s is taken by another program; stop that one, or "
-                 "choose another %s", place, option);
+        snprintf(out, KA_TROUBLE_TEXT, "%.80s is taken by another program; stop that one, "
+                 "or choose another %s", place, option);
     else if (ev->error == KA_EADDR && add)
         snprintf(out, KA_TROUBLE_TEXT, "%.15s is not an address of this machine; add it first: "
                  "%s %.15s up", ip, add, ip);
@@ -389,13 +389,13 @@ static const char *ka__cli_trouble(char out[KA_TROUBLE_TEXT], const char *ip, co
         snprintf(out, KA_TROUBLE_TEXT, "%s: this machine has no IPv6; choose an IPv4 address as "
                  "--ip", ip);
     else if (ev->error == KA_EPERM && port > 0 && port < 1024)
-        snprintf(out, KA_TROUBLE_TEXT, "%s: not permitted; choose a %s from 1024 up", place,
+        snprintf(out, KA_TROUBLE_TEXT, "%.80s: not permitted; choose a %s from 1024 up", place,
                  option);
     else if (ev->error == KA_EPERM)
-        snprintf(out, KA_TROUBLE_TEXT, "%s: a sandbox forbids this process to listen, or to "
-                 "accept connections (system error %d); look at its rules", place, code);
+        snprintf(out, KA_TROUBLE_TEXT, "%.80s: a sandbox forbids this process to listen, or "
+                 "to accept connections (system error %d); look at its rules", place, code);
     else
-        snprintf(out, KA_TROUBLE_TEXT, "cannot listen on %s: %s (system error %d)", place,
+        snprintf(out, KA_TROUBLE_TEXT, "cannot listen on %.80s: %s (system error %d)", place,
                  ka_error_text(ev->error), code);
     return out;
 }

@@ -92,10 +92,8 @@ KADEF void ka_lookups_free(ka_lookups *l);
 #if defined(KEYAUTH_IMPLEMENTATION) && !defined(KEYAUTH_LOOKUP_IMPLEMENTED)
 #define KEYAUTH_LOOKUP_IMPLEMENTED
 
-#if __has_include(<netdb.h>)
+#ifndef AI_PASSIVE                /* Windows has it with its sockets, which keyauth.h includes */
 #  include <netdb.h>
-#else
-#  include <ws2tcpip.h>
 #endif
 #include <stdio.h>
 #include <string.h>

@@ -980,7 +980,7 @@ static bool ka__unix_inodes_read(ka__inodes *in, const ka__pair *pair)
         if (in->listeners_n < KA__MAX_OWN_LISTENERS) in->listeners[in->listeners_n++] = inode;
     }
     fclose(f);
-    in->connection = in->listeners_n ? ULONG_MAX : 0;      /* no inode: the credentials stand for it */
+    in->connection = in->listeners_n ? ULONG_MAX : 0;      /* the credentials stand for it */
     return true;
 }
 

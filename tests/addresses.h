@@ -44,7 +44,7 @@ static void test_address_family(void)
     const int code = EAFNOSUPPORT;
 #endif
     ka__address a = { .any = { .sa_family = 255 } };
-    ka__sock s;
+    ka__sock s = -1;
     CHECK(ka__sock_new(&a, SOCK_STREAM, &s) == KA_EFAMILY && ka__os_code() == code, "no such family: %d", ka__os_code());
 }
 
@@ -86,7 +86,7 @@ static void test_address_lists(void)
 /* Does this machine have IPv6? Else what needs it is skipped. */
 static bool lacks_ipv6(void)
 {
-    ka__sock s;
+    ka__sock s = -1;
     int port = 0, r = sock_listen_at(&s, "::1", &port);
     if (r == KA_OK) ka__sock_close(s);
     else skip(topic, "this machine has no IPv6");
@@ -208,7 +208,7 @@ static void test_mapped_kill(void)
     static ka_client c;
     static wire w;
     ka__address a;
-    ka__sock listener;
+    ka__sock listener = -1;
     ka_str answer;
     int64_t pid;
     int off = 0;
@@ -261,7 +261,7 @@ static char path_kind(const char *path, int *mode)
 static void path_leave(const char *path)
 {
     ka__address a;
-    ka__sock s;
+    ka__sock s = -1;
     CHECK(ka__address_read(&a, path, 0) && ka__sock_new(&a, SOCK_STREAM, &s) == KA_OK && bind((int)s, &a.any, a.n) == 0, "%s is left behind", path);
     ka__sock_close(s);
 }
@@ -362,7 +362,7 @@ static void test_unix_kill_strangers(void)
     if (cannot_find() || emulator_lacks("valgrind", "valgrind 3.19 knows no pidfd_open")) return;
     for (size_t i = 0; i < COUNT(rows); i++) {
         ka__address a;
-        ka__sock listener;
+        ka__sock listener = -1;
         ka_str answer;
         int64_t pid = 0;
         int told[2];

@@ -23,7 +23,7 @@ static const char usage[] =
     "                    [--heartbeat SECONDS] [--timeout SECONDS]\n"
     "                    [--redis ADDRESS | --state FILE]\n"
     "                    [--webhook URL] [--token-file FILE] [--host NAME,...] [--workers N]\n"
-    "       fleet device [OPTION...] IP PORT\n"
+    "       fleet device [OPTION...] HOST PORT\n"
     "       fleet --help | fleet device --help | fleet --version\n"
     "\n"
     "server: devices connect to the TCP port, people and their programs use the REST port:\n"
@@ -96,19 +96,29 @@ static bool is_loopback(ka_end e)
     return e.local || memcmp(e.ip, four, sizeof four) == 0 || memcmp(e.ip, six, sizeof six) == 0;
 }
 
-/* 0: go on; otherwise exit with this. */
+static void tell_place(const fleet *f, const ka_listeners *l, const char *format)
+{
+    char text[KA_PLACE_TEXT + 1];
+    for (int i = l->first; i < l->first + l->n; i++) {
+        const ka_event ev = { .listener = i, .port = f->ports[i] };
+        if (ev.port >= 0) ka_say(1, format, ka_listener_text(text, l, &ev));
+    }
+}
+
+/* 0: go on; otherwise exit with this. Says so when all listen. */
 static int on_listening(fleet *f, const ka_event *ev)
 {
     const bool rest = ka_is_listener(&f->rest_listeners, ev->listener);
     ka_listeners *l = rest ? &f->rest_listeners : &f->tcp_listeners;
-    char text[KA_PLACE_TEXT + 1];
-    if (ev->error)
-        return ka_listen_fail("fleet", l, rest ? "--rest-port" : "--tcp-port", ev);
-    f->loopback = f->loopback && is_loopback(ev->peer);
-    if (ev->listener == f->tcp_listeners.first) ka_say(1, "instance %s", f->id);
-    ka_listener_text(text, l, ev);
-    if (rest) ka_say(1, "people on http://%s/docs", text);
-    else ka_say(1, "devices on %s", text);
+    const char *option = rest ? "--rest-port" : "--tcp-port";
+    int status = ev->error ? ka_listen_fail("fleet", l, option, ev) : 0;
+    if (status) return status;
+    f->ports[ev->listener] = ev->error ? -1 : ev->port;
+    if (!ev->error) f->loopback = f->loopback && is_loopback(ev->peer);
+    if (++f->ports_heard < f->tcp_listeners.n + f->rest_listeners.n) return 0;
+    ka_say(1, "instance %s", f->id);
+    tell_place(f, &f->tcp_listeners, "devices on %s");
+    tell_place(f, &f->rest_listeners, "people on http://%s/docs");
     return 0;
 }
 

@@ -130,6 +130,8 @@ typedef struct {
     unsigned char token[32];                  /* SHA-256 of the bearer token, */
     bool        has_token;                    /* if there is one */
     ka_listeners tcp_listeners, rest_listeners;
+    int         ports[KA_MAX_LISTENERS];      /* by ka_event.listener; -1: none */
+    int         ports_heard;                  /* listeners of which it is known */
     int64_t     started_ms;
     /* devices.h */
     device    **devices;                      /* sorted by id */

@@ -222,7 +222,7 @@ static const char *const page[] = {
     "<tbody role='rowgroup' id='rows'></tbody>",
     "</table>",
     "<p id='empty' class='empty muted'>No device is known yet. Start some: <code>fleet device "
-        "--count 20 IP PORT</code></p>",
+        "--count 20 HOST PORT</code></p>",
     "<p id='more' class='empty muted' hidden></p>",
     "</div>",
     "<div class='log panel'>",

@@ -11,7 +11,7 @@
 
 static const char sim_usage[] =
     "usage: fleet device [--count N] [--report-every S] [--ping-every S] [--seed N] [--id UUID]\n"
-    "                    [--quiet] IP PORT\n"
+    "                    [--quiet] HOST PORT\n"
     "       fleet device --help\n"
     "\n"
     "Simulates devices of a fleet server at IP, or a name, and PORT. A connection that is lost is\n"
@@ -536,14 +536,15 @@ static int sim_parse(sim *m, char **argv)
         { "--seed", .number = &m->seed, .most = 999999999999999999 },
         { "--id", .text = &m->id },
         { "--quiet", .flag = &m->quiet },
-        { "IP", .text = &m->host },
+        { "HOST", .text = &m->host },
         { "PORT", .number = &m->port, .least = 1, .most = 65535 },
         { .name = NULL }
     };
     char id[KA_UUID_TEXT + 1];
     int status = ka_options(known, "fleet device", sim_usage, argv);
     if (status >= 0) return status;
-    if (!m->port) return fail(EXIT_USAGE, "IP and PORT are needed; fleet device --help tells more");
+    if (!m->port)
+        return fail(EXIT_USAGE, "HOST and PORT are needed; fleet device --help tells more");
     if (m->id && m->count > 1)
         return fail(EXIT_USAGE, "--id is for one device, not for --count %lld", m->count);
     if (m->id && ka_uuid_read(id, (ka_str){ m->id, strlen(m->id) }) < 0)

@@ -304,7 +304,7 @@ enum {
 static const char usage[] =
     "usage: gate server [--ip 127.0.0.1] [--port 7000] [--many] [--token-file FILE]\n"
     "                   [--idle SECONDS]\n"
-    "       gate client [--encrypt] [--hostname NAME] IP PORT [URL [FIELD=VALUE...]]\n"
+    "       gate client [--encrypt] [--hostname NAME] HOST PORT [URL [FIELD=VALUE...]]\n"
     "       gate --help | --version\n"
     "\n"
     "server: gives a token to who asks for one, and answers who has it.\n"

@@ -13,7 +13,7 @@
 static const char usage[] =
     "usage: relay server [--ip 127.0.0.1] [--port 8000] [--workers 8] [--stats] [--no-reforward]\n"
     "       relay client [--delay SECONDS[..SECONDS]] [--timeout SECONDS] [--give-up SECONDS]\n"
-    "                    IP PORT [X]\n"
+    "                    HOST PORT [X]\n"
     "       relay load [OPTION...]\n"
     "       relay --help | --version\n\n"
     "server: forwards each `message X` to one of the active connections, chosen at random; its\n"
@@ -715,14 +715,14 @@ static int run_client(char **argv)
         { "--delay", .parse = seconds_range, .to = o.delay_ms },
         { "--timeout", .parse = seconds, .to = &o.timeout_ms, .least = 1 },
         { "--give-up", .parse = seconds, .to = &o.give_up_ms, .least = 1 },
-        { "IP", .text = &o.ip },
+        { "HOST", .text = &o.ip },
         { "PORT", .number = &o.port, .least = 1, .most = 65535 },
         { "X", .text = &o.x },
         { .name = NULL }
     };
     int status = ka_options(known, "relay", usage, argv);
     if (status >= 0) return status;
-    if (!o.port) return fail(EXIT_USAGE, "IP and PORT are needed; relay --help tells more");
+    if (!o.port) return fail(EXIT_USAGE, "HOST and PORT are needed; relay --help tells more");
     client *c = calloc(1, sizeof *c);
     if (!c) return fail(EXIT_FAILED, "out of memory");
     c->o = &o;
