@@ -61,8 +61,8 @@ static int post_failed(const ka_client *c, int error)
     case KA_EOFFLINE:
         return fail(EXIT_NETWORK, "gave up: %s is offline, or does not answer", place);
     case KA_EAGAIN:
-        return fail(EXIT_NETWORK, "gave up: %s says try_later; see what it says of its Redis",
-                    place);
+        return fail(EXIT_NETWORK, "gave up: %s says try_later; see what it says of its Redis, and "
+                    "its --ask-rate and --max-per-peer", place);
     case KA_EFULL:
         return fail(EXIT_NETWORK, "gave up: %s has no room for another key (server_full); "
                     "see its --max-keys, --ttl and --journal", place);

@@ -57,8 +57,8 @@
    BESIDE IT, in ext/
      process.h (restart, kill the server of a client, children), framing.h (lines, JSON objects,
      frames), json.h, redis.h, journal.h (keys on disk), log.h, file.h, timer.h, input.h (standard
-     input, interrupts), sse.h, peers.h (data of each connection), lookup.h (names of hosts),
-     uuid.h, cli.h (options, messages). */
+     input, interrupts), sse.h, peers.h (data of each connection), limit.h (limits of each peer),
+     lookup.h (names of hosts), uuid.h, cli.h (options, messages). */
 
 #if defined(KEYAUTH_IMPLEMENTATION) && !defined(KEYAUTH_H)
 #  ifndef _GNU_SOURCE
@@ -490,6 +490,16 @@ KADEF int ka_server_start(ka_server **s, int workers);
 KADEF int ka_listen(ka_server *s, const char *ip, int port);
 KADEF int ka_listen_as(ka_server *s, const ka_framing *framing, const char *ip, int port);
 
+/* Who may connect: ext/limit.h is one. The workers call both functions, several at a time. */
+typedef struct ka_doorman {
+    /* Somebody has connected. False: he is turned away, on HTTP by 429 try_later. */
+    bool (*enter)(struct ka_doorman *d, const ka_end *peer);
+    void (*leave)(struct ka_doorman *d, const ka_end *peer);      /* who has entered has gone */
+} ka_doorman;
+
+/* Ask d from now on. Before ka_listen; d stays where it is until ka_server_free. */
+KADEF void ka_admit(ka_server *s, ka_doorman *d);
+
 /* Tell a worker to connect to ip:port. A KA_OPENED event with this tag tells what comes of it,
    within KA_ATTEMPT_MS. Only if memory is out while hundreds are asked for, some have none.
      framing    not NULL
@@ -766,7 +776,7 @@ typedef struct {
 
 /* POST a body and wait for the answer, on one kept-alive connection. A miss is an attempt that may
    succeed later: KA_EOFFLINE (no connection, or it was lost before the answer was whole), KA_ETIME
-   (the attempt took too long), KA_EAGAIN (503 try_later), KA_EFULL (503 server_full). After a miss
+   (the attempt took too long), KA_EAGAIN (503 or 429 try_later), KA_EFULL (503 server_full). After a miss
    the client waits 100 ms, after the next 105, then 110, ... and tries again. A connection that was
    closed while it was idle, or on which bytes came unasked, is replaced at once.
      answer     a view of the answer's body; valid until the next call
@@ -1524,7 +1534,7 @@ static int ka__sock_fail(ka__sock s)
 static uint32_t ka__zone(const char *name)
 {
     char *end;
-    unsigned long n = strtoul(name, &end, 10);
+    unsigned long long n = strtoull(name, &end, 10);
     if (*name >= '0' && *name <= '9' && *end == 0) return n <= UINT32_MAX ? (uint32_t)n : 0;
 #if defined(_WIN32)
     return 0;
@@ -3279,6 +3289,7 @@ typedef struct {
     uint8_t  listener;
     uint8_t  empty_lines;            /* HTTP: passed over before the next request */
     bool     outgoing;               /* of ka_connect */
+    bool     entered;                /* past the doorman */
     bool     unconnected;            /* of ka_connect, and not open yet */
     bool     held;                   /* a message of it found no room in the up box */
     bool     last;                   /* nothing more will be read from it */
@@ -3314,6 +3325,7 @@ typedef struct {
     _Atomic(size_t) buffered;        /* bytes of in, out and early of them all */
     _Atomic(int)  settled;           /* 1: it runs; KA_E...: it has ended */
     uint32_t      number;            /* which worker it is */
+    ka_doorman   *doorman;           /* or NULL */
     bool          wants_table;       /* of descriptors, of its own */
     ka__thread    thread;
 
@@ -3481,6 +3493,7 @@ static void ka__conn_free(ka__worker *w, ka__conn *c)
     w->free_head = ka__place(w, c);
     w->place_freed = true;
     w->outgoing -= c->outgoing;
+    if (c->entered) w->doorman->leave(w->doorman, &c->peer);
     ka__count(&w->connections, -1);
 }
 
@@ -3624,7 +3637,7 @@ static ka_str ka__status(int status, char room[64])
         { 101, "Switching Protocols" }, { 400, "Bad Request" }, { 401, "Unauthorized" },
         { 403, "Forbidden" }, { 404, "Not Found" }, { 405, "Method Not Allowed" },
         { 408, "Request Timeout" }, { 409, "Conflict" }, { 413, "Content Too Large" },
-        { 414, "URI Too Long" }, { 417, "Expectation Failed" },
+        { 414, "URI Too Long" }, { 417, "Expectation Failed" }, { 429, "Too Many Requests" },
         { 431, "Request Header Fields Too Large" }, { 500, "Internal Server Error" },
         { 501, "Not Implemented" }, { 503, "Service Unavailable" }, { 504, "Gateway Timeout" },
         { 505, "HTTP Version Not Supported" }, { 507, "Insufficient Storage" }
@@ -4255,11 +4268,27 @@ static void ka__accept_failed(ka__worker *w, const ka__listener *l, int error)
     up->flags = KA__AILS;
 }
 
+/* Close a connection that was just made. What it has said is read, or the close would be a reset,
+   and take the answer away. */
+static void ka__turn_away(ka__worker *w, const ka__listener *l, ka__sock sock)
+{
+    static const char answer[] = "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\n"
+        "Retry-After: 1\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\ntry_later";
+    if (!l->framing && ka__sock_recv(sock, w->in, sizeof w->in) != 0)
+        ka__sock_send(sock, answer, sizeof answer - 1);
+    ka__sock_close(sock);
+}
+
 static void ka__accepted(ka__worker *w, ka__conn *c, const ka__listener *l, ka__sock sock,
                          ka_end from)
 {
+    if (w->doorman && !w->doorman->enter(w->doorman, &from)) {
+        ka__turn_away(w, l, sock);
+        return;
+    }
     ka__conn_open(w, c, sock, l->framing);
     c->peer = from;
+    c->entered = w->doorman != NULL;
     c->listener = (uint8_t)(l - w->listeners);
     if (c->framing) ka__opened(w, c, 0, c->listener, KA_OK, 0);
     ka__conn_settle(w, c);
@@ -4776,6 +4805,11 @@ int ka_server_start(ka_server **out, int workers)
     ka__live_change(s, true);
     *out = s;
     return KA_OK;
+}
+
+void ka_admit(ka_server *s, ka_doorman *d)
+{
+    for (int i = 0; i < s->workers_n; i++) s->workers[i]->doorman = d;
 }
 
 int ka_listen(ka_server *s, const char *ip, int port) { return ka_listen_as(s, NULL, ip, port); }
@@ -5944,7 +5978,7 @@ static bool ka__client_value_ok(const char *text, int set)
 /* The miss that an answer means: Redis is down, or there is no room for a key. Else the status. */
 static int ka__client_miss(int status, const ka_str *answer)
 {
-    if (status != 503) return status;
+    if (status != 503 && status != 429) return status;
     if (ka_is(*answer, "try_later")) return KA_EAGAIN;
     return ka_is(*answer, "server_full") ? KA_EFULL : status;
 }

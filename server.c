@@ -10,6 +10,7 @@
 #include "ext/cli.h"
 #include "ext/file.h"
 #include "ext/journal.h"
+#include "ext/limit.h"
 #include "ext/redis.h"
 
 enum { EXIT_STOPPED = 0, EXIT_SYSTEM = 1, EXIT_USAGE = 2 };
@@ -17,7 +18,8 @@ enum { EXIT_STOPPED = 0, EXIT_SYSTEM = 1, EXIT_USAGE = 2 };
 static const char usage[] =
     "usage: server [--ip 127.0.0.2] [--port 9999] [--wrong] [--max-keys N] [--ttl SECONDS]\n"
     "              [--journal FILE [--journal-salvage]] [--redis ADDRESS]\n"
-    "              [--host NAME,...] [--workers N] [--stats] [-h | --help] [--version]\n\n"
+    "              [--host NAME,...] [--workers N] [--max-per-peer N] [--ask-rate N[,BURST]]\n"
+    "              [--stats] [-h | --help] [--version]\n\n"
     "  --ip IP,...     the addresses to listen on, or a host's name, default 127.0.0.2;\n"
     "                  ::,0.0.0.0 is all of this machine; unix:PATH a Unix socket\n"
     "  --port PORT     the port, default 9999; 0 lets the system choose one\n"
@@ -34,6 +36,9 @@ static const char usage[] =
     "  --host NAME,... hosts of this server for browsers, beside localhost, 127.0.0.0/8; *: any\n"
     "                  Pages of other sites are refused; for other programs, any host is good\n"
     "  --workers N     run HTTP in N threads, 1 to 64; default 1\n"
+    "  --max-per-peer N  connections of one address (or /64 of IPv6) at a time; default: any\n"
+    "  --ask-rate N[,BURST]  keys that one address may ask for in a second, and at once after a\n"
+    "                  pause, default N; then it gets 429 try_later. Default: any\n"
     "  --stats         show keys, refused keys, connections and requests/s on stderr each second\n\n"
     "Exit status: 0 stopped by Ctrl+C or SIGTERM; 1 could not run; 2 wrong usage.\n";
 
@@ -42,7 +47,7 @@ static const char usage[] =
 
 typedef struct {
     const char      *ip, *host, *file, *address;             /* the command line's */
-    long long        port, max_keys, ttl_s, workers;
+    long long        port, max_keys, ttl_s, workers, most, rate, burst;
     bool             wrong, stats, salvage;
     ka_server       *s;
     ka_store        *store;                                  /* that of one of the next three */
@@ -52,12 +57,24 @@ typedef struct {
     ka_redis         redis;
     ka_redis_address at;
     ka_listeners     listeners;
+    ka_limit         limit;
     size_t           refused, requests;                      /* as of the last look */
     int64_t          shown_ms;
     bool             listening, full, site;
 } server;
 
 static size_t keys_of(const server *v) { return v->keys.count + v->journal.keys.count; }
+
+static const char *parse_rate(const ka_option *option, const char *value)
+{
+    server *v = option->to;
+    char rate[24];
+    size_t n = strcspn(value, ",");
+    snprintf(rate, sizeof rate, "%.*s", (int)n, value);
+    if (ka_number(rate, 1, 1000000, &v->rate) &&
+        (!value[n] || ka_number(value + n + 1, 1, 1000000, &v->burst))) return NULL;
+    return "N or N,BURST is needed, each a whole number from 1 to 1000000";
+}
 
 /* -1: go on; otherwise exit with this. */
 static int parse(server *v, char **argv)
@@ -69,7 +86,9 @@ static int parse(server *v, char **argv)
         { "--ip", .text = &v->ip }, { "--port", .number = &v->port, .most = 65535 },
         { "--max-keys", .number = &v->max_keys, .least = 1, .most = 1000000000 },
         { "--workers", .number = &v->workers, .least = 1, .most = KA_MAX_WORKERS },
-        { "--ttl", .number = &v->ttl_s, .most = 3153600000 }, { .name = NULL }
+        { "--ttl", .number = &v->ttl_s, .most = 3153600000 },
+        { "--max-per-peer", .number = &v->most, .least = 1, .most = 1000000 },
+        { "--ask-rate", .parse = parse_rate, .to = v }, { .name = NULL }
     };
     int status = ka_options(known, "server", usage, argv);
     if (status >= 0) return status;
@@ -106,10 +125,12 @@ static void show(server *v, int64_t now_ms)
 {
     if (now_ms - v->shown_ms < 1000) return;
     ka_stats st;
-    char keys[32] = "";
+    char keys[32] = "", refused[KA_LIMIT_TEXT];
     double seconds = (double)(now_ms - v->shown_ms) / 1000;
     v->shown_ms = now_ms;
     show_store(v);
+    if (ka_limit_news(refused, &v->limit, now_ms, v->stats ? 1000 : 60000))
+        note("refused of late: %s", refused);
     if (!v->stats || !v->listening) return;
     ka_server_stats(v->s, &st);
     if (!v->address) snprintf(keys, sizeof keys, "%zu keys, ", keys_of(v));
@@ -129,6 +150,20 @@ static int wrong_get(ka_store *st, const unsigned char digest[32], int64_t now_m
     return ka_fresh_id(wrong_id);
 }
 
+/* Does this address ask for too many keys? Then it was answered. */
+static bool limited(server *v, const ka_event *ev)
+{
+    static const char ask[] = "ask_key=";
+    char field[32];
+    if (ev->status || ev->body.n < sizeof ask - 1 || memcmp(ev->body.p, ask, sizeof ask - 1) != 0)
+        return false;
+    int seconds = ka_limit_ask(&v->limit, &ev->peer, ev->now_ms);
+    if (seconds == 0) return false;
+    snprintf(field, sizeof field, "Retry-After: %d\r\n", seconds);
+    ka_reply(v->s, ev, 429, field, "try_later", 9);
+    return true;
+}
+
 static int serve(server *v)
 {
     int status = EXIT_STOPPED, r;
@@ -143,7 +178,7 @@ static int serve(server *v)
         } else if (ev.kind == KA_LISTENING) {
             v->listening = true;
             ka_say(1, "listening on %s", ka_listener_text(text, &v->listeners, &ev));
-        } else if (ka_auth(v->s, v->store, &ev) == KA_EPERM && !v->site) {
+        } else if (!limited(v, &ev) && ka_auth(v->s, v->store, &ev) == KA_EPERM && !v->site) {
             v->site = true;      /* told once, since a page can ask without end */
             note("refused what a browser sent for another site's page; if it is yours, see --host");
         }
@@ -186,11 +221,13 @@ static int start(server *v)
     int status = -1, r = ka_server_start(&v->s, (int)v->workers);      /* it has no address yet */
     if (r == KA_OK) r = ka_stop_on_interrupt(v->s);
     if (r == KA_OK) r = ka_keyring_init(&v->keys, (size_t)v->max_keys, v->ttl_s);
+    if (r == KA_OK) r = ka_limit_init(&v->limit, (int)v->most, (int)v->rate, (int)v->burst);
     if (r < 0) return fail(EXIT_SYSTEM, "cannot start: %s", ka_error_text(r));
     v->store = &v->keys.store;
     if (v->file) status = open_journal(v);
     else if (v->address) status = open_redis(v);
     if (status >= 0) return status;
+    if (v->most) ka_admit(v->s, &v->limit.door);
     if (v->wrong) v->store->get = wrong_get;
     v->store->malformed = v->wrong;
     v->store->hosts = v->host;
@@ -211,6 +248,7 @@ int main(int argc, char **argv)
     ka_wipe(&v.at, sizeof v.at);
     ka_journal_close(&v.journal);
     ka_server_free(v.s);
+    ka_limit_free(&v.limit);
     ka_keyring_free(&v.keys);
     return status;
 }

@@ -127,9 +127,12 @@ static void test_ipv6(void)
     ev = listen_at(s, NULL, "::", 0);
     port = ev.port;
     CHECK(!ev.error && is_ip(ev.peer, "[::]"), "all of IPv6");
-    if (on_wine()) skip(topic, "beside ::, Wine 8 has the port of 0.0.0.0 in use");
-    else CHECK(listen_at(s, NULL, "0.0.0.0", port).error == KA_OK, "and all of IPv4 at the same port");
-    CHECK(listen_at(s, NULL, "::", port).error == KA_EINUSE, "in use");
+    if (on_wine()) {
+        skip(topic, "what else may have the port of ::, Wine 8 does not know");
+    } else {
+        CHECK(listen_at(s, NULL, "0.0.0.0", port).error == KA_OK, "and all of IPv4 at the same port");
+        CHECK(listen_at(s, NULL, "::", port).error == KA_EINUSE, "in use");
+    }
     CHECK(listen_at(s, NULL, "fe80::1", 0).error == KA_EINVAL, "without its interface");
     CHECK(listen_at(s, NULL, "ff02::1", 0).error == KA_EADDR && listen_at(s, NULL, "2001:db8::1", 0).error == KA_EADDR, "no address of this machine");
     ka_server_free(s);
@@ -181,7 +184,7 @@ static void test_ipv6_kill(void)
         process right, wrong, client, beside;
         char line[64];
         const char *port = free_port_text();
-        if (on_wine() && strchr(rows[i].server, ',')) continue;
+        if (on_wine() && strchr(rows[i].server, ':')) continue;      /* Wine 8 does not know whose IPv6 sockets are */
         START(&wrong, PROGRAM("server"), "--ip", rows[i].server, "--port", port, "--wrong");
         if (!await_output(&wrong, "out", "\n")) return;
         START(&client, PROGRAM("client"), "--give-up", "30", rows[i].client, port);

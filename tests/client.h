@@ -86,6 +86,8 @@ static void test_client_refused(void)
     static const struct { const char *text; int want; const char *why; } rows[] = {
         { REFUSED("try_later", "9"), KA_EAGAIN, "Redis is down for longer" },
         { REFUSED("server_full", "11"), KA_EFULL, "there is no room for longer" },
+        { "HTTP/1.1 429 X\r\nContent-Length: 9\r\n\r\ntry_later", KA_EAGAIN, "it asks too often" },
+        { "HTTP/1.1 429 X\r\nContent-Length: 0\r\n\r\n", 429, "another one's 429" },
         { REFUSED("try_late", "8"), 503, "another word" },
         { "HTTP/1.1 500 X\r\nContent-Length: 9\r\n\r\ntry_later", 500, "another status" },
     };

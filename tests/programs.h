@@ -91,6 +91,11 @@ static const struct { const char *argv[8]; int status; const char *out, *err; } 
         "127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1,127.0.0.1" }, 2, "", "these are too many addresses" },
     { { PROGRAM("server"), "--port", "0", "--ip", "fe80::1" }, 2, "", "a link-local address needs its interface" },
     { { PROGRAM("client"), "fe80::1", "9" }, 2, "", "the address of one machine is needed" },
+    { { PROGRAM("server"), "--ask-rate", "0" }, 2, "", "--ask-rate 0: N or N,BURST is needed" },
+    { { PROGRAM("server"), "--ask-rate", "5," }, 2, "", "N or N,BURST is needed" },
+    { { PROGRAM("server"), "--ask-rate", "5,1,1" }, 2, "", "N or N,BURST is needed" },
+    { { PROGRAM("server"), "--ask-rate", "12345678901234567890123456789" }, 2, "", "N or N,BURST is needed" },
+    { { PROGRAM("server"), "--max-per-peer", "0" }, 2, "", "from 1 to 1000000" },
     { { PROGRAM("server"), "--host", "http://a" }, 2, "", "names without ports are needed" },
     { { PROGRAM("server"), "--redis" }, 2, "", "needs a value" },
     { { PROGRAM("server"), "--redis", "localhost,password=hush" }, 2, "", "HOST:PORT" },
@@ -260,6 +265,32 @@ static const char *post_with(int port, const char *host, const char *fields, con
 }
 
 /* What browsers send for pages of other sites leaves the keyring as it is, and is told of once. */
+/* One address asks for too many keys, and a client waits until it may. */
+static void test_server_limits(void)
+{
+    static ka_client c;
+    process server, client;
+    char port[8];
+    ka_str answer;
+    int n = server_start(&server, port, "--ask-rate", "2,5"), given = 0, refused = 0;
+    for (int i = 0; i < 12; i++) {
+        const char *said = post_on(&c, n, "ask_key=a");
+        given += strncmp(said, "200 ", 4) == 0;
+        refused += strcmp(said, "429 try_later") == 0;
+    }
+    ka_client_close(&c);
+    CHECK(given >= 5 && given + refused == 12, "%d given, %d refused", given, refused);
+    c = (ka_client){ .ip = SERVER_IP, .port = n };
+    CHECK(ka_client_post(&c, "login=a", 7, &answer) == 403, "logins have no limit");
+    ka_client_close(&c);
+    CHECK(await_output(&server, "err", "server: refused of late: ") && await_output(&server, "err", " asks (most by 127.0.0."), "told: %s", output(&server, "err"));
+    START(&client, PROGRAM("client"), "--give-up", "60", SERVER_IP, port);
+    int status = process_wait(&client, PATIENCE_MS);
+    CHECK(cannot_restart() || (status == 0 && prints_one_id(&client)), "it waits, and gets one: %d, %s", status, output(&client, "err"));
+    process_end(&client);
+    process_end(&server);
+}
+
 static void test_server_cross_site(void)
 {
     static const struct { const char *host, *fields, *why; bool refused; } rows[] = {
@@ -304,5 +335,5 @@ static const subject programs_topics[] = {
     { "offline, then online", test_offline_then_online },
     { "client protocol", test_client_protocol }, { "command lines", test_command_lines },
     { "closed stderr", test_closed_stderr }, { "server options", test_server_options },
-    { "server cross site", test_server_cross_site },
+    { "server cross site", test_server_cross_site }, { "server limits", test_server_limits },
 };

@@ -550,7 +550,10 @@ static int load_server_start(load *l)
     int r = ka_child_start(&l->child, args);
     while (r == KA_OK) {
         r = ka_child_line(&l->child, line, sizeof line, LOAD_START_MS);
-        if (r == KA_OK && sscanf(line, "listening on 127.0.0.1:%d", &l->port) == 1) return r;
+        if (r == KA_OK && sscanf(line, "listening on 127.0.0.1:%d", &l->port) == 1) {
+            ka_place_text(l->place, "127.0.0.1", l->port);
+            return r;
+        }
     }
     ka_child_end(&l->child, true, LOAD_START_MS);
     return r;
