@@ -58,7 +58,7 @@
      process.h (restart, kill the server of a client, children), framing.h (lines, JSON objects,
      frames), json.h, redis.h, journal.h (keys on disk), log.h, file.h, timer.h, input.h (standard
      input, interrupts), sse.h, peers.h (data of each connection), limit.h (limits of each peer),
-     lookup.h (names of hosts), uuid.h, cli.h (options, messages). */
+     lookup.h (names of hosts), service.h (systemd), uuid.h, cli.h (options, messages). */
 
 #if defined(KEYAUTH_IMPLEMENTATION) && !defined(KEYAUTH_H)
 #  ifndef _GNU_SOURCE
@@ -776,8 +776,8 @@ typedef struct {
 
 /* POST a body and wait for the answer, on one kept-alive connection. A miss is an attempt that may
    succeed later: KA_EOFFLINE (no connection, or it was lost before the answer was whole), KA_ETIME
-   (the attempt took too long), KA_EAGAIN (503 or 429 try_later), KA_EFULL (503 server_full). After a miss
-   the client waits 100 ms, after the next 105, then 110, ... and tries again. A connection that was
+   (the attempt took too long), KA_EAGAIN (503 or 429 try_later), KA_EFULL (503 server_full). After a
+   miss the client waits 100 ms, after the next 105, then 110, ... and tries again. A connection that was
    closed while it was idle, or on which bytes came unasked, is replaced at once.
      answer     a view of the answer's body; valid until the next call
      returns    the answer's status, 200 to 599; or, if the next attempt would begin after until_ms,

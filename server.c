@@ -12,6 +12,7 @@
 #include "ext/journal.h"
 #include "ext/limit.h"
 #include "ext/redis.h"
+#include "ext/service.h"
 
 enum { EXIT_STOPPED = 0, EXIT_SYSTEM = 1, EXIT_USAGE = 2 };
 
@@ -58,6 +59,7 @@ typedef struct {
     ka_redis_address at;
     ka_listeners     listeners;
     ka_limit         limit;
+    ka_service       service;
     size_t           refused, requests;                      /* as of the last look */
     int64_t          shown_ms;
     bool             listening, full, site;
@@ -227,6 +229,7 @@ static int start(server *v)
     if (v->file) status = open_journal(v);
     else if (v->address) status = open_redis(v);
     if (status >= 0) return status;
+    ka_service_start(&v->service, v->s);
     if (v->most) ka_admit(v->s, &v->limit.door);
     if (v->wrong) v->store->get = wrong_get;
     v->store->malformed = v->wrong;

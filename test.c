@@ -39,6 +39,7 @@ static void test_free(void *p);
 #include "ext/sse.h"
 #include "ext/timer.h"
 #include "ext/peers.h"
+#include "ext/service.h"
 #include "ext/limit.h"
 #include "ext/process.h"
 #include "ext/redis.h"
@@ -79,6 +80,7 @@ static void test_free(void *p);
 #include "tests/programs.h"
 #include "tests/addresses.h"
 #include "tests/ext_limit.h"
+#include "tests/ext_service.h"
 #include "tests/server.h"
 #include "tests/descriptors.h"
 #include "tests/programs_journal.h"
@@ -99,7 +101,7 @@ static const struct { const subject *topics; size_t n; bool programs; } tables[]
 #define PROGRAMS(name) { name##_topics, COUNT(name##_topics), true }
     TOPICS(ext_redis), PROGRAMS(words), PROGRAMS(programs), PROGRAMS(signals), PROGRAMS(accept),
     TOPICS(connect), TOPICS(worker), PROGRAMS(relay), PROGRAMS(gate), PROGRAMS(codes),
-    PROGRAMS(programs_journal), PROGRAMS(kill), PROGRAMS(addresses_kill), PROGRAMS(server), PROGRAMS(descriptors),
+    PROGRAMS(programs_journal), PROGRAMS(kill), PROGRAMS(ext_service), PROGRAMS(addresses_kill), PROGRAMS(server), PROGRAMS(descriptors),
     TOPICS(faults_run), TOPICS(ext_sse), TOPICS(ext_framing), TOPICS(ext_resp), TOPICS(http),
     TOPICS(ext_peers), TOPICS(ext_limit), TOPICS(ext_timer), TOPICS(ext_process), TOPICS(ext_input), TOPICS(client),
     TOPICS(cross_site), TOPICS(secrets), TOPICS(ext_journal), TOPICS(ext_file), TOPICS(ext_log),

@@ -77,7 +77,7 @@ enum { KA__LIMIT_PLACES = 1 << 16, KA__LIMIT_WAYS = 4 };
 /* A peer's rate (GCRA, ITU-T I.371): the time at which it has all of its burst again. */
 typedef struct { uint32_t tag; int64_t whole_us; } ka__limit_rate;
 
-/* What was refused, and the candidate for who was refused most (Boyer and Moore's majority vote). */
+/* What was refused, and the candidate for who was refused most (majority vote of Boyer, Moore). */
 typedef struct { size_t n, votes; ka_end most; } ka__limit_refused;
 
 struct ka__limit_state {
@@ -194,7 +194,8 @@ bool ka_limit_news(char out[KA_LIMIT_TEXT], ka_limit *l, int64_t now_ms, int eve
         char ip[KA_END_TEXT + 1];
         ka_end_text(ip, r[i].most);
         if (!r[i].n) continue;
-        n += (size_t)snprintf(out + n, KA_LIMIT_TEXT - n, "%s%zu %s", n ? ", " : "", r[i].n, what[i]);
+        n += (size_t)snprintf(out + n, KA_LIMIT_TEXT - n, "%s%zu %s", n ? ", " : "", r[i].n,
+                              what[i]);
         if (r[i].votes)
             n += (size_t)snprintf(out + n, KA_LIMIT_TEXT - n, " (most by %.*s)",
                                   (int)(strrchr(ip, ':') - ip), ip);
