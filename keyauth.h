@@ -776,9 +776,9 @@ typedef struct {
 
 /* POST a body and wait for the answer, on one kept-alive connection. A miss is an attempt that may
    succeed later: KA_EOFFLINE (no connection, or it was lost before the answer was whole), KA_ETIME
-   (the attempt took too long), KA_EAGAIN (503 or 429 try_later), KA_EFULL (503 server_full). After a
-   miss the client waits 100 ms, after the next 105, then 110, ... and tries again. A connection that was
-   closed while it was idle, or on which bytes came unasked, is replaced at once.
+   (the attempt took too long), KA_EAGAIN (503 or 429 try_later), KA_EFULL (503 server_full). After
+   a miss the client waits 100 ms, after the next 105, then 110, ... and tries again. A connection
+   that was closed while it was idle, or on which bytes came unasked, is replaced at once.
      answer     a view of the answer's body; valid until the next call
      returns    the answer's status, 200 to 599; or, if the next attempt would begin after until_ms,
                 what the last miss was: KA_EOFFLINE (also for KA_ETIME), KA_EAGAIN, KA_EFULL; or

@@ -1,6 +1,7 @@
 /* tests/ext_service.h - ext/service.h: what a service manager is told. */
 
 #ifdef __linux__
+/* NOLINTBEGIN(concurrency-mt-unsafe): nobody reads the environment meanwhile */
 /* The next thing that is told, or "" after a while. */
 static const char *told(int fd)
 {
@@ -74,6 +75,7 @@ static void test_service_none(void)
         ka_server_free(s);
     }
 }
+/* NOLINTEND(concurrency-mt-unsafe) */
 #else
 static void test_service(void) { skip(topic, "only Linux has such managers"); }
 static void test_service_none(void) {}
