@@ -58,7 +58,7 @@
      process.h (restart, kill the server of a client, children), framing.h (lines, JSON objects,
      frames), json.h, redis.h, journal.h (keys on disk), log.h, file.h, timer.h, input.h (standard
      input, interrupts), sse.h, peers.h (data of each connection), limit.h (limits of each peer),
-     lookup.h (names of hosts), service.h (systemd), uuid.h, cli.h (options, messages). */
+     lookup.h (names of hosts), service.h (systemd), route.h, uuid.h, cli.h (options, messages). */
 
 #if defined(KEYAUTH_IMPLEMENTATION) && !defined(KEYAUTH_H)
 #  ifndef _GNU_SOURCE
@@ -747,7 +747,7 @@ KADEF ka_str ka_keyring_find(const ka_keyring *k, const unsigned char digest[32]
 KADEF bool ka_keyring_next(const ka_keyring *k, uint64_t *place, ka_key *key);
 
 /* ------------------------------------------------------------------------------------------------
-   8 client. One thread at a time for each ka_client. */
+   8 client. One thread at a time for each ka_client. It waits: a server's loop has ka_connect. */
 
 typedef struct {
     /* yours to set; zero means the default */
@@ -757,6 +757,7 @@ typedef struct {
     int         port;
     int         attempt_ms;          /* the most that one attempt takes; default KA_ATTEMPT_MS */
     int64_t     until_ms;            /* the ka_now_ms() at which attempts end; default: never */
+    const char *target;              /* what is asked for; borrowed. Default: "/" */
     const char *type;                /* Content-Type, which must fit the head; borrowed. Default:
                                         application/x-www-form-urlencoded */
     void      (*on_miss)(void *arg, int misses, int delay_ms, int error);
@@ -785,6 +786,9 @@ typedef struct {
                 KA_EPROTO (an answer that is not HTTP, or too large), KA_EINVAL (ip, port, n, type),
                 KA_EPERM, KA_EOS, KA_ELIMIT */
 KADEF int ka_client_post(ka_client *c, const char *body, size_t n, ka_str *answer);
+
+/* The same for a GET, which has no body. */
+KADEF int ka_client_get(ka_client *c, ka_str *answer);
 
 /* Close the connection, if one is open, and wipe the last answer. Nothing else is to be freed. */
 KADEF void ka_client_close(ka_client *c);
@@ -5925,7 +5929,7 @@ static const char *ka__client_between(const ka_client *c, const ka_http *h)
     return spaces == 2 ? elsewhere : proxy;
 }
 
-static int ka__client_attempt(ka_client *c, const char *body, size_t size, ka_str *answer,
+static int ka__client_attempt(ka_client *c, const char *method, ka_str body, ka_str *answer,
                               int64_t until)
 {
     const char *type = c->type ? c->type : "application/x-www-form-urlencoded";
@@ -5935,14 +5939,15 @@ static int ka__client_attempt(ka_client *c, const char *body, size_t size, ka_st
     const bool six = memchr(host, ':', host_n) != NULL;
     ka_http h;
     size_t n;
-    int head_n = snprintf(c->buf, KA_MAX_HEAD, "POST / HTTP/1.1\r\nHost: %s%.*s%s:%d\r\n"
-                          "Content-Type: %s\r\nContent-Length: %d\r\n\r\n", six ? "[" : "",
-                          (int)host_n, host, six ? "]" : "", c->port, type, (int)size);
+    int head_n = snprintf(c->buf, KA_MAX_HEAD, "%s %s HTTP/1.1\r\nHost: %s%.*s%s:%d\r\n"
+                          "Content-Type: %s\r\nContent-Length: %d\r\n\r\n", method,
+                          c->target ? c->target : "/", six ? "[" : "", (int)host_n, host,
+                          six ? "]" : "", c->port, type, (int)body.n);
     if (head_n < 0 || head_n >= KA_MAX_HEAD) return KA_EINVAL;
     int r = ka__client_connect(c, until);
     if (r < 0) return r;
-    if (size) memcpy(c->buf + head_n, body, size);
-    r = ka__client_send(c, (size_t)head_n + size, until);
+    if (body.n) memcpy(c->buf + head_n, body.p, body.n);
+    r = ka__client_send(c, (size_t)head_n + body.n, until);
     if (r < 0) return r;
     ptrdiff_t head = ka__client_head(c, &h, &n, until);
     if (head < 0) return (int)head;
@@ -5983,18 +5988,20 @@ static int ka__client_miss(int status, const ka_str *answer)
     return ka_is(*answer, "server_full") ? KA_EFULL : status;
 }
 
-int ka_client_post(ka_client *c, const char *body, size_t n, ka_str *answer)
+/* As ka_client_post. */
+static int ka__client_ask(ka_client *c, const char *method, ka_str body, ka_str *answer)
 {
     const int64_t end = c->until_ms > 0 ? c->until_ms : INT64_MAX;
     const int attempt_ms = c->attempt_ms > 0 ? c->attempt_ms : KA_ATTEMPT_MS;
-    if (n > KA_MAX_BODY || !ka__client_ip_ok(c)) return KA_EINVAL;
+    if (body.n > KA_MAX_BODY || !ka__client_ip_ok(c)) return KA_EINVAL;
     if (c->host && !ka__client_value_ok(c->host, KA__TARGET)) return KA_EINVAL;
+    if (c->target && !ka__client_value_ok(c->target, KA__TARGET)) return KA_EINVAL;
     if (c->type && !ka__client_value_ok(c->type, KA__VALUE)) return KA_EINVAL;
     int r = ka_network_start();
     if (r < 0) return ka__client_failed(c, r);
     for (int misses = 1, delay = KA_RETRY_FIRST_MS; ; misses++, delay += KA_RETRY_STEP_MS) {
         int64_t until = ka_now_ms() + attempt_ms;
-        r = ka__client_attempt(c, body, n, answer, until < end ? until : end);
+        r = ka__client_attempt(c, method, body, answer, until < end ? until : end);
         bool lost = r == KA_EOFFLINE || r == KA_ETIME;
         if (lost) ka__client_drop(c);
         else r = ka__client_miss(r, answer);
@@ -6003,6 +6010,16 @@ int ka_client_post(ka_client *c, const char *body, size_t n, ka_str *answer)
         if (c->on_miss) c->on_miss(c->arg, misses, delay, r);
         ka_sleep_ms(delay);
     }
+}
+
+int ka_client_post(ka_client *c, const char *body, size_t n, ka_str *answer)
+{
+    return ka__client_ask(c, "POST", (ka_str){ body, n }, answer);
+}
+
+int ka_client_get(ka_client *c, ka_str *answer)
+{
+    return ka__client_ask(c, "GET", (ka_str){ NULL, 0 }, answer);
 }
 
 #endif /* KEYAUTH_IMPLEMENTATION */

@@ -43,6 +43,7 @@ static void test_free(void *p);
 #include "ext/limit.h"
 #include "ext/process.h"
 #include "ext/redis.h"
+#include "ext/route.h"
 #include "ext/json.h"
 #include "ext/uuid.h"
 #include "ext/log.h"
@@ -81,6 +82,7 @@ static void test_free(void *p);
 #include "tests/addresses.h"
 #include "tests/ext_limit.h"
 #include "tests/ext_service.h"
+#include "tests/ext_route.h"
 #include "tests/server.h"
 #include "tests/descriptors.h"
 #include "tests/programs_journal.h"
@@ -106,7 +108,7 @@ static const struct { const subject *topics; size_t n; bool programs; } tables[]
     TOPICS(ext_peers), TOPICS(ext_limit), TOPICS(ext_timer), TOPICS(ext_process), TOPICS(ext_input), TOPICS(client),
     TOPICS(cross_site), TOPICS(secrets), TOPICS(ext_journal), TOPICS(ext_file), TOPICS(ext_log),
     TOPICS(keyring), TOPICS(mailbox), TOPICS(platform), TOPICS(bytes), TOPICS(text),
-    TOPICS(ext_json), TOPICS(ext_cli), TOPICS(ext_uuid), TOPICS(addresses),
+    TOPICS(ext_json), TOPICS(ext_cli), TOPICS(ext_uuid), TOPICS(ext_route), TOPICS(addresses),
 };
 
 int main(int argc, char **argv)

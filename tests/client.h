@@ -227,8 +227,34 @@ static void test_client_type(void)
     }
 }
 
+/* What is asked for, and how. */
+static void test_client_asks(void)
+{
+    static const char *const answer_text[] = { "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" };
+    static const struct { bool get; const char *target, *line; int want; } rows[] = {
+        { false, NULL, "POST / HTTP/1.1\r\n", 200 }, { true, NULL, "GET / HTTP/1.1\r\n", 200 },
+        { true, "/health?verbose=1", "GET /health?verbose=1 HTTP/1.1\r\n", 200 }, { false, "/a", "POST /a HTTP/1.1\r\n", 200 },
+        { true, "/a b", NULL, KA_EINVAL }, { true, "", NULL, KA_EINVAL }, { true, "/a\r\n", NULL, KA_EINVAL },
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        static ka_client c;
+        script s;
+        ka_str answer;
+        if (!script_start(&s, answer_text, 1, false)) return;
+        c = (ka_client){ .ip = "127.0.0.1", .port = s.port, .target = rows[i].target, .until_ms = ka_now_ms() + PATIENCE_MS };
+        int r = rows[i].get ? ka_client_get(&c, &answer) : ka_client_post(&c, "x=y", 3, &answer);
+        ka_client_close(&c);
+        if (r < 0) {      /* the script waits for somebody */
+            static wire w;
+            if (wire_open(&w, s.port)) wire_close(&w);
+        }
+        script_stop(&s);
+        CHECK(r == rows[i].want && (r < 0 || strncmp(s.got, rows[i].line, strlen(rows[i].line)) == 0), "row %d: %d, %.60s", (int)i, r, s.got);
+    }
+}
+
 static const subject client_topics[] = {
     { "retries", test_retries }, { "client refused", test_client_refused },
     { "client reads", test_client_reads }, { "client idle", test_client_idle },
-    { "client type", test_client_type },
+    { "client type", test_client_type }, { "client asks", test_client_asks },
 };

@@ -27,7 +27,7 @@ static const char *post_on(ka_client *c, int port, const char *body)
     c->port = port;
     int r = KA_EOFFLINE;
     for (int64_t until = ka_now_ms() + PATIENCE_MS; (r == KA_EOFFLINE || r == KA_ETIME) && ka_now_ms() < until; ) {
-        r = ka__client_attempt(c, body, strlen(body), &answer, until);      /* ka_client_post would try a refusal again */
+        r = ka__client_attempt(c, "POST", str(body), &answer, until);      /* ka_client_post would try a refusal again */
         if (r == KA_EOFFLINE) ka_sleep_ms(20);
     }
     snprintf(said, sizeof said, "%d %.*s", r, (int)answer.n, answer.p);

@@ -45,6 +45,7 @@
 #include "ext/log.h"
 #include "ext/process.h"
 #include "ext/redis.h"
+#include "ext/route.h"
 #include "ext/sse.h"
 #include "ext/timer.h"
 #include "ext/uuid.h"

@@ -453,47 +453,11 @@ static bool read_body(request *q)
 
 /* ---- paths ---- */
 
-enum { MAX_PARTS = 3, PART = 64 };
-
-typedef struct { char part[MAX_PARTS][PART]; size_t n; } path_parts;
-
-/* Cut and decode a path. A slash at its end is ignored. KA_OK; KA_ESYNTAX: not percent-encoded;
-   KA_ENOTFOUND: longer than any. */
-static int path_read(path_parts *out, ka_str path)
+static bool find_device(request *q, ka_str raw)
 {
-    for (out->n = 0; path.n > 1; out->n++) {
-        const char *end = memchr(path.p + 1, '/', path.n - 1);
-        ka_str raw = { path.p + 1, end ? (size_t)(end - path.p) - 1 : path.n - 1 };
-        if (out->n == MAX_PARTS) return KA_ENOTFOUND;
-        char *part = out->part[out->n];
-        ptrdiff_t n = ka_percent_decode(part, PART - 1, raw);
-        if (n == KA_ESYNTAX) return KA_ESYNTAX;
-        if (n >= 0) part[n] = 0;
-        /* No route has this name, and it is no UUID. */
-        if (n < 0 || strlen(part) != (size_t)n) memcpy(part, "?", 2);
-        path = (ka_str){ raw.p + raw.n, path.n - raw.n - 1 };
-    }
-    return KA_OK;
-}
-
-/* *id: the part that is {id} in the pattern; as it was where there is none. */
-static bool path_is(const char *pattern, const path_parts *p, const char **id)
-{
-    size_t i = 0;
-    for (const char *at = pattern; at[0] && at[1]; i++) {
-        size_t n = strcspn(++at, "/");
-        if (i == p->n) return false;
-        if (*at != '{' && (strlen(p->part[i]) != n || memcmp(at, p->part[i], n) != 0)) return false;
-        if (*at == '{') *id = p->part[i];
-        at += n;
-    }
-    return i == p->n;
-}
-
-static bool find_device(request *q, const char *text)
-{
-    char id[KA_UUID_TEXT + 1];
-    if (ka_uuid_read(id, str(text)) < 0)
+    char id[KA_UUID_TEXT + 1], text[KA_UUID_TEXT];
+    ptrdiff_t n = ka_percent_decode(text, sizeof text, raw);
+    if (n < 0 || ka_uuid_read(id, (ka_str){ text, (size_t)n }) < 0)
         return refuse(q->f, q->ev, 400, "", "the id in the path has to be a UUID; GET /vehicles "
                       "has those that are known");
     q->device = device_find(q->f, id);
@@ -523,20 +487,16 @@ static void rest_refused(fleet *f, const ka_event *ev)
 static void rest_request(fleet *f, const ka_event *ev)
 {
     request q = { .f = f, .ev = ev };
-    const char *mark = memchr(ev->target.p, '?', ev->target.n), *id = NULL;
-    ka_str path = { ev->target.p, mark ? (size_t)(mark - ev->target.p) : ev->target.n };
-    bool queries = path.n + 1 < ev->target.n;
-    ka_str query = { queries ? mark + 1 : NULL, queries ? ev->target.n - path.n - 1 : 0 };
-    path_parts parts;
+    ka_str query, id = { NULL, 0 }, path = ka_path(ev->target, &query);
+    char room[256];
     bool get = ka_is(ev->method, "GET") || ka_is(ev->method, "HEAD"), gets = false, posts = false;
-    int r = path_read(&parts, path);
-    if (r == KA_ESYNTAX) {
+    if (ka_percent_decode(room, sizeof room, path) == KA_ESYNTAX) {
         refuse(f, ev, 400, "",
                "in the path there is a percent sign without two hex digits behind it");
         return;
     }
-    for (size_t i = 0; r == KA_OK && i < ROUTES; i++) {
-        if (!ka_is(path, "*") && !path_is(routes[i].path, &parts, &id)) continue;
+    for (size_t i = 0; i < ROUTES; i++) {
+        if (!ka_is(path, "*") && ka_path_fits(path, routes[i].path, &id) < 0) continue;
         bool of_get = strcmp(routes[i].method, "GET") == 0;
         *(of_get ? &gets : &posts) = true;
         if (get ? of_get : ka_is(ev->method, routes[i].method)) q.route = &routes[i];
@@ -551,7 +511,7 @@ static void rest_request(fleet *f, const ka_event *ev)
         refuse(f, ev, 405, allow, "this path does not have that method; %.*s",
                (int)strlen(allow) - 2, allow);
     else if (may_call(&q) && read_query(&q, query) && (get || read_body(&q)) &&
-             (!id || find_device(&q, id)))
+             (!id.p || find_device(&q, id)))
         q.route->serve(&q);
 }
 
