@@ -1,5 +1,5 @@
 @echo off
-rem build         build server.exe and client.exe with gcc (MinGW); set CC for another one
+rem build         build server.exe and client.exe with gcc (MinGW); set CC=cl, or another one, before
 rem build run     and show the handshake, with the server in a window of its own
 rem build examples   build each of examples\ in its folder: codes, fleet, gate, relay, chat.c and quickstart.c
 rem build test    build them all, and run the tests
@@ -9,15 +9,19 @@ cd /d "%~dp0"
 if "%CC%"=="" set CC=gcc
 set FLAGS=-std=c11 -Wall -Wextra -Wpedantic -O2 -fstack-protector-strong -static
 set LIBS=-lws2_32 -lbcrypt -liphlpapi
+set "OUT=-o "
+if /i "%CC%"=="cl" set FLAGS=-nologo -std:c11 -experimental:c11atomics -W3 -O2 -MT
+if /i "%CC%"=="cl" set LIBS=ws2_32.lib bcrypt.lib iphlpapi.lib psapi.lib
+if /i "%CC%"=="cl" set OUT=-Fe:
 if "%1"=="clean" goto clean
 if "%1"=="test" echo build: a minute to build, and five minutes of tests, which mostly wait
 if "%1"=="examples" goto examples
 if not exist server.c goto client
-call %CC% %FLAGS% -o server.exe server.c %LIBS%
+call %CC% %FLAGS% %OUT%server.exe server.c %LIBS%
 if errorlevel 1 exit /b 1
 :client
 if not exist client.c exit /b 0
-call %CC% %FLAGS% -o client.exe client.c %LIBS%
+call %CC% %FLAGS% %OUT%client.exe client.c %LIBS%
 if errorlevel 1 exit /b 1
 if "%1"=="run" goto run
 if "%1"=="test" goto examples
@@ -27,11 +31,11 @@ exit /b 2
 :examples
 if not exist examples\codes\codes.c echo build: the examples are not in this folder& exit /b 1
 for %%f in (quickstart chat codes/codes fleet/fleet gate/gate gate/gate_test relay/relay) do (
-    call %CC% %FLAGS% -I. -o examples/%%f.exe examples/%%f.c %LIBS%
+    call %CC% %FLAGS% -I. %OUT%examples/%%f.exe examples/%%f.c %LIBS%
     if errorlevel 1 exit /b 1
 )
 if "%1"=="examples" exit /b 0
-call %CC% %FLAGS% -o test.exe test.c %LIBS%
+call %CC% %FLAGS% %OUT%test.exe test.c %LIBS%
 if errorlevel 1 exit /b 1
 examples\gate\gate_test.exe
 if errorlevel 1 exit /b 1
