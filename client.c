@@ -17,11 +17,10 @@ static const char usage[] =
     "usage: client [--give-up SECONDS] HOST PORT | unix:PATH\n"
     "       client ID          (64 bytes as 88 characters of base64, as the restart passes it on)\n"
     "       client --help | --version\n\n"
-    "Asks the server at HOST:PORT for a key and logs in with it. If the server knows the ID again,\n"
-    "the program restarts as `client ID`, which prints the ID and ends. If the ID is wrong, the\n"
+    "Asks the server at HOST:PORT for a key and logs in with it. If it knows the ID again, the\n"
+    "program restarts as `client ID`, which prints the ID and ends. If the ID is wrong, the\n"
     "server's process is killed. While the server is offline, or says try_later or server_full:\n"
-    "tries again after 100 ms, 105, 110, ...\n"
-    "\n"
+    "tries again after 100 ms, 105, 110, ...\n\n"
     "  --give-up SECONDS   try no longer than this; default: for ever\n\n"
     "Exit status: 0 right ID; 1 system error; 2 wrong usage; 3 network: gave up, or can't\n"
     "             connect; 4 protocol: the server's answer made no sense; 5 wrong ID, server\n"
@@ -61,8 +60,7 @@ static int post_failed(const ka_client *c, int error)
     case KA_EOFFLINE:
         return fail(EXIT_NETWORK, "gave up: %s is offline, or does not answer", place);
     case KA_EAGAIN:
-        return fail(EXIT_NETWORK, "gave up: %s says try_later; see what it says of its Redis, and "
-                    "its --ask-rate and --max-per-peer", place);
+        return fail(EXIT_NETWORK, "gave up: %s says try_later; see its Redis or limits", place);
     case KA_EFULL:
         return fail(EXIT_NETWORK, "gave up: %s has no room for another key (server_full); "
                     "see its --max-keys, --ttl and --journal", place);
@@ -127,8 +125,7 @@ static int handshake(ka_client *c, ka_str id)
         /* The server may have been restarted after it gave the key: then another key is good. */
         if (status == 403 && ka_is(answer, "wrong_key") && tries == 1) continue;
         if (status == 403)
-            return fail(EXIT_PROTOCOL, "the server does not know the key that it just gave "
-                        "(wrong_key)");
+            return fail(EXIT_PROTOCOL, "the server does not know the key that it gave (wrong_key)");
         if (status != 200 || !may_be_id(answer))
             return fail(EXIT_PROTOCOL, "login was answered with status %d and no ID", status);
         if (answer.n == id.n && ka_eq_ct(answer.p, id.p, id.n)) return EXIT_RIGHT;
@@ -143,8 +140,7 @@ int main(int argc, char **argv)
     long long give_up_s = 0, port = 0;
     const ka_option known[] = {
         { "--give-up", .number = &give_up_s, .least = 1, .most = 999999999 },
-        { "HOST", .rest = &words },
-        { .name = NULL }
+        { "HOST", .rest = &words }, { .name = NULL }
     };
     int status = ka_options(known, "client", usage, argv + (argc > 0));
     if (status >= 0) return status;
@@ -159,13 +155,10 @@ int main(int argc, char **argv)
     }
     if (!path && !ka_number(words[1], 1, 65535, &port))
         return fail(EXIT_USAGE, "%s: a port from 1 to 65535 is needed", words[1]);
-    if (give_up_s) c.until_ms = ka_now_ms() + give_up_s * 1000;
     status = ka_find_hosts(ips, "client", words[0]);
     if (status >= 0) return status;
-    c.ip = ips;
-    c.host = words[0];
-    c.port = (int)port;
-    c.on_miss = on_miss;
+    c = (ka_client){ .ip = ips, .host = words[0], .port = (int)port, .on_miss = on_miss };
+    if (give_up_s) c.until_ms = ka_now_ms() + give_up_s * 1000;
     ka_place_text(place, c.host, c.port);
     if (ka_fresh_id(id) < 0) return fail(EXIT_SYSTEM, "the system gives no random bytes");
     status = handshake(&c, (ka_str){ id, KA_KEY_TEXT });
