@@ -26,7 +26,7 @@ static const char usage[] =
     "             connect; 4 protocol: the server's answer made no sense; 5 wrong ID, server\n"
     "             killed; 6 wrong ID, nothing killed.\n";
 
-static char place[KA_PLACE_TEXT + 1];      /* the server's, for messages */
+static char server_at[KA_PLACE_TEXT + 1];      /* the server's, for messages */
 
 #define fail(status, ...) ka_fail(status, "client: " __VA_ARGS__)
 #define note(...)         ka_say(2, "client: " __VA_ARGS__)
@@ -40,7 +40,7 @@ static void on_miss(void *arg, int misses, int delay_ms, int error)
     if (error == KA_ETIME) what = "does not answer";
     if (error == KA_EAGAIN) what = "says try_later";
     if (error == KA_EFULL) what = "says server_full";
-    note("%s %s (miss %d); trying again in %d ms", place, what, misses, delay_ms);
+    note("%s %s (miss %d); trying again in %d ms", server_at, what, misses, delay_ms);
 }
 
 /* POST name=value. Returns what ka_client_post returns. */
@@ -58,19 +58,19 @@ static int post_failed(const ka_client *c, int error)
 {
     switch (error) {
     case KA_EOFFLINE:
-        return fail(EXIT_NETWORK, "gave up: %s is offline, or does not answer", place);
+        return fail(EXIT_NETWORK, "gave up: %s is offline, or does not answer", server_at);
     case KA_EAGAIN:
-        return fail(EXIT_NETWORK, "gave up: %s says try_later; see its Redis or limits", place);
+        return fail(EXIT_NETWORK, "gave up: %s says try_later; see its Redis or limits", server_at);
     case KA_EFULL:
         return fail(EXIT_NETWORK, "gave up: %s has no room for another key (server_full); "
-                    "see its --max-keys, --ttl and --journal", place);
+                    "see its --max-keys, --ttl and --journal", server_at);
     case KA_EINVAL:
         return fail(EXIT_USAGE, "%s: the address of one machine is needed, such as 127.0.0.2, "
                     "::1, or fe80::1%%eth0", c->host);
     case KA_EPROTO:
-        return fail(EXIT_PROTOCOL, "%s does not answer in HTTP", place);
+        return fail(EXIT_PROTOCOL, "%s does not answer in HTTP", server_at);
     default:
-        return fail(EXIT_NETWORK, "cannot connect to %s: %s (system error %d)", place,
+        return fail(EXIT_NETWORK, "cannot connect to %s: %s (system error %d)", server_at,
                     ka_error_text(error), c->os_error);
     }
 }
@@ -83,7 +83,7 @@ static int kill_server(ka_client *c)
     if (r == KA_OK)
         return fail(EXIT_KILLED, "wrong ID: killed the server, process %lld", (long long)pid);
     if (c->os_error) snprintf(code, sizeof code, " (system error %d)", c->os_error);
-    return fail(EXIT_NOT_KILLED, "wrong ID from %s; %s: %s%s", place,
+    return fail(EXIT_NOT_KILLED, "wrong ID from %s; %s: %s%s", server_at,
                 r == KA_ETIME ? "not killed yet" : "nothing killed", c->why, code);
 }
 
@@ -112,7 +112,7 @@ static int handshake(ka_client *c, ka_str id)
     char key[KA_KEY_TEXT];
     ka_str answer;
     for (int tries = 1; ; tries++) {
-        note("asking %s for a key", place);
+        note("asking %s for a key", server_at);
         int status = post(c, "ask_key", id, &answer);
         if (status < 0) return post_failed(c, status);
         if (status != 200 || !is_fresh(answer))
@@ -159,7 +159,7 @@ int main(int argc, char **argv)
     if (status >= 0) return status;
     c = (ka_client){ .ip = ips, .host = words[0], .port = (int)port, .on_miss = on_miss };
     if (give_up_s) c.until_ms = ka_now_ms() + give_up_s * 1000;
-    ka_place_text(place, c.host, c.port);
+    ka_place_text(server_at, c.host, c.port);
     if (ka_fresh_id(id) < 0) return fail(EXIT_SYSTEM, "the system gives no random bytes");
     status = handshake(&c, (ka_str){ id, KA_KEY_TEXT });
     ka_client_close(&c);

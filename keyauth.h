@@ -4276,10 +4276,10 @@ static void ka__accept_failed(ka__worker *w, const ka__listener *l, int error)
    and take the answer away. */
 static void ka__turn_away(ka__worker *w, const ka__listener *l, ka__sock sock)
 {
-    static const char answer[] = "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\n"
+    static const char refusal[] = "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\n"
         "Retry-After: 1\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\ntry_later";
     if (!l->framing && ka__sock_recv(sock, w->in, sizeof w->in) != 0)
-        ka__sock_send(sock, answer, sizeof answer - 1);
+        ka__sock_send(sock, refusal, sizeof refusal - 1);
     ka__sock_close(sock);
 }
 

@@ -357,8 +357,8 @@ const char *ka_listener_text(char out[KA_PLACE_TEXT + 1], const ka_listeners *l,
 }
 
 /* The words for people.
-     ip, place  the address, without and with its port */
-static const char *ka__cli_trouble(char out[KA_TROUBLE_TEXT], const char *ip, const char *place,
+     ip, at     the address, without and with its port */
+static const char *ka__cli_trouble(char out[KA_TROUBLE_TEXT], const char *ip, const char *at,
                                    const char *option, const ka_event *ev)
 {
     const char *add = strncmp(ip, "127.", 4) == 0 ? ka_alias_command() : NULL;
@@ -378,7 +378,7 @@ static const char *ka__cli_trouble(char out[KA_TROUBLE_TEXT], const char *ip, co
                  "fe80::1%%eth0", ip);
     else if (ev->error == KA_EINUSE)
         snprintf(out, KA_TROUBLE_TEXT, "%.80s is taken by another program; stop that one, "
-                 "or choose another %s", place, option);
+                 "or choose another %s", at, option);
     else if (ev->error == KA_EADDR && add)
         snprintf(out, KA_TROUBLE_TEXT, "%.15s is not an address of this machine; add it first: "
                  "%s %.15s up", ip, add, ip);
@@ -389,26 +389,26 @@ static const char *ka__cli_trouble(char out[KA_TROUBLE_TEXT], const char *ip, co
         snprintf(out, KA_TROUBLE_TEXT, "%s: this machine has no IPv6; choose an IPv4 address as "
                  "--ip", ip);
     else if (ev->error == KA_EPERM && port > 0 && port < 1024)
-        snprintf(out, KA_TROUBLE_TEXT, "%.80s: not permitted; choose a %s from 1024 up", place,
+        snprintf(out, KA_TROUBLE_TEXT, "%.80s: not permitted; choose a %s from 1024 up", at,
                  option);
     else if (ev->error == KA_EPERM)
         snprintf(out, KA_TROUBLE_TEXT, "%.80s: a sandbox forbids this process to listen, or "
-                 "to accept connections (system error %d); look at its rules", place, code);
+                 "to accept connections (system error %d); look at its rules", at, code);
     else
-        snprintf(out, KA_TROUBLE_TEXT, "cannot listen on %.80s: %s (system error %d)", place,
+        snprintf(out, KA_TROUBLE_TEXT, "cannot listen on %.80s: %s (system error %d)", at,
                  ka_error_text(ev->error), code);
     return out;
 }
 
 int ka_listen_fail(const char *program, ka_listeners *l, const char *option, const ka_event *ev)
 {
-    char why[KA_TROUBLE_TEXT], place[KA_PLACE_TEXT + 1], ip[KA_IP_TEXT + 1] = "";
+    char why[KA_TROUBLE_TEXT], at[KA_PLACE_TEXT + 1], ip[KA_IP_TEXT + 1] = "";
     int status = ev->error == KA_EINVAL ? KA_EXIT_USAGE : KA_EXIT_SYSTEM;
     bool absent = ev->error == KA_EADDR || ev->error == KA_EFAMILY;
     if (absent && l->named && ++l->failed < l->n) return 0;
     ka__cli_ip(ip, l, ev->listener);
     return ka_fail(status, "%s: %s", program,
-                   ka__cli_trouble(why, ip, ka_place_text(place, ip, ev->port), option, ev));
+                   ka__cli_trouble(why, ip, ka_place_text(at, ip, ev->port), option, ev));
 }
 
 #endif /* KEYAUTH_CLI_IMPLEMENTED */

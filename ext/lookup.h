@@ -100,9 +100,9 @@ KADEF void ka_lookups_free(ka_lookups *l);
 
 const char *ka_place_text(char out[KA_PLACE_TEXT + 1], const char *host, int port)
 {
-    const char *form = strchr(host, ':') ? "[%s]:%d" : "%s:%d";
-    if (strncmp(host, "unix:", 5) == 0) form = "%s";
-    snprintf(out, KA_PLACE_TEXT + 1, form, host, port);
+    const bool path = strncmp(host, "unix:", 5) == 0;
+    if (path) snprintf(out, KA_PLACE_TEXT + 1, "%s", host);
+    else snprintf(out, KA_PLACE_TEXT + 1, strchr(host, ':') ? "[%s]:%d" : "%s:%d", host, port);
     return out;
 }
 
