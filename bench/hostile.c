@@ -3,8 +3,9 @@
      bench/hostile [--seconds S] [--seed N] [--soak MINUTES]
    Run it from the top folder, with ./server built. It starts the server itself, in its release settings. Each phase is
    a process of its own; beside all of them one makes good handshakes, ten a second on fresh connections and as many on
-   a kept one. What is judged are conditions (who was answered, who was closed, what is left), never speed; the time
-   that the server may take for them is bounded below. bench/README.md says what each phase does. */
+   a kept one. Two more phases follow, each with a server of its own that has limits for each address. What is judged
+   are conditions (who was answered, who was closed, what is left), never speed; the time that the server may take for
+   them is bounded below. bench/README.md says what each phase does. */
 
 #define _GNU_SOURCE
 #include "keyauth.h"        /* its limits; nothing of its implementation, which is the one that is judged */
@@ -37,6 +38,16 @@
 #define TUNABLES "glibc.malloc.mmap_threshold=65536:glibc.malloc.trim_threshold=65536:glibc.malloc.mxfast=0:glibc.malloc.tcache_count=0"
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
+/* The limits of the last two phases, which the command line of the server needs as text. As long as a key lasts, which
+   is less than a second more than TTL_S, one address gets 40 + 20 * 21 keys at most. So two of them can't fill a server
+   of 1000. Without the limit one can, in no time. */
+#define PER_PEER 8
+#define ASK_RATE 20                                        /* twice what the neighbour asks for */
+#define ASK_BURST 40
+#define MAX_KEYS 1000
+#define QUOTE(number) QUOTE_TEXT(number)
+#define QUOTE_TEXT(text) #text
+
 /* How many of what: connections of a round's phases */
 enum {
     SLOW = 1000,               /* that never finish a request */
@@ -45,13 +56,16 @@ enum {
     ROOM = 500,                /* descriptors left free before they come */
     TOUCHED = 100,             /* old idle ones that make a request before they come, */
     TOUCH_EVERY = 10,          /* every tenth of the oldest */
-    GARBAGE = 5000, MUTATED = 5000, VANISH = 2000, RESETS = 2000
+    GARBAGE = 5000, MUTATED = 5000, VANISH = 2000, RESETS = 2000,
+    CROWDING = 200,            /* of one address, at a time */
+    ASKING = 16                /* of one address, that ask for keys without end */
 };
 
 /* Limits */
 enum {
     DESCRIPTORS = 20000,       /* the server's limit, or the hard one where that is less, but not less than */
     DESCRIPTORS_LEAST = 4096,
+    DESCRIPTORS_FEW = 64,      /* of the server that is crowded */
     HELD_EACH = 8000,          /* idle connections of one process */
     MAX_HELD = DESCRIPTORS + BEYOND, MAX_HOLDERS = 12, MAX_CHILDREN = 24,
     SOURCES = 64,              /* addresses that connections come from: ports of those that ended are blocked for a minute */
@@ -71,6 +85,7 @@ enum {
     OVERRUN_S = 120, SOAK_MINUTES_MOST = 180,
     ROUNDS_LEAST = 2,
     START_MS = 10000,          /* of the server, to its first line */
+    BASE_LOOKS = 20,           /* at its descriptors, one each 5 ms: those that stay are the least */
     STOP_MS = KA_DRAIN_MS + 5000,
     GOOD_EVERY_MS = 100,       /* a good handshake, on a fresh connection and on the kept one */
     HANDSHAKE_MS = 10000,      /* of a good handshake: by then the client of keyauth.h gives an attempt up */
@@ -79,14 +94,26 @@ enum {
     EARLY_MS = 500,            /* KA_REQUEST_MS counts from a clock that is read once a batch */
     LATE_MS = 10000,           /* after KA_REQUEST_MS and KA_LINGER_MS */
     STALL_LATE_MS = 45000,     /* after KA_STALL_MS: while the system still finds room for a byte, the stall begins anew */
-    DRIP_MS = 1000             /* between two bytes of a slow client */
+    DRIP_MS = 1000,            /* between two bytes of a slow client */
+    CROWD_DRIP_MS = 200,       /* the same in the crowd, */
+    CROWD_AGAIN_MS = 50,       /* and until one that was closed is opened anew */
+    CROWD_LAST_MS = 5000,      /* at the end, for its last answers: with LIMITED_MS less than KA_REQUEST_MS, as then
+                                  those that stay would be closed, too */
+    CROWD_GOOD_MS = 10,        /* the neighbour of the crowd makes a good handshake so often, */
+    LIMITED_MS = 2500,         /* for so long, */
+    LIMITED_GOOD = 20          /* and so many at least */
 };
 
 /* Memory that may be there after a round and wasn't after the first, or in the last third of a soak and not in the second */
 enum { RSS_MORE_KB = 1024, SOAK_MORE_KB = 4096 };
 
-enum { IDLE, GARBLED, MUTANT, VANISHED, RESET, SLOWLORIS, NO_READ, PHASES, AHEAD = SLOWLORIS /* of those that run beside */ };
-static const char *const phase_names[PHASES] = { "idle", "garbage", "mutated", "vanish", "reset", "slow", "unread" };
+enum {
+    IDLE, GARBLED, MUTANT, VANISHED, RESET, SLOWLORIS, NO_READ, CROWD, ASKS, PHASES,
+    AHEAD = SLOWLORIS          /* of those that run beside */
+};
+static const char *const phase_names[PHASES] = {
+    "idle", "garbage", "mutated", "vanish", "reset", "slow", "unread", "crowd", "asks"
+};
 
 /* Each connection is made, and then exactly one of the next five. */
 typedef struct {
@@ -114,6 +141,7 @@ static struct shared {
     _Atomic(int)  stage, ready;
     range         held[MAX_HOLDERS];
     _Atomic(char) fate[MAX_HELD];
+    _Atomic(int)  keys, later; /* answers to who wants too much: a key, and 429 */
     _Atomic(int)  shots_n;
     shot          shots[SHOTS];
 } *shared;
@@ -129,7 +157,7 @@ static struct {
 } total[PHASES];
 
 static struct { long long seconds, seed, soak; } options = { .seconds = SECONDS, .seed = 1 };
-static struct { pid_t pid, worker; int port, said, base, limit; bool ended; } server;
+static struct { pid_t pid, worker; int port, said, base, limit, kept; bool ended; } server;
 static pid_t  children[MAX_CHILDREN];                      /* 0: a free place */
 static size_t holder_places[MAX_HOLDERS];                  /* among them */
 static int    passed, failed, turn;
@@ -270,7 +298,16 @@ static long connections_told(void)
     return sscanf(line ? line + 1 : tail, "%ld keys, %*d refused, %ld connections", &keys, &connections) == 2 ? connections : -1;
 }
 
-static void server_exec(int out)
+static char *const plain[] = { SERVER, "--ip", IP, "--port", "0", "--ttl", TTL_S, "--stats", NULL };
+static char *const crowded[] = {
+    SERVER, "--ip", IP, "--port", "0", "--ttl", TTL_S, "--stats", "--max-per-peer", QUOTE(PER_PEER), NULL
+};
+static char *const asked[] = {
+    SERVER, "--ip", IP, "--port", "0", "--ttl", TTL_S, "--stats", "--max-keys", QUOTE(MAX_KEYS),
+    "--ask-rate", QUOTE(ASK_RATE) "," QUOTE(ASK_BURST), NULL
+};
+
+static void server_exec(int out, char *const args[])
 {
     struct rlimit limit = { (rlim_t)server.limit, (rlim_t)server.limit };
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -278,20 +315,25 @@ static void server_exec(int out)
     dup2(server.said, 2);
     setrlimit(RLIMIT_NOFILE, &limit);
     if (!options.soak) setenv("GLIBC_TUNABLES", TUNABLES, 1);
-    execl(SERVER, SERVER, "--ip", IP, "--port", "0", "--ttl", TTL_S, "--stats", (char *)NULL);
+    execv(SERVER, args);
     _exit(127);
 }
 
-static void server_start(void)
+/* kept: connections that stay open from phase to phase */
+static void server_start(char *const args[], int limit, int kept)
 {
     char said[] = "/tmp/keyauth-hostile-XXXXXX", line[128] = "", path[64];
     int ends[2];
     long worker = 0;
+    if (server.pid) close(server.said);                    /* of one that was stopped */
+    memset(&server, 0, sizeof server);
+    server.limit = limit;
+    server.kept = kept;
     server.said = mkstemp(said);
     if (server.said < 0 || unlink(said) != 0 || pipe2(ends, O_CLOEXEC) != 0) die("cannot start: %s", strerror(errno));
     server.pid = fork();
     if (server.pid < 0) die("cannot start: %s", strerror(errno));
-    if (server.pid == 0) server_exec(ends[1]);
+    if (server.pid == 0) server_exec(ends[1], args);
     close(ends[1]);
     struct pollfd p = { .fd = ends[0], .events = POLLIN };
     ssize_t n = poll(&p, 1, START_MS) == 1 ? read(ends[0], line, sizeof line - 1) : 0;
@@ -301,6 +343,11 @@ static void server_start(void)
     if (numbered(path, server.pid, &worker) != 2) die("one worker was expected");
     server.worker = (pid_t)worker;
     server.base = descriptors();
+    for (int i = 0; i < BASE_LOOKS; i++) {                 /* it may not have closed yet what it wrote its line to */
+        nap(5);
+        int now = descriptors();
+        if (now < server.base) server.base = now;
+    }
 }
 
 /* Has it ended? Then why. */
@@ -453,13 +500,13 @@ static const char *handshake(int fd, const char *id, char login[128])
 
 /* ---- the good client ---- */
 
-/* One handshake, on a connection that is made for it if there is none. */
-static void good_shot(int *fd, const char *kind, int i)
+/* The i-th handshake, on a connection that is made for it if there is none, from one of many addresses. */
+static void good_shot(int *fd, const char *kind, int i, int from)
 {
     char id[32], login[128];
     double began = now_s();
     snprintf(id, sizeof id, "good-%s-%d", kind, i);
-    if (*fd < 0) *fd = connect_from(PHASES, i, 0);
+    if (*fd < 0) *fd = connect_from(PHASES, from, 0);
     const char *why = *fd < 0 ? "cannot connect" : handshake(*fd, id, login);
     int at = shared->shots_n;
     shared->shots[at % SHOTS] = (shot){ now_s(), (float)((now_s() - began) * 1000), !why };
@@ -475,10 +522,23 @@ static void good(int kept)
     for (int i = 0; ; i++) {
         double began = now_s();
         int fresh = -1;
-        good_shot(&kept, "kept", i);
-        good_shot(&fresh, "fresh", i);
+        good_shot(&kept, "kept", i, i);
+        good_shot(&fresh, "fresh", i, i);
         if (fresh >= 0) close(fresh);
         int left = GOOD_EVERY_MS - ms_since(began);
+        if (left > 0) nap(left);
+    }
+}
+
+/* Who makes good handshakes beside an attack by one address, and has one address, too. */
+static void neighbour(int every_ms)
+{
+    for (int i = 0; ; i++) {
+        double began = now_s();
+        int fd = -1;
+        good_shot(&fd, "fresh", i, 0);
+        if (fd >= 0) close(fd);
+        int left = every_ms - ms_since(began);
         if (left > 0) nap(left);
     }
 }
@@ -784,9 +844,9 @@ static void slow_event(slow_client *c)
     }
 }
 
-static void slow_drip(slow_client *c, const char *then)
+static void slow_drip(slow_client *c, const char *then, int every_ms)
 {
-    if (!*then || ms_since(c->dripped_s) < DRIP_MS) return;
+    if (!*then || ms_since(c->dripped_s) < every_ms) return;
     put(c->fd, &then[(size_t)c->drops++ % strlen(then)], 1);
     c->dripped_s = now_s();
 }
@@ -808,7 +868,7 @@ static void slow(int phase)
         if (poll(polls, SLOW, 100) < 0) break;
         for (int i = 0; i < SLOW; i++) {
             if (polls[i].revents) slow_event(&clients[i]);
-            if (clients[i].fd >= 0) slow_drip(&clients[i], drips[(size_t)i % COUNT(drips)].then);
+            if (clients[i].fd >= 0) slow_drip(&clients[i], drips[(size_t)i % COUNT(drips)].then, DRIP_MS);
         }
     }
     t->stuck += t->open;
@@ -838,6 +898,123 @@ static void no_read(int phase)
         if (poll(polls, UNREAD, 0) < 0) continue;
         for (int i = 0; i < UNREAD; i++) if (polls[i].revents & (POLLERR | POLLHUP)) close_counted(phase, &polls[i].fd, &t->reset);
     }
+}
+
+/* ---- who wants more than its share: all connections, or all keys ---- */
+
+static bool is_try_later(const answer *a)
+{
+    return a->status == 429 && a->body_n == 9 && memcmp(a->body, "try_later", 9) == 0;
+}
+
+/* The answer is 429, or 408 to one that was let in and took too long. Then the connection ends. */
+static void crowd_event(slow_client *c)
+{
+    char in[HEAD_MOST * 2];
+    tally *t = &shared->of[CROWD];
+    answer a;
+    ssize_t got = recv(c->fd, in, sizeof in - 1, MSG_DONTWAIT);
+    if (got < 0 && errno == EAGAIN) return;
+    if (got <= 0) {
+        close_counted(CROWD, &c->fd, c->status ? &t->refused : got < 0 ? &t->reset : &t->closed);
+        c->began_s = now_s();
+        return;
+    }
+    in[got] = 0;
+    if (answer_read(in, (size_t)got, &a) != got || (!is_try_later(&a) && a.status != 408)) t->wrong++;
+    shared->later += is_try_later(&a);
+    c->status = a.status;
+}
+
+/* One address wants as many connections as it can get, and says a slow POST on each. Which ones it has shows only when
+   it opens no more: so it waits, at the end, for the answers to those that it opened last. */
+static void crowd(int phase)
+{
+    static const char text[] = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\nask_key=crowd";
+    static slow_client clients[CROWDING];
+    struct pollfd polls[CROWDING];
+    tally *t = &shared->of[phase];
+    bool begun = false, over = false;
+    for (int i = 0; i < CROWDING; i++) clients[i].fd = -1;
+    for (double last_s = now_s(); !over || (t->open > PER_PEER && ms_since(last_s) < CROWD_LAST_MS); ) {
+        for (int i = 0; i < CROWDING; i++) {
+            slow_client *c = &clients[i];
+            if (c->fd < 0 && !over && ms_since(c->began_s) >= CROWD_AGAIN_MS)
+                *c = (slow_client){ .fd = connect_counted(phase, 0, 0), .began_s = last_s = now_s() };
+            if (c->fd >= 0) slow_drip(c, text, CROWD_DRIP_MS);
+            polls[i] = (struct pollfd){ .fd = c->fd, .events = POLLIN };
+        }
+        if (!begun) shared->ready++;                       /* all of them have connected */
+        begun = true;
+        if (poll(polls, CROWDING, 10) < 0) break;
+        for (int i = 0; i < CROWDING; i++) if (polls[i].revents) crowd_event(&clients[i]);
+        over = shared->stage == CLOSING;
+    }
+    t->left += t->open;
+}
+
+static const char asks_one[] = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\nask_key=asks";
+
+/* One connection that asks without end. sent: bytes of the request that the system took only in part. */
+typedef struct { int fd; size_t sent, in_n; char in[ANSWER_CAP + 1]; } asker;
+
+/* Count the answers that are whole: a key, or 429 with the time after which to ask again. */
+static void asks_answers(asker *c)
+{
+    answer a;
+    size_t at = 0;
+    for (ptrdiff_t n; at < c->in_n && (n = answer_read(c->in + at, c->in_n - at, &a)) != 0; at += (size_t)n) {
+        bool key = n > 0 && a.status == 200 && is_key(a.body, a.body_n);
+        const char *field = strstr(c->in + at, "\r\nRetry-After: ");
+        bool later = n > 0 && is_try_later(&a) && field && field < a.body;
+        shared->keys += key;
+        shared->later += later;
+        if (key || later) continue;
+        shared->of[ASKS].wrong++;
+        if (n < 0) n = (ptrdiff_t)(c->in_n - at);          /* nothing behind it can be read */
+    }
+    memmove(c->in, c->in + at, c->in_n - at + 1);
+    c->in_n -= at;
+}
+
+static void asks_event(asker *c, int events, const char *many, size_t many_n)
+{
+    tally *t = &shared->of[ASKS];
+    ssize_t n;
+    if (events & POLLOUT && (n = put(c->fd, many + c->sent, many_n - c->sent)) > 0)
+        c->sent = (c->sent + (size_t)n) % (sizeof asks_one - 1);
+    if (!(events & ~POLLOUT)) return;
+    n = recv(c->fd, c->in + c->in_n, ANSWER_CAP - c->in_n, MSG_DONTWAIT);
+    if (n < 0 && errno == EAGAIN) return;
+    if (n <= 0) {
+        close_counted(ASKS, &c->fd, n < 0 ? &t->reset : &t->closed);
+        return;
+    }
+    c->in[c->in_n += (size_t)n] = 0;
+    asks_answers(c);
+}
+
+/* One address asks for keys on some connections, as fast as the system takes it. */
+static void asks(int phase)
+{
+    static char many[64 * (sizeof asks_one - 1)];
+    static asker clients[ASKING];
+    struct pollfd polls[ASKING];
+    tally *t = &shared->of[phase];
+    for (size_t i = 0; i < sizeof many; i++) many[i] = asks_one[i % (sizeof asks_one - 1)];
+    for (int i = 0; i < ASKING; i++) clients[i].fd = connect_counted(phase, 0, 0);
+    for (bool begun = false; shared->stage != CLOSING; ) {
+        if (!begun && (t->open == 0 || shared->keys + shared->later + t->wrong >= MAX_KEYS)) {
+            begun = true;                                  /* without the limit there is no room for a key any more */
+            shared->ready++;
+        }
+        for (int i = 0; i < ASKING; i++) polls[i] = (struct pollfd){ .fd = clients[i].fd, .events = POLLIN | POLLOUT };
+        if (poll(polls, ASKING, 10) < 0) break;
+        for (int i = 0; i < ASKING; i++) {
+            if (polls[i].revents) asks_event(&clients[i], polls[i].revents, many, sizeof many);
+        }
+    }
+    t->left += t->open;
 }
 
 /* ---- running a phase ---- */
@@ -876,6 +1053,7 @@ static void sample(void)
     static float ms[SHOTS];
     static int shots_at;
     size_t bad, n;
+    if (!server.kept) return;                              /* a server with limits has a memory of its own */
     if (samples_n >= SAMPLES || ms_since(start_s) < samples_n * 1000) return;
     samples[samples_n++] = rss_kb();
     if (!options.soak || samples_n % 60 != 1 || samples_n == 1) return;
@@ -930,7 +1108,7 @@ static bool running(size_t place)
 }
 
 /* What the server should have open, but for those of which only it knows whether they are over. */
-static int expected(void) { return server.base + 1 /* kept */ + shared->of[SLOWLORIS].open; }
+static int expected(void) { return server.base + server.kept + shared->of[SLOWLORIS].open; }
 
 static int undecided(void) { return shared->of[NO_READ].open; }
 
@@ -1173,13 +1351,13 @@ static void parse(int argc, char **argv)
     if (options.soak) options.seconds = options.soak * 60;
 }
 
-static void prepare(void)
+/* Returns the descriptors that the server may have. */
+static int prepare(void)
 {
     struct rlimit limit;
     struct sigaction act = { .sa_handler = on_signal };
     getrlimit(RLIMIT_NOFILE, &limit);
     if (limit.rlim_max < DESCRIPTORS_LEAST) die("a limit of %d descriptors is needed (ulimit -Hn)", DESCRIPTORS_LEAST);
-    server.limit = limit.rlim_max < DESCRIPTORS ? (int)limit.rlim_max : DESCRIPTORS;
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
     sigaction(SIGINT, &act, NULL);
@@ -1187,13 +1365,64 @@ static void prepare(void)
     setvbuf(stdout, NULL, _IOLBF, 0);
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED) die("out of memory");
+    return limit.rlim_max < DESCRIPTORS ? (int)limit.rlim_max : DESCRIPTORS;
 }
+
+/* ---- the phases with limits of each address ---- */
+
+/* An attack by one address, and meanwhile the handshakes of its neighbour. On a machine with other work they get more
+   time, until the first of them would have failed. */
+static void limited_phase(int p, void (*attack)(int), int every_ms)
+{
+    if (!options.soak) printf("-- server %d, limit %d descriptors\n", (int)server.pid, server.limit);
+    shared->stage = FILLING;
+    shared->keys = shared->later = 0;
+    size_t attacker = beside_begin(p, attack), good_one = spawn(neighbour, every_ms);
+    int from = total[p].shots_at, ms;
+    while ((ms = ms_since(total[p].began_s)) < LIMITED_MS ||
+           (shared->shots_n < from + LIMITED_GOOD && ms < LIMITED_MS + HANDSHAKE_MS)) tick();
+    kill_child(good_one);                                  /* while the attack goes on: all were made beside it */
+    mark(shared->shots_n >= from + LIMITED_GOOD, "%s: %d handshakes beside it, of at least %d", phase_names[p],
+         shared->shots_n - from, LIMITED_GOOD);
+    shared->stage = CLOSING;
+    while (running(attacker)) tick();
+    phase_end(p);
+}
+
+static void crowd_phase(void)
+{
+    const tally *t = &shared->of[CROWD];
+    char login[128];
+    server_start(crowded, DESCRIPTORS_FEW, 0);
+    limited_phase(CROWD, crowd, CROWD_GOOD_MS);
+    int turned_away = t->refused + t->closed + t->reset;
+    mark(shared->later > 0 && turned_away >= CROWDING - PER_PEER, "crowd: %d were turned away, %d of them by 429",
+         turned_away, shared->later);
+    mark(t->left > 0 && t->left <= PER_PEER, "crowd: %d stayed, of at most %d", t->left, PER_PEER);
+    int fd = connect_from(CROWD, 0, 0);
+    const char *why = fd < 0 ? "cannot connect" : handshake(fd, "crowd", login);
+    if (fd >= 0) close(fd);
+    mark(!why, "crowd: its address is served again when they have gone%s%s", why ? ": " : "", why ? why : "");
+    stop_server();
+}
+
+static void asks_phase(int limit)
+{
+    server_start(asked, limit, 0);
+    limited_phase(ASKS, asks, GOOD_EVERY_MS);
+    int most = ASK_BURST + ASK_RATE * ms_since(total[ASKS].began_s) / 1000 + 1;
+    mark(shared->keys > 0 && shared->keys <= most, "asks: it got %d keys, of at most %d", shared->keys, most);
+    mark(shared->later > shared->keys, "asks: most of its answers are 429 try_later (%d)", shared->later);
+    stop_server();
+}
+
+/* ---- main ---- */
 
 int main(int argc, char **argv)
 {
     parse(argc, argv);
-    prepare();
-    server_start();
+    int limit = prepare();
+    server_start(plain, limit, 1);
     start_s = now_s();
     deadline_s = start_s + (double)options.seconds + OVERRUN_S;
     printf("server %d on " IP ":%d, limit %d descriptors, seed %lld\n", (int)server.pid, server.port, server.limit, options.seed);
@@ -1213,5 +1442,7 @@ int main(int argc, char **argv)
     if (options.soak) soak_judge();
     kill_child(good_one);
     stop_server();
+    crowd_phase();
+    asks_phase(limit);
     summary();
 }
