@@ -1098,8 +1098,10 @@ static ka_end ka__info_end(const void *ip, bool four, int port)
 {
     ka_end e = { .port = ntohs((uint16_t)port) };
     memcpy(e.ip, ip, sizeof e.ip);
-    if (four) memset(e.ip, 0, 10);
-    if (four) memset(e.ip + 10, 0xFF, 2);
+    if (four) {
+        memset(e.ip, 0, 10);
+        memset(e.ip + 10, 0xFF, 2);
+    }
     return e;
 }
 
