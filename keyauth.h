@@ -1487,6 +1487,7 @@ static int ka__sock_bind_path(ka__sock s, const ka__address *a)
         ka__sock_close(knock);
         if (dead && unlink(path) == 0 && bind(KA__FD(s), &a->any, a->n) == 0) r = KA_OK;
     }
+    if (r == KA_EOFFLINE) return KA_ENOTFOUND;      /* there is no such folder */
     return r == KA_OK && chmod(path, 0660) != 0 ? ka__sock_error() : r;
 }
 
@@ -1588,10 +1589,8 @@ static bool ka__address_read(ka__address *a, const char *ip, int port)
     if (zone) a->v6.sin6_scope_id = ka__zone(zone);
     const ka_end e = ka__end_of(a);
     if (ka__is_four(&e)) {
-        a->v4.sin_family = AF_INET;
-        memcpy(&a->v4.sin_addr, e.ip + sizeof ka__mapped, 4);
-        a->n = sizeof a->v4;
-        return !zone;
+        inet_ntop(AF_INET, e.ip + sizeof ka__mapped, text, sizeof text);
+        return !zone && ka__address_read(a, text, port);
     }
     bool link_local = e.ip[0] == 0xFE && e.ip[1] >> 6 == 2;
     return (zone || link_local) == (e.zone > 0);
@@ -3001,11 +3000,12 @@ struct ka__record {
     };
     union {                        /* by kind */
         struct { const ka_framing *framing; uint32_t number; uint16_t port; } listen;
-        struct { const ka_framing *framing; uint64_t spare; } message;
+        struct { const ka_framing *framing; } message;
         struct { int32_t os_error; int16_t listener; } opened;
         struct { int32_t os_error; uint32_t number; } listening;
         struct { uint32_t seq, head_n; uint8_t listener; } request;
         struct { const ka_framing *framing; uint32_t seq, fields_n; } reply;
+        uint64_t any[2];           /* as large on every system */
     };
 };
 
