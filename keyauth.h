@@ -256,7 +256,8 @@ KADEF int ka_random(void *out, size_t n);
 /* Microseconds since 1970 in UTC, by the calendar clock. That can be set, and so can jump. */
 KADEF int64_t ka_wall_us(void);
 
-/* Make the network usable, as whatever here needs it does. Harmless again. KA_OK or KA_EOS. */
+/* Make the network usable (WSAStartup). What needs it here calls this; harmless again. KA_OK or
+   KA_EOS. */
 KADEF int ka_network_start(void);
 
 /* Take the next address off a list with commas between, as ka_resolve of ext/lookup.h gives.
@@ -492,9 +493,10 @@ KADEF int ka_listen_as(ka_server *s, const ka_framing *framing, const char *ip, 
 
 /* Who may connect: ext/limit.h is one. The workers call both functions, several at a time. */
 typedef struct ka_doorman {
-    /* Somebody has connected. False: he is turned away, on HTTP by 429 try_later. */
+    /* A peer has connected. False: it is turned away, on HTTP by 429 try_later. */
     bool (*enter)(struct ka_doorman *d, const ka_end *peer);
-    void (*leave)(struct ka_doorman *d, const ka_end *peer);      /* who has entered has gone */
+    /* The connection of a peer that has entered is closed. */
+    void (*leave)(struct ka_doorman *d, const ka_end *peer);
 } ka_doorman;
 
 /* Ask d from now on. Before ka_listen; d stays where it is until ka_server_free. */

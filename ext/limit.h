@@ -20,8 +20,8 @@
 
    LIMITS
      Behind NAT or a proxy many users are one peer. A peer is an IPv4 address or the /64 of an IPv6
-     one; those of Unix sockets have no limits. The memory is fixed: who has no place of his own any
-     more shares one, and a secret decides with whom. */
+     one; those of Unix sockets have no limits. The memory is fixed: with very many peers some share
+     a place, and a secret decides which. */
 
 #ifndef KEYAUTH_H
 #error "ext/limit.h: include keyauth.h first"

@@ -56,6 +56,8 @@ KADEF int ka_restart(const char *arg);
                 KA_EOS, KA_ELIMIT: c->os_error
      proxy      the answer's Keyauth-Ends tells of a proxy, see ka_auth. If a server does not
                 send that field, or a proxy removes it, a proxy on this machine passes for it
+     Unix       at a Unix socket it is the process that the socket's credentials name
+                (SO_PEERCRED, SO_PEERPIDFD, LOCAL_PEERPID), and that holds the listening socket
      unseen     Linux, macOS: a process that the caller may not look into may hold the sockets, too.
                 Windows names one process for a socket; others that inherited its handle are unseen
      macOS      has no such handle: there the last look comes right before the kill */
