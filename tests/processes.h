@@ -59,7 +59,12 @@ static bool process_spawn(process *p, const char *const *argv, int max_files)
     start.hStdOutput = output_open(output_name(p, "out"));
     start.hStdError = output_open(output_name(p, "err"));
     start.hStdInput = GetStdHandle(STD_INPUT_HANDLE);
-    bool ok = CreateProcessA(NULL, line, NULL, NULL, TRUE, on_wine() ? 0 : CREATE_NEW_PROCESS_GROUP, NULL, NULL, &start, &info);
+    bool ok = false;
+    for (int tries = 0; !ok && tries < 20; tries++) {      /* Wine fails now and then on a busy machine */
+        if (tries) Sleep(100);
+        ok = CreateProcessA(NULL, line, NULL, NULL, TRUE, on_wine() ? 0 : CREATE_NEW_PROCESS_GROUP, NULL, NULL, &start, &info);
+    }
+    if (!ok) printf("CreateProcess: error %d\n", (int)GetLastError());
     CloseHandle(start.hStdOutput);
     CloseHandle(start.hStdError);
     if (!ok) return false;
