@@ -638,6 +638,8 @@ static void test_redis_explain(void)
         { "ERR Error running script (call to f_0): @user_script:1: -OOM command not allowed", "OOM: its memory is full; give it more, or delete keys there", "a script's" },
         { "ERR Error running script (call to f_0): hush", "ERR: its words are not shown, as they may hold secrets", "a script's own" },
         { "ERR Error running script", "ERR: its words are not shown, as they may hold secrets", "no more" },
+        { "MOVED 1 127.0.0.1:1", "MOVED: it is a cluster's node, with some keys only; see deploy/shards", "a cluster's" },
+        { "ERR Connection refused", "ERR Connection: a shard behind the proxy is down, or hangs", "twemproxy's" },
         { "hush", "an error: its words are not shown, as they may hold secrets", "no word" }, { "", "an error: its words are not shown, as they may hold secrets", "none" },
         { "HUSH's", "an error: its words are not shown, as they may hold secrets", "half a word" },
         { "READONLYhush", "an error: its words are not shown, as they may hold secrets", "no known word" },
