@@ -117,7 +117,7 @@ static void ka__limit_refuse(ka__limit_refused *r, const ka_end *peer)
 static bool ka__limit_enter(ka_doorman *door, const ka_end *peer)
 {
     struct ka__limit_state *s = ((ka_limit *)door)->state;
-    if (s->most == 0 || peer->local) return true;
+    if (!s || s->most == 0 || peer->local) return true;
     _Atomic(uint32_t) *open = &s->open[ka__limit_hash(s, peer) % KA__LIMIT_PLACES];
     if (atomic_fetch_add(open, 1) < (uint32_t)s->most) return true;
     atomic_fetch_sub(open, 1);
@@ -130,7 +130,7 @@ static bool ka__limit_enter(ka_doorman *door, const ka_end *peer)
 static void ka__limit_leave(ka_doorman *door, const ka_end *peer)
 {
     struct ka__limit_state *s = ((ka_limit *)door)->state;
-    if (s->most == 0 || peer->local) return;
+    if (!s || s->most == 0 || peer->local) return;
     atomic_fetch_sub(&s->open[ka__limit_hash(s, peer) % KA__LIMIT_PLACES], 1);
 }
 
@@ -138,6 +138,7 @@ int ka_limit_init(ka_limit *l, int most, int rate, int burst)
 {
     *l = (ka_limit){ .door = { ka__limit_enter, ka__limit_leave } };
     if (most < 0 || rate < 0 || rate > 1000000 || burst < 0) return KA_EINVAL;
+    if (most == 0 && rate == 0) return KA_OK;      /* no limits: no memory */
     struct ka__limit_state *s = KA_MALLOC(sizeof *s);
     if (!s) return KA_ENOMEM;
     memset(s, 0, sizeof *s);
@@ -167,7 +168,7 @@ static ka__limit_rate *ka__limit_place(struct ka__limit_state *s, const ka_end *
 int ka_limit_ask(ka_limit *l, const ka_end *peer, int64_t now_ms)
 {
     struct ka__limit_state *s = l->state;
-    if (s->step_us == 0 || peer->local) return 0;
+    if (!s || s->step_us == 0 || peer->local) return 0;
     ka__limit_rate *r = ka__limit_place(s, peer);
     const int64_t now_us = now_ms * 1000;
     int64_t whole_us = (r->whole_us > now_us ? r->whole_us : now_us) + s->step_us;
@@ -185,7 +186,7 @@ bool ka_limit_news(char out[KA_LIMIT_TEXT], ka_limit *l, int64_t now_ms, int eve
     struct ka__limit_state *s = l->state;
     ka__limit_refused r[2];
     size_t n = 0;
-    if (now_ms < s->told_ms + every_ms) return false;
+    if (!s || now_ms < s->told_ms + every_ms) return false;
     while (atomic_exchange(&s->locked, 1)) {}
     memcpy(r, s->refused, sizeof r);
     memset(s->refused, 0, sizeof s->refused);

@@ -37,6 +37,11 @@ static void test_limit_rate(void)
     }
     ka_limit_free(&l);
     ka_limit_free(&l);
+    ka_end any = { .port = 1 };
+    char text[KA_LIMIT_TEXT];
+    CHECK(ka_limit_init(&l, 0, 0, 0) == KA_OK && !l.state && !ka_limit_ask(&l, &any, 1) && l.door.enter(&l.door, &any) && !ka_limit_news(text, &l, INT64_MAX, 0), "no limits");
+    l.door.leave(&l.door, &any);
+    ka_limit_free(&l);
     CHECK(ka_limit_init(&l, -1, 0, 0) == KA_EINVAL && ka_limit_init(&l, 0, 1000001, 0) == KA_EINVAL && ka_limit_init(&l, 0, -1, 0) == KA_EINVAL &&
           ka_limit_init(&l, 0, 1, -1) == KA_EINVAL, "out of range");
     ka_limit_free(&l);
