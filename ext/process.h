@@ -968,12 +968,14 @@ static bool ka__unix_inodes_read(ka__inodes *in, const ka__pair *pair)
 {
     char line[512], path[sizeof ((struct sockaddr_un *)0)->sun_path + 1];
     struct sockaddr_un a = { .sun_family = AF_UNIX };
-    socklen_t n = sizeof a;
+    struct ucred owner = { .pid = 0 };
+    socklen_t n = sizeof a, owner_n = sizeof owner;
     unsigned flags;
     unsigned long inode;
     FILE *f = fopen(KA__PROC "/net/unix", "re");
     if (!f) return false;
     if (getpeername(pair->sock, (struct sockaddr *)&a, &n) != 0) memset(&a, 0, sizeof a);
+    if (getsockopt(pair->sock, SOL_SOCKET, SO_PEERCRED, &owner, &owner_n) == 0) in->uid = owner.uid;
     while (fgets(line, sizeof line, f)) {
         int fields = sscanf(line, "%*s %*s %*s %x %*s %*s %lu %108[^\n]", &flags, &inode, path);
         if (fields >= 2 && inode == in->own) in->ours = true;
