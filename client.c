@@ -66,7 +66,7 @@ static int post_failed(const ka_client *c, int error)
                     "see its --max-keys, --ttl and --journal", server_at);
     case KA_EINVAL:
         return fail(EXIT_USAGE, "%s: the address of one machine is needed, such as 127.0.0.2, "
-                    "::1, or fe80::1%%eth0", c->host);
+                    "::1, fe80::1%%eth0, or unix:PATH", c->host);
     case KA_EPROTO:
         return fail(EXIT_PROTOCOL, "%s does not answer in HTTP", server_at);
     default:

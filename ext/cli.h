@@ -356,23 +356,24 @@ const char *ka_listener_text(char out[KA_PLACE_TEXT + 1], const ka_listeners *l,
     return ka_place_text(out, ip, ev->port);
 }
 
-/* The words for people.
-     ip, at     the address, without and with its port */
-static const char *ka__cli_trouble(char out[KA_TROUBLE_TEXT], const char *ip, const char *at,
-                                   const char *option, const ka_event *ev)
+/* The words for people. */
+static const char *ka__cli_trouble(char out[KA_TROUBLE_TEXT], const char *ip, const char *option,
+                                   const ka_event *ev)
 {
+    char at[KA_PLACE_TEXT + 1];
     const char *add = strncmp(ip, "127.", 4) == 0 ? ka_alias_command() : NULL;
     const int port = ev->port, code = ev->os_error;
     const bool path = strncmp(ip, "unix:", 5) == 0;
+    ka_place_text(at, ip, port);
     if (path && ev->error == KA_EINVAL)
-        snprintf(out, KA_TROUBLE_TEXT, "--ip unix:PATH: a path of 1 to 107 bytes is needed, and no "
-                 "Windows");
+        snprintf(out, KA_TROUBLE_TEXT, "--ip unix:PATH: a path of 1 to 107 bytes is needed; "
+                 "Windows has no Unix sockets");
     else if (path && ev->error == KA_EINUSE)
         snprintf(out, KA_TROUBLE_TEXT, "%s is taken by another program, or no socket; choose "
                  "another path", ip);
     else if (path)
-        snprintf(out, KA_TROUBLE_TEXT, "cannot listen on %s (system error %d); look at its folder",
-                 ip, code);
+        snprintf(out, KA_TROUBLE_TEXT, "cannot listen on %s (system error %d); make its folder, or "
+                 "choose another path", ip, code);
     else if (ev->error == KA_EINVAL)
         snprintf(out, KA_TROUBLE_TEXT, "--ip %s: a link-local address needs its interface, such as "
                  "fe80::1%%eth0", ip);
@@ -402,13 +403,12 @@ static const char *ka__cli_trouble(char out[KA_TROUBLE_TEXT], const char *ip, co
 
 int ka_listen_fail(const char *program, ka_listeners *l, const char *option, const ka_event *ev)
 {
-    char why[KA_TROUBLE_TEXT], at[KA_PLACE_TEXT + 1], ip[KA_IP_TEXT + 1] = "";
+    char why[KA_TROUBLE_TEXT], ip[KA_IP_TEXT + 1] = "";
     int status = ev->error == KA_EINVAL ? KA_EXIT_USAGE : KA_EXIT_SYSTEM;
     bool absent = ev->error == KA_EADDR || ev->error == KA_EFAMILY;
     if (absent && l->named && ++l->failed < l->n) return 0;
     ka__cli_ip(ip, l, ev->listener);
-    return ka_fail(status, "%s: %s", program,
-                   ka__cli_trouble(why, ip, ka_place_text(at, ip, ev->port), option, ev));
+    return ka_fail(status, "%s: %s", program, ka__cli_trouble(why, ip, option, ev));
 }
 
 #endif /* KEYAUTH_CLI_IMPLEMENTED */

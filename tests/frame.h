@@ -267,8 +267,8 @@ static bool fault_short(void)
     return half;
 }
 
-/* The name `moving.test` is looked up here: it hangs while told to, and then has these addresses, with commas between, or
-   fails with this code. */
+/* The name `moving.test` is looked up here. While `hangs` is set, the lookup waits. Then it fails with `code`, if there is
+   one; else it finds the addresses in `ip`, which have commas between. */
 static struct { _Atomic(bool) hangs; _Atomic(int) code; _Atomic(const char *) ip; } moving;
 
 static int fault_names(const char *host, const char *service, const struct addrinfo *wanted, struct addrinfo **found)
