@@ -1015,7 +1015,8 @@ static int ka__owner_find(ka__pair *pair, int64_t *pid)
     for (struct dirent *e; d && (e = ka__next_number(d)) != NULL; ) {
         const long number = atol(e->d_name);
         uint32_t held = ka__process_holds(&in, e->d_name);
-        if (pair->theirs.local && number == (long)pair->theirs.zone) held |= 1;
+        /* If it may not be looked into, it holds nothing here, and its user is told. */
+        if (pair->theirs.local && held && number == (long)pair->theirs.zone) held |= 1;
         ka__owner_count(&owners, number, held);
     }
     if (errno) in.code = errno;
