@@ -46,6 +46,11 @@ enum { KA_PLACE_TEXT = KA_MAX_HOST + 8 };      /* characters of a host and a por
    Returns out. */
 KADEF const char *ka_place_text(char out[KA_PLACE_TEXT + 1], const char *host, int port);
 
+/* Read a host and a port as ka_place_text writes them.
+     *port      0: a port is needed; else it may be missing, and then *port stays
+     returns    KA_OK or KA_ESYNTAX */
+KADEF int ka_place_read(char host[KA_MAX_HOST + 1], int *port, ka_str text);
+
 enum { KA_MAX_LOOKUPS = 16 };    /* names of one ka_lookups at a time */
 
 /* Names that are being looked up, or connected to. */
@@ -104,6 +109,24 @@ const char *ka_place_text(char out[KA_PLACE_TEXT + 1], const char *host, int por
     if (path) snprintf(out, KA_PLACE_TEXT + 1, "%s", host);
     else snprintf(out, KA_PLACE_TEXT + 1, strchr(host, ':') ? "[%s]:%d" : "%s:%d", host, port);
     return out;
+}
+
+int ka_place_read(char host[KA_MAX_HOST + 1], int *port, ka_str s)
+{
+    static const char may[] =
+        ":%abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+    const size_t six = s.n > 0 && *s.p == '[', skip = six ? 0 : 2;      /* no : and % in a name */
+    size_t n = six;
+    int number = 0;
+    while (n < s.n && memchr(may + skip, s.p[n], sizeof may - 1 - skip)) n++;
+    if (n == six || n - six > KA_MAX_HOST) return KA_ESYNTAX;
+    snprintf(host, KA_MAX_HOST + 1, "%.*s", (int)(n - six), s.p + six);
+    if (six && (n == s.n || s.p[n++] != ']')) return KA_ESYNTAX;
+    if (n == s.n && *port > 0) return KA_OK;
+    if (n == s.n || s.p[n] != ':' || s.n - n > 6) return KA_ESYNTAX;
+    while (++n < s.n && s.p[n] >= '0' && s.p[n] <= '9') number = 10 * number + s.p[n] - '0';
+    *port = number;
+    return n == s.n && number > 0 && number <= 65535 ? KA_OK : KA_ESYNTAX;
 }
 
 static int ka__resolve_error(int code)

@@ -388,30 +388,6 @@ static const char ka__redis_forms[] =
     ",password=... ,password-file=... ,prefix=... behind it, without commas in them; HOST is a "
     "name, an IPv4 address, or an IPv6 one in brackets; a URL has %XX for odd characters";
 
-/* A port from 1 to 65535, in digits. */
-static bool ka__redis_port(ka_str s, int *port)
-{
-    int64_t n;
-    if (s.n == 0 || *s.p < '0' || ka__redis_number(s, &n) < 0 || n < 1 || n > 65535) return false;
-    *port = (int)n;
-    return true;
-}
-
-/* HOST:PORT, or HOST if there is a port already. An IPv6 address has brackets around it. */
-static bool ka__redis_host(ka_redis_address *a, ka_str s)
-{
-    static const char may[] =
-        ":%abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
-    const size_t six = s.n > 0 && *s.p == '[', skip = six ? 0 : 2;      /* no : and % in a name */
-    size_t n = six;
-    while (n < s.n && memchr(may + skip, s.p[n], sizeof may - 1 - skip)) n++;
-    if (n == six || n - six > KA_MAX_HOST) return false;
-    memcpy(a->host, s.p + six, n - six);
-    if (six && (n == s.n || s.p[n++] != ']')) return false;
-    if (n == s.n) return a->port > 0;
-    return s.p[n] == ':' && ka__redis_port((ka_str){ s.p + n + 1, s.n - n - 1 }, &a->port);
-}
-
 /* A user's name or password in a URL. No NUL: both are C strings. */
 static bool ka__redis_decode(char out[KA_REDIS_SECRET + 1], ka_str s)
 {
@@ -440,7 +416,7 @@ static const char *ka__redis_url(ka_redis_address *a, ka_str s)
         return "redis://HOST:PORT may have the database /0 behind it, and no other one; use "
                ",prefix=TEXT to keep programs apart; a password has %2F %3F %23 for / ? #";
     a->port = 6379;
-    bool good = ka__redis_host(a, (ka_str){ s.p + at, n - at }) &&
+    bool good = ka_place_read(a->host, &a->port, (ka_str){ s.p + at, n - at }) == KA_OK &&
                 ka__redis_user(a, (ka_str){ s.p, at ? at - 1 : 0 });
     return good ? NULL : ka__redis_forms;
 }
@@ -466,7 +442,7 @@ static const char *ka__redis_place(ka_redis_address *a, ka_str s)
                "speak it, and give its redis://127.0.0.1:PORT";
     if (ka__redis_begins(s, url))
         return ka__redis_url(a, (ka_str){ s.p + n, s.n - n });
-    return ka__redis_host(a, s) ? NULL : ka__redis_forms;
+    return ka_place_read(a->host, &a->port, s) == KA_OK ? NULL : ka__redis_forms;
 }
 
 /* Put the first line of a file into a->password, which has its path. A pipe is refused: its writer

@@ -21,7 +21,7 @@ enum {
     HOOK_BYTES = 33554432,                    /* bytes of the changes in the ring */
     HOOK_ANSWER_MS = 10000,                   /* until the answer's first line */
     HOOK_RETRY_S = 60,                        /* between two attempts, at most */
-    HOOK_HOST = 256, HOOK_PATH = 2048
+    HOOK_HOST = KA_MAX_HOST + 1, HOOK_PATH = 2048
 };
 
 struct hooks {
@@ -34,7 +34,7 @@ struct hooks {
     bool     informed;                        /* an answer of 1xx is being read */
     bool     taken;                           /* the batch was taken: 2xx */
     char     why[64];                         /* why the batch was not taken */
-    char     name[HOOK_HOST], host[HOOK_HOST];      /* without the port, and with it */
+    char     name[HOOK_HOST], host[KA_PLACE_TEXT + 1];      /* without the port, and with it */
     char     path[HOOK_PATH];
     int      port;
     char    *ring[MAX_HOOKS];
@@ -244,22 +244,15 @@ static int hooks_url(struct hooks *h, const char *url)
         if (*p <= ' ' || *p > '~' || *p == '#' || (*p == '@' && p < path))
             return fail(EXIT_USAGE, "--webhook: %s, of printable characters, percent-encoded, "
                         "without a user or #", needed);
-    if (n + sizeof ":80" > HOOK_HOST || strlen(path) + 2 > HOOK_PATH)
+    if (n + sizeof ":80" > KA_PLACE_TEXT || strlen(path) + 2 > HOOK_PATH)
         return fail(EXIT_USAGE, "--webhook: the URL is too long");
-    const char *end = *host == '[' ? memchr(host, ']', n) : host;      /* of an IPv6 address */
-    if (!end) end = host;
-    snprintf(h->host, sizeof h->host, "%.*s%s", (int)n, host,
-             memchr(end, ':', (size_t)(path - end)) ? "" : ":80");
-    snprintf(h->path, sizeof h->path, "%s%s", *path == '/' ? "" : "/", path);
-    const char *colon = strrchr(h->host, ':');
-    size_t name = (size_t)(colon - h->host), six = end > host && h->host[name - 1] == ']';
-    long long port;
-    if (name == 0 || name > KA_MAX_HOST || !ka_number(colon + 1, 1, 65535, &port))
+    h->port = 80;
+    if (ka_place_read(h->name, &h->port, (ka_str){ host, n }) < 0)
         return fail(EXIT_USAGE, "--webhook: %s", needed);
-    snprintf(h->name, sizeof h->name, "%.*s", (int)(name - 2 * six), h->host + six);
-    char *zone = six ? strchr(h->host, '%') : NULL;      /* is for this machine alone */
-    if (zone) memmove(zone, colon - 1, strlen(colon) + 2);
-    h->port = (int)port;
+    snprintf(h->path, sizeof h->path, "%s%s", *path == '/' ? "" : "/", path);
+    char name[HOOK_HOST];      /* without its interface, which is for this machine alone */
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(h->name, "%"), h->name);
+    ka_place_text(h->host, name, h->port);
     return -1;
 }
 

@@ -1103,17 +1103,12 @@ static int load_allocate(load *l)
 /* Find the server: its port, and the first of its addresses. */
 static int load_address(load *l)
 {
-    const char *text = l->o->server, *colon = text ? strrchr(text, ':') : NULL;
-    char host[KA_MAX_HOST + 1], ips[KA_IPS_TEXT + 1];
-    const char *left = ips;
-    long long port = l->o->port;
-    size_t n = colon ? (size_t)(colon - text) : 0;
-    if (text && (!colon || n > KA_MAX_HOST || !ka_number(colon + 1, 1, 65535, &port)))
+    char host[KA_MAX_HOST + 1] = "127.0.0.1", ips[KA_IPS_TEXT + 1];
+    const char *text = l->o->server, *left = ips;
+    l->port = text ? 0 : (int)l->o->port;
+    if (text && ka_place_read(host, &l->port, (ka_str){ text, strlen(text) }) < 0)
         return fail(EXIT_USAGE, "--server %s: a host and a port are needed, such as "
                     "127.0.0.1:8000 or [::1]:8000", text);
-    if (n > 1 && *text == '[' && text[n - 1] == ']') text++, n -= 2;
-    snprintf(host, sizeof host, "%.*s", text ? (int)n : 9, text ? text : "127.0.0.1");
-    l->port = (int)port;
     ka_place_text(l->place, host, l->port);
     int status = ka_find_hosts(ips, "relay", host);
     return status >= 0 || ka_next_ip(&left, l->ip) ? status : EXIT_USAGE;
