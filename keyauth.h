@@ -58,7 +58,8 @@
      process.h (restart, kill the server of a client, children), framing.h (lines, JSON objects,
      frames), json.h, redis.h, journal.h (keys on disk), log.h, file.h, timer.h, input.h (standard
      input, interrupts), sse.h, peers.h (data of each connection), limit.h (limits of each peer),
-     lookup.h (names of hosts), service.h (systemd), route.h, uuid.h, cli.h (options, messages). */
+     lookup.h (names of hosts), service.h (systemd), access.h (a log of requests), metrics.h (for
+     Prometheus), route.h, uuid.h, cli.h (options, messages). */
 
 #if defined(KEYAUTH_IMPLEMENTATION) && !defined(KEYAUTH_H)
 #  ifndef _GNU_SOURCE
@@ -447,7 +448,8 @@ typedef struct {
     int      port;           /* LISTENING: the port, also where 0 was asked for */
     int64_t  now_ms;         /* ka_now_ms(), read once a batch */
     uint64_t conn;           /* the connection: its worker, place and generation */
-    uint64_t tag;            /* OPENED: ka_connect's; for sources */
+    int64_t  since_us;       /* REQUEST: ka_now_us() when its batch began */
+    uint64_t tag;            /* OPENED: ka_connect's; REQUEST: 0, or what a source has put here */
     ka_end   peer;           /* REQUEST, OPENED, MESSAGE, CLOSED: the connection's other end.
                                 LISTENING: where it listens, or can't */
     const ka_framing *framing;   /* MESSAGE: what it was cut by */
@@ -602,12 +604,17 @@ typedef struct ka_source {
        due_ms and return false. The first source has half of a batch for its events, and each other
        one half of what is left. */
     bool  (*next)(struct ka_source *src, ka_event *ev);
-    /* An event has come from a worker. True: it was for this source, and ka_wait keeps it back. */
-    bool  (*take)(struct ka_source *src, const ka_event *ev);
+    /* An event has come from a worker. True: it was for this source, and ka_wait keeps it back. One
+       of the sources may set the tag of a REQUEST. */
+    bool  (*take)(struct ka_source *src, ka_event *ev);
+    /* A request is answered, maybe in vain. Of *ev only kind, conn, seq, since_us and tag are set
+       if a store answers.
+         n          bytes of the answer's body */
+    void  (*replied)(struct ka_source *src, const ka_event *ev, int status, size_t n);
     /* All events of a batch were handled. Answers that must not leave before this are given here:
        what was given before leaves early if it is much. */
     void  (*batch_end)(struct ka_source *src);
-    /* ka_server_free was called, and the server is there for the last time. */
+    /* ka_server_free was called. The server is there for the last time, this source no more. */
     void  (*freed)(struct ka_source *src);
     int64_t due_ms;              /* a time of ka_now_ms(); INT64_MAX: none */
     struct ka_source *after;     /* the server's own */
@@ -645,6 +652,8 @@ typedef struct {
     ka_server       *server;
     struct ka_store *store;          /* the one that ka_auth was given */
     uint64_t conn;
+    int64_t  since_us;
+    uint64_t tag;
     uint32_t seq;
     uint8_t  flags;
     bool     login;                  /* the question is get's */
@@ -4696,7 +4705,7 @@ struct ka_server {
     _Atomic(ka_server *) next;      /* in ka__live */
     ka_event     owed;         /* the request whose answer was refused last, if its kind is not 0 */
     _Atomic(size_t) requests;
-    int64_t      now_ms;
+    int64_t      now_us, now_ms;     /* read once a batch */
     ka__worker  *workers[KA_MAX_WORKERS];
 };
 
@@ -4798,7 +4807,8 @@ int ka_server_start(ka_server **out, int workers)
     }
     atomic_init(&s->stop, 0);
     s->pool = ka__page_new();
-    s->now_ms = ka_now_ms();
+    s->now_us = ka_now_us();
+    s->now_ms = s->now_us / 1000;
     if (workers == 0) workers = 1;
     for (int i = 0; i < workers; i++) {
         r = ka__worker_start(&s->workers[i], (uint32_t)i, tables, &s->sleeper);
@@ -4959,6 +4969,7 @@ static void ka__on_request(ka_server *s, ka__record *r, ka_event *ev)
     ev->seq = r->request.seq;
     ev->flags = r->flags;
     ev->listener = r->request.listener;
+    ev->since_us = s->now_us;
     ka__count(&s->requests, 1);
     if (ev->status) return;
     ev->method = (ka_str){ p, parts.method_n };
@@ -5034,7 +5045,8 @@ void ka_source_remove(ka_server *s, ka_source *src)
 /* Read the clock. After ka_wake every source is due. */
 static void ka__now(ka_server *s)
 {
-    s->now_ms = ka_now_ms();
+    s->now_us = ka_now_us();
+    s->now_ms = s->now_us / 1000;
     if (!atomic_load(&s->woken)) return;
     atomic_store(&s->woken, 0);
     for (ka_source *src = s->sources; src; src = src->after) src->due_ms = s->now_ms;
@@ -5053,7 +5065,7 @@ static bool ka__source_next(ka_server *s, ka_event *ev)
     return false;
 }
 
-static bool ka__source_takes(ka_server *s, const ka_event *ev)
+static bool ka__source_takes(ka_server *s, ka_event *ev)
 {
     for (ka_source *src = s->sources; src; src = src->after)
         if (src->take && src->take(src, ev)) return true;
@@ -5110,11 +5122,18 @@ static void ka__reply_put(ka_server *s, const ka_event *ev, int flags, int statu
     if (body.n) memcpy(p + fields_n, body.p, body.n);
 }
 
+static void ka__replied(const ka_server *s, const ka_event *ev, int status, size_t n)
+{
+    for (ka_source *src = s->sources; src; src = src->after)
+        if (src->replied) src->replied(src, ev, status, ev->flags & KA__BODILESS ? 0 : n);
+}
+
 /* Answer the request whose last answer was refused, unless it was given another one meanwhile. */
 static void ka__owed_pay(ka_server *s)
 {
     ka_str none = { NULL, 0 };
     ka__reply_put(s, &s->owed, 0, 500, none, none, none, NULL);
+    ka__replied(s, &s->owed, 500, 0);
     s->owed.kind = 0;
 }
 
@@ -5238,6 +5257,7 @@ static int ka__reply(ka_server *s, const ka_event *ev, int flags, int status, co
         return ka__owe(s, ev, KA_EINVAL);
     if (ka__is_owed(s, ev)) s->owed.kind = 0;
     ka__reply_put(s, ev, flags, status, all, connection, body, framing);
+    ka__replied(s, ev, status, body.n);
     return KA_OK;
 }
 
@@ -5391,8 +5411,10 @@ void ka_server_stats(const ka_server *s, ka_stats *out)
 void ka_server_free(ka_server *s)
 {
     if (!s) return;
-    for (ka_source *src = s->sources; src; src = src->after)
+    for (ka_source *src; (src = s->sources) != NULL; ) {
+        s->sources = src->after;
         if (src->freed) src->freed(src);
+    }
     ka__live_change(s, false);
     ka__live_wait();
     for (int i = 0; i < s->workers_n; i++) {
@@ -5694,7 +5716,8 @@ static int ka__store_said(const ka_ticket *t, int result, ka_str id, ka_str *tex
 
 static int ka__ticket_reply(const ka_ticket *t, int status, ka_str text)
 {
-    const ka_event ev = { .kind = KA_REQUEST, .conn = t->conn, .seq = t->seq, .flags = t->flags };
+    const ka_event ev = { .kind = KA_REQUEST, .conn = t->conn, .seq = t->seq, .flags = t->flags,
+                          .since_us = t->since_us, .tag = t->tag };
     const char *fields = status == 405 ? "Allow: POST\r\n" : NULL;
     return ka__reply(t->server, &ev, t->login ? KA__ENDS : 0, status, fields, text, NULL);
 }
@@ -5754,6 +5777,7 @@ static ka_ticket ka__ticket_of(ka_server *s, ka_store *st, const ka_event *ev)
     size_t n = sizeof login - 1;
     return (ka_ticket){
         .server = s, .store = st, .conn = ev->conn, .seq = ev->seq, .flags = ev->flags,
+        .since_us = ev->since_us, .tag = ev->tag,
         .login = ev->body.n >= n && memcmp(ev->body.p, login, n) == 0,
     };
 }

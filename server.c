@@ -9,12 +9,14 @@
 #include "ext/lookup.h"
 #include "ext/cli.h"
 #include "ext/file.h"
+#include "ext/log.h"
+#include "ext/access.h"
 #include "ext/journal.h"
 #include "ext/limit.h"
+#include "ext/route.h"
+#include "ext/metrics.h"
 #include "ext/redis.h"
 #include "ext/service.h"
-
-enum { EXIT_STOPPED = 0, EXIT_SYSTEM = 1, EXIT_USAGE = 2 };
 
 static const char usage[] =
     "usage: server [--ip 127.0.0.2] [--port 9999] [--wrong] [--max-keys N] [--ttl SECONDS]\n"
@@ -40,16 +42,20 @@ static const char usage[] =
     "  --max-per-peer N  connections of one address (or /64 of IPv6) at a time; default: any\n"
     "  --ask-rate N[,BURST]  keys that one address may ask for in a second, and at once after a\n"
     "                  pause, default N; then it gets 429 try_later. Default: any\n"
+    "  --log FILE      add a line to FILE for each answer, without key and ID; -: to stderr.\n"
+    "                  Others may rotate FILE. --log-json: the lines are JSON\n"
+    "  --metrics HOST:PORT  answer GET /metrics there, for Prometheus\n"
     "  --stats         show keys, refused keys, connections and requests/s on stderr each second\n\n"
     "Exit status: 0 stopped by Ctrl+C or SIGTERM; 1 could not run; 2 wrong usage.\n";
 
-#define fail(status, ...) ka_fail(status, "server: " __VA_ARGS__)
-#define note(...)         ka_say(2, "server: " __VA_ARGS__)
+#define fail(...)  ka_fail(KA_EXIT_SYSTEM, "server: " __VA_ARGS__)
+#define wrong(...) ka_fail(KA_EXIT_USAGE, "server: " __VA_ARGS__)
+#define note(...)  ka_say(2, "server: " __VA_ARGS__)
 
 typedef struct {
-    const char      *ip, *host, *file, *address;             /* the command line's */
+    const char      *ip, *host, *file, *address, *log, *place;      /* the command line's */
     long long        port, max_keys, ttl_s, workers, most, rate, burst;
-    bool             wrong, stats, salvage;
+    bool             wrong, stats, salvage, json, listening, full, site;
     ka_server       *s;
     ka_store        *store;                                  /* that of one of the next three */
     ka_keyring       keys;
@@ -60,23 +66,12 @@ typedef struct {
     ka_listeners     listeners;
     ka_limit         limit;
     ka_service       service;
+    ka_metrics       metrics;
     size_t           refused, requests;                      /* as of the last look */
     int64_t          shown_ms;
-    bool             listening, full, site;
 } server;
 
 static size_t keys_of(const server *v) { return v->keys.count + v->journal.keys.count; }
-
-static const char *parse_rate(const ka_option *option, const char *value)
-{
-    server *v = option->to;
-    char rate[24];
-    size_t n = strcspn(value, ",");
-    snprintf(rate, sizeof rate, "%.*s", (int)n, value);
-    if (ka_number(rate, 1, 1000000, &v->rate) &&
-        (!value[n] || ka_number(value + n + 1, 1, 1000000, &v->burst))) return NULL;
-    return "N or N,BURST is needed, each a whole number from 1 to 1000000";
-}
 
 /* -1: go on; otherwise exit with this. */
 static int parse(server *v, char **argv)
@@ -84,23 +79,25 @@ static int parse(server *v, char **argv)
     const ka_option known[] = {
         { "--wrong", .flag = &v->wrong }, { "--stats", .flag = &v->stats },
         { "--journal-salvage", .flag = &v->salvage }, { "--journal", .text = &v->file },
-        { "--redis", .text = &v->address }, { "--host", .text = &v->host },
-        { "--ip", .text = &v->ip }, { "--port", .number = &v->port, .most = 65535 },
+        { "--log", .text = &v->log }, { "--log-json", .flag = &v->json },
+        { "--metrics", .text = &v->place }, { "--redis", .text = &v->address },
+        { "--host", .text = &v->host }, { "--ip", .text = &v->ip },
+        { "--port", .number = &v->port, .most = 65535 },
         { "--max-keys", .number = &v->max_keys, .least = 1, .most = 1000000000 },
         { "--workers", .number = &v->workers, .least = 1, .most = KA_MAX_WORKERS },
-        { "--ttl", .number = &v->ttl_s, .most = 3153600000 },
         { "--max-per-peer", .number = &v->most, .least = 1, .most = 1000000 },
-        { "--ask-rate", .parse = parse_rate, .to = v }, { .name = NULL }
+        { "--ask-rate", .number = &v->rate, .least = 1, .most = 1000000, .second = &v->burst },
+        { "--ttl", .number = &v->ttl_s, .most = 3153600000 }, { .name = NULL }
     };
     int status = ka_options(known, "server", usage, argv);
     if (status >= 0) return status;
     if (v->host && !ka_hosts_valid(v->host))
-        return fail(EXIT_USAGE, "--host %s: names without ports are needed, with commas between, "
-                    "such as keys.example,www.example; or * for any", v->host);
-    if (v->salvage && !v->file) return fail(EXIT_USAGE, "--journal-salvage needs --journal FILE");
+        return wrong("--host %s: names without ports are needed, with commas between, such as "
+                     "keys.example,www.example; or * for any", v->host);
+    if (v->salvage && !v->file) return wrong("--journal-salvage needs --journal FILE");
+    if (v->json && !v->log) return wrong("--log-json needs --log FILE");
     if (v->address && (v->file || v->max_keys || v->wrong))
-        return fail(EXIT_USAGE, "--redis goes without --journal, --max-keys and --wrong: "
-                    "Redis has the keys");
+        return wrong("--redis goes without --journal, --max-keys and --wrong: Redis has the keys");
     return -1;
 }
 
@@ -128,7 +125,7 @@ static void show(server *v, int64_t now_ms)
     if (now_ms - v->shown_ms < 1000) return;
     ka_stats st;
     char keys[32] = "", refused[KA_LIMIT_TEXT];
-    double seconds = (double)(now_ms - v->shown_ms) / 1000;
+    const double seconds = (double)(now_ms - v->shown_ms) / 1000;
     v->shown_ms = now_ms;
     show_store(v);
     if (ka_limit_news(refused, &v->limit, now_ms, v->stats ? 1000 : 60000))
@@ -142,33 +139,34 @@ static void show(server *v, int64_t now_ms)
 }
 
 /* With --wrong, the answer to a login is an ID that nobody has. */
-static char wrong_id[KA_KEY_TEXT + 1];
-
 static int wrong_get(ka_store *st, const unsigned char digest[32], int64_t now_ms,
                      const ka_ticket *t, ka_str *id)
 {
+    static char wrong_id[KA_KEY_TEXT + 1];
     (void)st, (void)digest, (void)now_ms, (void)t;
     *id = (ka_str){ wrong_id, KA_KEY_TEXT };
     return ka_fresh_id(wrong_id);
 }
 
-/* Does this address ask for too many keys? Then it was answered. */
-static bool limited(server *v, const ka_event *ev)
+/* For GET /metrics. */
+static void figures(ka_metrics *m)
 {
-    static const char ask[] = "ask_key=";
-    char field[32];
-    if (ev->status || ev->body.n < sizeof ask - 1 || memcmp(ev->body.p, ask, sizeof ask - 1) != 0)
-        return false;
-    int seconds = ka_limit_ask(&v->limit, &ev->peer, ev->now_ms);
-    if (seconds == 0) return false;
-    snprintf(field, sizeof field, "Retry-After: %d\r\n", seconds);
-    ka_reply(v->s, ev, 429, field, "try_later", 9);
-    return true;
+    const server *v = m->arg;
+    const ka_journal *j = &v->journal;
+    size_t away, often;
+    ka_limit_refused(&v->limit, &away, &often);
+    ka_metrics_put(m, "keyauth_keys", "Keys now, except those in Redis.", (double)keys_of(v));
+    ka_metrics_put(m, "keyauth_keys_refused_total", "Keys not given.", (double)v->store->refused);
+    ka_metrics_put(m, "keyauth_peers_refused_total", "Connections refused.", (double)away);
+    ka_metrics_put(m, "keyauth_asks_refused_total", "By --ask-rate.", (double)often);
+    ka_metrics_put(m, "keyauth_journal_commits_total", "Commits on disk.", (double)j->commits);
+    ka_metrics_put(m, "keyauth_journal_seconds_total", "They took.", (double)j->commit_us / 1e6);
+    if (v->address) ka_metrics_put(m, "keyauth_redis_up", "1: Redis can be used.", v->redis.up);
 }
 
 static int serve(server *v)
 {
-    int status = EXIT_STOPPED, r;
+    int status = 0, r;
     char text[KA_PLACE_TEXT + 1];
     ka_event ev;
     while ((r = ka_wait(v->s, &ev, 1000)) == KA_OK || r == KA_ETIME) {
@@ -180,14 +178,15 @@ static int serve(server *v)
         } else if (ev.kind == KA_LISTENING) {
             v->listening = true;
             ka_say(1, "listening on %s", ka_listener_text(text, &v->listeners, &ev));
-        } else if (!limited(v, &ev) && ka_auth(v->s, v->store, &ev) == KA_EPERM && !v->site) {
+        } else if (!ka_limit_refuses(&v->limit, v->s, &ev, "ask_key=") &&
+                   ka_auth(v->s, v->store, &ev) == KA_EPERM && !v->site) {
             v->site = true;      /* told once, since a page can ask without end */
             note("refused what a browser sent for another site's page; if it is yours, see --host");
         }
     }
     show_store(v);
     ka_say(2, NULL);
-    return status;
+    return status ? status : v->metrics.status;
 }
 
 /* -1: go on; otherwise exit with this. */
@@ -198,7 +197,7 @@ static int open_journal(server *v)
     int r = ka_journal_open(&v->journal, v->s, v->file, (size_t)v->max_keys, v->ttl_s, v->salvage,
                             &report);
     const char *why = ka_journal_found(text, v->file, r, &report, "--journal");
-    if (r < 0) return fail(EXIT_SYSTEM, "%s", why);
+    if (r < 0) return fail("%s", why);
     if (why) note("%s", why);
     v->store = &v->journal.store;
     return -1;
@@ -209,10 +208,10 @@ static int open_redis(server *v)
 {
     const char *why;
     int r = ka_redis_read_address(&v->at, v->address, getenv("KEYAUTH_REDIS_PASSWORD"), &why);
-    if (r < 0) return fail(r == KA_ENOTFOUND ? EXIT_SYSTEM : EXIT_USAGE, "--redis: %s", why);
+    if (r < 0) return r == KA_ENOTFOUND ? fail("--redis: %s", why) : wrong("--redis: %s", why);
     r = ka_redis_start(&v->redis, v->s);
     if (r == KA_OK) r = ka_redis_store_init(&v->shared, &v->redis, v->ttl_s);
-    if (r < 0) return fail(EXIT_SYSTEM, "cannot start: %s", ka_error_text(r));
+    if (r < 0) return fail("cannot start: %s", ka_error_text(r));
     v->store = &v->shared.store;
     return -1;
 }
@@ -224,10 +223,12 @@ static int start(server *v)
     if (r == KA_OK) r = ka_stop_on_interrupt(v->s);
     if (r == KA_OK) r = ka_keyring_init(&v->keys, (size_t)v->max_keys, v->ttl_s);
     if (r == KA_OK) r = ka_limit_init(&v->limit, (int)v->most, (int)v->rate, (int)v->burst);
-    if (r < 0) return fail(EXIT_SYSTEM, "cannot start: %s", ka_error_text(r));
+    if (r < 0) return fail("cannot start: %s", ka_error_text(r));
     v->store = &v->keys.store;
-    if (v->file) status = open_journal(v);
-    else if (v->address) status = open_redis(v);
+    status = ka_access_start(v->s, "server", v->log, v->json);
+    if (status < 0 && v->file) status = open_journal(v);
+    else if (status < 0 && v->address) status = open_redis(v);
+    if (status < 0) status = ka_metrics_start(&v->metrics, v->s, "server", v->place);
     if (status >= 0) return status;
     ka_service_start(&v->service, v->s);
     if (v->most) ka_admit(v->s, &v->limit.door);
@@ -243,6 +244,7 @@ int main(int argc, char **argv)
     server v = {
         .ip = "127.0.0.2", .port = 9999, .workers = 1,
         .redis = { .at = &v.at }, .at = { .prefix = "keyauth:" },
+        .metrics = { .more = figures, .arg = &v },
     };
     int status = parse(&v, argv + (argc > 0));
     if (status < 0) status = start(&v);

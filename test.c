@@ -47,6 +47,8 @@ static void test_free(void *p);
 #include "ext/json.h"
 #include "ext/uuid.h"
 #include "ext/log.h"
+#include "ext/access.h"
+#include "ext/metrics.h"
 #include "ext/journal.h"
 #include <stdarg.h>
 #include "tests/frame.h"
@@ -81,6 +83,8 @@ static void test_free(void *p);
 #include "tests/programs.h"
 #include "tests/addresses.h"
 #include "tests/ext_limit.h"
+#include "tests/ext_access.h"
+#include "tests/ext_metrics.h"
 #include "tests/ext_service.h"
 #include "tests/ext_route.h"
 #include "tests/server.h"
@@ -105,7 +109,7 @@ static const struct { const subject *topics; size_t n; bool programs; } tables[]
     TOPICS(connect), TOPICS(worker), PROGRAMS(relay), PROGRAMS(gate), PROGRAMS(codes),
     PROGRAMS(programs_journal), PROGRAMS(kill), PROGRAMS(ext_service), PROGRAMS(addresses_kill), PROGRAMS(server), PROGRAMS(descriptors),
     TOPICS(faults_run), TOPICS(ext_sse), TOPICS(ext_framing), TOPICS(ext_resp), TOPICS(http),
-    TOPICS(ext_peers), TOPICS(ext_limit), TOPICS(ext_timer), TOPICS(ext_process), TOPICS(ext_input), TOPICS(client),
+    TOPICS(ext_peers), TOPICS(ext_limit), TOPICS(ext_access), TOPICS(ext_metrics), TOPICS(ext_timer), TOPICS(ext_process), TOPICS(ext_input), TOPICS(client),
     TOPICS(cross_site), TOPICS(secrets), TOPICS(ext_journal), TOPICS(ext_file), TOPICS(ext_log),
     TOPICS(keyring), TOPICS(mailbox), TOPICS(platform), TOPICS(bytes), TOPICS(text),
     TOPICS(ext_json), TOPICS(ext_cli), TOPICS(ext_uuid), TOPICS(ext_route), TOPICS(addresses),

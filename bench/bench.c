@@ -72,12 +72,13 @@ enum { KEEPALIVE_1, KEEPALIVE_64, KEEPALIVE_512, PIPELINED, PER_REQUEST, LOADS }
 
 /* The same asks, with the keys kept in different ways: all servers have keyauth's own HTTP. DISK is no server: one key's
    bytes appended and synced again and again, which is what the disk allows at one connection. */
-enum { JOURNAL, BATCHED, SINGLE, MEMORY, DISK, STORES };
+enum { JOURNAL, BATCHED, SINGLE, MEMORY, LOGGED, DISK, STORES };
 static struct { const char *name, *peer, *args[10]; bool present; } stores[STORES] = {
     { "keyauth --journal", "keyauth", { "./server", "--port", "@port", "--max-keys", "50000000", "--journal", "@file" }, false },
     { "SQLite, batched", "sqlite", { "bench/sqlite", "@port", "@file", "--batched" }, false },
     { "SQLite, single", "sqlite", { "bench/sqlite", "@port", "@file", "--single" }, false },
     { "keyauth, no file", "keyauth", { "./server", "--port", "@port", "--max-keys", "50000000" }, false },
+    { "keyauth --log", "keyauth", { "./server", "--port", "@port", "--max-keys", "50000000", "--log", "@file" }, false },
     { "append + fdatasync", "keyauth", { "./server" }, false },
 };
 static const struct load kept_loads[] = {
@@ -1249,7 +1250,7 @@ static bool find_program(const char *peer, const char *program, const char *with
 static void find_peers(void)
 {
     for (size_t p = 0; p < PEERS; p++) peers[p].present = find_program(peers[p].name, peers[p].args[0], peers[p].without);
-    stores[JOURNAL].present = stores[MEMORY].present = stores[DISK].present = peers[KEYAUTH].present;
+    stores[JOURNAL].present = stores[MEMORY].present = stores[LOGGED].present = stores[DISK].present = peers[KEYAUTH].present;
     stores[BATCHED].present = stores[SINGLE].present =
         any_kept() && find_program("sqlite", "bench/sqlite", "Debian's package libsqlite3-dev brings it; then bench/build.sh");
     if (system("command -v wrk >/dev/null") != 0) die("there is no wrk; Debian's package wrk brings it");

@@ -83,6 +83,7 @@ typedef struct ka_option {
     bool        *flag;                     /* set to true; this option takes no value */
     const char **text;                     /* set to the value; borrowed */
     long long   *number, least, most;      /* set to the value, a number from least to most */
+    long long   *second;                   /* and to another one behind a comma, if it is there */
     /* Read a value of another kind. Returns NULL, or what is needed: "seconds are needed". */
     const char *(*parse)(const struct ka_option *option, const char *value);
     void        *to;                       /* for parse */
@@ -249,15 +250,19 @@ static int ka__cli_wrong(const char *program, const char *word, const char *what
 /* -1: go on; or the status to exit with. */
 static int ka__cli_value(const ka_option *o, const char *program, const char *value)
 {
-    char range[96] = "";
+    char range[96] = "", first[24];
     const char *needed = range;
+    const size_t n = o->second ? strcspn(value, ",") : strlen(value);
     if (o->text) {
         *o->text = value;
         return -1;
     }
+    snprintf(first, sizeof first, "%.*s", (int)n, value);
     if (o->parse) needed = o->parse(o, value);
-    else if (ka_number(value, o->least, o->most, o->number)) return -1;
-    else snprintf(range, sizeof range, "a whole number from %lld to %lld is needed",
+    else if (ka_number(first, o->least, o->most, o->number) &&
+             (!value[n] || ka_number(value + n + 1, o->least, o->most, o->second))) return -1;
+    else snprintf(range, sizeof range, "%s from %lld to %lld is needed", o->second ?
+                  "one whole number, or two with a comma between," : "a whole number",
                   o->least, o->most);
     if (!needed) return -1;
     return ka_fail(KA_EXIT_USAGE, "%.*s: %s %s: %s", (int)strcspn(program, " "), program, o->name,

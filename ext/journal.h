@@ -43,6 +43,8 @@ typedef struct {
     ka_store   store;                /* for ka_auth: &j.store */
     ka_keyring keys;                 /* yours to read: the keys that are on disk */
     int        error, os_error;      /* of the last commit: KA_OK or KA_E..., the system's code */
+    size_t     commits;              /* that have succeeded */
+    int64_t    commit_us;            /* microseconds that all commits took */
     int        rewrite_error, rewrite_os_error;      /* of the last time it was written anew */
     size_t     mended;               /* times that others had moved or changed the file, and it was
                                         written anew for that */
@@ -475,6 +477,7 @@ static int ka__journal_append(ka_journal *j)
 static int ka__journal_commit(ka_journal *j, int64_t now_ms)
 {
     struct ka__journal *own = j->own;
+    const int64_t begun_us = ka_now_us();
     int r = ka__journal_ready(j, now_ms);
     if (r == KA_OK) r = ka__journal_append(j);
     if (r == KA_ENOTFOUND && own->strayed) {
@@ -483,6 +486,8 @@ static int ka__journal_commit(ka_journal *j, int64_t now_ms)
     }
     if (r == KA_OK) r = ka__journal_frame_keep(j, own->pending.bytes, own->pending.n, now_ms);
     ka__journal_frame_begin(&own->pending);
+    j->commits += r == KA_OK;
+    j->commit_us += ka_now_us() - begun_us;
     return r;
 }
 

@@ -12,9 +12,7 @@
          ka_admit(s, &limit.door);
          ka_listen(s, "0.0.0.0", 8080);
          for (ka_event ev; ka_wait(s, &ev, -1) == KA_OK; )
-             if (ev.kind == KA_REQUEST && ka_limit_ask(&limit, &ev.peer, ev.now_ms) > 0)
-                 ka_reply(s, &ev, 429, "Retry-After: 1\r\n", "try_later", 9);
-             else ...
+             if (ev.kind == KA_REQUEST && !ka_limit_refuses(&limit, s, &ev, "")) ...
          ka_server_free(s);
          ka_limit_free(&limit);
 
@@ -53,9 +51,16 @@ KADEF int ka_limit_init(ka_limit *l, int most, int rate, int burst);
      returns    0: yes, and it is counted; else the seconds after which it may */
 KADEF int ka_limit_ask(ka_limit *l, const ka_end *peer, int64_t now_ms);
 
+/* The same for a request. If its peer may not ask, it is answered: by 429, Retry-After, try_later.
+     begins     only if its body begins so; "": any body */
+KADEF bool ka_limit_refuses(ka_limit *l, ka_server *s, const ka_event *ev, const char *begins);
+
 /* What was refused since this was last true, in a line of English, at most once in every_ms. If one
    peer is more than half of it, it is told, too. The parent's thread only. */
 KADEF bool ka_limit_news(char out[KA_LIMIT_TEXT], ka_limit *l, int64_t now_ms, int every_ms);
+
+/* Connections and asks that were refused so far. Any thread. */
+KADEF void ka_limit_refused(const ka_limit *l, size_t *connections, size_t *asks);
 
 /* Free what it holds, behind ka_server_free. Harmless if *l is zero, or twice. */
 KADEF void ka_limit_free(ka_limit *l);
@@ -87,6 +92,7 @@ struct ka__limit_state {
     unsigned char secret[16];
     _Atomic(int) locked;                            /* refused[0] is being changed */
     ka__limit_refused refused[2];                   /* connections, by the workers; asks */
+    _Atomic(size_t) total[2];                       /* of both, ever */
     ka__limit_rate rates[KA__LIMIT_PLACES];
     _Atomic(uint32_t) open[KA__LIMIT_PLACES];       /* connections */
 };
@@ -105,9 +111,11 @@ static uint64_t ka__limit_hash(const struct ka__limit_state *s, const ka_end *pe
     return hash;
 }
 
-static void ka__limit_refuse(ka__limit_refused *r, const ka_end *peer)
+static void ka__limit_refuse(struct ka__limit_state *s, int what, const ka_end *peer)
 {
+    ka__limit_refused *r = &s->refused[what];
     bool same = r->votes && memcmp(r->most.ip, peer->ip, sizeof peer->ip) == 0;
+    atomic_fetch_add(&s->total[what], 1);
     r->n++;
     if (!r->votes) r->most = *peer;
     if (same || !r->votes) r->votes++;
@@ -122,7 +130,7 @@ static bool ka__limit_enter(ka_doorman *door, const ka_end *peer)
     if (atomic_fetch_add(open, 1) < (uint32_t)s->most) return true;
     atomic_fetch_sub(open, 1);
     while (atomic_exchange(&s->locked, 1)) {}
-    ka__limit_refuse(&s->refused[0], peer);
+    ka__limit_refuse(s, 0, peer);
     atomic_store(&s->locked, 0);
     return false;
 }
@@ -176,8 +184,20 @@ int ka_limit_ask(ka_limit *l, const ka_end *peer, int64_t now_ms)
         r->whole_us = whole_us;
         return 0;
     }
-    ka__limit_refuse(&s->refused[1], peer);
+    ka__limit_refuse(s, 1, peer);
     return (int)((whole_us - now_us - s->burst_us + 999999) / 1000000);
+}
+
+bool ka_limit_refuses(ka_limit *l, ka_server *s, const ka_event *ev, const char *begins)
+{
+    char field[32];
+    const size_t n = strlen(begins);
+    if (ev->status || ev->body.n < n || (n && memcmp(ev->body.p, begins, n) != 0)) return false;
+    int seconds = ka_limit_ask(l, &ev->peer, ev->now_ms);
+    if (seconds == 0) return false;
+    snprintf(field, sizeof field, "Retry-After: %d\r\n", seconds);
+    ka_reply(s, ev, 429, field, "try_later", 9);
+    return true;
 }
 
 bool ka_limit_news(char out[KA_LIMIT_TEXT], ka_limit *l, int64_t now_ms, int every_ms)
@@ -203,6 +223,12 @@ bool ka_limit_news(char out[KA_LIMIT_TEXT], ka_limit *l, int64_t now_ms, int eve
     }
     if (n) s->told_ms = now_ms;
     return n > 0;
+}
+
+void ka_limit_refused(const ka_limit *l, size_t *connections, size_t *asks)
+{
+    *connections = l->state ? atomic_load(&l->state->total[0]) : 0;
+    *asks = l->state ? atomic_load(&l->state->total[1]) : 0;
 }
 
 void ka_limit_free(ka_limit *l)

@@ -32,6 +32,11 @@ extern "C" {
 /* One thread at a time for each ka_log. */
 typedef struct ka_log ka_log;
 
+enum {
+    KA_LOG_WAITING = 1 << 22,     /* ka_log_start: bytes that wait for the disk, at most */
+    KA_LOG_MS = 250               /* and how long a line waits for others */
+};
+
 /* Open a log for appending, or make it. No other process can open it by this function meanwhile.
    Its first line must begin as told. An unfinished last line, of a write that was cut short, is cut
    off if it begins as told, or with zeros.
@@ -66,6 +71,18 @@ KADEF int ka_log_commit(ka_log *log, int *os_error);
                 there, and a crash may bring back what was */
 KADEF int ka_log_replace(ka_log *log, const void *p, size_t n, int *os_error);
 
+/* For lines that nobody waits for: from now on a thread commits them, a while after the first one,
+   and only ka_log_commit still waits for the disk, as before ka_log_close. If KA_LOG_WAITING bytes
+   wait, ka_log_add says KA_ENOSPC.
+     s          its ka_wait starts the thread's commits; before its ka_server_free ends, close the
+                log: from a source's `freed`, for one
+     path       the log's, for ka_log_news; borrowed */
+KADEF void ka_log_start(ka_log *log, ka_server *s, const char *path);
+
+/* What is new of a log after ka_log_start, in English: that it can't be written, that it is written
+   again, or how many lines were lost. False: nothing is. The parent calls this. */
+KADEF bool ka_log_news(char out[KA_TROUBLE_TEXT], ka_log *log);
+
 /* Close it; lines that wait are dropped. NULL is fine. */
 KADEF void ka_log_close(ka_log *log);
 
@@ -77,6 +94,8 @@ KADEF void ka_log_close(ka_log *log);
 #if defined(KEYAUTH_IMPLEMENTATION) && !defined(KEYAUTH_LOG_IMPLEMENTED)
 #define KEYAUTH_LOG_IMPLEMENTED
 
+#include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 
 /* A commit is one write at the file's end and one sync. If a commit fails, what it wrote is cut off
@@ -90,11 +109,20 @@ enum {
     KA__LOG_KEPT = 1 << 20             /* more room than this is freed after each commit */
 };
 
+typedef struct { char *p; size_t n, cap; } ka__log_lines;
+
 struct ka_log {
-    ka_file     file;
-    const char *begins;
-    char       *pending;
-    size_t      n, cap;
+    ka_source     source;         /* ka_log_start's, due when lines have waited long enough */
+    ka_server    *server;         /* NULL: there is none */
+    const char   *path;
+    _Atomic(int)  writing;        /* a thread commits `written`; the next four are the thread's */
+    ka_file       file;
+    const char   *begins;
+    ka__log_lines written;
+    int           error;          /* of the last commit */
+    ka__log_lines pending;        /* the lines that wait */
+    size_t        lost;           /* lines that were not added */
+    int           told;           /* the error that ka_log_news has told of last */
 };
 
 /* Where the unfinished line at the end begins, looked for backwards; size: there is none. */
@@ -160,23 +188,34 @@ int ka_log_open(ka_log **log, const char *path, const char *begins, int64_t *cut
     return KA_OK;
 }
 
+/* Have room for n bytes more. False: there is none. */
+static bool ka__log_room(ka__log_lines *lines, size_t n)
+{
+    size_t cap = lines->cap ? lines->cap : KA__LOG_LEAST;
+    if (n > PTRDIFF_MAX / 2 - lines->n) return false;
+    while (cap < lines->n + n) cap *= 2;
+    if (cap == lines->cap) return true;
+    char *p = lines->p ? KA_REALLOC(lines->p, cap) : KA_MALLOC(cap);
+    if (!p) return false;
+    lines->p = p;
+    lines->cap = cap;
+    return true;
+}
+
 ptrdiff_t ka_log_add(ka_log *log, const void *line, size_t n)
 {
-    if (n >= PTRDIFF_MAX - log->n) return KA_ENOMEM;
-    bool ended = n > 0 && ((const char *)line)[n - 1] == '\n';
-    size_t need = log->n + n + !ended;
-    if (need > log->cap) {
-        size_t cap = log->cap ? 2 * log->cap : KA__LOG_LEAST;
-        if (cap < need) cap = need;
-        char *p = log->pending ? KA_REALLOC(log->pending, cap) : KA_MALLOC(cap);
-        if (!p) return KA_ENOMEM;
-        log->pending = p;
-        log->cap = cap;
+    ka__log_lines *lines = &log->pending;
+    bool full = log->server && lines->n > KA_LOG_WAITING;
+    if (full || n == SIZE_MAX || !ka__log_room(lines, n + 1)) {
+        log->lost++;
+        return full ? KA_ENOSPC : KA_ENOMEM;
     }
-    if (n) memcpy(log->pending + log->n, line, n);
-    if (!ended) log->pending[need - 1] = '\n';
-    log->n = need;
-    return (ptrdiff_t)need;
+    if (n) memcpy(lines->p + lines->n, line, n);
+    lines->n += n;
+    if (n == 0 || lines->p[lines->n - 1] != '\n') lines->p[lines->n++] = '\n';
+    if (lines->n > KA_LOG_WAITING / 2) log->source.due_ms = 0;
+    else if (log->source.due_ms == INT64_MAX) log->source.due_ms = ka_now_ms() + KA_LOG_MS;
+    return (ptrdiff_t)lines->n;
 }
 
 /* Before a commit: have the file to which the path leads now, know its end, and have its name on
@@ -193,24 +232,93 @@ static int ka__log_ready(ka_log *log)
     return r == KA_OK && !log->file.named ? ka_file_sync(&log->file) : r;
 }
 
-static void ka__log_drop(ka_log *log)
+static void ka__log_drop(ka__log_lines *lines)
 {
-    log->n = 0;
-    if (log->cap <= KA__LOG_KEPT) return;
-    KA_FREE(log->pending);
-    log->pending = NULL;
-    log->cap = 0;
+    lines->n = 0;
+    if (lines->cap <= KA__LOG_KEPT) return;
+    KA_FREE(lines->p);
+    *lines = (ka__log_lines){ NULL, 0, 0 };
+}
+
+/* Append these lines, sync and drop them. */
+static int ka__log_write(ka_log *log, ka__log_lines *lines)
+{
+    if (lines->n == 0) return KA_OK;
+    int r = ka__log_ready(log);
+    if (r == KA_OK) r = ka_file_append(&log->file, lines->p, lines->n);
+    ka__log_drop(lines);
+    log->error = r;
+    return r;
+}
+
+static void ka__log_run(void *arg)
+{
+    ka_log *log = arg;
+    ka__log_write(log, &log->written);
+    atomic_store(&log->writing, 0);
+}
+
+static void ka__log_await(ka_log *log)
+{
+    while (atomic_load(&log->writing)) ka_sleep_ms(1);
 }
 
 int ka_log_commit(ka_log *log, int *os_error)
 {
-    *os_error = 0;
-    if (log->n == 0) return KA_OK;
-    int r = ka__log_ready(log);
-    if (r == KA_OK) r = ka_file_append(&log->file, log->pending, log->n);
-    if (r < 0) *os_error = log->file.os_error;
-    ka__log_drop(log);
+    ka__log_await(log);
+    int r = ka__log_write(log, &log->pending);
+    *os_error = r < 0 ? log->file.os_error : 0;
     return r;
+}
+
+static void ka__log_swap(ka_log *log)
+{
+    const ka__log_lines lines = log->pending;
+    log->pending = log->written;
+    log->written = lines;
+}
+
+static bool ka__log_next(ka_source *source, ka_event *ev)
+{
+    ka_log *log = (ka_log *)source;
+    source->due_ms = ev->now_ms + KA_LOG_MS;
+    if (atomic_load(&log->writing)) return false;
+    ka__log_swap(log);
+    atomic_store(&log->writing, 1);
+    if (ka_thread(ka__log_run, log) == KA_OK) {
+        source->due_ms = INT64_MAX;
+        return false;
+    }
+    ka__log_swap(log);      /* no thread can be had now */
+    atomic_store(&log->writing, 0);
+    return false;
+}
+
+void ka_log_start(ka_log *log, ka_server *s, const char *path)
+{
+    log->source = (ka_source){ .next = ka__log_next, .due_ms = INT64_MAX };
+    log->server = s;
+    log->path = path;
+    ka_source_add(s, &log->source);
+}
+
+bool ka_log_news(char out[KA_TROUBLE_TEXT], ka_log *log)
+{
+    char why[KA_TROUBLE_TEXT];
+    const bool changed = !atomic_load(&log->writing) && log->error != log->told;
+    const size_t lost = log->lost;
+    if (changed) {
+        log->told = log->error;
+        if (!log->error) snprintf(out, KA_TROUBLE_TEXT, "%.100s is written again", log->path);
+        else snprintf(out, KA_TROUBLE_TEXT, "%.60s: %.80s; its lines are lost until it is written "
+                      "again", log->path, ka_file_trouble(why, log->path, log->error,
+                                                          log->file.os_error));
+        return true;
+    }
+    log->lost = 0;
+    if (lost) snprintf(out, KA_TROUBLE_TEXT, "%.60s: %zu lines are lost: the disk is too slow, or "
+                       "memory is out", log->path, lost);
+    return lost > 0;
 }
 
 int ka_log_replace(ka_log *log, const void *p, size_t n, int *os_error)
@@ -222,15 +330,18 @@ int ka_log_replace(ka_log *log, const void *p, size_t n, int *os_error)
     if (r == KA_OK) r = ka_file_fresh(&log->file, &fresh, log->begins, strlen(log->begins));
     if (r == KA_OK) r = ka_file_replace(&log->file, &fresh, ka_file_write(&fresh, p, n));
     if (r < 0) *os_error = log->file.os_error;
-    ka__log_drop(log);
+    ka__log_drop(&log->pending);
     return r;
 }
 
 void ka_log_close(ka_log *log)
 {
     if (!log) return;
+    ka__log_await(log);
+    if (log->server) ka_source_remove(log->server, &log->source);
     ka_file_close(&log->file);
-    if (log->pending) KA_FREE(log->pending);
+    if (log->pending.p) KA_FREE(log->pending.p);
+    if (log->written.p) KA_FREE(log->written.p);
     KA_FREE(log);
 }
 

@@ -231,7 +231,7 @@ static bool ka__lookup_source_next(ka_source *source, ka_event *ev)
     return more;
 }
 
-static bool ka__lookup_source_take(ka_source *source, const ka_event *ev)
+static bool ka__lookup_source_take(ka_source *source, ka_event *ev)
 {
     return ka_lookups_take((ka_lookups *)source, ev);
 }

@@ -114,7 +114,7 @@ static bool ka__peer_add(ka_peers *p, uint64_t conn)
     return true;
 }
 
-static bool ka__peers_take(ka_source *source, const ka_event *ev)
+static bool ka__peers_take(ka_source *source, ka_event *ev)
 {
     ka_peers *p = (ka_peers *)source;
     if (p->gone) ka__peer_remove(p, p->gone);

@@ -70,7 +70,7 @@ extern "C" {
 enum {
     KA_REDIS_SECRET = 2047,       /* bytes of a password, or of a user's name, at most */
     KA_REDIS_ERROR = 96,          /* bytes of a text of ka_redis_explain, with its NUL */
-    KA_REDIS_NOTE = 128           /* bytes of a command's note, at most */
+    KA_REDIS_NOTE = 144           /* bytes of a command's note, at most */
 };
 
 /* -----------------------------------------------------------------------------------------------
@@ -1004,7 +1004,7 @@ static void ka__redis_told(ka_redis *r, const ka_event *ev)
     else if (!ev->error) ka_close(r->server, ev->conn);
 }
 
-static bool ka__redis_take(ka_source *source, const ka_event *ev)
+static bool ka__redis_take(ka_source *source, ka_event *ev)
 {
     ka_redis *r = (ka_redis *)source;
     bool opened = ev->kind == KA_OPENED && ev->listener == -1 && ev->tag == (uintptr_t)r;

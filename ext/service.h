@@ -44,6 +44,7 @@ KADEF void ka_service_start(ka_service *v, ka_server *s);
 #if defined(KEYAUTH_IMPLEMENTATION) && !defined(KEYAUTH_SERVICE_IMPLEMENTED)
 #define KEYAUTH_SERVICE_IMPLEMENTED
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,7 +83,7 @@ static void ka__service_tell(const char *text) { (void)text; }
 static int64_t ka__service_every_ms(void) { return 0; }
 #endif
 
-static bool ka__service_take(ka_source *source, const ka_event *ev)
+static bool ka__service_take(ka_source *source, ka_event *ev)
 {
     ka_service *v = (ka_service *)source;
     if (ev->kind != KA_LISTENING || ev->error || v->ready) return false;

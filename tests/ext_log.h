@@ -149,8 +149,8 @@ static void test_log_limits(void)
     atomic_store(&allocations_left, 0);
     CHECK(ka_log_add(log, line, sizeof line) == KA_ENOMEM, "no memory: not added");
     atomic_store(&allocations_left, -1);
-    CHECK(ka_log_commit(log, &code) == KA_OK && file_says(LOG, "line 1\n") && log->cap == KA__LOG_LEAST, "the others are");
-    CHECK(ka_log_add(log, line, sizeof line) == sizeof line + 1 && ka_log_commit(log, &code) == KA_OK && log->cap == 0, "a long line, and its room is given back");
+    CHECK(ka_log_commit(log, &code) == KA_OK && file_says(LOG, "line 1\n") && log->pending.cap == KA__LOG_LEAST, "the others are");
+    CHECK(ka_log_add(log, line, sizeof line) == sizeof line + 1 && ka_log_commit(log, &code) == KA_OK && log->pending.cap == 0, "a long line, and its room is given back");
     CHECK(size_of(&log->file) == (int64_t)sizeof line + 8 &&
           ka__file_cut(ka__file_of(&log->file), 7) == KA_OK, "is written whole");
 #ifndef _WIN32
@@ -170,7 +170,7 @@ static int log_replace(ka_log *log, const char *text, const char *before)
 {
     int code, r = ka_log_replace(log, text, strlen(text), &code);
     CHECK(file_says(LOG, r == KA_OK ? text : before) && code == 0, "it is what was told: %d, %d", r, code);
-    CHECK(!opens(LOG ".new", "rb") && log->n == 0, "nothing is beside it, and nothing waits");
+    CHECK(!opens(LOG ".new", "rb") && log->pending.n == 0, "nothing is beside it, and nothing waits");
     return r;
 }
 
@@ -188,7 +188,7 @@ static void test_log_replace(void)
     CHECK(log_replace(log, "line 5\n", "") == KA_OK && ka_log_commit(log, &code) == KA_OK && file_says(LOG, "line 5\n"), "a line that waits is dropped");
     ka_log_add(log, "line 6", 6);
     CHECK(ka_log_replace(log, "line", 4, &code) == KA_EINVAL && ka_log_commit(log, &code) == KA_OK && file_says(LOG, "line 5\nline 6\n"), "no line: nothing is done");
-    CHECK(ka_log_add(log, line, sizeof line) > 0 && ka_log_replace(log, NULL, 0, &code) == KA_OK && log->cap == 0 && file_says(LOG, ""), "by nothing; room is given back");
+    CHECK(ka_log_add(log, line, sizeof line) > 0 && ka_log_replace(log, NULL, 0, &code) == KA_OK && log->pending.cap == 0 && file_says(LOG, ""), "by nothing; room is given back");
     file_put(LOG ".new", "line X\n", 7);
     CHECK(log_replace(log, "line 7\n", "") == KA_OK, "over what a crash left");
     ka_log_close(log);
@@ -220,7 +220,75 @@ static void test_log_replace(void)
     log_remove();
 }
 
+/* Wait until there are news of the log that begin so. */
+static bool log_tells(ka_server *s, ka_log *log, const char *what)
+{
+    char news[KA_TROUBLE_TEXT] = "";
+    ka_event ev;
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; ka_now_ms() < until; ka_wait(s, &ev, 5))
+        if (ka_log_news(news, log)) break;
+    return CHECK(strncmp(news, what, strlen(what)) == 0, "news: \"%s\"", news);
+}
+
+/* Lines that nobody waits for. */
+static void test_log_later(void)
+{
+    static char line[1 << 20];
+    char news[KA_TROUBLE_TEXT];
+    ka_server *s;
+    ka_event ev;
+    ka_log *log;
+    int64_t cut;
+    int code;
+    log_remove();
+    if (!CHECK(log_open(&log, &cut) == KA_OK && ka_server_start(&s, 1) == KA_OK, "opens")) return;
+    ka_log_start(log, s, LOG);
+    ka_log_add(log, "line 1", 6);
+    ka_log_add(log, "line 2", 6);
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; !file_says(LOG, "line 1\nline 2\n") && ka_now_ms() < until; ) ka_wait(s, &ev, 5);
+    ka_log_add(log, "line 3", 6);
+    while (atomic_load(&log->writing)) ka_sleep_ms(1);
+    log->source.due_ms = 0;
+    atomic_store(&allocations_left, 0);
+    ka_wait(s, &ev, 0);
+    atomic_store(&allocations_left, -1);
+    CHECK(log->pending.n == 7 && !atomic_load(&log->writing), "no thread: they wait on");
+    CHECK(ka_log_commit(log, &code) == KA_OK && file_says(LOG, "line 1\nline 2\nline 3\n") && !ka_log_news(news, log), "all are there, in order");
+
+    (void)remove(LOG ".1");
+    if (CHECK((rename)(LOG, LOG ".1") == 0 && ka__file_folder_make(LOG) == KA_OK, "a folder in its place")) {
+        ka_log_add(log, "line 4", 6);
+        log_tells(s, log, LOG ": it is ");
+        folder_remove(LOG);
+        CHECK(!ka_log_news(news, log), "told once: %s", news);
+        ka_log_add(log, "line 5", 6);
+        log_tells(s, log, LOG " is written again");
+        CHECK(file_says(LOG, "line 5\n"), "and is");
+    }
+    memset(line, 'x', sizeof line);
+    memcpy(line, "line ", 5);
+    int added = 0, full = 0;
+    for (int i = 0; i < 12; i++) {
+        ptrdiff_t r = ka_log_add(log, line, sizeof line - 1);
+        added += r > 0;
+        full += r == KA_ENOSPC;
+    }
+    CHECK(added == 5 && full == 7, "%d were added, %d were not", added, full);
+    log_tells(s, log, LOG ": 7 lines are lost");
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; log->pending.n && ka_now_ms() < until; ) ka_wait(s, &ev, 5);
+    CHECK(ka_log_add(log, "line 6", 6) == 7 && ka_log_commit(log, &code) == KA_OK && size_of(&log->file) == 7 + 5 * (int64_t)sizeof line + 7, "on it goes");
+    atomic_store(&allocations_left, 0);
+    CHECK(ka_log_add(log, line, sizeof line - 1) == KA_ENOMEM, "no memory");
+    atomic_store(&allocations_left, -1);
+    log_tells(s, log, LOG ": 1 lines are lost");
+    ka_log_add(log, "line 7", 6);
+    ka_log_close(log);
+    ka_server_free(s);
+    log_remove();
+}
+
 static const subject ext_log_topics[] = {
+    { "log later", test_log_later },
     { "log", test_log }, { "log torn", test_log_torn }, { "log limits", test_log_limits },
     { "log replaced", test_log_replace },
 };

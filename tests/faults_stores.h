@@ -245,7 +245,7 @@ static void faults_log_commit(ka_log *log, int i, char *want)
     ALLOWED(e, "ka_log_commit", KA_EOS, KA_EPERM, KA_ELIMIT, KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND);
     if (e == KA_OK) strcat(want, both);
     else if (e != KA_EINUSE && code == 0) CHECK(false, "the system's code is lost; %s", story());
-    if ((fault_exempt && e < 0) || log->n) CHECK(false, "%d, %d bytes wait; %s", e, (int)log->n, story());
+    if ((fault_exempt && e < 0) || log->pending.n) CHECK(false, "%d, %d bytes wait; %s", e, (int)log->pending.n, story());
     bool exempt = fault_exempt;
     fault_exempt = true;
     if (!log->file.torn && !file_says(LOG, want)) CHECK(false, "commit %d: %d, and the file isn't what was told; %s", i, e, story());

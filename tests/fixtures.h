@@ -139,14 +139,6 @@ static void fixture_stop(fixture *f)
 
 /* ---- a plain connection, with what was received and not yet read ---- */
 
-/* How long what must come is waited for. Wine looks at all of the machine's sockets to tell whose a connection is: with some
-   thousand of them, which other tests may have, that takes half a minute. */
-#if defined(_WIN32)
-enum { PATIENCE_MS = 150000 };
-#else
-enum { PATIENCE_MS = 30000 };
-#endif
-
 typedef struct { ka__sock sock; size_t n; char buf[65536]; } wire;
 
 static bool wire_wait(ka__sock s, int want)

@@ -363,3 +363,11 @@ static int fault_thread(void *t)
     return 0;
 }
 #endif
+
+/* How long what must come is waited for. Wine looks at all of the machine's sockets to tell whose a connection is: with some
+   thousand of them, which other tests may have, that takes half a minute. */
+#if defined(_WIN32)
+enum { PATIENCE_MS = 150000 };
+#else
+enum { PATIENCE_MS = 30000 };
+#endif
