@@ -486,7 +486,9 @@ KADEF int ka_server_start(ka_server **s, int workers);
      ip         numeric; copied. 0.0.0.0: all IPv4 addresses of this machine; ::: all IPv6
                 addresses. A link-local one needs its interface: fe80::1%eth0. Or unix:PATH, a Unix
                 socket (not on Windows), whatever the port: PATH is made for its user and group
-                (0660), in place of one that a dead server has left, and removed at the end
+                (0660), in place of one that a dead server has left, and removed at the end. Or
+                fd:N, the descriptor of a socket that listens already, which becomes the server's
+                (not on Windows), as ext/service.h has them, whatever the port
      port       0 to 65535; 0 lets the system choose
      returns    the listener's number, 0, 1, 2... in the order of the calls; or KA_ELIMIT
                 (KA_MAX_LISTENERS), KA_ESTOPPED: then there is no event */
@@ -695,7 +697,8 @@ typedef struct ka_store {
    The answer to a login has the field Keyauth-Ends. That names both ends of the connection as the
    server sees them, the client's and then its own, and its network namespace (SO_NETNS_COOKIE of
    Linux 5.14; else 0): "127.0.0.1:54321 127.0.0.2:9999 1". The client sees something else if a
-   proxy stands between, and then ka_client_kill_server kills nothing.
+   proxy stands between, and then ka_client_kill_server kills nothing. If the listener is one of
+   fd:N, which another process may hold, too, the server's PID follows.
      store      must live as long as ka_wait is called
      returns    KA_OK: answered, or the store answers later; KA_EPERM: refused as another site's
                 page; KA_EINVAL: ev is no request */
@@ -781,6 +784,7 @@ typedef struct {
     intptr_t    sock;
     bool        open;
     ka_end      mine, theirs;        /* of the connection */
+    uint32_t    handed;              /* the PID of a server whose listener others may hold, or 0 */
     const char *between;             /* the last answer's Keyauth-Ends tells that it came from
                                         elsewhere, so nothing is killed: why; static. Else NULL */
     char        buf[KA_MAX_HEAD + KA_MAX_BODY];
@@ -1457,6 +1461,8 @@ static int ka__sock_bind_path(ka__sock s, const ka__address *a)
 {
     return (void)s, (void)a, KA_EFAMILY;
 }
+
+static int ka__sock_handed(const char *ip, ka__sock *out) { return (void)ip, (void)out, KA_EINVAL; }
 #else
 /* The process that has made the other end of a connection, or this process; 0: unknown. */
 static uint32_t ka__sock_pid(ka__sock s, bool mine)
@@ -1512,7 +1518,24 @@ static uint64_t ka__sock_file(ka__sock s, uint64_t remove)
     if (st.st_ino == remove) unlink(a.un.sun_path);
     return st.st_ino;
 }
+
+/* The socket of fd:N. KA_EINVAL: it is none, or does not listen. */
+static int ka__sock_handed(const char *ip, ka__sock *out)
+{
+    char end;
+    int fd, flags, listens = 0;
+    socklen_t n = sizeof listens;
+    if (sscanf(ip, "fd:%d%c", &fd, &end) != 1) return KA_EINVAL;
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &n) != 0 || !listens) return KA_EINVAL;
+    flags = fcntl(fd, F_GETFL, 0);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0) return KA_EOS;
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) return KA_EOS;
+    *out = fd;
+    return KA_OK;
+}
 #endif
+
+static bool ka__is_handed(const char *ip) { return strncmp(ip, "fd:", 3) == 0; }
 
 /* Accept a connection.
      from       its other end; NULL: not wanted
@@ -1683,17 +1706,19 @@ static int ka__sock_bind(ka__sock s, const ka__address *a)
     return r == 0 ? KA_OK : ka__sock_error();
 }
 
-/* Have a new socket listen; *bound is what it got. */
+/* Have a new socket listen, which one that was handed over does already; *bound is what it got. */
 static int ka__sock_listen(ka__sock s, const char *ip, int port, ka_end *bound)
 {
-    ka__address a;
-    if (!ka__address_read(&a, ip, port)) return KA_EINVAL;
+    ka__address a = { .n = sizeof a.room };
+    const bool handed = ka__is_handed(ip);
+    int r = KA_OK;
+    if (!handed && !ka__address_read(&a, ip, port)) return KA_EINVAL;
     *bound = ka__end_of(&a);
-    int r = bound->local ? ka__sock_bind_path(s, &a) : ka__sock_bind(s, &a);
-    if (r == KA_OK) r = ka__sock_can_accept(s, &a);
+    if (!handed) r = bound->local ? ka__sock_bind_path(s, &a) : ka__sock_bind(s, &a);
+    if (!handed && r == KA_OK) r = ka__sock_can_accept(s, &a);
     if (r < 0) return r;
-    if (listen(KA__FD(s), KA_BACKLOG) != 0 || getsockname(KA__FD(s), &a.any, &a.n) != 0)
-        return ka__sock_error();
+    if (!handed && listen(KA__FD(s), KA_BACKLOG) != 0) return ka__sock_error();
+    if (getsockname(KA__FD(s), &a.any, &a.n) != 0) return ka__sock_error();
     /* Accepted sockets inherit this option on Linux, macOS and Windows. Wine 8 tells the owner of a
        listening socket only after an option was set. */
     ka__sock_no_delay(s);
@@ -2372,7 +2397,7 @@ static char *ka__decimal(uint64_t n, char *end)
     return end;
 }
 
-enum { KA__ENDS_TEXT = 2 * (KA_END_TEXT + 1) + 20 };      /* two ends, two spaces, a number */
+enum { KA__ENDS_TEXT = 2 * (KA_END_TEXT + 1) + 20 + 11 };      /* two ends, two numbers, spaces */
 
 const char *ka_end_text(char out[KA_END_TEXT + 1], ka_end e)
 {
@@ -3010,7 +3035,7 @@ struct ka__record {
                                       next record for the same connection */
     };
     union {                        /* by kind */
-        struct { const ka_framing *framing; uint32_t number; uint16_t port; } listen;
+        struct { const ka_framing *framing; uint32_t number; uint16_t port; bool handed; } listen;
         struct { const ka_framing *framing; } message;
         struct { int32_t os_error; int16_t listener; } opened;
         struct { int32_t os_error; uint32_t number; } listening;
@@ -3319,6 +3344,7 @@ typedef struct {
     ka__sock sock, theirs;           /* theirs: its number in the process's main table */
     ka_end   end;
     bool     any;                    /* each of its connections has an address of its own */
+    bool     handed;                 /* it was fd:N */
     uint64_t network;
     const ka_framing *framing;
     bool     open, watched;
@@ -3706,7 +3732,10 @@ static void ka__out_ends(ka__worker *w, ka__conn *c)
     if (kept->conn != ka__conn_number(w, c)) {
         const ka__listener *l = &w->listeners[c->listener];
         char ends[KA__ENDS_TEXT + 1];
-        ka__ends_text(ends, c->peer, l->any ? ka__sock_mine(c->sock) : l->end, l->network);
+        size_t n = ka__ends_text(ends, c->peer, l->any ? ka__sock_mine(c->sock) : l->end,
+                                 l->network);
+        if (l->handed) snprintf(ends + n, sizeof ends - n, " %lu",
+                                (unsigned long)ka__sock_pid(c->sock, true));
         kept->n = (uint32_t)snprintf(kept->text, sizeof kept->text, "Keyauth-Ends: %s\r\n", ends);
         kept->conn = ka__conn_number(w, c);
     }
@@ -4350,6 +4379,7 @@ static void ka__on_listen(ka__worker *w, ka__record *r)
     ka__listener *l = &w->listeners[r->listen.number];
     ka_end bound = { .port = 0 };
     l->framing = r->listen.framing;
+    l->handed = r->listen.handed;
     l->theirs = r->sock;
     int error = ka__listener_take(w, l);
     if (error == KA_OK) error = ka__sock_listen(l->sock, ka__payload(r), r->listen.port, &bound);
@@ -4371,6 +4401,7 @@ static void ka__on_adopt(ka__worker *w, const ka__record *r)
     ka__listener *l = &w->listeners[r->listen.number];
     l->theirs = r->sock;
     l->framing = r->listen.framing;
+    l->handed = r->listen.handed;
     l->pending = true;
     if (!w->accept_paused) ka__accept_resume(w);
 }
@@ -4684,6 +4715,7 @@ typedef struct {
     const ka_framing *framing;
     ka_end   asked;            /* all 0: it was none */
     uint64_t file;             /* the inode of a Unix socket's path; 0: none */
+    bool     handed;           /* it was fd:N: its path is another one's */
     int      port;
     int      error, os_error;  /* why it was not even begun, which is still to be told; or 0 */
 } ka__listening;
@@ -4836,9 +4868,10 @@ static int ka__listen_begin(ka_server *s, ka__listening *l, const char *ip)
     ka__address a;
     size_t n = strlen(ip) + 1;
     l->sock = -1;
-    if (!ka__address_read(&a, ip, l->port)) return KA_EINVAL;
-    l->asked = ka__end_of(&a);
-    int r = ka__sock_new(&a, SOCK_STREAM, &l->sock);
+    l->handed = ka__is_handed(ip);
+    if (!l->handed && !ka__address_read(&a, ip, l->port)) return KA_EINVAL;
+    if (!l->handed) l->asked = ka__end_of(&a);
+    int r = l->handed ? ka__sock_handed(ip, &l->sock) : ka__sock_new(&a, SOCK_STREAM, &l->sock);
     if (r < 0) {
         l->os_error = ka__os_code();
         l->sock = -1;
@@ -4848,6 +4881,7 @@ static int ka__listen_begin(ka_server *s, ka__listening *l, const char *ip)
     memcpy(ka__payload(down), ip, n);
     down->sock = l->sock;
     down->listen.framing = l->framing;
+    down->listen.handed = l->handed;
     down->listen.port = (uint16_t)l->port;
     down->listen.number = s->listeners_n;
     ka__publish_down(s->workers[0]);      /* the record is the worker's from here on */
@@ -4919,7 +4953,7 @@ static void ka__on_listening(ka_server *s, const ka__record *r, ka_event *ev)
     ev->os_error = r->listening.os_error;
     ev->port = ev->error ? l->port : ev->peer.port;
     ev->listener = (int)r->listening.number;
-    if (!ev->error && ev->peer.local) l->file = ka__sock_file(l->sock, 0);
+    if (!ev->error && ev->peer.local && !l->handed) l->file = ka__sock_file(l->sock, 0);
     if (ev->error && r->flags != KA__AILS) {
         ka__listener_drop(l);
         s->listen_error = ev->error;
@@ -4930,6 +4964,7 @@ static void ka__on_listening(ka_server *s, const ka__record *r, ka_event *ev)
         adopt->sock = l->sock;
         adopt->listen.number = r->listening.number;
         adopt->listen.framing = l->framing;
+        adopt->listen.handed = l->handed;
     }
 }
 
@@ -5938,20 +5973,23 @@ static ptrdiff_t ka__client_body(ka_client *c, ka_http *h, size_t head, size_t n
 
 /* Does the answer's Keyauth-Ends name this connection? NULL: yes, or there is no such field. Else
    the reason, in words. If only the network namespace differs, the server is in another one. */
-static const char *ka__client_between(const ka_client *c, const ka_http *h)
+static const char *ka__client_between(ka_client *c, const ka_http *h)
 {
     static const char
         proxy[] = "a proxy or forwarder stands between client and server; stop the server by hand",
         elsewhere[] = "the server is on another machine, or in a container; stop it there";
-    char mine[KA__ENDS_TEXT + 1];
+    char mine[KA__ENDS_TEXT + 1], *end = NULL;
     ka_str ends;
     size_t i = 0, spaces = 0;
     int r = ka_field(h->fields, "Keyauth-Ends", &ends);
+    c->handed = 0;
     if (r == KA_ENOTFOUND) return NULL;
     if (r < 0) return proxy;
     size_t n = ka__ends_text(mine, c->mine, c->theirs, ka__sock_network((ka__sock)c->sock));
     for (; i < n && i < ends.n && mine[i] == ends.p[i]; i++) spaces += mine[i] == ' ';
     if (i == n && i == ends.n) return NULL;
+    if (i == n && ends.p[n] == ' ') c->handed = (uint32_t)strtoul(ends.p + n, &end, 10);
+    if (c->handed && end == ends.p + ends.n) return NULL;
     return spaces == 2 ? elsewhere : proxy;
 }
 

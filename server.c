@@ -22,9 +22,10 @@ static const char usage[] =
     "usage: server [--ip 127.0.0.2] [--port 9999] [--wrong] [--max-keys N] [--ttl SECONDS]\n"
     "              [--journal FILE [--journal-salvage]] [--redis ADDRESS]\n"
     "              [--host NAME,...] [--workers N] [--max-per-peer N] [--ask-rate N[,BURST]]\n"
-    "              [--stats] [-h | --help] [--version]\n\n"
-    "  --ip IP,...     the addresses to listen on, or a host's name, default 127.0.0.2;\n"
-    "                  ::,0.0.0.0 is all of this machine; unix:PATH a Unix socket\n"
+    "              [--log FILE [--log-json]] [--metrics HOST:PORT] [--stats]\n"
+    "              [-h | --help] [--version]\n\n"
+    "  --ip IP,...     the addresses to listen on, or a host's name, default 127.0.0.2, or what a\n"
+    "                  service manager gives; ::,0.0.0.0: all addresses; unix:PATH: a Unix socket\n"
     "  --port PORT     the port, default 9999; 0 lets the system choose one\n"
     "  --wrong         answer every login with an ID that is not the right one\n"
     "  --max-keys N    keep at most N keys (default 1000000), then say server_full\n"
@@ -242,7 +243,7 @@ static int start(server *v)
 int main(int argc, char **argv)
 {
     server v = {
-        .ip = "127.0.0.2", .port = 9999, .workers = 1,
+        .ip = ka_service_ips("127.0.0.2"), .port = 9999, .workers = 1,
         .redis = { .at = &v.at }, .at = { .prefix = "keyauth:" },
         .metrics = { .more = figures, .arg = &v },
     };

@@ -102,7 +102,7 @@ typedef struct ka_option {
 KADEF int ka_options(const ka_option *known, const char *program, const char *usage, char **argv);
 
 /* Look up the addresses of hosts, by ka_resolve, and tell what is wrong.
-     hosts      names or addresses (unix:PATH is one, too), with commas between
+     hosts      names or addresses (unix:PATH and fd:N are some, too), with commas between
      ips        their addresses, with commas between
      returns    -1: go on; else the status to exit with: KA_EXIT_USAGE if there is no such host */
 KADEF int ka_find_hosts(char ips[KA_IPS_TEXT + 1], const char *program, const char *hosts);
@@ -306,7 +306,8 @@ int ka_find_hosts(char ips[KA_IPS_TEXT + 1], const char *program, const char *ho
         snprintf(host, sizeof host, "%.*s", (int)n, p);
         p = p[n] ? p + n + 1 : NULL;
         int r = n < sizeof host ? KA_OK : KA_ENOTFOUND;
-        if (strncmp(host, "unix:", 5) == 0) memcpy(found, host, sizeof host);
+        const bool socket = strncmp(host, "unix:", 5) == 0 || strncmp(host, "fd:", 3) == 0;
+        if (socket) memcpy(found, host, sizeof host);
         else if (r == KA_OK) r = ka_resolve(host, found);
         if (r == KA_ENOTFOUND)
             return ka_fail(KA_EXIT_USAGE, "%s: %s: there is no such host; an address is, for "
@@ -358,6 +359,7 @@ const char *ka_listener_text(char out[KA_PLACE_TEXT + 1], const ka_listeners *l,
 {
     char ip[KA_IP_TEXT + 1] = "";
     ka__cli_ip(ip, l, ev->listener);
+    if (strncmp(ip, "fd:", 3) == 0 && ev->port) return ka_end_text(out, ev->peer);
     return ka_place_text(out, ip, ev->port);
 }
 
@@ -379,6 +381,9 @@ static const char *ka__cli_trouble(char out[KA_TROUBLE_TEXT], const char *ip, co
     else if (path)
         snprintf(out, KA_TROUBLE_TEXT, "cannot listen on %s (system error %d); make its folder, or "
                  "choose another path", ip, code);
+    else if (strncmp(ip, "fd:", 3) == 0)
+        snprintf(out, KA_TROUBLE_TEXT, "--ip %s: this is no socket that listens; it is for service "
+                 "managers, and not for Windows", ip);
     else if (ev->error == KA_EINVAL)
         snprintf(out, KA_TROUBLE_TEXT, "--ip %s: a link-local address needs its interface, such as "
                  "fe80::1%%eth0", ip);

@@ -42,7 +42,7 @@ KADEF int ka_resolve(const char *host, char ips[KA_IPS_TEXT + 1]);
 
 enum { KA_PLACE_TEXT = KA_MAX_HOST + 8 };      /* characters of a host and a port */
 
-/* Write a host and a port as text, and a NUL: a.example:80, [::1]:80; a Unix socket has no port.
+/* Write a host and a port as text, and a NUL: a.example:80, [::1]:80; unix:PATH and fd:N as such.
    Returns out. */
 KADEF const char *ka_place_text(char out[KA_PLACE_TEXT + 1], const char *host, int port);
 
@@ -105,8 +105,8 @@ KADEF void ka_lookups_free(ka_lookups *l);
 
 const char *ka_place_text(char out[KA_PLACE_TEXT + 1], const char *host, int port)
 {
-    const bool path = strncmp(host, "unix:", 5) == 0;
-    if (path) snprintf(out, KA_PLACE_TEXT + 1, "%s", host);
+    const bool socket = strncmp(host, "unix:", 5) == 0 || strncmp(host, "fd:", 3) == 0;
+    if (socket) snprintf(out, KA_PLACE_TEXT + 1, "%s", host);
     else snprintf(out, KA_PLACE_TEXT + 1, strchr(host, ':') ? "[%s]:%d" : "%s:%d", host, port);
     return out;
 }

@@ -40,8 +40,9 @@ extern "C" {
 KADEF int ka_restart(const char *arg);
 
 /* Kill the process at the other end of this client's connection, and no other. It must hold that
-   connection and the listening socket, and no other process may hold one of the two. In doubt
-   nothing is killed. A handle holds the process while it is looked at again. On Linux the handle
+   connection and the listening socket, and no other process may hold one of the two; the listening
+   socket one may, if a service manager has handed it over (Keyauth-Ends tells). In doubt nothing is
+   killed. A handle holds the process while it is looked at again. On Linux the handle
    (a pidfd) is compared with what /proc shows. So neither a recycled PID nor another namespace's
    /proc nor a mount in /proc makes it another process. Then comes SIGKILL (TerminateProcess), and a
    wait for the process's end.
@@ -57,7 +58,8 @@ KADEF int ka_restart(const char *arg);
      proxy      the answer's Keyauth-Ends tells of a proxy, see ka_auth. If a server does not
                 send that field, or a proxy removes it, a proxy on this machine passes for it
      Unix       at a Unix socket it is the process that the socket's credentials name
-                (SO_PEERCRED, SO_PEERPIDFD, LOCAL_PEERPID), and that holds the listening socket
+                (SO_PEERCRED, SO_PEERPIDFD, LOCAL_PEERPID), and that holds the listening socket. One
+                that was handed over has its manager's credentials, so nothing is killed there
      unseen     Linux, macOS: a process that the caller may not look into may hold the sockets, too.
                 Windows names one process for a socket; others that inherited its handle are unseen
      macOS      has no such handle: there the last look comes right before the kill */
@@ -610,6 +612,7 @@ typedef int ka__pair_sock;
 typedef struct {
     ka__pair_sock sock;
     ka_end mine, theirs;
+    int64_t     handed;     /* the process that says that others may hold its listener; or 0 */
     const char *why;        /* the words for the error that was returned */
     int         os_error;   /* the system's code behind that error, or 0 */
 } ka__pair;
@@ -1023,6 +1026,7 @@ static int ka__owner_find(ka__pair *pair, int64_t *pid)
     if (d) closedir(d);
     errno = in.code;
     if (in.code) return ka__because_os(pair, ka__unread);
+    if (owners.pid == pair->handed) owners.others &= 1;
     if (owners.owned & owners.others) return ka__because(pair, KA_EINUSE, ka__shared);
     *pid = owners.pid;
     return owners.pid ? KA_OK : ka__owner_unknown(pair, &in, &owners);
@@ -1157,6 +1161,7 @@ static int ka__owner_find(ka__pair *pair, int64_t *pid)
     }
     KA_FREE(pids);
     *pid = 0;
+    if (owners.pid == pair->handed) owners.others &= 1;
     if (owners.owned & owners.others) return ka__because(pair, KA_EINUSE, ka__shared);
     *pid = owners.pid;
     return owners.pid ? KA_OK : ka__because(pair, KA_ENOTFOUND, none);
@@ -1236,7 +1241,8 @@ static int ka__peer_kill(ka__pair *pair, int64_t *pid)
 int ka_client_kill_server(ka_client *c, int64_t *pid)
 {
     static const char more[] = "the server sent more than its answer; stop it by hand";
-    ka__pair pair = { .sock = (ka__pair_sock)c->sock, .mine = c->mine, .theirs = c->theirs };
+    ka__pair pair = { .sock = (ka__pair_sock)c->sock, .mine = c->mine, .theirs = c->theirs,
+                      .handed = c->handed };
     char byte;
     int r = KA_EOFFLINE;
     *pid = 0;

@@ -1,4 +1,5 @@
-/* ext/service.h - tell the service manager that started this process how it is: sd_notify(3).
+/* ext/service.h - a service manager: tell it how this process is, and take the sockets that it has
+   (sd_notify(3), sd_listen_fds(3)).
 
    HOW TO INCLUDE
      keyauth.h before it, wherever it is included; KEYAUTH_IMPLEMENTATION in one .c file:
@@ -6,12 +7,13 @@
          #include "keyauth.h"
          #include "ext/service.h"
 
-   USE, before ka_listen; deploy/keyauth.service is a unit of systemd
+   USE, before ka_listen; deploy/ has units of systemd
          ka_service service;
          ka_service_start(&service, s);
+         ips = ka_service_ips("127.0.0.2");      // for ka_listen_all of ext/cli.h
 
    LIMITS
-     Linux. Elsewhere, or where $NOTIFY_SOCKET is not set, nothing is told. */
+     Linux. Elsewhere, or where $NOTIFY_SOCKET is not set, nothing is told, and nothing taken. */
 
 #ifndef KEYAUTH_H
 #error "ext/service.h: include keyauth.h first"
@@ -35,6 +37,10 @@ typedef struct {
    WATCHDOG=1 twice in each $WATCHDOG_USEC as long as ka_wait is called. The environment must not be
    changed by other threads meanwhile. *v stays where it is until ka_server_free. */
 KADEF void ka_service_start(ka_service *v, ka_server *s);
+
+/* The sockets that the manager listens on, and has given to this process by $LISTEN_FDS, as
+   ka_listen takes them, with commas between: "fd:3,fd:4", static; or else `otherwise`. */
+KADEF const char *ka_service_ips(const char *otherwise);
 
 #ifdef __cplusplus
 }
@@ -78,9 +84,22 @@ static int64_t ka__service_every_ms(void)
     int64_t half_ms = atoll(us) / 2000;
     return half_ms > 0 ? half_ms : 0;
 }
+
+/* From 3 up, as many as $LISTEN_FDS says, if $LISTEN_PID is this process. */
+const char *ka_service_ips(const char *otherwise)
+{
+    static char ips[KA_IPS_TEXT + 1];
+    const char *fds = getenv("LISTEN_FDS"), *pid = getenv("LISTEN_PID");
+    int n = fds && pid && atoll(pid) == (long long)getpid() ? atoi(fds) : 0;
+    size_t at = 0;
+    for (int fd = 3; fd < 3 + n && fd < 3 + KA_MAX_LISTENERS; fd++)
+        at += (size_t)snprintf(ips + at, sizeof ips - at, "%sfd:%d", at ? "," : "", fd);
+    return n > 0 ? ips : otherwise;
+}
 #else
 static void ka__service_tell(const char *text) { (void)text; }
 static int64_t ka__service_every_ms(void) { return 0; }
+const char *ka_service_ips(const char *otherwise) { return otherwise; }
 #endif
 
 static bool ka__service_take(ka_source *source, ka_event *ev)

@@ -75,10 +75,76 @@ static void test_service_none(void)
         ka_server_free(s);
     }
 }
+
+/* A server whose listener this process, too, has: it serves, and a client kills it and not this one. */
+static void test_service_sockets(void)
+{
+    static const struct { const char *ip; bool kills; const char *why; } rows[] = {
+        { SERVER_IP, true, "TCP" }, { "::1", true, "IPv6" }, { "unix:s", false, "a Unix socket" },
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        ka_end bound;
+        ka__address a;
+        ka__sock s;
+        process server, client;
+        char port[8], at[16];
+        if (!ka__address_read(&a, rows[i].ip, 0) || ka__sock_new(&a, SOCK_STREAM, &s) < 0 || ka__sock_listen(s, rows[i].ip, 0, &bound) < 0) {
+            skip("service sockets", "this machine has no IPv6");
+            continue;
+        }
+        snprintf(port, sizeof port, "%d", bound.port);
+        snprintf(at, sizeof at, "%s", rows[i].ip);
+        for (int wrong = 0; wrong < 2; wrong++) {
+            handed = (int)s;
+            bool started = START(&server, PROGRAM("server"), "--workers", "2", wrong ? "--wrong" : NULL);
+            handed = -1;
+            if (!started || !await_output(&server, "out", "listening on ")) return;
+            if (bound.local) START(&client, PROGRAM("client"), "--give-up", "9", at);
+            else START(&client, PROGRAM("client"), "--give-up", "9", at, port);
+            int status = process_wait(&client, PATIENCE_MS), want = !wrong ? 0 : rows[i].kills ? 5 : 6;
+            CHECK(cannot_find() || status == want, "%s: %d, %s", rows[i].why, status, output(&client, "err"));
+            process_end(&client);
+            CHECK(want != 5 || process_wait(&server, PATIENCE_MS) == 137, "%s: the server was killed", rows[i].why);
+            process_end(&server);
+        }
+        CHECK(!bound.local || (access)("s", F_OK) == 0, "the manager's path stays");
+        ka__sock_close(s);
+        (void)remove("s");
+    }
+}
+
+/* Sockets for another process, and numbers of descriptors that are no sockets which listen. */
+static void test_service_no_sockets(void)
+{
+    static const struct { const char *fds, *pid, *want; } rows[] = {
+        { NULL, NULL, "x" }, { "1", NULL, "x" }, { NULL, "1", "x" }, { "1", "1", "x" }, { "1", "me", "fd:3" }, { "2", "me", "fd:3,fd:4" }, { "0", "me", "x" }, { "-1", "me", "x" },
+        { "99999", "me", "fd:3,fd:4,fd:5,fd:6,fd:7,fd:8,fd:9,fd:10,fd:11,fd:12,fd:13,fd:14,fd:15,fd:16,fd:17,fd:18" },
+    };
+    static const char *const ips[] = { "fd:", "fd:x", "fd:1x", "fd:-1", "fd:0", "fd:9999", "fd:99999999999999999999" };
+    char me[24];
+    ka_server *s;
+    ka_event ev;
+    snprintf(me, sizeof me, "%ld", process_number());
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        unsetenv("LISTEN_FDS");
+        unsetenv("LISTEN_PID");
+        if (rows[i].fds) setenv("LISTEN_FDS", rows[i].fds, 1);
+        if (rows[i].pid) setenv("LISTEN_PID", strcmp(rows[i].pid, "me") == 0 ? me : rows[i].pid, 1);
+        CHECK(strcmp(ka_service_ips("x"), rows[i].want) == 0, "row %d: %s", (int)i, ka_service_ips("x"));
+    }
+    unsetenv("LISTEN_PID");
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
+    for (size_t i = 0; i < COUNT(ips); i++)
+        CHECK(ka_listen(s, ips[i], 0) == (int)i && next_event(s, &ev, KA_LISTENING) && ev.error == KA_EINVAL, "%s: %d", ips[i], ev.error);
+    ka_server_free(s);
+}
 /* NOLINTEND(concurrency-mt-unsafe) */
 #else
+static void test_service_sockets(void) {}
+static void test_service_no_sockets(void) {}
 static void test_service(void) { skip(topic, "only Linux has such managers"); }
 static void test_service_none(void) {}
 #endif
 
-static const subject ext_service_topics[] = { { "service", test_service }, { "service, none", test_service_none } };
+static const subject ext_service_topics[] = { { "service", test_service }, { "service, none", test_service_none },
+    { "service sockets", test_service_sockets }, { "service, no sockets", test_service_no_sockets } };

@@ -127,6 +127,19 @@ static bool process_interrupt(process *p)
     return GenerateConsoleCtrlEvent(CTRL_C_EVENT, 0);
 }
 #else
+/* A socket that is handed to the next process, as a service manager does it; -1: none. */
+static int handed = -1;
+
+static void hand_over(void)
+{
+    char pid[24];
+    snprintf(pid, sizeof pid, "%ld", process_number());
+    dup2(handed, 3);
+    fcntl(3, F_SETFD, 0);      /* if it was 3 before */
+    setenv("LISTEN_PID", pid, 1);
+    setenv("LISTEN_FDS", "1", 1);
+}
+
 static bool process_spawn(process *p, const char *const *argv, int max_files)
 {
     int out = open(output_name(p, "out"), O_WRONLY | O_CREAT | O_TRUNC, 0600);
@@ -138,7 +151,8 @@ static bool process_spawn(process *p, const char *const *argv, int max_files)
         for (int i = 0; i < 15 && argv[i]; i++) copy[i] = strdup(argv[i]);
         dup2(out, 1);
         dup2(err, 2);
-        for (int fd = 3; fd < 1024; fd++) close(fd);
+        if (handed >= 0) hand_over();
+        for (int fd = handed >= 0 ? 4 : 3; fd < 1024; fd++) close(fd);
         if (max_files && setrlimit(RLIMIT_NOFILE, &limit) != 0) _exit(126);
         (execv)(copy[0], copy);
         _exit(127);

@@ -102,6 +102,7 @@ static const struct { const char *argv[8]; int status; const char *out, *err; } 
     { { PROGRAM("server"), "--metrics", "a..b:9100" }, 2, "", "there is no such host" },
     { { PROGRAM("server"), "--metrics", "127.0.0.1:0" }, 2, "", "HOST:PORT is needed" },
     { { PROGRAM("server"), "--metrics", "127.0.0.1:65536" }, 2, "", "HOST:PORT is needed" },
+    { { PROGRAM("server"), "--ip", "fd:77", "--port", "0" }, 2, "", "--ip fd:77: this is no socket that listens" },
     { { PROGRAM("server"), "--max-per-peer", "0" }, 2, "", "from 1 to 1000000" },
     { { PROGRAM("server"), "--host", "http://a" }, 2, "", "names without ports are needed" },
     { { PROGRAM("server"), "--redis" }, 2, "", "needs a value" },
