@@ -382,8 +382,8 @@ static const char *ka__cli_trouble(char out[KA_TROUBLE_TEXT], const char *ip, co
         snprintf(out, KA_TROUBLE_TEXT, "cannot listen on %s (system error %d); make its folder, or "
                  "choose another path", ip, code);
     else if (strncmp(ip, "fd:", 3) == 0)
-        snprintf(out, KA_TROUBLE_TEXT, "--ip %s: this is no socket that listens; it is for service "
-                 "managers, and not for Windows", ip);
+        snprintf(out, KA_TROUBLE_TEXT, "--ip %.20s: this is no socket that listens; it is for "
+                 "service managers, and not for Windows", ip);
     else if (ev->error == KA_EINVAL)
         snprintf(out, KA_TROUBLE_TEXT, "--ip %s: a link-local address needs its interface, such as "
                  "fe80::1%%eth0", ip);

@@ -304,21 +304,22 @@ void ka_log_start(ka_log *log, ka_server *s, const char *path)
 
 bool ka_log_news(char out[KA_TROUBLE_TEXT], ka_log *log)
 {
-    char why[KA_TROUBLE_TEXT];
     const bool changed = !atomic_load(&log->writing) && log->error != log->told;
     const size_t lost = log->lost;
-    if (changed) {
-        log->told = log->error;
-        if (!log->error) snprintf(out, KA_TROUBLE_TEXT, "%.100s is written again", log->path);
-        else snprintf(out, KA_TROUBLE_TEXT, "%.60s: %.80s; its lines are lost until it is written "
-                      "again", log->path, ka_file_trouble(why, log->path, log->error,
-                                                          log->file.os_error));
-        return true;
+    if (changed && log->error) {
+        char why[KA_TROUBLE_TEXT];
+        ka_file_trouble(why, log->path, log->error, log->file.os_error);
+        snprintf(out, KA_TROUBLE_TEXT, "%.60s: %.80s; its lines are lost until it is written again",
+                 log->path, why);
+    } else if (changed) {
+        snprintf(out, KA_TROUBLE_TEXT, "%.100s is written again", log->path);
+    } else if (lost) {
+        snprintf(out, KA_TROUBLE_TEXT, "%.60s: %zu lines are lost: the disk is too slow, or memory "
+                 "is out", log->path, lost);
     }
-    log->lost = 0;
-    if (lost) snprintf(out, KA_TROUBLE_TEXT, "%.60s: %zu lines are lost: the disk is too slow, or "
-                       "memory is out", log->path, lost);
-    return lost > 0;
+    if (changed) log->told = log->error;
+    else log->lost = 0;
+    return changed || lost > 0;
 }
 
 int ka_log_replace(ka_log *log, const void *p, size_t n, int *os_error)
