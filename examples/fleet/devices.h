@@ -4,6 +4,8 @@
 
    1. A device is told, as soon as it has connected, serverId being the instance's id:
         {"type":"connected","message":"Connected to server","serverId":UUID}
+      And before its connection is closed for another one with the same device id:
+        {"type":"displaced","message":DISPLACED, or RIVALS below,"serverId":UUID}
 
    2. A device says {"type":"message","message":M,"clientId":UUID,"serverId":...}, and is answered
       by {"type":"reply","message":R}:
@@ -12,7 +14,7 @@
         PING.                                                                PONG.
         REPORT. I'M HERE <lat> <lon>, <RESTING|RUNNING> AND CHARGED AT <n>%. OK, THANKS!
         FINE. I'M HERE <lat> <lon>, <RESTING|RUNNING> AND CHARGED AT <n>%.   OK, THANKS!
-        WTF! <bytes>\n<blob>                               DAAAMN! ISSUE REPORTED ON JIRA
+        WTF! <n>\n<blob>                                   DAAAMN! ISSUE REPORTED ON JIRA
         GOTTA GO.                                          SEE YA!    and the close
         anything else                                      NOT_UNDERSTOOD, below
 
@@ -33,19 +35,28 @@
        serverId is not looked at.
      - Its clientId is not that of the first such message on the connection, or the device id in
        HELLO is not.
-     - A position is beyond 90 and 180 degrees, or a charge beyond 100, or one of them is not
-       written in digits. A position may have a minus, and a fraction, which is rounded to
-       millionths.
-     - A blob has not as many bytes of UTF-8 as was said, or more than MAX_BLOB. A reply has more
+     - A position is beyond 90 and 180 degrees, or a charge beyond 100, or one of them is no decimal
+       number: 45, +45.0, .5 and 4.5e1 are some. Positions are rounded to millionths, charges to
+       percents.
+     - A blob is neither n bytes of UTF-8 nor n decimal numbers up to 255 with commas between, which
+       are its bytes. If it has n bytes, these are the blob. n is at most MAX_BLOB. A reply has more
        than MAX_COMMAND.
      - MAX_DEVICES are known.
+   White space around M is ignored, unless a blob has it. A device id is a UUID, as the devices' own
+   protocol says: of other texts nobody could tell whether two of them are the same device.
    Bytes that can't be cut into objects end the connection. All else is a sign of life.
 
    The first message of a form above, HELLO or not, makes the device one of this connection, and
    online. If the device has another connection, here or at another instance, that one is closed:
    the newer wins. The device does not go offline by that. If it was another instance's, it is told
-   to be online, which tells where. A device that is silent for SILENT_BEATS heartbeats is offline,
+   to be online, which tells where. Two devices with one id would go on like this for ever: after
+   MAX_CLAIMS in a row, only one newer connection in CLAIM_MS wins, and others are closed. A device
+   that is silent for SILENT_BEATS heartbeats is offline,
    and its connection is closed. So is a connection that does not say in that time whose it is.
+
+   Some devices take all that they read at once for one object. So a command is sent when the one
+   before it has its reply, or its time is over, and SPACE_MS after a word of another type. It is
+   not sent if its own time is nearly over by then.
 
    A reply belongs to the oldest command that was sent to the device, has no reply, and can have
    this one. The commands before that one will have none any more. When the time of a command is
@@ -60,12 +71,15 @@
 #include "fleet.h"
 
 #define NOT_UNDERSTOOD "SERVER COULD NOT PROCESS THE RECEIVED MESSAGE."
+#define DISPLACED      "ANOTHER CONNECTION HAS YOUR ID NOW."
+#define RIVALS         "TOO MANY CONNECTIONS HAVE YOUR ID. TRY AGAIN LATER."
 
 /* What is known of a connection. */
 struct link {
     uint64_t conn;                            /* 0: none */
     device  *device;                          /* whose connection this is; NULL: nobody's */
     int64_t  heard_ms;                        /* the last word of it, or when it was opened */
+    int64_t  said_ms;                         /* the last word to it that is no command */
     uint64_t number;                          /* of its owner token */
     char     id[KA_UUID_TEXT + 1];            /* its clientId; "": not said so far */
     bool     ended;                           /* closed from here: what still comes isn't heard */
@@ -150,25 +164,49 @@ static bool take_number(ka_str *rest, int64_t most, int64_t *out)
     return i > 0 && *out <= most;
 }
 
-/* A number from -limit to limit, in millionths. No floating point: that reads by the locale. */
+/* The digits of a decimal number, at most 18 of them: it is value * 10 to the power of scale.
+   *cut: there were others than 0 behind these. */
+static bool take_digits(ka_str *rest, int64_t *value, int64_t *scale, bool *cut)
+{
+    int64_t exponent = 0;
+    bool point = false, digit = false;
+    *value = *scale = *cut = 0;
+    for (; rest->n && (!point || *rest->p != '.'); rest->p++, rest->n--) {
+        const char c = *rest->p;
+        if (c != '.' && (c < '0' || c > '9')) break;
+        digit = c != '.';
+        point = point || !digit;
+        const bool room = *value < 100000000000000000;
+        if (digit && room) *value = *value * 10 + (c - '0');
+        if (digit) *scale += (int)!room - (int)point;
+        if (digit && !room && c != '0') *cut = true;
+    }
+    if (!digit) return false;
+    if (!take(rest, "e") && !take(rest, "E")) return true;
+    bool less = take(rest, "-");
+    if (!less) take(rest, "+");
+    if (!take_number(rest, 99, &exponent)) return false;
+    *scale += less ? -exponent : exponent;
+    return true;
+}
+
+/* A decimal number from -limit to limit, rounded to millionths. No floating point: that reads by
+   the locale. */
 static bool take_degrees(ka_str *rest, int64_t limit, int32_t *out)
 {
-    int64_t value, unit = 100000;
-    bool minus = take(rest, "-");
-    if (!take_number(rest, limit, &value)) return false;
-    bool at_limit = value == limit;
-    value *= 1000000;
-    if (take(rest, ".")) {
-        size_t i = 0;
-        for (; i < rest->n && rest->p[i] >= '0' && rest->p[i] <= '9'; i++, unit /= 10) {
-            int digit = rest->p[i] - '0';
-            if (digit && at_limit) return false;
-            value += digit * unit;                     /* nothing from the seventh one on, */
-            if (i == 6 && digit >= 5) value++;         /* which rounds */
-        }
-        *rest = (ka_str){ rest->p + i, rest->n - i };
-        if (i == 0) return false;
+    const int64_t most = limit * 1000000;
+    int64_t value, scale, last = 0;
+    bool cut, minus = take(rest, "-");
+    if (!minus) take(rest, "+");
+    if (!take_digits(rest, &value, &scale, &cut)) return false;
+    for (scale += 6; scale > 0 && value > 0 && value <= most; scale--) value *= 10;
+    for (; scale < 0; scale++) {
+        cut = cut || last;
+        last = value % 10;
+        value /= 10;
     }
+    if (value > most || (value == most && (last || cut))) return false;
+    value += last >= 5;
     *out = (int32_t)(minus ? -value : value);
     return true;
 }
@@ -376,9 +414,16 @@ static call *call_take(device *d)
     return c;
 }
 
+static struct link *link_of(const fleet *f, uint64_t conn)
+{
+    size_t i = ka_conn_index(f->s, conn);
+    return i < f->links_room && f->links[i].conn == conn ? &f->links[i] : NULL;
+}
+
 static void say(fleet *f, uint64_t conn, const char *type, const char *message)
 {
     char room[256 + 6 * MAX_COMMAND];
+    if (strcmp(type, "command") != 0) link_of(f, conn)->said_ms = ka_now_ms();
     ka_json_out w = { .p = room, .cap = sizeof room };
     ka_json_open(&w, NULL, KA_OBJECT);
     ka_json_put(&w, "type", (ka_str){ type, strlen(type) });
@@ -389,22 +434,47 @@ static void say(fleet *f, uint64_t conn, const char *type, const char *message)
     ka_send(f->s, conn, room, w.n);
 }
 
-/* Send it on the connection of d. 0, or 503. */
-static int call_send(fleet *f, device *d, call *c)
+/* Is less than a tenth of its time left, so that its reply would hardly come in time? */
+static bool call_is_late(const fleet *f, const call *c)
+{
+    return ka_now_ms() > c->made_ms + f->timeout_s * 900;
+}
+
+/* Tell d the next command, if it owes no reply to another one. */
+static void call_next(fleet *f, device *d)
+{
+    call *c = d->calls;
+    while (c && (c->over || (!c->sent && call_is_late(f, c)))) c = c->next;
+    if (!c || c->sent) return;
+    int64_t due_ms = link_of(f, d->conn)->said_ms + SPACE_MS;
+    if (due_ms > ka_now_ms() && ka_timer(&f->timers, due_ms, c->number << 8 | TAG_NEXT) == KA_OK)
+        return;
+    c->sent = true;
+    say(f, d->conn, "command", c->message);
+}
+
+static void call_due(fleet *f, uint64_t number)
+{
+    const call *c = call_of(f, number);
+    if (c) call_next(f, device_find(f, c->device));
+}
+
+/* Add it to the commands of d. 0, or 503. */
+static int call_add(fleet *f, device *d, call *c)
 {
     call **at = &d->calls;
     for (int n = 0; *at; at = &(*at)->next)
         if (++n == MAX_DEVICE_CALLS) return 503;
     *at = c;
-    c->sent = true;
-    say(f, d->conn, "command", c->message);
+    c->here = true;
+    call_next(f, d);
     return 0;
 }
 
 /* Here or elsewhere; when it is refused it is freed. */
 static int call_go(fleet *f, device *d, call *c)
 {
-    int status = d->conn ? call_send(f, d, c) : share_call(f, d, c);
+    int status = d->conn ? call_add(f, d, c) : share_call(f, d, c);
     if (!status) return 0;
     f->calls[c->number % MAX_CALLS] = NULL;
     free(c);
@@ -441,24 +511,30 @@ static void call_from(fleet *f, const char *from, uint64_t from_number, const ch
 static void call_done(fleet *f, uint64_t number, int status, ka_str reply)
 {
     call *c = call_of(f, number);
-    if (c && !c->sent) call_end(f, c, status, reply);
+    if (c && !c->here) call_end(f, c, status, reply);
 }
 
 static void call_timeout(fleet *f, uint64_t number)
 {
     call *c = call_of(f, number);
     if (!c) return;
-    if (c->sent) call_answer(f, c, 504, no_text);
-    else call_end(f, c, 504, no_text);
+    if (!c->here) {
+        call_end(f, c, 504, no_text);
+        return;
+    }
+    device *d = device_find(f, c->device);
+    if (c->sent) {
+        call_answer(f, c, 504, no_text);
+        call_next(f, d);
+        return;
+    }
+    call **at = &d->calls;
+    while (*at != c) at = &(*at)->next;
+    *at = c->next;
+    call_end(f, c, CALL_UNSENT, no_text);
 }
 
 /* ---- connections ---- */
-
-static struct link *link_of(const fleet *f, uint64_t conn)
-{
-    size_t i = ka_conn_index(f->s, conn);
-    return i < f->links_room && f->links[i].conn == conn ? &f->links[i] : NULL;
-}
 
 static void link_open(fleet *f, const ka_event *ev)
 {
@@ -477,13 +553,17 @@ static void link_open(fleet *f, const ka_event *ev)
     say(f, ev->conn, "connected", "Connected to server");
 }
 
-/* It is the connection of its device no more: who waits for a reply gets none. */
+/* It is the connection of its device no more: who waits for a reply gets none. Whether a command
+   that was sent is done is not known. */
 static void link_loosen(fleet *f, struct link *l)
 {
     device *d = l->device;
     l->device = NULL;
     d->conn = 0;
-    while (d->calls) call_end(f, call_take(d), 409, no_text);
+    while (d->calls) {
+        call *c = call_take(d);
+        call_end(f, c, c->sent ? 502 : 409, no_text);
+    }
 }
 
 static void link_close(fleet *f, struct link *l)
@@ -508,7 +588,18 @@ static void link_outdated(fleet *f, device *d)
 {
     struct link *l = link_of(f, d->conn);
     link_loosen(f, l);
+    say(f, l->conn, "displaced", DISPLACED);
     link_close(f, l);
+}
+
+/* Has d changed its connection too often, so that this one may not have it? By a leaky bucket. */
+static bool device_disputed(device *d, int64_t now_ms)
+{
+    if (!d->online) return false;
+    int64_t whole_ms = (d->claims_ms > now_ms ? d->claims_ms : now_ms) + CLAIM_MS;
+    if (whole_ms > now_ms + MAX_CLAIMS * CLAIM_MS) return true;
+    d->claims_ms = whole_ms;
+    return false;
 }
 
 /* Make d the device of this connection, whoever had it. What has changed by that. */
@@ -583,25 +674,41 @@ static bool said_hello(ka_str rest, const char *id, report *s)
 
 static bool said_here(ka_str rest, const char *id, report *s)
 {
-    int64_t charge;
+    int32_t charge;
     (void)id;
     if (!take_degrees(&rest, 90, &s->lat) || !take(&rest, " ") ||
         !take_degrees(&rest, 180, &s->lon) || !take(&rest, ", "))
         return false;
     s->running = take(&rest, "RUNNING");
     if (!s->running && !take(&rest, "RESTING")) return false;
-    if (!take(&rest, " AND CHARGED AT ") || !take_number(&rest, 100, &charge) || !ka_is(rest, "%."))
+    if (!take(&rest, " AND CHARGED AT ") || !take_degrees(&rest, 100, &charge) || charge < 0 ||
+        !ka_is(rest, "%."))
         return false;
-    s->charge = (int)charge;
+    s->charge = (charge + 500000) / 1000000;
     return s->placed = true;
+}
+
+/* n decimal numbers with commas between: the bytes that they are; or, if these are no UTF-8, the
+   numbers as they are. *text is borrowed until the next call. */
+static bool take_bytes(ka_str *text, int64_t n)
+{
+    static char bytes[MAX_BLOB];
+    ka_str rest = *text;
+    for (int64_t i = 0, value; i < n; i++) {
+        if ((i > 0 && !take(&rest, ",")) || !take_number(&rest, 255, &value)) return false;
+        bytes[i] = (char)(unsigned char)value;
+    }
+    if (rest.n) return false;
+    if (ka_is_utf8((ka_str){ bytes, (size_t)n })) *text = (ka_str){ bytes, (size_t)n };
+    return true;
 }
 
 static bool said_issue(ka_str rest, const char *id, report *s)
 {
     int64_t n;
     (void)id;
-    if (!take_number(&rest, MAX_BLOB, &n) || !take(&rest, "\n") || rest.n != (size_t)n)
-        return false;
+    if (!take_number(&rest, MAX_BLOB, &n) || !take(&rest, "\n")) return false;
+    if (rest.n != (size_t)n && !take_bytes(&rest, n)) return false;
     s->blob = rest;
     return true;
 }
@@ -618,13 +725,22 @@ static const struct {
     { "GOTTA GO.", "SEE YA!", said_goodbye },
 };
 
+/* A message without the white space behind it. */
+static ka_str trimmed(ka_str s)
+{
+    while (s.n && memchr(" \t\r\n", s.p[s.n - 1], 4)) s.n--;
+    return s;
+}
+
 /* The answer to a message, and what it says; NULL: it is of no such form. */
 static const char *understand(ka_str text, const char *id, report *s)
 {
+    while (text.n && memchr(" \t\r\n", *text.p, 4)) text = (ka_str){ text.p + 1, text.n - 1 };
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         ka_str rest = text;
         if (take(&rest, forms[i].begins))
-            return forms[i].read(rest, id, s) ? forms[i].answer : NULL;
+            return forms[i].read(rest, id, s) || forms[i].read(trimmed(rest), id, s)
+                       ? forms[i].answer : NULL;
     }
     return NULL;
 }
@@ -659,6 +775,11 @@ static void on_words(fleet *f, struct link *l, ka_str text)
         say(f, l->conn, "reply", NOT_UNDERSTOOD);
         return;
     }
+    if (!l->device && device_disputed(d, ka_now_ms())) {
+        say(f, l->conn, "displaced", RIVALS);
+        link_close(f, l);
+        return;
+    }
     const char *was = l->device ? d->owner : NULL;
     unsigned changes = l->device ? 0 : link_claim(f, l, d);
     changes |= apply(d, &s);
@@ -683,7 +804,7 @@ static int command_of(const char *message, int64_t *seconds)
     };
     ka_str rest = { message, strlen(message) };
     if (take(&rest, "KEEP ME POSTED EVERY ") && take_number(&rest, INT32_MAX, seconds) &&
-        *seconds && ka_is(rest, " SECONDS."))
+        ka_is(rest, " SECONDS."))
         return EVERY;
     for (int i = RUN; i <= GO; i++)
         if (strcmp(message, known[i]) == 0) return i;
@@ -722,7 +843,9 @@ static void on_reply(fleet *f, struct link *l, ka_str text)
     bool fine = take(&rest, "FINE. I'M HERE ") && said_here(rest, l->id, &s);
     bool sorry = ka_is(text, "I CAN'T, SORRY.");
     call *c = d->calls;
-    while (c && !answers(text, fine, about = command_of(c->message, &seconds))) c = c->next;
+    while (c && c->sent && !answers(text, fine, about = command_of(c->message, &seconds)))
+        c = c->next;
+    if (c && !c->sent) c = NULL;
     if (!c || sorry) about = OTHER;
     while (c && d->calls != c) call_end(f, call_take(d), 504, no_text);
 
@@ -730,11 +853,13 @@ static void on_reply(fleet *f, struct link *l, ka_str text)
     changes |= obeyed(d, about, seconds);
     ka_utc_text(d->seen, ka_wall_us());
     if (c) call_end(f, call_take(d), 200, text);
-    if (about != GO) device_changed(f, d, changes, d->owner, no_text);
-    else {
-        link_leave(f, l);
-        link_close(f, l);
+    if (about != GO) {
+        device_changed(f, d, changes, d->owner, no_text);
+        call_next(f, d);
+        return;
     }
+    link_leave(f, l);
+    link_close(f, l);
 }
 
 /* ---- events ---- */
@@ -827,7 +952,7 @@ static void devices_free(fleet *f)
         free(f->devices[i]);
     }
     for (size_t i = 0; i < MAX_CALLS; i++)
-        if (f->calls[i] && !f->calls[i]->sent) free(f->calls[i]);
+        if (f->calls[i] && !f->calls[i]->here) free(f->calls[i]);
     free(f->devices);
     free(f->links);
 }

@@ -125,6 +125,7 @@ static int on_listening(fleet *f, const ka_event *ev)
 static void on_timer(fleet *f, const ka_event *ev)
 {
     if ((ev->tag & 255) == TAG_CALL) call_timeout(f, ev->tag >> 8);
+    if ((ev->tag & 255) == TAG_NEXT) call_due(f, ev->tag >> 8);
     if (ev->tag != TAG_TICK) return;
     devices_tick(f, ev->now_ms);
     share_tick(f, ev->now_ms);

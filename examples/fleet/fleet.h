@@ -67,14 +67,17 @@ enum {
     MAX_HOOKS = 10000,            /* changes to be forwarded; then the oldest is dropped */
     MAX_PAGE = 500,               /* vehicles in one answer */
     MAX_EVENT = 4096 + 6 * MAX_BLOB,      /* bytes of a change in JSON */
+    MAX_CLAIMS = 3,               /* connections that may take a device over at once; then one in */
+    CLAIM_MS = 10000,             /* so many milliseconds */
+    SPACE_MS = 20,                /* milliseconds from a word to a device to a command */
     SILENT_BEATS = 3,             /* heartbeats without a word after which a device is offline */
     FORGET_S = 7 * 86400,         /* seconds offline after which a device is forgotten */
     TICK_MS = 1000
 };
 
-/* Tags of timers and outgoing connections. A call's timer has its number above TAG_CALL's 8 bits.
-   */
-enum { TAG_TICK = 1, TAG_HOOK, TAG_CALL };
+/* Tags of timers and outgoing connections. TAG_CALL and TAG_NEXT have a call's number above their 8
+   bits. */
+enum { TAG_TICK = 1, TAG_HOOK, TAG_CALL, TAG_NEXT };
 
 /* Changes. change_names has their names, in this order. BLOB is a type of Windows, hence ISSUE. */
 enum {
@@ -99,7 +102,9 @@ typedef struct {
     uint64_t version;                         /* of its last change in Redis (share.h); or 0 */
     int64_t  touched_ms;                      /* ka_now_ms() of the last word of or about it */
     uint64_t conn;                            /* its connection to this instance; 0: none */
-    call    *calls;                           /* sent to it and not replied to, in order */
+    call    *calls;                           /* not replied to, in order: those that are over, one
+                                                 that was sent, and those that wait for that one */
+    int64_t  claims_ms;                       /* when its connection may change as often as ever */
     bool     claimed;                         /* share.h: Redis has told of a put of this owner */
     bool     unshared;                        /* share.h: has changed while Redis was down */
     bool     unsaved;                         /* state.h: has to be written */
@@ -116,7 +121,8 @@ struct call {
     ka_event request;                         /* the request here; its strings are dead */
     int      route;                           /* the route of the request here */
     int64_t  made_ms;
-    bool     sent;                            /* to the device, from here; else the share has it */
+    bool     here;                            /* it is in device.calls; else the share has it */
+    bool     sent;                            /* to the device, from here */
     bool     over;                            /* answered; it waits for a late reply, to drop it */
 };
 
@@ -209,18 +215,24 @@ static void device_reaped(fleet *f, device *d, ka_str event);
 
 /* Send a command to a device, here or through the share. request gets its answer by rest_called.
      returns    0; or the status to refuse it with at once: 409 not connected, 503 too many wait, or
-                Redis is down */
+                Redis is down. rest_called can have these, too, and CALL_UNSENT. With these three it
+                is not done. 502, the connection ended before the reply, and 504, none came in time:
+                it may be done */
+enum { CALL_UNSENT = 599 };      /* its time was over while others were under way */
 static int call_start(fleet *f, device *d, const char *message, const ka_event *request, int route);
 
 /* Another instance asks. Its answer goes by share_reply, also when it is refused. */
 static void call_from(fleet *f, const char *from, uint64_t from_number, const char *id,
                       const char *message);
 
-/* A call that went through the share has come to this: 200 and a reply, 409, 503 or 504. */
+/* A call that went through the share has come to this: 200 and a reply, or as call_start says. */
 static void call_done(fleet *f, uint64_t number, int status, ka_str reply);
 
-/* The time of a call is over: 504. */
+/* The time of a call is over: 504, or CALL_UNSENT. */
 static void call_timeout(fleet *f, uint64_t number);
+
+/* The time has come to send a call, if it is still the next one. */
+static void call_due(fleet *f, uint64_t number);
 
 /* The functions ..._open and ..._start return -1: go on; or the status to exit with, having said
    why. */

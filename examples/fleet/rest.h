@@ -28,6 +28,8 @@ static const property properties[] = {
     { "Error", "error", "boolean", .what = "always true", .example = "true" },
     { "Error", "message", "string", .what = "what is wrong, and what to do about it",
       .example = "\"there is no such vehicle; GET /vehicles has those that are known\"" },
+    { "Error", "done", "boolean", .what = "of a command; false: it was not sent; null: whether it "
+      "was done is not known", .example = "false", .nullable = true, .optional = true },
 
     { "Health", "name", "string", .what = "what this is", .example = "\"fleet\"" },
     { "Health", "version", "string", .what = "its version", .example = "\"" KA_VERSION "\"" },
@@ -85,8 +87,8 @@ static const property properties[] = {
     { "?Vehicles", "connected", "boolean", .what = "only those that are, or aren't",
       .example = "true" },
 
-    { "Frequency", "seconds", "integer", .what = "between two reports", .example = "60", .least = 1,
-      .most = 86400 },
+    { "Frequency", "seconds", "integer", .what = "between two reports; 0: report no more",
+      .example = "60", .most = 86400 },
     { "Running", "running", "boolean", .what = "true: run; false: rest", .example = "true" },
     { "Message", "message", "string",
       .what = "what to tell it, without control characters; the limit is in bytes of UTF-8",
@@ -155,6 +157,7 @@ static const route routes[] = {
     { "GET", "/", "health", "How it goes",
       .more = "Of the instance that answers, and of the fleet.", .gives = "Health",
       .serve = serve_health },
+    { "GET", "/health", "healthCheck", "The same", .gives = "Health", .serve = serve_health },
     { "GET", "/docs", "docs", "This API, as a page", .more = "With a live map of the vehicles.",
       .type = "text/html; charset=utf-8", .serve = serve_docs },
     { "GET", "/docs-json", "docsJson", "This API, as an OpenAPI 3 document",
@@ -167,6 +170,8 @@ static const route routes[] = {
       .more = "By their ids; a page at a time.", .takes = "?Vehicles", .gives = "Vehicles",
       .serve = serve_vehicles },
     { "GET", "/vehicles/{id}", "vehicle", "A vehicle, as it is known", .gives = "Vehicle",
+      .serve = serve_vehicle },
+    { "GET", "/vehicles/{id}/status", "status", "The same", .gives = "Vehicle",
       .serve = serve_vehicle },
     { "GET", "/vehicles/{id}/fetch-info", "fetchInfo", "A vehicle, asked how it is going",
       .more = "If it is not connected: as it was last known.", .gives = "VehicleNow",
@@ -193,6 +198,7 @@ static const struct { int status; const char *text; } rest_statuses[] = {
     { 403, "A page of another site asks, or the host is not the server's, or a token is needed" },
     { 404, "There is no such vehicle" },
     { 409, "It is not connected" },
+    { 502, "Its connection ended before it replied" },
     { 503, "Too much is under way, or Redis is away; try again" },
     { 504, "The vehicle did not reply in time" },
 };
@@ -218,7 +224,6 @@ enum {
 struct rest {
     uint64_t streams[MAX_STREAMS];            /* connections of the subscribers of /events */
     size_t   streams_n, page_n;
-    uint64_t told;                            /* changes, each with its number */
     int64_t  beat_ms;
     char    *page, page_fields[REST_FIELDS];
     char     text[REST_TEXT], event[MAX_EVENT + 64];
@@ -587,22 +592,32 @@ static void serve_vehicle(request *q)
 
 /* ---- commands ---- */
 
-static void refuse_call(fleet *f, const ka_event *ev, int status)
+static const char *why_refused(int status)
 {
     switch (status) {
-    case 409:
-        refuse(f, ev, 409, "", "the vehicle is not connected; GET /events tells when it is again");
-        break;
-    case 504:
-        refuse(f, ev, 504, "", "the vehicle did not reply within %lld s; whether it did what it "
-               "was told is not known", f->timeout_s);
-        break;
-    default:
-        refuse(f, ev, 503, "Retry-After: 1\r\n",
-               "too many commands wait for replies, or the vehicle is with another instance and "
-               "Redis is away; try again");
-        break;
+    case 409: return "the vehicle is not connected; GET /events tells when it is again";
+    case 502: return "the vehicle's connection ended before it replied; whether it did what it was "
+                     "told is not known";
+    case 504: return "the vehicle did not reply in time (--timeout); whether it did what it was "
+                     "told is not known";
+    case CALL_UNSENT:
+              return "the vehicle has not replied to the commands before this one; try again";
+    default:  return "too many commands wait for replies, or the vehicle is with another instance "
+                     "and Redis is away; try again";
     }
+}
+
+/* Its member done tells programs whether they may try again: false, it was not sent; null, it may
+   have been done. */
+static void refuse_call(fleet *f, const ka_event *ev, int status)
+{
+    ka_json_out w = rest_begin(f);
+    ka_json_put_bool(&w, "error", true);
+    ka_json_put(&w, "message", str(why_refused(status)));
+    if (status == 502 || status == 504) put_null(&w, "done");
+    else ka_json_put_bool(&w, "done", false);
+    if (status == CALL_UNSENT) status = 503;
+    rest_end(f, ev, status, status == 503 ? "Retry-After: 1\r\n" : "", &w);
 }
 
 static void command(request *q, const char *message)
@@ -622,7 +637,7 @@ static void rest_called(fleet *f, const call *c, int status, ka_str reply)
 {
     const device *d = device_find(f, c->device);
     bool fetch = routes[c->route].serve == serve_fetch_info;
-    if (fetch && d && (status == 200 || status == 409)) {
+    if (fetch && d && (status == 200 || status == 409 || status == 502)) {
         put_vehicle(f, &c->request, d, true, status == 200 ? reply : (ka_str){ NULL, 0 });
     } else if (status != 200 || fetch) {
         refuse_call(f, &c->request, status == 200 ? 409 : status);
@@ -780,7 +795,7 @@ static bool has_status(const fleet *f, const route *r, int status)
     if (status == 400) return true;
     if (status == 401 || status == 403) return (status == 401) == (r->commands && f->has_token);
     if (status == 404) return strchr(r->path, '{') != NULL;
-    if (status == 409) return strcmp(r->method, "POST") == 0;
+    if (status == 409 || status == 502) return strcmp(r->method, "POST") == 0;
     return r->commands || (status == 503 && r->limited);
 }
 
@@ -918,10 +933,9 @@ static void rest_send(fleet *f, const char *p, size_t n)
 static void rest_tell(fleet *f, ka_str event)
 {
     struct rest *r = f->rest;
-    r->told++;
     if (!r->streams_n) return;
-    int n = snprintf(r->event, sizeof r->event, "event: change\nid: %llu\ndata: %.*s\n\n",
-                     (unsigned long long)r->told, (int)event.n, event.p);
+    int n = snprintf(r->event, sizeof r->event, "event: change\ndata: %.*s\n\n", (int)event.n,
+                     event.p);
     KA_ASSERT(n > 0 && (size_t)n < sizeof r->event);
     rest_send(f, r->event, (size_t)n);
 }

@@ -39,6 +39,7 @@ enum {
     SIM_LAT = 52520000, SIM_LON = 13405000,      /* the middle of Berlin, millionths of a degree */
     SIM_SPREAD = 60000,             /* how far from there devices begin: 6 km */
     SIM_MOVE_MS = 60000,            /* a device that is asked later than that has stood meanwhile */
+    SIM_RIVALS = 6,                 /* a device whose id others have waits 2 s, 4, 8... up to 64 */
     SIM_FULL = 100000,              /* charge, in thousandths of a percent */
     SIM_EMPTY = 1000,               /* with less charge a device can't run */
     SIM_DRAIN = 50, SIM_CHARGE = 150,            /* the charge that a second takes and gives */
@@ -68,6 +69,7 @@ typedef struct {
     int32_t  charge, every_s;
     uint32_t round, misses;
     uint8_t  state;
+    uint8_t  rivals;                /* how often another connection had its id since a PONG. */
     bool     running;
 } sim_device;
 
@@ -215,15 +217,15 @@ static void sim_condition(sim_device *d, const char *word, int64_t now_ms, char 
              (int)d->lon % 1000000, d->running ? "RUNNING" : "RESTING", (int)d->charge / 1000);
 }
 
-/* The seconds of KEEP ME POSTED EVERY <n> SECONDS.; 0: it is something else. */
+/* The seconds of KEEP ME POSTED EVERY <n> SECONDS.; -1: it is something else. */
 static int32_t sim_posted(const char *text)
 {
     static const char begin[] = "KEEP ME POSTED EVERY ";
     char again[64];
     long s = strncmp(text, begin, sizeof begin - 1) == 0 ? strtol(text + sizeof begin - 1, NULL, 10)
-                                                         : 0;
+                                                         : -1;
     snprintf(again, sizeof again, "%s%ld SECONDS.", begin, s);
-    return s > 0 && s <= 86400 && strcmp(text, again) == 0 ? (int32_t)s : 0;
+    return s >= 0 && s <= 86400 && strcmp(text, again) == 0 ? (int32_t)s : -1;
 }
 
 /* ---- what it says ---- */
@@ -304,6 +306,7 @@ static void sim_greeted(sim *m, sim_device *d, int64_t now_ms)
 
 static void sim_reply(sim *m, sim_device *d, const ka_json *text, int64_t now_ms)
 {
+    if (ka_json_is(text, "PONG.")) d->rivals = 0;
     if (ka_json_is(text, "PONG.")) sim_measure(m, &d->ping_us);
     else if (ka_json_is(text, "OK, THANKS!")) sim_measure(m, &d->report_us);
     else if (ka_json_is(text, "HI, NICE TO MEET YOU!")) sim_greeted(m, d, now_ms);
@@ -333,10 +336,10 @@ static void sim_obey(sim *m, sim_device *d, ka_str command, int64_t now_ms)
     if (command.n < sizeof text) memcpy(text, command.p, command.n);
     int32_t every_s = sim_posted(text);
     m->commands++;
-    if (every_s) {
+    if (every_s >= 0) {
         d->every_s = every_s;
         d->round++;
-        sim_timer(m, now_ms + every_s * 1000, SIM_REPORT, d);
+        if (every_s) sim_timer(m, now_ms + every_s * 1000, SIM_REPORT, d);
         reply = "SURE, I WILL!";
     } else if (strcmp(text, "HEY YOU, RUN!") == 0 || strcmp(text, "HEY YOU, REST!") == 0) {
         if (sim_run(d, strcmp(text, "HEY YOU, RUN!") == 0, now_ms)) reply = "DONE!";
@@ -376,6 +379,10 @@ static void sim_hear(sim *m, sim_device *d, const ka_event *ev)
         sim_reply(m, d, &text, ev->now_ms);
     } else if (ka_json_is(&type, "command") && d->state != SIM_LEAVING) {
         sim_obey(m, d, (ka_str){ m->text, (size_t)n }, ev->now_ms);
+    } else if (ka_json_is(&type, "displaced")) {
+        if (d->rivals < SIM_RIVALS) d->rivals++;
+        if (m->count == 1) note("another device has this id; connecting again in %d s",
+                                1 << d->rivals);
     }
 }
 
@@ -402,6 +409,7 @@ static void sim_connect(sim *m, sim_device *d)
 static int64_t sim_again(sim *m, sim_device *d, uint8_t state, int64_t now_ms)
 {
     int64_t delay_ms = KA_RETRY_FIRST_MS + (int64_t)d->misses * KA_RETRY_STEP_MS;
+    if (d->rivals) delay_ms = 1000 << d->rivals;
     if (m->count > 1) delay_ms += sim_spread(d, delay_ms);
     if (d->misses < UINT16_MAX) d->misses++;
     d->state = state;
