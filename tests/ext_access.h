@@ -25,11 +25,11 @@ static bool line_is(const char *line, bool json, const char *method, const char 
     char time[KA_UTC_TEXT + 1] = "", want[512];
     int port = 0, n = 0, end = 0;
     long long us = -1;
-    if (json) sscanf(line, "{\"time\": \"%27[^\"]\", \"peer\": \"127.0.0.1:%d\", %n", time, &port, &n);
-    else sscanf(line, "%27s 127.0.0.1:%d %n", time, &port, &n);
+    if (json) (void)sscanf(line, "{\"time\": \"%27[^\"]\", \"peer\": \"127.0.0.1:%d\", %n", time, &port, &n);
+    else (void)sscanf(line, "%27s 127.0.0.1:%d %n", time, &port, &n);
     snprintf(want, sizeof want, json ? "\"method\": \"%s\", \"path\": \"%s\", \"status\": %d, \"bytes\": %d, \"us\": "
              : "%s %s %d %d ", method, path, status, bytes);
-    if (strncmp(line + n, want, strlen(want)) == 0) sscanf(line + n + strlen(want), json ? "%lld}%n" : "%lld%n", &us, &end);
+    if (strncmp(line + n, want, strlen(want)) == 0) (void)sscanf(line + n + strlen(want), json ? "%lld}%n" : "%lld%n", &us, &end);
     return port > 0 && time[10] == 'T' && time[26] == 'Z' && us >= 0 && end > 0 && line[(size_t)n + strlen(want) + (size_t)end] == '\n';
 }
 

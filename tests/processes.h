@@ -136,8 +136,8 @@ static void hand_over(void)
     snprintf(pid, sizeof pid, "%ld", process_number());
     dup2(handed, 3);
     fcntl(3, F_SETFD, 0);      /* if it was 3 before */
-    setenv("LISTEN_PID", pid, 1);
-    setenv("LISTEN_FDS", "1", 1);
+    setenv("LISTEN_PID", pid, 1);      /* NOLINT(concurrency-mt-unsafe): this process has one thread */
+    setenv("LISTEN_FDS", "1", 1);      /* NOLINT(concurrency-mt-unsafe) */
 }
 
 static bool process_spawn(process *p, const char *const *argv, int max_files)

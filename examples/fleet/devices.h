@@ -41,7 +41,7 @@
      - A blob is neither n bytes of UTF-8 nor n decimal numbers up to 255 with commas between, which
        are its bytes. If it has n bytes, these are the blob. n is at most MAX_BLOB. A reply has more
        than MAX_COMMAND.
-     - MAX_DEVICES are known.
+     - MAX_DEVICES are online. If so many are known, the one that is offline longest is forgotten.
    White space around M is ignored, unless a blob has it. A device id is a UUID, as the devices' own
    protocol says: of other texts nobody could tell whether two of them are the same device.
    Bytes that can't be cut into objects end the connection. All else is a sign of life.
@@ -120,11 +120,29 @@ static size_t device_after(const fleet *f, const char *id)
     return i + (i < f->devices_n && strcmp(f->devices[i]->id, id) == 0);
 }
 
+/* Forget the device that is offline longest. False: all are online. */
+static bool device_evict(fleet *f)
+{
+    size_t oldest = f->devices_n;
+    for (size_t i = 0; i < f->devices_n; i++) {
+        const device *d = f->devices[i];
+        if (d->online) continue;
+        if (oldest == f->devices_n || strcmp(d->seen, f->devices[oldest]->seen) < 0) oldest = i;
+    }
+    if (oldest == f->devices_n) return false;
+    free(f->devices[oldest]);
+    /* NOLINTNEXTLINE(bugprone-sizeof-expression): pointers, indeed */
+    memmove(&f->devices[oldest], &f->devices[oldest + 1],
+            (--f->devices_n - oldest) * sizeof *f->devices);
+    return true;
+}
+
 static device *device_get(fleet *f, const char *id)
 {
     size_t i = device_place(f, id), room = 2 * f->devices_room + 64;
     if (i < f->devices_n && strcmp(f->devices[i]->id, id) == 0) return f->devices[i];
-    if (f->devices_n == MAX_DEVICES) return NULL;
+    if (f->devices_n == MAX_DEVICES && !device_evict(f)) return NULL;
+    i = device_place(f, id);
     if (f->devices_n == f->devices_room) {
         /* NOLINTNEXTLINE(bugprone-sizeof-expression): pointers, indeed */
         device **more = realloc(f->devices, room * sizeof *more);
@@ -536,6 +554,12 @@ static void call_timeout(fleet *f, uint64_t number)
 
 /* ---- connections ---- */
 
+static void link_close(fleet *f, struct link *l)
+{
+    l->ended = true;
+    ka_close(f->s, l->conn);
+}
+
 static void link_open(fleet *f, const ka_event *ev)
 {
     size_t i = ka_conn_index(f->s, ev->conn), room = 2 * i + 64;
@@ -550,6 +574,13 @@ static void link_open(fleet *f, const ka_event *ev)
         f->links_room = room;
     }
     f->links[i] = (struct link){ .conn = ev->conn, .heard_ms = ev->now_ms };
+    if (f->links_n++ >= f->links_most) {
+        if (!f->crowded) note("%zu devices are connected; others are closed, so that people are "
+                              "served; raise ulimit -n", f->links_most);
+        f->crowded = true;
+        link_close(f, &f->links[i]);
+        return;
+    }
     say(f, ev->conn, "connected", "Connected to server");
 }
 
@@ -564,12 +595,6 @@ static void link_loosen(fleet *f, struct link *l)
         call *c = call_take(d);
         call_end(f, c, c->sent ? 502 : 409, no_text);
     }
-}
-
-static void link_close(fleet *f, struct link *l)
-{
-    l->ended = true;
-    ka_close(f->s, l->conn);
 }
 
 /* The device of this connection, if any, is offline from now on. */
@@ -912,6 +937,7 @@ static void devices_event(fleet *f, const ka_event *ev)
     else if (ev->kind == KA_CLOSED) {
         link_leave(f, l);
         l->conn = 0;
+        f->links_n--;
     }
 }
 

@@ -182,7 +182,9 @@ static int server_main(char **argv)
     bool each;
     int status = parse(&f, argv);
     if (status >= 0) return status;
-    ka_descriptors_raise(&each);
+    int limit = ka_descriptors_raise(&each);
+    f.links_most = limit < 0 ? SIZE_MAX : (size_t)(limit - (limit / 4 < MAX_PEOPLE ? limit / 4
+                                                                                   : MAX_PEOPLE));
     status = start(&f);
     if (status < 0) status = serve(&f);
     state_close(&f);

@@ -57,7 +57,8 @@
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_OFFLINE = 3 };
 
 enum {
-    MAX_DEVICES = 100000,         /* known devices; a further one's messages are not processed */
+    MAX_DEVICES = 100000,         /* known devices; then who is offline longest is forgotten */
+    MAX_PEOPLE = 320,             /* descriptors that are for no device, at most */
     MAX_CALLS = 4096,             /* commands of an instance that wait for a reply; then 503 */
     MAX_DEVICE_CALLS = 16,        /* commands to a device that wait for a reply; then 503 */
     MAX_COMMAND = 256,            /* bytes of a command, and of a device's reply to it */
@@ -144,7 +145,8 @@ typedef struct {
     device    **devices;                      /* sorted by id */
     size_t      devices_n, devices_room, online_n;
     struct link *links;                       /* what is known of a connection, by ka_conn_index */
-    size_t      links_room;
+    size_t      links_room, links_n, links_most;
+    bool        crowded;                      /* it was told that there are links_most */
     call       *calls[MAX_CALLS];
     uint64_t    calls_made, connections_made;
     /* the other parts' own, NULL where they aren't used */
@@ -172,7 +174,8 @@ static void devices_event(fleet *f, const ka_event *ev);
 static void devices_tick(fleet *f, int64_t now_ms);
 
 /* The device of that id (in lower case), or NULL. If there is none, device_get adds one that is
-   offline; NULL: out of memory, or MAX_DEVICES. */
+   offline, in the place of another one if there are MAX_DEVICES; NULL: these are all online, or
+   memory is out. */
 static device *device_find(const fleet *f, const char *id);
 static device *device_get(fleet *f, const char *id);
 

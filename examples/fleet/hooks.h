@@ -1,14 +1,18 @@
 /* hooks.h - webhooks: changes are forwarded to one URL, by POST {"events": [...]}, in their order.
 
-   Changes wait in a ring. As many as fit are taken out of it into a batch. The batch is sent until
-   an answer is 2xx. So each change arrives at least once, and a receiver drops a change whose id it
-   has seen before. There is one connection at a time, for one batch:
+   Changes wait in a ring. As many as fit are taken out of it into a batch, which is sent until an
+   answer is 2xx. So each change arrives at least once, and a receiver drops a change whose id it
+   has seen before. There is one request at a time:
 
-     RESTING --connect--> CONNECTING --opened, POST--> ASKED --any answer--> CLOSING
-     CLOSING --closed--> RESTING
+     RESTING --connect--> CONNECTING --opened, POST--> ASKED --any answer--> RESTING
 
-   A batch that failed is sent again after 1 s, 2, 4... 60. Beyond MAX_HOOKS or HOOK_BYTES the
-   oldest change in the ring is dropped. */
+   What has failed is sent again after 1 s, 2, 4... 60. A refusal that is final (4xx, but not 408,
+   425 and 429) is the fault of what was sent: then half of it is sent, down to the one change that
+   is refused, and that one is dropped. Beyond MAX_HOOKS or HOOK_BYTES the oldest change in the ring
+   is dropped.
+
+   A connection is closed when its answer has begun, but some receivers leave it open for long: of
+   those HOOK_CLOSING are not waited for. */
 
 #ifndef FLEET_HOOKS_H
 #define FLEET_HOOKS_H
@@ -21,25 +25,29 @@ enum {
     HOOK_BYTES = 33554432,                    /* bytes of the changes in the ring */
     HOOK_ANSWER_MS = 10000,                   /* until the answer's first line */
     HOOK_RETRY_S = 60,                        /* between two attempts, at most */
+    HOOK_CLOSING = 8,                         /* connections that are being closed, at most */
     HOOK_HOST = KA_MAX_HOST + 1, HOOK_PATH = 2048
 };
 
 struct hooks {
-    enum { RESTING, CONNECTING, ASKED, CLOSING } state;
+    enum { RESTING, CONNECTING, ASKED } state;
     ka_lookups names;
-    uint64_t conn;                            /* ASKED, CLOSING */
+    uint64_t conn;                            /* ASKED */
+    uint64_t closing[HOOK_CLOSING];           /* 0: none */
     int64_t  due_ms;                          /* RESTING: of the next attempt, or 0; ASKED: of the
                                                  answer */
     int      retry_s;                         /* before the next attempt; 0: all is well */
     bool     informed;                        /* an answer of 1xx is being read */
-    bool     taken;                           /* the batch was taken: 2xx */
-    char     why[64];                         /* why the batch was not taken */
+    bool     refused;                         /* the last one that was sent alone was dropped */
+    char     why[64];                         /* why what was sent was not taken */
     char     name[HOOK_HOST], host[KA_PLACE_TEXT + 1];      /* without the port, and with it */
     char     path[HOOK_PATH];
     int      port;
     char    *ring[MAX_HOOKS];
     size_t   first, n, bytes;
-    size_t   batch_n, body_n;                 /* changes of the batch, and bytes of body */
+    size_t   batch_n;                         /* changes of the batch */
+    size_t   done, part;                      /* those that are over, and how many are sent next */
+    size_t   at[HOOK_BATCH + 1];              /* where each begins in body, with a comma between */
     char     body[HOOK_BODY + MAX_EVENT];
     uint64_t sent, dropped;
 };
@@ -73,26 +81,28 @@ static char *hooks_take(struct hooks *h)
 
 static void hooks_fill(struct hooks *h)
 {
-    static const char begin[] = "{\"events\": [", end[] = "]}";
-    memcpy(h->body, begin, h->body_n = sizeof begin - 1);
+    size_t at = 0;
+    h->done = 0;
     while (h->n && h->batch_n < HOOK_BATCH) {
         size_t n = strlen(h->ring[h->first]);
-        if (h->batch_n && h->body_n + n > HOOK_BODY - sizeof ", ]}") break;
+        if (h->batch_n && at + n + 1 > HOOK_BODY) break;
         char *text = hooks_take(h);
-        if (h->batch_n++) memcpy(h->body + h->body_n, ", ", 2), h->body_n += 2;
-        memcpy(h->body + h->body_n, text, n);
-        h->body_n += n;
+        memcpy(h->body + at, text, n);
+        h->body[at + n] = ',';
+        h->at[++h->batch_n] = at += n + 1;
         free(text);
     }
-    memcpy(h->body + h->body_n, end, 2);
-    h->body_n += 2;
+    h->part = h->batch_n;
 }
 
 /* Begin an attempt, if there is something to send, and time for it. */
 static void hooks_go(fleet *f)
 {
     struct hooks *h = f->hooks;
-    if (h->state != RESTING || (h->retry_s && ka_now_ms() < h->due_ms) || h->batch_n + h->n == 0)
+    size_t i = 0;
+    while (i < HOOK_CLOSING && h->closing[i]) i++;
+    if (h->state != RESTING || (h->retry_s && ka_now_ms() < h->due_ms) || h->batch_n + h->n == 0 ||
+        i == HOOK_CLOSING)
         return;
     h->due_ms = 0;
     int r = ka_connect_name(&h->names, &ka_lines, h->name, h->port, TAG_HOOK);
@@ -102,28 +112,64 @@ static void hooks_go(fleet *f)
 
 static void hooks_post(fleet *f, uint64_t conn)
 {
+    static const char begin[] = "{\"events\": [", end[] = "]}";
     struct hooks *h = f->hooks;
     char head[HOOK_HOST + HOOK_PATH + 256];
     if (!h->batch_n) hooks_fill(h);
+    const char *body = h->body + h->at[h->done];
+    size_t body_n = h->at[h->done + h->part] - h->at[h->done] - 1;      /* without its last comma */
     int n = snprintf(head, sizeof head,
                      "POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: fleet/" KA_VERSION
                      "\r\nContent-Type: application/json\r\n"
-                     "Content-Length: %zu\r\nConnection: close\r\n\r\n",
-                     h->path, h->host, h->body_n);
+                     "Content-Length: %zu\r\nConnection: close\r\n\r\n%s",
+                     h->path, h->host, sizeof begin + sizeof end - 2 + body_n, begin);
     ka_send(f->s, conn, head, (size_t)n);
-    ka_send(f->s, conn, h->body, h->body_n);
+    ka_send(f->s, conn, body, body_n);
+    ka_send(f->s, conn, end, sizeof end - 1);
     h->state = ASKED;
     h->conn = conn;
-    h->informed = h->taken = false;
-    snprintf(h->why, sizeof h->why, "the connection was lost before an answer");
+    h->informed = false;
     hooks_due(f, ka_now_ms() + HOOK_ANSWER_MS);
 }
 
+/* It is over with this connection. */
 static void hooks_close(fleet *f)
 {
-    f->hooks->state = CLOSING;
-    f->hooks->due_ms = 0;
-    ka_close(f->s, f->hooks->conn);
+    struct hooks *h = f->hooks;
+    size_t i = 0;
+    while (h->closing[i]) i++;
+    h->closing[i] = h->conn;
+    h->state = RESTING;
+    h->due_ms = 0;
+    ka_close(f->s, h->conn);
+}
+
+/* What was sent was taken, or it was one change that is dropped. */
+static void hooks_settled(fleet *f)
+{
+    struct hooks *h = f->hooks;
+    if (h->retry_s) note("--webhook %s: it takes them again", h->host);
+    h->retry_s = 0;
+    h->done += h->part;
+    if (h->part > h->batch_n - h->done) h->part = h->batch_n - h->done;
+    if (h->done == h->batch_n) h->batch_n = 0;
+    hooks_go(f);
+}
+
+/* What was sent is refused for good. */
+static void hooks_refused(fleet *f)
+{
+    struct hooks *h = f->hooks;
+    if (h->part > 1) {
+        h->part /= 2;
+        hooks_go(f);
+        return;
+    }
+    h->dropped++;
+    if (!h->refused) note("--webhook %s: %s to a change alone, which is dropped; GET / counts them",
+                          h->host, h->why);
+    h->refused = true;
+    hooks_settled(f);
 }
 
 /* A line of the answer. After 1xx comes another answer, behind an empty line. */
@@ -141,25 +187,35 @@ static void hooks_answer(fleet *f, const ka_event *ev)
         h->informed = true;
         return;
     }
-    h->taken = http && line.p[9] == '2';
+    const bool final = http && line.p[9] == '4' && memcmp(line.p + 9, "408", 3) != 0 &&
+                       memcmp(line.p + 9, "425", 3) != 0 && memcmp(line.p + 9, "429", 3) != 0;
     if (http) snprintf(h->why, sizeof h->why, "it answered %.3s", line.p + 9);
     else snprintf(h->why, sizeof h->why, "what it answers is not HTTP");
     hooks_close(f);
+    if (http && line.p[9] == '2') {
+        h->sent += h->part;
+        h->refused = false;
+        hooks_settled(f);
+    } else if (final) {
+        hooks_refused(f);
+    } else {
+        hooks_failed(f, h->why);
+    }
 }
 
-static void hooks_closed(fleet *f)
+/* A connection has gone. False: it is not one of the webhooks'. */
+static bool hooks_closed(fleet *f, uint64_t conn)
 {
     struct hooks *h = f->hooks;
-    if (!h->taken) {
-        hooks_failed(f, h->why);
-        return;
+    for (size_t i = 0; i < HOOK_CLOSING; i++) {
+        if (h->closing[i] != conn) continue;
+        h->closing[i] = 0;
+        hooks_go(f);
+        return true;
     }
-    if (h->retry_s) note("--webhook %s: it takes them again", h->host);
-    h->sent += h->batch_n;
-    h->batch_n = 0;
-    h->retry_s = 0;
-    h->state = RESTING;
-    hooks_go(f);
+    if (h->state != ASKED || h->conn != conn) return false;
+    hooks_failed(f, "the connection was lost before an answer");
+    return true;
 }
 
 static bool hooks_event(fleet *f, const ka_event *ev)
@@ -169,8 +225,9 @@ static bool hooks_event(fleet *f, const ka_event *ev)
     if (ev->kind == KA_TIMER && ev->tag == TAG_HOOK) {
         bool due = h->due_ms && ka_now_ms() >= h->due_ms;
         if (due && h->state == ASKED) {
-            snprintf(h->why, sizeof h->why, "it did not answer within %d s", HOOK_ANSWER_MS / 1000);
             hooks_close(f);
+            snprintf(h->why, sizeof h->why, "it did not answer within %d s", HOOK_ANSWER_MS / 1000);
+            hooks_failed(f, h->why);
         } else if (due) hooks_go(f);
         return true;
     }
@@ -181,11 +238,9 @@ static bool hooks_event(fleet *f, const ka_event *ev)
         else hooks_post(f, ev->conn);
         return true;
     }
-    if ((h->state != ASKED && h->state != CLOSING) || ev->conn != h->conn ||
-        (ev->kind != KA_MESSAGE && ev->kind != KA_CLOSED))
-        return false;
-    if (ev->kind == KA_CLOSED) hooks_closed(f);
-    else if (h->state == ASKED) hooks_answer(f, ev);
+    if (ev->kind == KA_CLOSED) return hooks_closed(f, ev->conn);
+    if (ev->kind != KA_MESSAGE || h->state != ASKED || ev->conn != h->conn) return false;
+    hooks_answer(f, ev);
     return true;
 }
 
@@ -223,7 +278,7 @@ static void hooks_put(ka_json_out *w, const char *name, const fleet *f)
         return;
     }
     ka_json_open(w, name, KA_OBJECT);
-    ka_json_put_integer(w, "waiting", (int64_t)(h->n + h->batch_n));
+    ka_json_put_integer(w, "waiting", (int64_t)(h->n + h->batch_n - (h->batch_n ? h->done : 0)));
     ka_json_put_integer(w, "sent", (int64_t)h->sent);
     ka_json_put_integer(w, "dropped", (int64_t)h->dropped);
     ka_json_close(w);

@@ -65,9 +65,9 @@ static int state_read(fleet *f)
         bool whole = n > 0 && line[n - 1] == '\n';          /* else too long, or with a NUL */
         if (!whole || !state_read_line(f, (ka_str){ line, n }, forgotten))
             status = fail(EXIT_FAILED,
-                          "%s:%llu: this line is no device (%d at most are kept); take it out, or "
-                          "move the file away to begin without it",
-                          f->state_file, (unsigned long long)f->state->lines, MAX_DEVICES);
+                          "%s:%llu: this line is no device; take it out, or move the file away to "
+                          "begin without it",
+                          f->state_file, (unsigned long long)f->state->lines);
     }
     if (ferror(in))
         status = fail(EXIT_FAILED, "cannot read %s to its end; look at the disk", f->state_file);
