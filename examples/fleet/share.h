@@ -30,6 +30,7 @@ enum {
     MAX_VEHICLE = 1024,                       /* bytes of a device in JSON */
     SCAN_STEP = 200,                          /* hashes to ask for at once: a reply has room */
     MAX_PEERS = 1024,                         /* instances that are heard; further ones are not */
+    MAX_AHEAD_S = 86400,                      /* a version that is so far ahead isn't believed */
     GONE_MS = 5000,                           /* an instance that is silent for so long is gone */
     LATE_MS = 3 * TICK_MS,                    /* a tick so late: others were not heard */
     TELL_MS = 60000                           /* between two lines about what Redis refuses */
@@ -47,6 +48,7 @@ struct share {
     bool        to_subscribe;                 /* the channels have to be subscribed to */
     bool        up;                           /* both connections are of use */
     bool        told_away;                    /* stderr has: Redis is away */
+    bool        told_ahead;                   /* stderr has: a version is ahead */
     int64_t     told_error_ms;                /* when stderr had an error of Redis; 0: never */
     char        told_policy[24];              /* the maxmemory-policy that stderr has warned of */
     ka_redis   *closing;                      /* closed here, as the other connection was lost */
@@ -57,10 +59,6 @@ struct share {
     size_t      peers_n;
     char        event[MAX_EVENT];
 };
-
-/* Microseconds reach this version in the year 2255. No fleet has put a greater one, which would
-   outdo all others. */
-static const uint64_t share_last_version = 9000000000000000;
 
 /* Put a device.
      KEYS       1 the hash
@@ -75,8 +73,9 @@ static const char share_script[] =
     "then return false end "
     "local time = redis.call('TIME') "
     "old = tonumber(old) or 0 "
-    "if not (old < 9e15) then old = 0 end "
-    "local version = string.format('%.0f', math.max(time[1] * 1000000 + time[2], old + 1)) "
+    "local now = time[1] * 1000000 + time[2] "
+    "if not (old < now + 86400e6) then old = 0 end "
+    "local version = string.format('%.0f', math.max(now, old + 1)) "
     "redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'device', ARGV[3], 'version', version) "
     "redis.call('EXPIRE', KEYS[1], ARGV[4]) "
     "redis.call('PUBLISH', ARGV[5], ARGV[6] .. version .. ',\"change\":' .. ARGV[7] .. '}') "
@@ -255,12 +254,23 @@ static void share_apply(fleet *f, device *d, const share_news *n, bool own)
     else device_changed_elsewhere(f, d, event);
 }
 
+/* Would a version outdo all that come for long? Redis's clock may be ahead, but not so much. */
+static bool share_is_ahead(fleet *f, uint64_t version)
+{
+    struct share *s = f->share;
+    if (version <= (uint64_t)(ka_wall_us() + MAX_AHEAD_S * (int64_t)1000000)) return false;
+    if (!s->told_ahead) note("a change in Redis at %s is more than a day ahead of this machine's "
+                             "clock, and is not believed; look at both clocks", s->place);
+    s->told_ahead = true;
+    return true;
+}
+
 static void share_learn(fleet *f, const share_news *n)
 {
     device read = { .online = false };
     if (!share_is_owner(n->owner) || !device_read(&read, &n->vehicle)) return;
     device *d = device_get(f, n->id);
-    if (!d || n->version <= d->version || n->version > share_last_version) return;
+    if (!d || n->version <= d->version || share_is_ahead(f, n->version)) return;
     bool own = share_owns(f, d->owner);
     d->version = n->version;
     if (own && strcmp(n->owner, d->owner) == 0) {
@@ -284,7 +294,7 @@ static void share_learn(fleet *f, const share_news *n)
 static void share_echo(fleet *f, const share_news *n, const ka_json *was)
 {
     device *d = device_find(f, n->id);
-    if (!d || n->version <= d->version) return;
+    if (!d || n->version <= d->version || share_is_ahead(f, n->version)) return;
     d->version = n->version;
     if (!ka_json_is(was, d->owner)) return;
     strcpy(d->owner, n->owner);
@@ -344,12 +354,64 @@ static bool share_is_old(const fleet *f, ka_str text)
     return end[token] == '*' || end[token] == '"' || share_owns(f, end + token);
 }
 
-/* Can it be told as it is? It must not break a line of /events. */
+/* The members of these names, each once, and no others. */
+static bool share_members(const ka_json *object, const char *const *names, ka_json *values,
+                          size_t n)
+{
+    ka_json rest = *object, name, value;
+    size_t found = 0;
+    if (object->kind != KA_OBJECT) return false;
+    while (ka_json_next(&rest, &name, &value)) found++;
+    return found == n && read_members(object, names, values, n);
+}
+
+/* Is it a device as device_put writes it? */
+static bool share_is_vehicle(const ka_json *v)
+{
+    static const char *const names[] = { "id",      "connected",   "instance", "position", "charge",
+                                         "running", "reportEvery", "issues",   "lastSeen" };
+    static const char *const position[] = { "lat", "lon" };
+    ka_json all[9], place[2];
+    char id[KA_UUID_TEXT + 1];
+    device read = { .online = false };
+    return share_members(v, names, all, 9) && share_id_of(v, "id", id) &&
+           (all[2].kind == KA_NULL || share_id_of(v, "instance", id)) &&
+           (all[3].kind == KA_NULL || share_members(&all[3], position, place, 2)) &&
+           device_read(&read, v);
+}
+
+/* The changes that an array names; 0: it names none. False: there is something else in it. */
+static bool share_changes_in(const ka_json *v, unsigned *changes)
+{
+    ka_json rest = *v, one;
+    *changes = 0;
+    while (v->kind == KA_ARRAY && ka_json_next(&rest, NULL, &one)) {
+        unsigned bit = 1;
+        for (size_t i = 0; bit <= ISSUE && !ka_json_is(&one, change_names[i]); i++) bit <<= 1;
+        if (bit > ISSUE || *changes & bit) return false;
+        *changes |= bit;
+    }
+    return v->kind == KA_ARRAY;
+}
+
+/* Is it a change as device_event makes it? It is told to pages and webhooks as it is, and must not
+   break a line of /events. */
 static bool share_is_event(const ka_json *change)
 {
+    static const char *const names[] = { "id", "at", "changes", "vehicle", "blob" };
+    static char blob[MAX_BLOB];
+    ka_json v[5];
+    char id[KA_UUID_TEXT + 1], at[KA_UTC_TEXT + 1];
+    unsigned changes;
     for (size_t i = 0; i < change->raw.n; i++)
         if ((unsigned char)change->raw.p[i] < ' ') return false;
-    return change->kind == KA_OBJECT && change->raw.n <= MAX_EVENT;
+    if (change->raw.n > MAX_EVENT || ka_json_find(change, "changes", &v[2]) != KA_OK ||
+        !share_changes_in(&v[2], &changes) ||
+        !share_members(change, names, v, changes & ISSUE ? 5 : 4))
+        return false;
+    if (changes & ISSUE && ka_json_string(blob, sizeof blob, &v[4]) < 0) return false;
+    return share_id_of(change, "id", id) && share_text_in(&v[1], at, KA_UTC_TEXT) &&
+           strlen(at) == KA_UTC_TEXT && share_is_vehicle(&v[3]);
 }
 
 static void share_changed(fleet *f, ka_str text)

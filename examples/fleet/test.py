@@ -1516,7 +1516,27 @@ def redis_meddled_with():
                         ("{'changes':['charge'],'vehicle':%s}" % hash, "Python")):
         redis.ask("PUBLISH", "fleet:changes", told % (meddler, meddler, change))
         check(http(a, "GET", "/")[0], 200, "a change of " + why)
+    us, at = int(time.time() * 1e6), "2026-11-21T09:30:00.123456Z"
+    told = '{"instance":"%s","owner":"%s:1","was":"","version":%%d,"change":%%s}' % (meddler, meddler)
+    state = json.loads(hash)
+    change = {"id": str(uuid.uuid4()), "at": at, "changes": ["charge"], "vehicle": state}
+    twice = json.dumps(change)[:-1] + ', "at": "%s"}' % at
+    for value, why in (({**change, "blob": "x"}, "a blob that is no change"), ({**change, "changes": ["blob"]}, "no blob"), ({**change, "changes": ["blob"], "blob": 5}, "a blob that is a number"),
+                       ({**change, "changes": ["blob"], "blob": "x" * 8193}, "a blob that is too long"), ({**change, "changes": ["blob"], "blob": {}}, "a blob that is an object"),
+                       ({**change, "x": 1}, "another member"), (twice, "a member twice"), ({**change, "id": 1}, "an id that is none"), ({**change, "at": "now"}, "a time that is none"),
+                       ({**change, "changes": "charge"}, "changes that are none"), ({**change, "changes": ["charge", "charge"]}, "a change twice"), ({**change, "changes": ["x"]}, "a change of another name"),
+                       ({**change, "vehicle": {**state, "x": 1}}, "another member of the vehicle"), ({**change, "vehicle": {**state, "instance": "x"}}, "an instance that is none"),
+                       ({**change, "vehicle": {**state, "position": {"lat": 1, "lon": 2, "x": 3}}}, "another member of the position"), ({**change, "vehicle": {**state, "charge": "5"}}, "a charge that is a text"),
+                       ({k: v for k, v in change.items() if k != "at"}, "no time")):
+        redis.ask("PUBLISH", "fleet:changes", told % (us, value if isinstance(value, str) else json.dumps(value)))
+        check(http(a, "GET", "/")[0], 200, why)
+    redis.ask("PUBLISH", "fleet:changes", told % (8000000000000000, json.dumps(change)))
+    redis.ask("PUBLISH", "fleet:changes", (told % (us + 90000000000, json.dumps(change))).replace(meddler, b.id))
+    check_that(wait_for(lambda: "is more than a day ahead of this machine's clock, and is not believed" in b.errors()), "a version far ahead is told: " + b.errors())
     check([event for event in stream.events if event[0] == "change"], [], "none of it is told")
+    redis.ask("HSET", key, "version", "8000000000000000")
+    check(device.ask(here(charge=33)), "OK, THANKS!", "a report")
+    all_see(fleets, device, "whatever version its hash had", charge=33, connected=True, instance=a.id)
     strangers = [str(uuid.uuid4()) for _ in range(8)]
     for id, owner, more, why in ((strangers[4], "x" + "\u00e9" * 20, {}, "an owner whose 36th byte is half a letter"),
                                  (strangers[5], '%s:"' % meddler, {}, "an owner that ends a string"),
@@ -1539,8 +1559,8 @@ def redis_meddled_with():
     all_see([a, b, c], device, "as if nothing had been", connected=True, instance=a.id, running=True)
 
     for id, why in (device.id, "its older connection is not taken for its newest"), (str(uuid.uuid4()), "who isn't connected to A is not by a word of others"):
-        told = '{"instance":"%s","owner":"%s:999","was":"*","version":%d,"change":{"changes":["online"],"vehicle":%s}}'
-        redis.ask("PUBLISH", "fleet:changes", told % (uuid.uuid4(), a.id, time.time() * 1000000, hash.replace(device.id, id)))
+        told = '{"instance":"%s","owner":"%s:999","was":"*","version":%d,"change":{"id":"%s","at":"%s","changes":["online"],"vehicle":%s}}'
+        redis.ask("PUBLISH", "fleet:changes", told % (uuid.uuid4(), a.id, time.time() * 1000000, uuid.uuid4(), at, hash.replace(device.id, id)))
         check_that(wait_for(lambda: [(vehicle(one, id) or {}).get("connected") for one in (a, b, c)] == [id == device.id] * 3), why)
         check_that(wait_for(lambda: (redis.ask("HGET", "fleet:device:" + id, "owner").split(b"\r\n")[1] == (a.id + ":999").encode()) == (id != device.id)), why)
     check(obeyed(b, device), (200, "DONE!"), "all goes on")
