@@ -48,6 +48,9 @@ KADEF ptrdiff_t ka_file_get(const char *path, void *out, size_t cap);
    password that an administrator gives. A pipe, whose writer may never come, is KA_EOS. */
 KADEF ptrdiff_t ka_file_peek(const char *path, void *out, size_t cap);
 
+/* May others than its owner write to this file, by its mode? Windows: false. */
+KADEF bool ka_file_others_write(const char *path);
+
 /* Remove a file, if it is there. KA_OK, or KA_EINVAL, KA_EFOREIGN, KA_EPERM, KA_EOS... */
 KADEF int ka_file_remove(const char *path);
 
@@ -791,6 +794,12 @@ static const char *ka__file_in_use(const char *path)
     if (r == KA_EINVAL) return "its name with .new behind it is too long";
     if (r < 0) return "another process has it";
     return "a file of its name and .new is in the way; move that away";
+}
+
+bool ka_file_others_write(const char *path)
+{
+    ka__file_info l;
+    return ka__file_look_at(path, &l) == KA_OK && l.kind == KA__FILE_REGULAR && (l.mode & 022);
 }
 
 const char *ka_file_trouble(char out[KA_TROUBLE_TEXT], const char *path, int error, int os_error)

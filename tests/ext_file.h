@@ -219,6 +219,14 @@ static void test_file_modes(void)
     int64_t cut;
     int code;
     put_remove();
+    static const struct { mode_t mode; bool others; } open_to[] = { { 0600, false }, { 0755, false }, { 0620, true }, { 0602, true }, { 0777, true } };
+    CHECK(!ka_file_others_write(PUT) && !ka_file_others_write("."), "no file, and a folder");
+    file_put(PUT, "x", 1);
+    for (size_t i = 0; i < COUNT(open_to); i++) {
+        chmod(PUT, open_to[i].mode);
+        CHECK(ka_file_others_write(PUT) == open_to[i].others, "mode %o", (unsigned)open_to[i].mode);
+    }
+    put_remove();
     mode_t mask = umask(0777);
     int put = ka_file_put(PUT "-folder/a/b", "x", 1), opened = ka_log_open(&log, PUT, "line ", &cut,
         &code);

@@ -49,6 +49,9 @@ static const char usage[] =
     "\n"
     "device: simulates devices; fleet device --help tells more.\n"
     "\n"
+    "At first: fleet server, and in other windows fleet device --count 20 127.0.0.1 4000, and a\n"
+    "browser at http://127.0.0.1:3000/docs\n"
+    "\n"
     "Exit status: 0 stopped by Ctrl+C or SIGTERM; 1 could not run; 2 wrong usage.\n";
 
 /* -1: go on; otherwise exit with this. */

@@ -213,6 +213,9 @@ static const property *property_at(const char *of, size_t k)
 
 /* ---- answers ---- */
 
+/* What is answered is what it says it is, and for pages of this site only. */
+#define SITE_FIELDS "X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\n"
+
 enum {
     REST_TEXT = KA_MAILBOX / 4 - 1024,
     REST_FIELDS = 1024,
@@ -242,7 +245,7 @@ static void rest_end(fleet *f, const ka_event *ev, int status, const char *field
     ka_json_close(w);
     KA_ASSERT(!w->error);
     snprintf(all, sizeof all,
-             "Content-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n%s", fields);
+             "Content-Type: application/json\r\n" SITE_FIELDS "%s", fields);
     ka_reply(f->s, ev, status, all, w->p, w->n);
 }
 
@@ -894,8 +897,8 @@ static void serve_docs_json(request *q)
 
 static void serve_events(request *q)
 {
-    static const char fields[] = "Content-Type: text/event-stream\r\nX-Accel-Buffering: "
-                                 "no\r\nX-Content-Type-Options: nosniff\r\n";
+    static const char fields[] = "Content-Type: text/event-stream\r\nX-Accel-Buffering: no\r\n"
+                                 SITE_FIELDS;
     fleet *f = q->f;
     if (ka_is(q->ev->method, "HEAD")) ka_reply(f->s, q->ev, 200, fields, NULL, 0);
     else if (f->rest->streams_n == MAX_STREAMS)
@@ -977,6 +980,9 @@ static int token_read(fleet *f)
     f->has_token = whole && plain && n - at >= MIN_TOKEN && n - at <= MAX_TOKEN;
     if (f->has_token) ka_sha256(f->token, text + at, n - at);
     ka_wipe(text, sizeof text);
+    if (f->has_token && ka_file_others_write(f->token_file))
+        note("--token-file %s: other users may write to it, and so choose the token; chmod go-w it",
+             f->token_file);
     if (f->has_token) return -1;
     return fail(EXIT_USAGE,
                 "--token-file %s: it has to have one line of %d to %d printable characters without "
@@ -1010,8 +1016,8 @@ static bool page_join(struct rest *r)
     page_hash(r, "<script>", "</script>", script);
     page_hash(r, "<style>", "</style>", style);
     snprintf(r->page_fields, sizeof r->page_fields,
-             "Content-Type: text/html; charset=utf-8\r\nX-Content-Type-Options: "
-             "nosniff\r\nReferrer-Policy: no-referrer\r\n"
+             "Content-Type: text/html; charset=utf-8\r\n" SITE_FIELDS
+             "X-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n"
              "Content-Security-Policy: default-src 'none'; script-src %s; style-src %s; "
              "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
              "frame-ancestors 'none'\r\n",

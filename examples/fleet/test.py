@@ -548,7 +548,8 @@ def reading():
     for target, kind in (("/", "application/json"), ("/docs", "text/html; charset=utf-8"), ("/docs-json", "application/json"), ("/events", "text/event-stream"),
                          ("/vehicles?limit=1", "application/json"), ("/vehicles/" + ids[0], "application/json")):
         head = ask(one, "HEAD", target, [("Host", "localhost")])
-        check((head[0], head[1]["content-type"], head[1]["x-content-type-options"], head[2]), (200, kind, "nosniff", ""), "HEAD " + target)
+        check((head[0], head[1]["content-type"], head[1]["x-content-type-options"], head[1]["cross-origin-resource-policy"], head[2]), (200, kind, "nosniff", "same-origin", ""), "HEAD " + target)
+        check(head[1].get("x-frame-options"), "DENY" if target == "/docs" else None, "HEAD %s: in no frame" % target)
         if target not in ("/events", "/"):
             got = ask(one, "GET", target, [("Host", "localhost")])
             check((got[1]["content-type"], got[1]["content-length"]), (kind, head[1]["content-length"]), "HEAD and GET " + target)
@@ -776,6 +777,14 @@ def token():
     for file in "/no/such/file", folder:
         status, out, error = run("server", "--tcp-port", "0", "--rest-port", "0", "--token-file", file)
         check((status, out, error), (1, "", "fleet: cannot read --token-file %s; is it there, and may this user read it?\n" % file), "a token file that can't be read")
+
+    put(good.encode())
+    for mode, told in (0o600, False), (0o644, False), (0o622, True), (0o660, True):
+        os.chmod(path, mode)
+        one = start("--token-file", path)
+        check("other users may write to it" in one.errors(), told, "a token file of mode %o: %s" % (mode, one.errors()))
+        check(one.stop(), 0, "it ends")
+    os.chmod(path, 0o600)
 
     targets = [(API[p].upper(), p.replace("{id}", UNKNOWN), json.dumps(BODIES.get(p.rsplit("/", 1)[1], {})).encode()) for p in COMMANDS]
     for data in (good.encode(), b"\r\n \t" + good.encode() + b"\n\n", b"~" * 512):
