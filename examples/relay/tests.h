@@ -323,7 +323,8 @@ static void test_relay_client(void)
     process_end(&client);
 }
 
-/* A server of this test: it says nothing to the first connection, and this to the second one. */
+/* A server of this test: it says nothing to the first connection, and this to each other one: on a slow machine the client may
+   give up one more. */
 static void test_relay_refused(void)
 {
     static const struct { const char *says; int status; const char *kind, *told, *why; } rows[] = {
@@ -334,7 +335,7 @@ static void test_relay_refused(void)
         { "220 smtp\n", 1, "err", "does not speak as relay server does", "another protocol" },
         { "message \\x\n", 1, "err", "does not speak as relay server does", "a bad X" },
     };
-    static wire w[2];
+    static wire w;
     ka__sock listener;
     int port;
     char text[8];
@@ -342,18 +343,18 @@ static void test_relay_refused(void)
     snprintf(text, sizeof text, "%d", port);
     for (size_t i = 0; i < COUNT(rows); i++) {
         process client;
-        int opened = 0;
+        int status = -1;
+        const int64_t until = ka_now_ms() + PATIENCE_MS;
         START(&client, PROGRAM("examples/relay/relay"), "client", "--delay", "60", "--timeout", "0.2", "127.0.0.1", text, "hi");
-        for (; opened < 2 && wire_wait(listener, KA__IN) && ka__sock_accept(listener, &w[opened].sock, NULL) == KA_OK; opened++) {
-            w[opened].n = 0;
-            relay_says(&w[opened], "message hi", rows[i].why);
-            if (opened == 1) wire_text(&w[1], rows[i].says);
-            else CHECK(wire_more(&w[0]) == 0, "%s: the first one is closed", rows[i].why);
+        for (int opened = 0; (status = process_wait(&client, 0)) == -1 && ka_now_ms() < until; ) {
+            if (ka__sock_wait(listener, KA__IN, 20) != KA_OK || ka__sock_accept(listener, &w.sock, NULL) != KA_OK) continue;
+            w.n = 0;
+            relay_says(&w, "message hi", rows[i].why);
+            if (opened++ > 0) wire_text(&w, rows[i].says);
+            while (wire_more(&w) > 0) {}
+            wire_close(&w);
         }
-        if (opened == 2 && strncmp(rows[i].says, "ok ho\nmessage", 13) == 0) relay_says(&w[1], "ok \x1b[31m", "owed, and answered at the end");
-        if (opened == 2) while (wire_more(&w[1]) > 0) w[1].n = 0;
-        while (opened > 0) wire_close(&w[--opened]);
-        int status = process_wait(&client, PATIENCE_MS);
+        if (strstr(rows[i].says, "message \x1b")) CHECK(w.n == 9 && memcmp(w.buf, "ok \x1b[31m\n", 9) == 0, "owed, and answered at the end");
         CHECK(status == rows[i].status && strstr(output(&client, rows[i].kind), rows[i].told), "%s: status %d, %s%s", rows[i].why, status, output(&client, "out"), output(&client, "err"));
         process_end(&client);
     }
