@@ -3,59 +3,21 @@
      ... test-page.mjs --screenshot FILE       instead makes the README's picture (a palette makes it small)
    FLEET and CHROMIUM may name the programs. The last line counts; exit status 1 if anything failed. */
 
-import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { PATIENCE_MS, check, counts, finish, killAll, program, server, stop, until } from './testing.mjs';
 
-const FLEET = process.env.FLEET || path.join(path.dirname(fileURLToPath(import.meta.url)), 'fleet');
 const CHROMIUM = process.env.CHROMIUM || '/usr/bin/chromium';
 const PLAYWRIGHT = process.env.PLAYWRIGHT || 'playwright-core';
-const PATIENCE_MS = 10000, MAX_TABS = 200, TOKEN = 'a-token-of-the-test-0123456789';
+const MAX_TABS = 200, TOKEN = 'a-token-of-the-test-0123456789';
 
-let passed = 0, failed = 0, skipped = 0, browser;
-const running = new Set(), strays = [];        /* programs; and what a page did that it must not */
+let browser;
+const strays = [];                             /* what a page did that it must not */
 
-function check(right, what) {
-  if (right) passed++;
-  else failed++, console.log(`test-page: ${what}\n${new Error().stack.split('\n').slice(2, 3).join('')}`);
-}
-
-async function until(probe, what) {
-  const end = Date.now() + PATIENCE_MS;
-  while (Date.now() < end) {
-    const value = await probe();
-    if (value) return value;
-    await new Promise(done => setTimeout(done, 20));
-  }
-  throw Error(`after ${PATIENCE_MS} ms still not: ${what}`);
-}
-
-/* ---- the programs ---- */
-
-function program(args) {
-  const p = spawn(FLEET, args, { stdio: ['ignore', 'pipe', 'pipe'] });
-  const one = { args, process: p, out: '', over: new Promise(done => p.on('exit', done)) };
-  p.on('error', error => { one.out += error.message; });
-  for (const stream of [p.stdout, p.stderr]) stream.on('data', data => { one.out += data; });
-  running.add(one);
-  one.over.then(() => running.delete(one));
-  return one;
-}
-
-async function stop(one) {
-  one.process.kill('SIGTERM');
-  await one.over;
-}
-
-async function server(...options) {
-  const one = program(['server', '--tcp-port', '0', '--rest-port', '0', '--timeout', '2', ...options]);
-  const ports = await until(() => one.out.match(/devices on [\d.]+:(\d+)\n.*:(\d+)\/docs/), `fleet server listens: ${one.out}`);
-  return Object.assign(one, { tcp: +ports[1], rest: +ports[2], url: `http://127.0.0.1:${ports[2]}/docs` });
-}
+/* ---- devices ---- */
 
 /* Take the first whole JSON object of a text: [object, rest], or null. */
 function object(text) {
@@ -435,18 +397,17 @@ async function main() {
   const playwright = await import(PLAYWRIGHT).catch(() => null);
   if (!playwright || !existsSync(CHROMIUM)) {
     console.log(`test-page: needs ${playwright ? CHROMIUM : 'playwright-core; PLAYWRIGHT may name its index.mjs'}`);
-    skipped = TESTS.length;
+    counts.skipped = TESTS.length;
     return;
   }
   browser = await playwright.chromium.launch({ executablePath: CHROMIUM, args: ['--no-sandbox'] });
   try {
     await (picture ? screenshot(picture) : test());
   } finally {
-    for (const one of running) one.process.kill('SIGKILL');
+    killAll();
     await browser.close();
   }
 }
 
 await main();
-console.log(`test-page: ${passed} passed, ${failed} failed, ${skipped} skipped`);
-process.exitCode = failed ? 1 : 0;
+finish();
