@@ -692,8 +692,7 @@ static const char *const page[] = {
     "  for (const [name, property] of Object.entries(schema.properties || {}))",
     "    fields.push({ name, in: 'body', schema: resolve(property), description: "
         "property.description, required: (schema.required || []).includes(name),",
-    "      value: ((body.example || schema.example || {})[name] ?? property.example ?? "
-        "'').toString() });",
+    "      value: (property.examples?.[0] ?? '').toString() });",
     "  for (const field of fields) field.key = `${method} ${path} ${field.in} "
         "${field.name}`.replaceAll(/[^a-zA-Z0-9]+/g, '-');",
     "  return fields;",

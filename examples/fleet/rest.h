@@ -160,7 +160,7 @@ static const route routes[] = {
     { "GET", "/health", "healthCheck", "The same", .gives = "Health", .serve = serve_health },
     { "GET", "/docs", "docs", "This API, as a page", .more = "With a live map of the vehicles.",
       .type = "text/html; charset=utf-8", .serve = serve_docs },
-    { "GET", "/docs-json", "docsJson", "This API, as an OpenAPI 3 document",
+    { "GET", "/docs-json", "docsJson", "This API, as an OpenAPI 3.1 document",
       .type = "application/json", .serve = serve_docs_json },
     { "GET", "/events", "events", "Every change, as it happens",
       .more = "Server-sent events: `hello` with the instance, once; then `change`, whose data is a "
@@ -697,8 +697,7 @@ static void put_words(ka_json_out *w, const char *words)
     ka_json_close(w);
 }
 
-/* The members of a schema of this type. In OpenAPI 3.0 a $ref has no other member beside it, so a
-   nullable $ref is in an allOf. */
+/* The members of a schema of this type. */
 static void put_type(ka_json_out *w, const property *p, const char *type)
 {
     if (strncmp(type, "[]", 2) == 0) {
@@ -706,13 +705,20 @@ static void put_type(ka_json_out *w, const property *p, const char *type)
         ka_json_open(w, "items", KA_OBJECT);
         put_type(w, p, type + 2);
         ka_json_close(w);
-    } else if (*type == '#') {
-        if (p->nullable) ka_json_open(w, "allOf", KA_ARRAY), ka_json_open(w, NULL, KA_OBJECT);
+    } else if (*type == '#' && p->nullable) {
+        ka_json_open(w, "anyOf", KA_ARRAY);
+        put_json(w, NULL, "{\"type\": \"null\"}");
+        ka_json_open(w, NULL, KA_OBJECT);
         put_reference(w, type + 1);
-        if (p->nullable) ka_json_close(w), ka_json_close(w);
+        ka_json_close(w);
+        ka_json_close(w);
+    } else if (*type == '#') {
+        put_reference(w, type + 1);
     } else {
         bool text = strcmp(type, "string") == 0;
-        ka_json_put(w, "type", str(type));
+        if (p->nullable) ka_json_open(w, "type", KA_ARRAY), ka_json_put(w, NULL, str("null"));
+        ka_json_put(w, p->nullable ? NULL : "type", str(type));
+        if (p->nullable) ka_json_close(w);
         if (p->format && strchr(p->format, '|')) put_words(w, p->format);
         else if (p->format) ka_json_put(w, "format", str(p->format));
         if (p->least || p->most || strcmp(type, "integer") == 0)
@@ -723,12 +729,14 @@ static void put_type(ka_json_out *w, const property *p, const char *type)
 
 static void put_property(ka_json_out *w, const char *name, const property *p)
 {
-    bool reference = *p->type == '#' && !p->nullable;
     ka_json_open(w, name, KA_OBJECT);
     put_type(w, p, p->type);
-    if (p->nullable) ka_json_put_bool(w, "nullable", true);
-    if (!reference) ka_json_put(w, "description", str(p->what));
-    if (p->example) put_json(w, "example", p->example);
+    if (p->what) ka_json_put(w, "description", str(p->what));
+    if (p->example) {
+        ka_json_open(w, "examples", KA_ARRAY);
+        put_json(w, NULL, p->example);
+        ka_json_close(w);
+    }
     ka_json_close(w);
 }
 
@@ -869,7 +877,7 @@ static void serve_docs_json(request *q)
 {
     fleet *f = q->f;
     ka_json_out w = rest_begin(f);
-    ka_json_put(&w, "openapi", str("3.0.3"));
+    ka_json_put(&w, "openapi", str("3.1.0"));
     ka_json_open(&w, "info", KA_OBJECT);
     ka_json_put(&w, "title", str("fleet"));
     ka_json_put(&w, "version", str(KA_VERSION));

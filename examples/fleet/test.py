@@ -319,8 +319,8 @@ def at(doc, schema):
     """What a $ref is about."""
     while "$ref" in schema:
         name = schema["$ref"].rsplit("/", 1)[1]
-        if schema["$ref"] != "#/components/schemas/" + name or len(schema) > 1:
-            raise Gone("%r is no reference by itself to a schema" % schema)
+        if schema["$ref"] != "#/components/schemas/" + name or set(schema) - {"$ref", "description"}:
+            raise Gone("%r is no reference to a schema" % schema)
         schema = doc["components"]["schemas"][name]
     return schema
 
@@ -338,9 +338,17 @@ def members(doc, schema):
 
 def faults(doc, schema, value, where="it"):
     """What is wrong with a value of that schema, of as much of OpenAPI as the document uses."""
+    nullable = "anyOf" in schema
+    if nullable:
+        if schema["anyOf"][0] != {"type": "null"} or len(schema["anyOf"]) != 2:
+            raise Gone("%r is not null or a schema" % schema)
+        schema = schema["anyOf"][1]
     schema = at(doc, schema)
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        nullable, kind = kind[0] == "null" and len(kind) == 2, kind[-1]
     if value is None:
-        return [] if schema.get("nullable") else [where + " is null"]
+        return [] if nullable else [where + " is null"]
     properties, required = members(doc, schema)
     if properties:
         if not isinstance(value, dict):
@@ -348,7 +356,6 @@ def faults(doc, schema, value, where="it"):
         found = ["%s has no %s" % (where, name) for name in required if name not in value]
         found += ["%s has %s, too" % (where, name) for name in value if name not in properties]
         return found + [fault for name in value if name in properties for fault in faults(doc, properties[name], value[name], where + "." + name)]
-    kind = schema["type"]
     right = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "array": list, "object": dict}[kind]
     if not isinstance(value, right) or (isinstance(value, bool) and kind != "boolean"):
         return ["%s is no %s: %r" % (where, kind, value)]
@@ -577,7 +584,7 @@ def openapi():
     gone.ask("GOTTA GO.")
     for fleet in one, guarded:
         doc, why = document(fleet), "with a token" if fleet is guarded else "without a token"
-        check((doc["openapi"], doc["info"]["title"], doc["info"]["version"], doc["servers"]), ("3.0.3", "fleet", version(), [{"url": "/"}]), why)
+        check((doc["openapi"], doc["info"]["title"], doc["info"]["version"], doc["servers"]), ("3.1.0", "fleet", version(), [{"url": "/"}]), why)
         check({path: list(methods) for path, methods in doc["paths"].items()}, {path: [method] for path, method in API.items()}, "all that the issue has, " + why)
         scheme = doc["components"]["securitySchemes"]["bearerAuth"]
         check((scheme["type"], scheme["scheme"]), ("http", "bearer"), "the security scheme")
@@ -610,9 +617,9 @@ def openapi():
             properties, required = members(doc, schema)
             check_that(properties and set(required) <= set(properties), "schema %s has what it requires" % name)
             for key, p in properties.items():
-                if "$ref" not in p and "allOf" not in p and "$ref" not in p.get("items", {}):
-                    check(faults(doc, p, p["example"], "%s.%s" % (name, key)), [], "an example is one")
-                check_that("$ref" in p or p["description"], "%s.%s has a description" % (name, key))
+                if "$ref" not in p and "anyOf" not in p and "$ref" not in p.get("items", {}):
+                    check([faults(doc, p, one, "%s.%s" % (name, key)) for one in p["examples"]], [[]], "an example is one")
+                check_that(p["description"], "%s.%s has a description" % (name, key))
     # what it tells of is there: of the commands, as a device that isn't connected shows; the stream has a topic of its own
     doc = document(one)
     for path, method in API.items():
