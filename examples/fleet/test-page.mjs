@@ -1,5 +1,6 @@
 /* test-page - the page /docs in headless Chromium: a fleet server, devices that speak its protocol, and a person at a keyboard.
      PLAYWRIGHT=/tmp/pw/node_modules/playwright-core/index.mjs node examples/fleet/test-page.mjs
+     ... test-page.mjs NAME...                 only these tests, such as comesBack
      ... test-page.mjs --screenshot FILE       instead makes the README's picture (a palette makes it small)
    FLEET and CHROMIUM may name the programs. The last line counts; exit status 1 if anything failed. */
 
@@ -62,15 +63,16 @@ class Device {
 
 /* ---- the page. What it must not do is noted: errors, violations of its policy, requests to elsewhere ---- */
 
-async function open(url, { width = 1280, height = 900, colorScheme = 'light' } = {}, pardoned = /^$/) {
+async function open(url, { width = 1280, height = 900, colorScheme = 'light', prepare = () => {}, ready = true } = {}, pardoned = /^$/) {
   const page = await browser.newPage({ viewport: { width, height }, colorScheme }), origin = new URL(url).origin;
   page.setDefaultTimeout(PATIENCE_MS);
   page.on('pageerror', error => strays.push(`error: ${error.message}`));
   page.on('console', message => { if (message.type() === 'error' && !pardoned.test(message.text())) strays.push(`console: ${message.text()}`); });
   page.on('request', request => { if (!request.url().startsWith(origin) && !request.url().startsWith('data:')) strays.push(`request: ${request.url()}`); });
   await page.addInitScript(() => addEventListener('securitypolicyviolation', event => console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`)));
+  await prepare(page);
   await page.goto(url);
-  await page.locator('#stream', { hasText: 'live' }).waitFor();
+  if (ready) await page.locator('#stream', { hasText: 'live' }).waitFor();
   await page.locator('details').first().waitFor();
   return page;
 }
@@ -115,7 +117,7 @@ async function showsDevices({ s }) {
   check(await point(page, device.id).locator('path').evaluate(path => getComputedStyle(path).stroke) === grey, 'the point of an offline device is grey');
   const later = await Device.connect(s.tcp);
   await has(row(page, later.id), 'online');
-  await has(page.locator('#health'), /1 of \d+ online/);
+  await has(page.locator('#count'), /1 of \d+ online/);
   later.leave();
   await page.close();
 }
@@ -296,25 +298,90 @@ async function zooms() {
   await stop(s);
 }
 
+const GONE = /ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_CONNECTION_RESET|ERR_EMPTY/;
+
+/* The colours of a row's text, of a point and of the line that tells whether the page is live. */
+const colours = (page, id) => page.evaluate(id => {
+  const style = selector => getComputedStyle(document.querySelector(selector));
+  return { row: style(`tr[data-row='${id}'] td`).color, point: style(`.point[data-id='${id}'] path`).fill, stream: style('#stream').color, muted: style('footer').color, bad: style('#bad').color };
+}, id);
+
 async function comesBack() {
-  const s = await server(), device = await Device.connect(s.tcp), page = await open(s.url, {}, /ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_CONNECTION_RESET|ERR_EMPTY/);
-  await has(row(page, device.id), 'online');
-  await stop(s);
-  await page.locator('#stream', { hasText: 'not connected' }).waitFor();
+  const s = await server(), device = await Device.connect(s.tcp), page = await open(s.url, {}, GONE);
+  await page.evaluate(() => { const bad = document.createElement('i'); bad.id = 'bad'; bad.className = 'bad'; document.body.append(bad); });
+  await device.report(52.5, 13.4, 'RUNNING', 80);
+  await is(point(page, device.id), 'running');
+  const live = await colours(page, device.id);
+  check(live.row !== live.muted && live.point !== live.muted && live.stream === live.muted, `what is live is not dim: ${JSON.stringify(live)}`);
+  s.process.kill('SIGKILL');
+  await s.over;
+  await page.locator('#stream', { hasText: /not connected to the server since \d\d:\d\d:\d\d/i }).waitFor();
+  const gone = await colours(page, device.id);
+  check(gone.row === gone.muted && gone.point === gone.muted && gone.stream === gone.bad, `what was known is dim, and that is said in the colour of warnings: ${JSON.stringify(gone)}`);
+  await has(page.locator('#count'), '1 of 1 were online');
   const again = await server('--rest-port', String(s.rest)), other = await Device.connect(again.tcp);
   await has(row(page, other.id), 'online');
   await row(page, device.id).waitFor({ state: 'detached' });
   await page.locator('#stream', { hasText: 'live' }).waitFor();
+  check(!await page.evaluate(() => document.body.classList.contains('lost')), 'and then it is live again');
   device.leave();
   other.leave();
   await page.close();
   await stop(again);
 }
 
+/* A server that does not answer any more, but whose connections are still there. */
+async function notices() {
+  const s = await server(), page = await open(s.url);
+  s.process.kill('SIGSTOP');
+  await page.locator('#stream', { hasText: 'not connected' }).waitFor();
+  s.process.kill('SIGCONT');
+  await page.locator('#stream', { hasText: 'live' }).waitFor();
+  await page.close();
+  await stop(s);
+}
+
+async function loads() {
+  let go;
+  const gate = new Promise(done => { go = done; }), s = await server();
+  const page = await open(s.url, { ready: false, prepare: page => page.route('**/vehicles?*', async route => { await gate; await route.continue(); }) });
+  await page.locator('#count', { hasText: '0 of 0 online' }).waitFor();
+  check(await page.locator('#empty').textContent() === 'Loading the devices.' && await page.locator('#stream').textContent() === 'Connecting', 'before the devices are there, the page does not say that there is none');
+  go();
+  await page.locator('#empty', { hasText: 'No device is known yet' }).waitFor();
+  await page.close();
+  await stop(s);
+}
+
+/* Whatever /events says, the log goes on, and the table shows what is understood. */
+async function survives({ s }) {
+  const page = await open(s.url, { prepare: page => page.addInitScript(() => {
+    const Stream = EventSource;
+    window.EventSource = function (url) { return window.stream = new Stream(url); };
+    window.EventSource.CLOSED = Stream.CLOSED;
+  }) });
+  const tell = data => page.evaluate(data => stream.dispatchEvent(new MessageEvent('change', { data })), typeof data === 'string' ? data : JSON.stringify(data));
+  const id = 'odd', vehicle = { id, connected: true, instance: null, position: { lat: 1, lon: 2 }, charge: 3, running: true, reportEvery: 4, issues: 0, lastSeen: '2026-11-21T09:30:00.123456Z' };
+  const odd = [undefined, null, 5, 'text', {}, { toString: 1 }, [], true, -1e308];
+  for (const text of ['', '{', 'null', '5', '[]', '""', '{}']) await tell(text);
+  for (const one of odd) {
+    await tell({ id: 1, at: one, changes: one, vehicle, blob: one });
+    await tell({ changes: ['blob', 'position', 'charge', 'frequency', one, 'constructor'], vehicle, blob: one });
+    await tell({ changes: ['online', 'position', 'charge', 'running', 'frequency'], vehicle: one });
+    for (const name of Object.keys(vehicle)) await tell({ changes: ['online', 'position', 'charge', 'running', 'frequency'], vehicle: { ...vehicle, [name]: one } });
+  }
+  await tell({ at: vehicle.lastSeen, changes: ['blob'], vehicle, blob: { heat: 130 } });
+  await has(page.locator('#log'), 'issue: {"heat":130}');
+  await tell({ at: vehicle.lastSeen, changes: ['blob'], vehicle, blob: 42 });
+  await has(page.locator('#log'), 'issue: 42');
+  await has(row(page, id), /1\.0000, 2\.0000.*3 %.*yes.*4 s/);
+  await page.close();
+}
+
 async function showsMany() {
   const s = await server(), many = program(['device', '--count', '600', '--report-every', '1', '--quiet', '127.0.0.1', String(s.tcp)]);
   const page = await open(s.url);
-  await has(page.locator('#health'), '600 of 600 online');
+  await has(page.locator('#count'), '600 of 600 online');
   await until(async () => await page.locator('#rows tr').count() === 500, '500 rows');
   await has(page.locator('#more'), '100 more are known');
   const ids = await page.locator('.pick').allTextContents();
@@ -352,11 +419,11 @@ async function wantsToken() {
   rmSync(folder, { recursive: true });
 }
 
-const TESTS = [showsDevices, commands, worksByKeyboard, hasEveryEndpoint, isNarrow, isLegible, takesText, pauses, zooms, comesBack, showsMany, wantsToken];
+const TESTS = [showsDevices, commands, worksByKeyboard, hasEveryEndpoint, isNarrow, isLegible, takesText, pauses, zooms, comesBack, notices, loads, survives, showsMany, wantsToken];
 
 async function test() {
   const s = await server();
-  for (const one of TESTS) {
+  for (const one of TESTS.filter(one => process.argv.length < 3 || process.argv.includes(one.name))) {
     strays.length = 0;
     try {
       await one({ s });
@@ -374,10 +441,10 @@ async function screenshot(file) {
   const s = await server(), simulate = (count, seed) => program(['device', '--count', count, '--seed', seed, '--report-every', '1', '--quiet', '127.0.0.1', String(s.tcp)]);
   const gone = simulate('4', '5'), there = simulate('16', '2');
   const page = await open(s.url, { width: 1280, height: 1600 }), turnOn = endpoint(page, 'POST /vehicles/{id}/turnOn');
-  await has(page.locator('#health'), '20 of 20 online');
+  await has(page.locator('#count'), '20 of 20 online');
   await until(async () => await page.locator('.point:not([hidden])').count() === 20, 'all 20 have reported');
   await stop(gone);
-  await has(page.locator('#health'), '16 of 20 online');
+  await has(page.locator('#count'), '16 of 20 online');
   await page.locator('tr.resting:not(:has(.bad))').first().click();
   await turnOn.locator('summary').click();
   await turnOn.locator('.send').click();
