@@ -72,6 +72,8 @@ static const char *const page[] = {
     "button { cursor: pointer; }",
     ".send { background: var(--accent); color: var(--on-accent); border: 0; border-radius: 6px; "
         "padding: 6px 22px; min-height: 36px; font-weight: 600; }",
+    ".send[aria-disabled='true'] { background: var(--tint); color: var(--muted); cursor: default; "
+        "}",
     ".plain:hover, .plain[aria-pressed='true'] { border-color: var(--accent); color: "
         "var(--accent); }",
     ".token { width: 260px; }",
@@ -838,12 +840,15 @@ static const char *const page[] = {
     "async function send(one, commands, status, body) {",
     "  if (one.waits) return;",
     "  const { url, method, body: json, token } = request(one, commands), begun = "
-        "performance.now();",
+        "performance.now(), button = status.closest('.inside').querySelector('.send');",
     "  const headers = { ...(json === null ? {} : { 'content-type': 'application/json' }), "
         "...(token ? { authorization: `Bearer ${token}` } : {}) };",
     "  one.waits = true;",
+    "  button.setAttribute('aria-disabled', 'true');",
+    "  button.textContent = 'Waiting';",
+    "  body.hidden = true;",
     "  status.className = 'muted';",
-    "  status.textContent = 'Sent; waiting for the answer.';",
+    "  status.textContent = 'Sent. Waiting for the answer.';",
     "  try {",
     "    const answer = await fetch(url, { method, headers, body: json }), text = await "
         "answer.text();",
@@ -856,9 +861,10 @@ static const char *const page[] = {
     "  } catch (error) {",
     "    status.className = 'bad';",
     "    status.textContent = `No answer: ${error.message}. Is the server still there?`;",
-    "    body.hidden = true;",
     "  }",
     "  one.waits = false;",
+    "  button.removeAttribute('aria-disabled');",
+    "  button.textContent = 'Send';",
     "}",
     "",
     "function pretty(text) {",

@@ -154,6 +154,29 @@ async function commands({ s }) {
   await page.close();
 }
 
+/* While an answer is awaited, there is neither the one before nor a button that looks ready. */
+async function waits({ s }) {
+  const device = await Device.connect(s.tcp), page = await open(s.url), turnOn = endpoint(page, 'POST /vehicles/{id}/turnOn'), send = turnOn.locator('.send');
+  device.answers = { 'HEY YOU, RUN!': 'DONE!' };
+  await row(page, device.id).click();
+  await turnOn.locator('summary').click();
+  const ready = await send.evaluate(button => getComputedStyle(button).backgroundColor);
+  await send.click();
+  await has(turnOn.locator('.body'), 'DONE!');
+  device.answers = {};
+  await send.click();
+  await has(turnOn.locator('.answer'), 'Waiting for the answer');
+  check(await turnOn.locator('.body').isHidden(), 'the answer before is not there');
+  check(await send.getAttribute('aria-disabled') === 'true' && await send.textContent() === 'Waiting' && await send.evaluate(button => getComputedStyle(button).backgroundColor) !== ready, 'Send does not look ready');
+  await send.click({ force: true });
+  device.send('reply', 'DONE!');
+  await turnOn.locator('.body').waitFor();
+  check(await send.getAttribute('aria-disabled') === null && await send.textContent() === 'Send', 'then it is ready again');
+  check(device.commands.length === 2, 'and while it was not, it sent nothing');
+  device.leave();
+  await page.close();
+}
+
 async function worksByKeyboard({ s }) {
   const ids = [randomUUID(), randomUUID()].sort(), devices = [];
   for (const id of ids) devices.push(await Device.connect(s.tcp, id));
@@ -419,7 +442,7 @@ async function wantsToken() {
   rmSync(folder, { recursive: true });
 }
 
-const TESTS = [showsDevices, commands, worksByKeyboard, hasEveryEndpoint, isNarrow, isLegible, takesText, pauses, zooms, comesBack, notices, loads, survives, showsMany, wantsToken];
+const TESTS = [showsDevices, commands, waits, worksByKeyboard, hasEveryEndpoint, isNarrow, isLegible, takesText, pauses, zooms, comesBack, notices, loads, survives, showsMany, wantsToken];
 
 async function test() {
   const s = await server();
