@@ -68,6 +68,7 @@ static const char *const page[] = {
     "input, select, .plain { background: var(--panel); border: 1px solid var(--edge); "
         "border-radius: 6px; padding: 5px 10px; min-height: 36px; }",
     "input, select { width: 100%; min-width: 0; }",
+    ".tools input, .tools select { width: auto; }",
     "input { font-family: var(--mono); font-size: .8125rem; }",
     "button { cursor: pointer; }",
     ".send { background: var(--accent); color: var(--on-accent); border: 0; border-radius: 6px; "
@@ -81,6 +82,10 @@ static const char *const page[] = {
     ".bar { display: flex; flex-wrap: wrap; gap: 8px 16px; align-items: center; margin-bottom: "
         "12px; }",
     "#stream { margin-right: auto; font-size: .8125rem; }",
+    ".tools { display: flex; flex-wrap: wrap; gap: 8px 20px; align-items: center; margin-bottom: "
+        "12px; }",
+    ".tools label { display: flex; align-items: center; gap: 8px; white-space: nowrap; }",
+    "#shown { flex: 1 0 100%; }",
     ".live { display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 8fr); "
         "grid-template-rows: auto 1fr; gap: 16px; }",
     "#plot { display: block; width: 100%; height: 340px; border-radius: 7px 7px 0 0; "
@@ -214,6 +219,13 @@ static const char *const page[] = {
     "<button id='world' class='plain' type='button' aria-pressed='false'>World</button>",
     "<button id='pause' class='plain' type='button' aria-pressed='false'>Pause</button>",
     "</div>",
+    "<div class='tools'>",
+    "<label>Search <input id='search' type='search' placeholder='part of an ID' "
+        "autocomplete='off' spellcheck='false'></label>",
+    "<label>Show <select id='filter'></select></label>",
+    "<label>Sort by <select id='sort'></select></label>",
+    "<p id='shown' role='status' hidden></p>",
+    "</div>",
     "<div class='live'>",
     "<figure class='plot panel' id='map'>",
     "<svg id='plot' role='group' aria-label='Where the devices are: arrow keys go from one to the "
@@ -230,7 +242,6 @@ static const char *const page[] = {
     "<tbody role='rowgroup' id='rows'></tbody>",
     "</table>",
     "<p id='empty' class='empty muted'>Loading the devices.</p>",
-    "<p id='more' class='empty muted' hidden></p>",
     "</div>",
     "<div class='log panel'>",
     "<h3 id='log-title'>Last changes</h3>",
@@ -248,8 +259,8 @@ static const char *const page[] = {
         "document.</footer>",
     "<script>",
     "'use strict';",
-    "const MAX_SHOWN = 500, MAX_LOG = 20, LOG_MS = 1000, AGAIN_MS = 3000, HEALTH_MS = 2000, "
-        "REFRESH_MS = 30000, PATIENCE_MS = 3000;",
+    "const MAX_SHOWN = 500, MAX_READ = 10000, LOW = 15, MAX_LOG = 20, LOG_MS = 1000, AGAIN_MS = "
+        "3000, HEALTH_MS = 2000, REFRESH_MS = 30000, PATIENCE_MS = 3000;",
     "const DEGREE = String.fromCharCode(176), NONE = String.fromCharCode(8211);",
     "const $ = id => document.getElementById(id);",
     "",
@@ -276,7 +287,7 @@ static const char *const page[] = {
         "are ---- */",
     "",
     "const vehicles = new Map(), parts = new Map(), dirty = new Set();",
-    "let order = [];                 /* the ids that are drawn, sorted */",
+    "let shown = [];                 /* the vehicles that are drawn, in this order */",
     "let frame = 0, paused = false, selected = '', count = null;       /* count: of GET / */",
     "",
     "/* What /events and /vehicles say may lack anything, or be of another kind: that is null "
@@ -295,7 +306,7 @@ static const char *const page[] = {
     "}",
     "",
     "function put(vehicle) {",
-    "  if (!vehicles.has(vehicle.id) && vehicles.size >= MAX_SHOWN) return;",
+    "  if (!vehicles.has(vehicle.id) && vehicles.size >= MAX_READ) return;",
     "  vehicles.set(vehicle.id, vehicle);",
     "  touch(vehicle.id);",
     "}",
@@ -306,36 +317,42 @@ static const char *const page[] = {
     "}",
     "",
     "function draw() {",
+    "  const found = choose(), focused = document.activeElement;",
     "  frame = 0;",
-    "  for (const id of dirty) {",
-    "    if (!vehicles.has(id)) drop(id);",
-    "    else drawRow(vehicles.get(id), parts.get(id) || add(id));",
-    "  }",
+    "  shown = found.slice(0, MAX_SHOWN);",
+    "  arrange();",
+    "  for (const vehicle of shown) if (dirty.has(vehicle.id)) drawRow(vehicle, "
+        "parts.get(vehicle.id));",
     "  const moved = fit();",
-    "  for (const id of moved ? order : dirty) if (parts.has(id)) drawPoint(vehicles.get(id), "
-        "parts.get(id));",
+    "  for (const vehicle of shown) if (moved || dirty.has(vehicle.id)) drawPoint(vehicle, "
+        "parts.get(vehicle.id));",
     "  dirty.clear();",
     "  for (const box of [$('rows'), $('points')]) keepTabStop(box);",
-    "  $('empty').hidden = order.length > 0;",
-    "  setText($('empty'), loaded ? 'No device is known yet. To start some: fleet device --count "
-        "20 HOST PORT' : lost ? 'The devices could not be loaded.' : 'Loading the devices.');",
-    "  const more = count ? count.known - order.length : 0;",
-    "  $('more').hidden = more <= 0 || order.length < MAX_SHOWN;",
-    "  $('more').textContent = `${more} more are known: GET /vehicles has them all.`;",
+    "  if (document.activeElement !== focused && focused.isConnected) focused.focus({ "
+        "preventScroll: true });",
+    "  tellShown(found.length);",
+    "}",
+    "",
+    "/* Rows and points: those that are shown, in that order. One that is in its place is not "
+        "touched. */",
+    "function arrange() {",
+    "  const ids = new Set(shown.map(vehicle => vehicle.id)), boxes = { row: $('rows'), point: "
+        "$('points') };",
+    "  for (const id of [...parts.keys()]) if (!ids.has(id)) drop(id);",
+    "  for (const [name, box] of Object.entries(boxes)) {",
+    "    let at = box.firstChild;",
+    "    for (const { id } of shown) {",
+    "      const item = (parts.get(id) || add(id))[name];",
+    "      if (at === item) at = at.nextSibling;",
+    "      else box.insertBefore(item, at);",
+    "    }",
+    "  }",
     "}",
     "",
     "function add(id) {",
-    "  let low = 0;",
-    "  for (let high = order.length; low < high; ) {",
-    "    const middle = (low + high) >> 1;",
-    "    if (order[middle] < id) low = middle + 1; else high = middle;",
-    "  }",
-    "  const before = parts.get(order[low]);",
-    "  order.splice(low, 0, id);",
     "  const part = { row: makeRow(id), point: makePoint(id) };",
-    "  $('rows').insertBefore(part.row, before ? before.row : null);",
-    "  $('points').insertBefore(part.point, before ? before.point : null);",
     "  parts.set(id, part);",
+    "  dirty.add(id);",
     "  return part;",
     "}",
     "",
@@ -345,12 +362,45 @@ static const char *const page[] = {
     "  part.row.remove();",
     "  part.point.remove();",
     "  parts.delete(id);",
-    "  order = order.filter(other => other !== id);",
     "}",
     "",
     "function paint(id) {",
     "  drawRow(vehicles.get(id), parts.get(id));",
     "  drawPoint(vehicles.get(id), parts.get(id));",
+    "}",
+    "",
+    "/* ---- which of them: a search, a filter and an order ---- */",
+    "",
+    "const isLow = ({ charge }) => charge !== null && charge < LOW;",
+    "const FILTERS = { 'all devices': () => true, 'online': vehicle => vehicle.connected, "
+        "'offline': vehicle => !vehicle.connected, [`charge under ${LOW} %`]: isLow };",
+    "const byId = (a, b) => a.id < b.id ? -1 : 1;",
+    "const SORTS = {",
+    "  'ID': byId, 'charge, lowest first': (a, b) => (a.charge ?? Infinity) - (b.charge ?? "
+        "Infinity) || byId(a, b),",
+    "  'last seen, longest ago first': (a, b) => (a.lastSeen || '') < (b.lastSeen || '') ? -1 : "
+        "(a.lastSeen || '') > (b.lastSeen || '') ? 1 : byId(a, b)",
+    "};",
+    "",
+    "function choose() {",
+    "  const words = $('search').value.trim().toLowerCase(), fits = FILTERS[$('filter').value];",
+    "  return [...vehicles.values()].filter(vehicle => fits(vehicle) && "
+        "vehicle.id.includes(words)).sort(SORTS[$('sort').value]);",
+    "}",
+    "",
+    "function tellShown(found) {",
+    "  const many = n => n.toLocaleString('en-GB'), all = vehicles.size, said = [];",
+    "  if (found > MAX_SHOWN) said.push(`The map and the table show ${MAX_SHOWN} of "
+        "${many(found)} devices, by ${$('sort').value}. To see others, search, filter or sort.`);",
+    "  else if (found < all) said.push(`${many(found)} of ${many(all)} devices: those that fit.`);",
+    "  if (count && count.known > all && all >= MAX_READ) said.push(`This page reads "
+        "${many(MAX_READ)} devices at most. GET /vehicles has all ${many(count.known)}.`);",
+    "  setText($('shown'), said.join(' '));",
+    "  $('shown').hidden = !said.length;",
+    "  $('empty').hidden = found > 0;",
+    "  setText($('empty'), all ? 'No device fits.' : loaded ? 'No device is known yet. To start "
+        "some: fleet device --count 20 HOST PORT' : lost ? 'The devices could not be loaded.' : "
+        "'Loading the devices.');",
     "}",
     "",
     "/* ---- words for it ---- */",
@@ -413,7 +463,7 @@ static const char *const page[] = {
     "  setText(cells[3], percent(vehicle.charge));",
     "  cells[3].classList.toggle('charge', vehicle.charge !== null);",
     "  cells[3].style.setProperty('--charge', `${vehicle.charge}%`);",
-    "  cells[3].classList.toggle('bad', vehicle.charge !== null && vehicle.charge < 15);",
+    "  cells[3].classList.toggle('bad', isLow(vehicle));",
     "  setText(cells[4], yesNo(vehicle.running));",
     "  setText(cells[5], clock(vehicle.lastSeen));",
     "  cells[5].title = vehicle.lastSeen || '';",
@@ -453,7 +503,7 @@ static const char *const page[] = {
     "const y = lat => view.y - (lat - view.lat) * view.scale;",
     "",
     "function extent() {             /* of all that have a position; the world if none has */",
-    "  const placed = order.map(id => vehicles.get(id).position).filter(Boolean);",
+    "  const placed = shown.map(vehicle => vehicle.position).filter(Boolean);",
     "  if (world || !placed.length) return { south: -90, north: 90, west: -180, east: 180 };",
     "  const lats = placed.map(p => p.lat), lons = placed.map(p => p.lon);",
     "  return { south: Math.min(...lats), north: Math.max(...lats), west: Math.min(...lons), "
@@ -613,16 +663,16 @@ static const char *const page[] = {
     "  changed = new Set();",
     "  listed = Date.now();",
     "  try {",
-    "    const list = [];",
-    "    for (let next = `/vehicles?limit=${MAX_SHOWN}`; next && list.length < MAX_SHOWN; ) {",
+    "    const list = new Map();",
+    "    for (let next = `/vehicles?limit=${MAX_SHOWN}`; next && list.size < MAX_READ; ) {",
     "      const page = await get(next);",
-    "      list.push(...page.vehicles.map(read).filter(Boolean));",
+    "      for (const vehicle of page.vehicles.map(read).filter(Boolean)) list.set(vehicle.id, "
+        "vehicle);",
     "      next = page.next;",
     "    }",
-    "    const ids = new Set(list.map(vehicle => vehicle.id));",
-    "    for (const id of vehicles.keys()) if (!ids.has(id) && !changed.has(id)) { "
+    "    for (const id of vehicles.keys()) if (!list.has(id) && !changed.has(id)) { "
         "vehicles.delete(id); touch(id); }",
-    "    for (const vehicle of list) if (!changed.has(vehicle.id)) put(vehicle);",
+    "    for (const [id, vehicle] of list) if (!changed.has(id)) put(vehicle);",
     "    loaded = true;",
     "  } finally {",
     "    changed = null;",
@@ -675,8 +725,8 @@ static const char *const page[] = {
     "  setText($('stream'), lost ? `Not connected to the server since ${clock(lost)}. What is "
         "shown is as it was then. Trying again.` : paused ? 'Paused' : loaded ? 'Live' : "
         "'Connecting');",
-    "  if (count) setText($('count'), `${count.online} of ${count.known} ${lost ? 'were ' : "
-        "''}online`);",
+    "  if (count) setText($('count'), `${count.online.toLocaleString('en-GB')} of "
+        "${count.known.toLocaleString('en-GB')} ${lost ? 'were ' : ''}online`);",
     "  touch('');",
     "}",
     "",
@@ -883,6 +933,10 @@ static const char *const page[] = {
     "rove($('rows'));",
     "rove($('map'));",
     "new ResizeObserver(() => touch('')).observe($('plot'));",
+    "for (const [id, choices] of [['filter', FILTERS], ['sort', SORTS]]) "
+        "$(id).append(...Object.keys(choices).map(name => html('option', {}, name)));",
+    "for (const id of ['search', 'filter', 'sort']) $(id).addEventListener('input', () => { frame "
+        "= frame || requestAnimationFrame(draw); });",
     "$('world').addEventListener('click', event => {",
     "  world = !world;",
     "  event.target.setAttribute('aria-pressed', world);",

@@ -401,15 +401,66 @@ async function survives({ s }) {
   await page.close();
 }
 
+/* Search, filter and sort, over all devices and not only those in the table. */
+async function finds(page, s) {
+  const rows = page.locator('#rows tr'), last = (await (await fetch(`${s.url.slice(0, -5)}/vehicles?limit=500`)).json()).next.match(/after=([^&]+)/)[1];
+  const beyond = (await (await fetch(`${s.url.slice(0, -5)}/vehicles?limit=500&after=${last}`)).json()).vehicles.at(-1).id;
+  await page.locator('#search').fill(beyond.slice(0, 18).toUpperCase());
+  await until(async () => await rows.count() === 1 && await point(page, beyond).isVisible(), 'a search finds what is beyond the table');
+  await has(page.locator('#shown'), '1 of 600 devices');
+  await page.locator('#search').fill('zzz');
+  await has(page.locator('#empty'), 'No device fits.');
+  await page.locator('#search').fill('');
+  const gone = await Device.connect(s.tcp), low = await Device.connect(s.tcp);
+  await low.report(52.5, 13.4, 'RESTING', 0);
+  gone.leave();
+  await page.locator('#filter').selectOption('offline');
+  await until(async () => await rows.count() === 1 && await row(page, gone.id).isVisible(), 'the filter shows who is offline');
+  await page.locator('#filter').selectOption('charge under 15 %');
+  await row(page, low.id).waitFor();
+  check(await rows.count() === await page.locator('#rows tr:has(.charge.bad)').count(), 'the filter shows who has little charge');
+  await page.locator('#filter').selectOption('all devices');
+  await page.locator('#sort').selectOption('charge, lowest first');
+  await until(() => page.evaluate(id => document.querySelector('#rows tr').dataset.row === id, low.id), 'the order puts the lowest charge first');
+  const charges = await page.evaluate(() => [...document.querySelectorAll('#rows .num.charge')].map(cell => parseInt(cell.textContent)));
+  check(charges.length === 500 && charges.every((charge, i) => !i || charges[i - 1] <= charge), 'rows are in the order of their charge');
+  await page.locator('#sort').selectOption('last seen, longest ago first');
+  await until(() => page.evaluate(() => {
+    const seen = [...document.querySelectorAll('#rows td:nth-child(6)')].map(cell => cell.title);
+    return seen.length === 500 && seen[0] < seen[499] && seen.every((time, i) => !i || seen[i - 1] <= time);
+  }), 'the order puts first who was not seen for longest');
+  await page.locator('#sort').selectOption('ID');
+  low.leave();
+}
+
+/* More devices than the page reads: it says so, and reads no more. */
+async function readsAtMost() {
+  const s = await server(), known = 12345;
+  let pages = 0;
+  const vehicle = (i) => ({ id: `${i}`.padStart(8, '0') + randomUUID().slice(8), connected: true, instance: null, position: null, charge: null, running: null, reportEvery: null, issues: 0, lastSeen: null });
+  const page = await open(s.url, { prepare: async page => {
+    await page.route(s.url.slice(0, -4), async route => route.fulfill({ json: { ...await (await route.fetch()).json(), devices: { online: known, known } } }));
+    await page.route('**/vehicles?*', route => route.fulfill({ json: { total: known, vehicles: Array.from({ length: 500 }, (_, i) => vehicle(500 * pages + i)), next: `/vehicles?after=${++pages}` } }));
+  } });
+  await has(page.locator('#shown'), 'The map and the table show 500 of 10,000 devices, by ID.');
+  await has(page.locator('#shown'), 'This page reads 10,000 devices at most. GET /vehicles has all 12,345.');
+  check(pages === 20, `${pages} pages were read`);
+  await page.close();
+  await stop(s);
+}
+
 async function showsMany() {
   const s = await server(), many = program(['device', '--count', '600', '--report-every', '1', '--quiet', '127.0.0.1', String(s.tcp)]);
   const page = await open(s.url);
   await has(page.locator('#count'), '600 of 600 online');
   await until(async () => await page.locator('#rows tr').count() === 500, '500 rows');
-  await has(page.locator('#more'), '100 more are known');
+  await has(page.locator('#shown'), 'The map and the table show 500 of 600 devices, by ID.');
+  const [note, map] = [await page.locator('#shown').boundingBox(), await page.locator('#map').boundingBox()];
+  check(map.y - note.y - note.height < 20, 'that is said beside the map');
   const ids = await page.locator('.pick').allTextContents();
   check(ids.every((id, i) => !i || ids[i - 1] < id), 'rows are in the order of their ids');
   check(await page.locator(`#rows [tabindex='0']`).count() === 1, 'the table is one tab stop');
+  await finds(page, s);
   await page.close();
   await stop(many);
   await stop(s);
@@ -442,7 +493,7 @@ async function wantsToken() {
   rmSync(folder, { recursive: true });
 }
 
-const TESTS = [showsDevices, commands, waits, worksByKeyboard, hasEveryEndpoint, isNarrow, isLegible, takesText, pauses, zooms, comesBack, notices, loads, survives, showsMany, wantsToken];
+const TESTS = [showsDevices, commands, waits, worksByKeyboard, hasEveryEndpoint, isNarrow, isLegible, takesText, pauses, zooms, comesBack, notices, loads, survives, showsMany, readsAtMost, wantsToken];
 
 async function test() {
   const s = await server();
