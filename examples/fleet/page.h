@@ -90,8 +90,9 @@ static const char *const page[] = {
         "grid-template-rows: auto 1fr; gap: 16px; }",
     "#plot { display: block; width: 100%; height: 340px; border-radius: 7px 7px 0 0; "
         "touch-action: pan-y; }",
-    ".plot figcaption { display: flex; flex-wrap: wrap; gap: 4px 18px; padding: 8px 12px; "
-        "border-top: 1px solid var(--line); font-size: .8125rem; }",
+    ".plot figcaption, #key { display: flex; flex-wrap: wrap; gap: 4px 18px; }",
+    ".plot figcaption { padding: 8px 12px; border-top: 1px solid var(--line); font-size: "
+        ".8125rem; }",
     ".key { display: inline-flex; align-items: center; vertical-align: top; gap: 6px; "
         "white-space: nowrap; }",
     ".mark { width: 14px; height: 14px; flex: none; overflow: visible; }",
@@ -107,8 +108,7 @@ static const char *const page[] = {
     ".point circle { fill: transparent; stroke: transparent; stroke-width: 2; }",
     ".point:hover circle, .point:focus-visible circle, .point.selected circle { stroke: "
         "var(--accent); }",
-    "#name { font-family: var(--mono); fill: var(--text); text-anchor: middle; pointer-events: "
-        "none; }",
+    "#name { flex: 1 0 100%; min-height: 1.5em; overflow-wrap: anywhere; }",
     ".devices { grid-row: 1 / span 2; grid-column: 2; height: 600px; overflow: auto; position: "
         "relative; }",
     "table { width: 100%; border-collapse: separate; border-spacing: 0; font-size: .875rem; "
@@ -216,7 +216,6 @@ static const char *const page[] = {
     "<h2 id='devices'>Devices</h2>",
     "<span id='count'></span>",
     "<span id='stream' class='muted' role='status'>Connecting</span>",
-    "<button id='world' class='plain' type='button' aria-pressed='false'>World</button>",
     "<button id='pause' class='plain' type='button' aria-pressed='false'>Pause</button>",
     "</div>",
     "<div class='tools'>",
@@ -230,7 +229,7 @@ static const char *const page[] = {
     "<figure class='plot panel' id='map'>",
     "<svg id='plot' role='group' aria-label='Where the devices are: arrow keys go from one to the "
         "next'></svg>",
-    "<figcaption id='key'></figcaption>",
+    "<figcaption><span id='key'></span><span id='name' class='mono'></span></figcaption>",
     "</figure>",
     "<div class='devices panel' id='box'>",
     "<table role='table' aria-label='Devices: arrow keys go from one to the next, Enter selects'>",
@@ -475,7 +474,9 @@ static const char *const page[] = {
     "",
     "const STEPS = [90, 45, 30, 15, 10, 5, 2, 1, .5, .2, .1, .05, .02, .01, .005, .002, .001, "
         ".0005], KM_A_DEGREE = 111.2;",
-    "let world = false, view = null;",
+    "const MARGIN = { left: 76, right: 14, top: 48, bottom: 32 };      /* of the plot: labels and "
+        "the scale are there, and no devices */",
+    "let view = null;",
     "",
     "function makePoint(id) {",
     "  const point = svg('g', { class: 'point', role: 'button', tabindex: '-1', 'data-id': id }, "
@@ -502,9 +503,10 @@ static const char *const page[] = {
     "const x = lon => view.x + (lon - view.lon) * view.scale * view.narrow;",
     "const y = lat => view.y - (lat - view.lat) * view.scale;",
     "",
-    "function extent() {             /* of all that have a position; the world if none has */",
+    "function extent() {             /* of all that have a position; all of the earth if none has "
+        "*/",
     "  const placed = shown.map(vehicle => vehicle.position).filter(Boolean);",
-    "  if (world || !placed.length) return { south: -90, north: 90, west: -180, east: 180 };",
+    "  if (!placed.length) return { south: -90, north: 90, west: -180, east: 180 };",
     "  const lats = placed.map(p => p.lat), lons = placed.map(p => p.lon);",
     "  return { south: Math.min(...lats), north: Math.max(...lats), west: Math.min(...lons), "
         "east: Math.max(...lons) };",
@@ -516,14 +518,14 @@ static const char *const page[] = {
     "  const { clientWidth: width, clientHeight: height } = $('plot'), e = extent();",
     "  const lat = (e.south + e.north) / 2, lon = (e.west + e.east) / 2;",
     "  const narrow = Math.max(.1, Math.cos(lat * Math.PI / 180));",
-    "  const scale = Math.min((width - 108) / Math.max((e.east - e.west) * narrow, .004), (height "
-        "- 92) / Math.max(e.north - e.south, .004));",
-    "  if (view && view.width === width && view.height === height && view.world === world && "
-        "scale < 1.6 * view.scale",
-    "      && x(e.west) > 60 && x(e.east) < width - 12 && y(e.north) > 12 && y(e.south) < height "
-        "- 28) return false;",
-    "  view = { width, height, world, lat, lon, narrow, scale, x: width / 2 + 24, y: height / 2 - "
-        "2 };     /* labels are on the left, and below */",
+    "  const { left, right, top, bottom } = MARGIN, wide = width - left - right, high = height - "
+        "top - bottom;",
+    "  const scale = .9 * Math.min(wide / Math.max((e.east - e.west) * narrow, .004), high / "
+        "Math.max(e.north - e.south, .004));",
+    "  if (view && view.width === width && view.height === height && scale < 1.6 * view.scale",
+    "      && x(e.west) >= left && x(e.east) <= width - right && y(e.north) >= top && y(e.south) "
+        "<= height - bottom) return false;",
+    "  view = { width, height, lat, lon, narrow, scale, x: left + wide / 2, y: top + high / 2 };",
     "  drawGrid();",
     "  return true;",
     "}",
@@ -565,14 +567,9 @@ static const char *const page[] = {
         "`${Math.round(km * 1000)} m` : `${km} km`))];",
     "}",
     "",
-    "function showName(event) {",
-    "  const point = event.target.closest('.point'), label = $('name');",
-    "  label.textContent = point ? point.dataset.id : '';",
-    "  if (!point) return;",
-    "  const { position } = vehicles.get(point.dataset.id), half = label.getComputedTextLength() "
-        "/ 2 + 6, top = y(position.lat);",
-    "  label.setAttribute('x', Math.max(half, Math.min(view.width - half, x(position.lon))));",
-    "  label.setAttribute('y', top < 40 ? top + 26 : top - 17);",
+    "function showName(event) {      /* below the plot: on it, it would cover other devices */",
+    "  setText($('name'), event.type.endsWith('out') ? '' : "
+        "event.target.closest('.point')?.dataset.id || '');",
     "}",
     "",
     "/* ---- one tab stop for a table of hundreds; arrow keys go on from there. Not on the <g> "
@@ -924,12 +921,11 @@ static const char *const page[] = {
     "/* ---- begin ---- */",
     "",
     "$('plot').append(svg('g', { id: 'grid', class: 'grid', 'aria-hidden': 'true' }), svg('g', { "
-        "id: 'points' }), svg('text', { id: 'name' }));",
+        "id: 'points' }));",
     "for (const kind of Object.keys(SHAPES)) $('key').append(html('span', { class: 'key' }, "
         "mark(kind), KEY[kind]));",
-    "for (const name of ['pointerover', 'focusin', 'focusout']) $('map').addEventListener(name, "
-        "showName);",
-    "$('map').addEventListener('pointerout', () => { $('name').textContent = ''; });",
+    "for (const name of ['pointerover', 'pointerout', 'focusin', 'focusout']) "
+        "$('map').addEventListener(name, showName);",
     "rove($('rows'));",
     "rove($('map'));",
     "new ResizeObserver(() => touch('')).observe($('plot'));",
@@ -937,11 +933,6 @@ static const char *const page[] = {
         "$(id).append(...Object.keys(choices).map(name => html('option', {}, name)));",
     "for (const id of ['search', 'filter', 'sort']) $(id).addEventListener('input', () => { frame "
         "= frame || requestAnimationFrame(draw); });",
-    "$('world').addEventListener('click', event => {",
-    "  world = !world;",
-    "  event.target.setAttribute('aria-pressed', world);",
-    "  touch('');",
-    "});",
     "$('pause').addEventListener('click', event => {",
     "  paused = !paused;",
     "  event.target.setAttribute('aria-pressed', paused);",

@@ -306,9 +306,6 @@ async function zooms() {
   await devices[0].report(48.1, 11.5);
   await devices[1].report(48.11, 11.51);
   await until(async () => await page.locator('.point:not([hidden])').count() === 2 && await apart() > 100, 'two that are near fill the plot');
-  await page.locator('#world').click();
-  await until(async () => await apart() < 1, 'in the world they are one');
-  await page.locator('#world').click();
   await devices[1].report(-77.8, 166.7);
   await has(row(page, devices[1].id), '-77.8000, 166.7000');
   const plot = await page.locator('#plot').boundingBox();
@@ -328,6 +325,39 @@ const colours = (page, id) => page.evaluate(id => {
   const style = selector => getComputedStyle(document.querySelector(selector));
   return { row: style(`tr[data-row='${id}'] td`).color, point: style(`.point[data-id='${id}'] path`).fill, stream: style('#stream').color, muted: style('footer').color, bad: style('#bad').color };
 }, id);
+
+/* Of all in the plot that is text or a device: texts that another thing touches. */
+function covered() {
+  const boxes = selector => [...document.querySelectorAll(selector)].filter(one => one.checkVisibility()).map(one => [one, one.getBoundingClientRect()]);
+  const texts = boxes('#plot text'), all = [...texts, ...boxes('.point path')];
+  const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  return texts.flatMap(([text, box]) => all.filter(([other, its]) => other !== text && meet(box, its)).map(([other]) => `${text.textContent} and ${other.textContent || other.outerHTML}`));
+}
+
+/* Labels cover neither each other nor a device, wherever that is; and the name of one under the mouse is not on the plot. */
+async function labels() {
+  for (const reach of [.002, .05, 30]) {
+    const s = await server(), devices = [];
+    for (let i = 0; i <= 32; i++) {            /* along the four edges */
+      const along = reach * (i % 8) / 8, [lat, lon] = [[0, 2 * along], [along, 2 * reach], [reach, 2 * along], [along, 0], [0, 2 * reach]][i >> 3];
+      devices.push(await Device.connect(s.tcp));
+      await devices[i].report((-20 + lat).toFixed(6), (-150 + lon).toFixed(6));
+    }
+    for (const width of [360, 1280]) {
+      const page = await open(s.url, { width });
+      await until(async () => await page.locator('.point:not([hidden])').count() === 33, 'all are there');
+      const found = await page.evaluate(covered), texts = await page.locator('#plot text').count();
+      check(!found.length && texts > 3, `within ${reach} degrees, at ${width} pixels, ${texts} labels: ${found.join('; ')}`);
+      await point(page, devices[0].id).hover({ force: true });
+      await until(async () => await page.locator('#name').textContent() !== '', 'a name');
+      const [name, plot] = [await page.locator('#name').boundingBox(), await page.locator('#plot').boundingBox()];
+      check(name.y >= plot.y + plot.height, 'the name is below the plot');
+      await page.close();
+    }
+    for (const device of devices) device.leave();
+    await stop(s);
+  }
+}
 
 async function comesBack() {
   const s = await server(), device = await Device.connect(s.tcp), page = await open(s.url, {}, GONE);
@@ -493,7 +523,7 @@ async function wantsToken() {
   rmSync(folder, { recursive: true });
 }
 
-const TESTS = [showsDevices, commands, waits, worksByKeyboard, hasEveryEndpoint, isNarrow, isLegible, takesText, pauses, zooms, comesBack, notices, loads, survives, showsMany, readsAtMost, wantsToken];
+const TESTS = [showsDevices, commands, waits, worksByKeyboard, hasEveryEndpoint, isNarrow, isLegible, takesText, pauses, zooms, labels, comesBack, notices, loads, survives, showsMany, readsAtMost, wantsToken];
 
 async function test() {
   const s = await server();
