@@ -133,8 +133,9 @@ static const char *const page[] = {
         "var(--line) 0); }",
     ".empty { padding: 32px 16px; text-align: center; }",
     ".log { padding: 12px; overflow: hidden; min-height: 200px; position: relative; }",
-    ".log ol { list-style: none; font-size: .8125rem; position: absolute; inset: 38px 0 0; "
-        "padding: 0 12px 10px; overflow: auto; }",
+    ".log ol { list-style: none; }",
+    "#log { font-size: .8125rem; position: absolute; inset: 38px 0 0; padding: 0 12px 10px; "
+        "overflow: auto; }",
     ".log li { display: grid; grid-template-columns: auto 5.5rem minmax(0, 1fr); gap: 10px; "
         "padding: 2px 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }",
     "",
@@ -244,7 +245,7 @@ static const char *const page[] = {
     "</div>",
     "<div class='log panel'>",
     "<h3 id='log-title'>Last changes</h3>",
-    "<ol id='log' role='log' aria-live='polite' aria-labelledby='log-title' tabindex='0'></ol>",
+    "<div id='log' role='log' aria-labelledby='log-title' tabindex='0'><ol></ol></div>",
     "</div>",
     "</div>",
     "</section>",
@@ -623,7 +624,7 @@ static const char *const page[] = {
     "function drawLog() {",
     "  logging = 0;",
     "  if (paused) return;",
-    "  const list = $('log');",
+    "  const list = $('log').firstChild;",
     "  for (const change of unlogged)",
     "    list.prepend(html('li', {}, html('time', { datetime: change.at, class: 'muted' }, "
         "clock(change.at)),",
@@ -864,10 +865,10 @@ static const char *const page[] = {
     "",
     "function drawForm(one, commands) {",
     "  one.fields = fieldsOf(one);",
-    "  const line = html('pre', { class: 'curl', tabindex: '0', role: 'region', 'aria-label': "
-        "'The same with curl' });",
+    "  const line = html('pre', { class: 'curl', tabindex: '0', role: 'group', 'aria-label': 'The "
+        "same with curl' });",
     "  const status = html('p', { role: 'status' }), body = html('pre', { class: 'body', "
-        "tabindex: '0', role: 'region', 'aria-label': 'Answer', hidden: '' });",
+        "tabindex: '0', role: 'group', 'aria-label': 'Answer', hidden: '' });",
     "  const form = html('form', {}, html('p', { class: 'more' }, one.op.description || ''), "
         "...one.fields.map(drawField));",
     "  const update = () => { line.textContent = curl(request(one, commands)); };",

@@ -1,11 +1,12 @@
 /* test-page - the page /docs in headless Chromium: a fleet server, devices that speak its protocol, and a person at a keyboard.
+     npm install --no-save --prefix /tmp/pw playwright-core axe-core
      PLAYWRIGHT=/tmp/pw/node_modules/playwright-core/index.mjs node examples/fleet/test-page.mjs
      ... test-page.mjs NAME...                 only these tests, such as comesBack
      ... test-page.mjs --screenshot FILE       instead makes the README's picture (a palette makes it small)
    FLEET and CHROMIUM may name the programs. The last line counts; exit status 1 if anything failed. */
 
 import { randomUUID } from 'node:crypto';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -13,6 +14,7 @@ import { PATIENCE_MS, check, counts, finish, killAll, program, server, stop, unt
 
 const CHROMIUM = process.env.CHROMIUM || '/usr/bin/chromium';
 const PLAYWRIGHT = process.env.PLAYWRIGHT || 'playwright-core';
+const AXE = process.env.AXE || path.join(path.dirname(PLAYWRIGHT), '../axe-core/axe.min.js');
 const MAX_TABS = 200, TOKEN = 'a-token-of-the-test-0123456789';
 
 let browser;
@@ -273,6 +275,43 @@ async function isLegible({ s }) {
   devices[1].leave();
 }
 
+/* axe finds nothing: while it loads, live with everything open, while an answer is awaited, and with the server gone. */
+async function isAccessible() {
+  if (!existsSync(AXE)) return counts.skipped++, console.log(`test-page: there is no ${AXE}; AXE may name it`);
+  for (const [colorScheme, width] of [['light', 1280], ['dark', 360]]) {
+    const s = await server('--timeout', '30'), device = await Device.connect(s.tcp), other = await Device.connect(s.tcp);
+    let go;
+    const gate = new Promise(done => { go = done; }), prepare = page => page.route('**/vehicles?*', async route => { await gate; await route.continue(); });
+    const page = await open(s.url, { colorScheme, width, prepare, ready: false }, GONE);
+    await page.locator('details').first().waitFor();
+    await page.evaluate(readFileSync(AXE, 'utf8'));
+    const axe = async when => {
+      const found = (await page.evaluate(() => axe.run(document, { resultTypes: ['violations'] }))).violations;
+      check(!found.length, `${when}, ${colorScheme}, at ${width} pixels: ${found.map(one => `${one.id} (${one.help}): ${one.nodes.map(node => node.html.slice(0, 200)).join('; ')}`).join('\n')}`);
+    };
+    await axe('loading');
+    go();
+    await device.report(52.5, 13.4, 'RUNNING', 5);
+    await row(page, device.id).waitFor();
+    await row(page, device.id).click();
+    await page.evaluate(() => { for (const box of document.querySelectorAll('details')) box.open = true; });
+    const turnOn = endpoint(page, 'POST /vehicles/{id}/turnOn'), health = endpoint(page, 'GET /');
+    await health.locator('.send').click();
+    await health.locator('.body').waitFor();
+    await turnOn.locator('.send').click();
+    await has(turnOn.locator('.answer'), 'Waiting for the answer');
+    other.leave();
+    await has(row(page, other.id), 'offline');
+    await axe('live');
+    s.process.kill('SIGKILL');
+    await s.over;
+    await page.locator('#stream', { hasText: 'not connected' }).waitFor();
+    await has(turnOn.locator('.answer'), 'No answer');
+    await axe('with the server gone');
+    await page.close();
+  }
+}
+
 async function takesText({ s }) {
   const device = await Device.connect(s.tcp), page = await open(s.url);
   const blob = `<img src=x onerror='document.title = 1'><b>hot</b>`;
@@ -523,7 +562,7 @@ async function wantsToken() {
   rmSync(folder, { recursive: true });
 }
 
-const TESTS = [showsDevices, commands, waits, worksByKeyboard, hasEveryEndpoint, isNarrow, isLegible, takesText, pauses, zooms, labels, comesBack, notices, loads, survives, showsMany, readsAtMost, wantsToken];
+const TESTS = [showsDevices, commands, waits, worksByKeyboard, hasEveryEndpoint, isNarrow, isLegible, isAccessible, takesText, pauses, zooms, labels, comesBack, notices, loads, survives, showsMany, readsAtMost, wantsToken];
 
 async function test() {
   const s = await server();
