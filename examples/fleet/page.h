@@ -237,8 +237,8 @@ static const char *const page[] = {
     "<thead role='rowgroup'><tr role='row'><th role='columnheader'>Device</th><th "
         "role='columnheader'>Connected</th><th role='columnheader'>Position</th><th "
         "role='columnheader' class='num'>Charge</th><th role='columnheader'>Running</th><th "
-        "role='columnheader'>Last seen</th><th role='columnheader' "
-        "class='num'>Every</th></tr></thead>",
+        "role='columnheader'>Last seen</th><th role='columnheader' class='num'>Reports "
+        "every</th></tr></thead>",
     "<tbody role='rowgroup' id='rows'></tbody>",
     "</table>",
     "<p id='empty' class='empty muted'>Loading the devices.</p>",
@@ -441,7 +441,7 @@ static const char *const page[] = {
         "'data-label': label });",
     "  const row = html('tr', { role: 'row', 'data-row': id }, cell('Device', 'id'), "
         "cell('Connected', 'is'), cell('Position', 'where'), cell('Charge', 'num'),",
-    "    cell('Running'), cell('Last seen'), cell('Every', 'num'));",
+    "    cell('Running'), cell('Last seen'), cell('Reports every', 'num'));",
     "  row.firstChild.append(html('button', { class: 'pick', type: 'button', tabindex: '-1', "
         "title: id, 'data-id': id, 'aria-pressed': 'false' }, id));",
     "  row.addEventListener('click', () => select(id));",

@@ -36,7 +36,7 @@ static const property properties[] = {
     { "Health", "instance", "string", .format = "uuid", .what = "which of the instances answers",
       .example = "\"7f0c1f6e-3f0b-4b8e-9b1e-2f6f8f0d5a11\"" },
     { "Health", "redis", "string", .format = "none|up|away",
-      .what = "away: vehicles are as they were last known", .example = "\"up\"" },
+      .what = "away: devices are as they were last known", .example = "\"up\"" },
     { "Health", "devices", "#Devices", .what = "how many" },
     { "Health", "streams", "integer", .what = "subscribers of /events, on this instance",
       .example = "1", .most = MAX_STREAMS },
@@ -51,7 +51,7 @@ static const property properties[] = {
     { "Webhooks", "dropped", "integer", .what = "changes for which there was no room",
       .example = "0" },
 
-    { "Vehicle", "id", "string", .format = "uuid", .what = "the vehicle's id",
+    { "Vehicle", "id", "string", .format = "uuid", .what = "the device's ID",
       .example = "\"3f2504e0-4f89-41d3-9a0c-0305e82c3301\"" },
     { "Vehicle", "connected", "boolean", .what = "to any instance", .example = "true" },
     { "Vehicle", "instance", "string", .format = "uuid", .what = "the one it is connected to",
@@ -63,7 +63,7 @@ static const property properties[] = {
       .nullable = true },
     { "Vehicle", "reportEvery", "integer", .what = "seconds, as it was told; null: never told",
       .example = "60", .least = 1, .most = INT32_MAX, .nullable = true },
-    { "Vehicle", "issues", "integer", .what = "how many it has reported", .example = "0" },
+    { "Vehicle", "issues", "integer", .what = "how many issues it has reported", .example = "0" },
     { "Vehicle", "lastSeen", "string", .format = "date-time", .what = "when it was last heard of",
       .example = "\"2026-11-21T09:30:00.123456Z\"", .nullable = true },
     { "Position", "lat", "number", .what = "degrees north", .example = "52.520008", .least = -90,
@@ -75,26 +75,26 @@ static const property properties[] = {
       .example = "\"FINE. I'M HERE 52.520008 13.404954, RUNNING AND CHARGED AT 87%.\"",
       .nullable = true },
     { "Vehicles", "total", "integer", .what = "how many there are, on all pages", .example = "1" },
-    { "Vehicles", "vehicles", "[]#Vehicle", .what = "by their ids" },
+    { "Vehicles", "vehicles", "[]#Vehicle", .what = "in the order of their IDs" },
     { "Vehicles", "next", "string", .what = "the path of the next page; null: this is the last one",
       .example = "\"/vehicles?after=3f2504e0-4f89-41d3-9a0c-0305e82c3301&limit=100\"",
       .nullable = true },
-    { "?Vehicles", "limit", "integer", .what = "so many on a page at most; default 100",
+    { "?Vehicles", "limit", "integer", .what = "devices on a page, at most; default 100",
       .example = "100", .least = 1, .most = MAX_PAGE },
     { "?Vehicles", "after", "string", .format = "uuid",
-      .what = "those whose ids are greater than this one: as `next` has it",
+      .what = "devices with a greater ID than this one, as `next` has it",
       .example = "\"00000000-0000-0000-0000-000000000000\"" },
-    { "?Vehicles", "connected", "boolean", .what = "only those that are, or aren't",
-      .example = "true" },
+    { "?Vehicles", "connected", "boolean",
+      .what = "true: only devices that are connected; false: only the others", .example = "true" },
 
-    { "Frequency", "seconds", "integer", .what = "between two reports; 0: report no more",
+    { "Frequency", "seconds", "integer", .what = "seconds between two reports; 0: report no more",
       .example = "60", .most = 86400 },
     { "Running", "running", "boolean", .what = "true: run; false: rest", .example = "true" },
     { "Message", "message", "string",
       .what = "what to tell it, without control characters; the limit is in bytes of UTF-8",
       .example = "\"HOW'S IT GOING?\"", .least = 1, .most = MAX_COMMAND },
     { "Answer", "error", "boolean", .what = "always false", .example = "false" },
-    { "Answer", "id", "string", .format = "uuid", .what = "the vehicle's id",
+    { "Answer", "id", "string", .format = "uuid", .what = "the device's ID",
       .example = "\"3f2504e0-4f89-41d3-9a0c-0305e82c3301\"" },
     { "Answer", "command", "string", .what = "what it was told", .example = "\"HEY YOU, RUN!\"" },
     { "Answer", "reply", "string", .what = "what it said", .example = "\"DONE!\"" },
@@ -154,11 +154,11 @@ struct route {
 };
 
 static const route routes[] = {
-    { "GET", "/", "health", "How it goes",
-      .more = "Of the instance that answers, and of the fleet.", .gives = "Health",
+    { "GET", "/", "health", "The state of the server and of the fleet",
+      .more = "Of the instance that answers, if there are several.", .gives = "Health",
       .serve = serve_health },
     { "GET", "/health", "healthCheck", "The same", .gives = "Health", .serve = serve_health },
-    { "GET", "/docs", "docs", "This API, as a page", .more = "With a live map of the vehicles.",
+    { "GET", "/docs", "docs", "This API, as a page", .more = "With a live map of the devices.",
       .type = "text/html; charset=utf-8", .serve = serve_docs },
     { "GET", "/docs-json", "docsJson", "This API, as an OpenAPI 3.1 document",
       .type = "application/json", .serve = serve_docs_json },
@@ -166,28 +166,28 @@ static const route routes[] = {
       .more = "Server-sent events: `hello` with the instance, once; then `change`, whose data is a "
               "Change.",
       .type = "text/event-stream", .limited = true, .serve = serve_events },
-    { "GET", "/vehicles", "vehicles", "The vehicles that are known",
-      .more = "By their ids; a page at a time.", .takes = "?Vehicles", .gives = "Vehicles",
-      .serve = serve_vehicles },
-    { "GET", "/vehicles/{id}", "vehicle", "A vehicle, as it is known", .gives = "Vehicle",
+    { "GET", "/vehicles", "vehicles", "The devices that are known",
+      .more = "In the order of their IDs, a page at a time.", .takes = "?Vehicles",
+      .gives = "Vehicles", .serve = serve_vehicles },
+    { "GET", "/vehicles/{id}", "vehicle", "A device, as it is known", .gives = "Vehicle",
       .serve = serve_vehicle },
     { "GET", "/vehicles/{id}/status", "status", "The same", .gives = "Vehicle",
       .serve = serve_vehicle },
-    { "GET", "/vehicles/{id}/fetch-info", "fetchInfo", "A vehicle, asked how it is going",
-      .more = "If it is not connected: as it was last known.", .gives = "VehicleNow",
+    { "GET", "/vehicles/{id}/fetch-info", "fetchInfo", "A device, as it says that it is now",
+      .more = "If the device is not connected: as it was last known.", .gives = "VehicleNow",
       .commands = true, .serve = serve_fetch_info },
-    { "POST", "/vehicles/{id}/frequency", "frequency", "Have it report every so many seconds",
+    { "POST", "/vehicles/{id}/frequency", "frequency", "Set how often the device reports",
       .takes = "Frequency", .gives = "Answer", .commands = true, .serve = serve_frequency },
-    { "POST", "/vehicles/{id}/turnOn", "turnOn", "Have it run", .gives = "Answer", .commands = true,
-      .serve = serve_turn_on },
-    { "POST", "/vehicles/{id}/turnOff", "turnOff", "Have it rest", .gives = "Answer",
+    { "POST", "/vehicles/{id}/turnOn", "turnOn", "Make the device run", .gives = "Answer",
+      .commands = true, .serve = serve_turn_on },
+    { "POST", "/vehicles/{id}/turnOff", "turnOff", "Make the device rest", .gives = "Answer",
       .commands = true, .serve = serve_turn_off },
-    { "POST", "/vehicles/{id}/turnOnOrOff", "turnOnOrOff", "Have it run or rest",
+    { "POST", "/vehicles/{id}/turnOnOrOff", "turnOnOrOff", "Make the device run or rest",
       .takes = "Running", .gives = "Answer", .commands = true, .serve = serve_turn_on_or_off },
-    { "POST", "/vehicles/{id}/disconnect", "disconnect", "Have it say good-bye", .gives = "Answer",
-      .commands = true, .serve = serve_disconnect },
-    { "POST", "/vehicles/{id}/command", "command", "Tell it anything", .takes = "Message",
-      .gives = "Answer", .commands = true, .serve = serve_command },
+    { "POST", "/vehicles/{id}/disconnect", "disconnect", "Make the device disconnect",
+      .gives = "Answer", .commands = true, .serve = serve_disconnect },
+    { "POST", "/vehicles/{id}/command", "command", "Send the device any command",
+      .takes = "Message", .gives = "Answer", .commands = true, .serve = serve_command },
 };
 
 enum { ROUTES = sizeof routes / sizeof *routes };
@@ -196,11 +196,11 @@ static const struct { int status; const char *text; } rest_statuses[] = {
     { 400, "The request can't be understood" },
     { 401, "The token is missing, or wrong" },
     { 403, "A page of another site asks, or the host is not the server's, or a token is needed" },
-    { 404, "There is no such vehicle" },
-    { 409, "It is not connected" },
-    { 502, "Its connection ended before it replied" },
+    { 404, "There is no such device" },
+    { 409, "The device is not connected" },
+    { 502, "The device's connection ended before it replied" },
     { 503, "Too much is under way, or Redis is away; try again" },
-    { 504, "The vehicle did not reply in time" },
+    { 504, "The device did not reply in time" },
 };
 
 /* The k-th property of a schema; NULL: it has no more. */
@@ -598,14 +598,14 @@ static void serve_vehicle(request *q)
 static const char *why_refused(int status)
 {
     switch (status) {
-    case 409: return "the vehicle is not connected; GET /events tells when it is again";
-    case 502: return "the vehicle's connection ended before it replied; whether it did what it was "
+    case 409: return "the device is not connected; GET /events tells when it is again";
+    case 502: return "the device's connection ended before it replied; whether it did what it was "
                      "told is not known";
-    case 504: return "the vehicle did not reply in time (--timeout); whether it did what it was "
+    case 504: return "the device did not reply in time (--timeout); whether it did what it was "
                      "told is not known";
     case CALL_UNSENT:
-              return "the vehicle has not replied to the commands before this one; try again";
-    default:  return "too many commands wait for replies, or the vehicle is with another instance "
+              return "the device has not replied to the commands before this one; try again";
+    default:  return "too many commands wait for replies, or the device is with another instance "
                      "and Redis is away; try again";
     }
 }
@@ -829,7 +829,7 @@ static void put_operation(ka_json_out *w, const fleet *f, const route *r)
     ka_json_put(w, "summary", str(r->summary));
     if (r->more) ka_json_put(w, "description", str(r->more));
     ka_json_open(w, "tags", KA_ARRAY);
-    const char *tag = strncmp(r->path, "/vehicles", 9) == 0 ? "Vehicles" : "Server";
+    const char *tag = strncmp(r->path, "/vehicles", 9) == 0 ? "Devices" : "Server";
     ka_json_put(w, NULL, str(r->commands ? "Commands" : tag));
     ka_json_close(w);
     if (r->commands && f->has_token) put_security(w);
@@ -845,7 +845,8 @@ static void put_operation(ka_json_out *w, const fleet *f, const route *r)
         ka_json_close(w);
     }
     ka_json_open(w, "responses", KA_OBJECT);
-    put_response(w, 200, r->summary, r->type, r->gives);
+    bool replies = r->gives && strcmp(r->gives, "Answer") == 0;
+    put_response(w, 200, replies ? "The device has replied" : r->summary, r->type, r->gives);
     for (size_t i = 0; i < sizeof rest_statuses / sizeof *rest_statuses; i++)
         if (has_status(f, r, rest_statuses[i].status))
             put_response(w, rest_statuses[i].status, rest_statuses[i].text, NULL, "Error");
@@ -882,8 +883,8 @@ static void serve_docs_json(request *q)
     ka_json_put(&w, "title", str("fleet"));
     ka_json_put(&w, "version", str(KA_VERSION));
     ka_json_put(&w, "description",
-                str("Vehicles that are connected by TCP, for people. A call that commands one "
-                    "waits for its reply, and says what it was."));
+                str("Devices that are connected by TCP. A call that commands a device waits for "
+                    "its reply, and says what it was."));
     ka_json_close(&w);
     ka_json_open(&w, "servers", KA_ARRAY);
     ka_json_open(&w, NULL, KA_OBJECT);

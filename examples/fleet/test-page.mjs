@@ -223,6 +223,9 @@ async function hasEveryEndpoint({ s }) {
     }
   }
   check(await page.locator('details').count() === Object.keys(api.paths).length, 'no endpoint is there twice');
+  await page.evaluate(() => { for (const box of document.querySelectorAll('details')) box.open = true; });
+  check(!/(?<!\/)vehicle/i.test(await page.locator('body').innerText()), 'people read of devices, and not of vehicles, but in paths');
+  check(/200\s+The device has replied/.test(await endpoint(page, 'POST /vehicles/{id}/turnOn').innerText()), 'an answer is not described as a command');
   const unnamed = await page.evaluate(() => [...document.querySelectorAll('input, select')].filter(field => !field.labels.length).length);
   const doubled = await page.evaluate(() => { const ids = [...document.querySelectorAll('[id]')].map(e => e.id); return ids.length - new Set(ids).size; });
   check(unnamed === 0 && doubled === 0, `${unnamed} fields without a label, ${doubled} ids that are there twice`);
