@@ -59,8 +59,9 @@ static const char *const page[] = {
     ".lost #stream { flex: 1 0 100%; order: 1; margin: 0; padding: 8px 12px; border: 1px solid "
         "var(--bad); border-radius: 6px; background: var(--warn); color: var(--bad); }",
     "",
-    "header { display: flex; flex-wrap: wrap; gap: 16px 40px; align-items: end; padding-top: "
-        "28px; padding-bottom: 20px; }",
+    "header { padding-top: 20px; padding-bottom: 12px; }",
+    ".server { display: flex; flex-wrap: wrap; gap: 16px 40px; align-items: end; margin-top: "
+        "24px; }",
     "#health { display: flex; flex-wrap: wrap; gap: 8px 28px; flex: 1; }",
     "dt, label { font-size: .8125rem; color: var(--muted); }",
     "#health dd { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }",
@@ -139,7 +140,7 @@ static const char *const page[] = {
     ".log li { display: grid; grid-template-columns: auto 5.5rem minmax(0, 1fr); gap: 10px; "
         "padding: 2px 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }",
     "",
-    "#endpoints { margin-top: 44px; }",
+    "#endpoints { margin-top: 28px; }",
     "#endpoints h3 { margin: 22px 0 8px; }",
     "#endpoints h3::first-letter { text-transform: uppercase; }",
     "details { border-bottom: 1px solid var(--line); }",
@@ -174,7 +175,6 @@ static const char *const page[] = {
     "footer { padding-top: 28px; padding-bottom: 40px; font-size: .875rem; }",
     "",
     "@media (max-width: 1180px) {",
-    "  h1 { width: 100%; }",
     "  .live { grid-template-columns: minmax(0, 1fr); grid-template-rows: none; }",
     "  .devices { grid-row: auto; grid-column: auto; height: auto; max-height: 480px; }",
     "  #plot { height: 300px; }",
@@ -205,11 +205,6 @@ static const char *const page[] = {
     "<a class='skip' href='#endpoints'>Skip to the endpoints</a>",
     "<header>",
     "<h1>Fleet</h1>",
-    "<dl id='health'></dl>",
-    "<div class='token'>",
-    "<label for='token'>Bearer token, if commands need one</label>",
-    "<input id='token' type='password' autocomplete='off' spellcheck='false'>",
-    "</div>",
     "</header>",
     "<main>",
     "<section aria-labelledby='devices'>",
@@ -247,6 +242,13 @@ static const char *const page[] = {
     "<h3 id='log-title'>Last changes</h3>",
     "<div id='log' role='log' aria-labelledby='log-title' tabindex='0'><ol></ol></div>",
     "</div>",
+    "</div>",
+    "</section>",
+    "<section class='server' aria-label='Server'>",
+    "<dl id='health'></dl>",
+    "<div class='token'>",
+    "<label for='token'>Bearer token, if commands need one</label>",
+    "<input id='token' type='password' autocomplete='off' spellcheck='false'>",
     "</div>",
     "</section>",
     "<section id='endpoints' aria-labelledby='endpoints-title' tabindex='-1'>",
@@ -288,7 +290,8 @@ static const char *const page[] = {
     "",
     "const vehicles = new Map(), parts = new Map(), dirty = new Set();",
     "let shown = [];                 /* the vehicles that are drawn, in this order */",
-    "let frame = 0, paused = false, selected = '', count = null;       /* count: of GET / */",
+    "let frame = 0, paused = false, selected = '', count = null, away = false;      /* the last "
+        "two: of GET / */",
     "",
     "/* What /events and /vehicles say may lack anything, or be of another kind: that is null "
         "here. Without an id it is no vehicle. */",
@@ -721,20 +724,23 @@ static const char *const page[] = {
     "function tell() {",
     "  document.body.classList.toggle('lost', lost !== null);",
     "  setText($('stream'), lost ? `Not connected to the server since ${clock(lost)}. What is "
-        "shown is as it was then. Trying again.` : paused ? 'Paused' : loaded ? 'Live' : "
-        "'Connecting');",
+        "shown is as it was then. Trying again.` : paused ? 'Paused' : !loaded ? 'Connecting' : "
+        "away ? 'Live, but Redis is away: devices of other instances are as they were last "
+        "known.' : 'Live');",
+    "  $('stream').className = away ? 'bad' : 'muted';",
     "  if (count) setText($('count'), `${count.online.toLocaleString('en-GB')} of "
         "${count.known.toLocaleString('en-GB')} ${lost ? 'were ' : ''}online`);",
     "  touch('');",
     "}",
     "",
     "async function health() {",
-    "  const entry = (name, value, bad) => html('div', {}, html('dt', {}, name), html('dd', { "
-        "class: bad ? 'bad' : null }, value));",
+    "  const entry = (name, value) => html('div', {}, html('dt', {}, name), html('dd', {}, "
+        "value));",
     "  const { version, instance, redis, devices } = await get('/');",
     "  count = devices;",
+    "  away = redis === 'away';",
     "  $('health').replaceChildren(entry('Version', version), entry('Instance', instance), "
-        "entry('Redis', redis, redis === 'away'));",
+        "entry('Redis', redis));",
     "}",
     "",
     "/* ---- the endpoints, from /docs-json ---- */",
@@ -903,7 +909,7 @@ static const char *const page[] = {
     "    status.className = answer.ok ? '' : 'bad';",
     "    status.textContent = `${answer.status} ${answer.statusText} in "
         "${Math.round(performance.now() - begun)} ms`",
-    "      + (answer.status === 401 ? ': give the bearer token at the top of this page' : '');",
+    "      + (answer.status === 401 ? ': give the bearer token above the endpoints' : '');",
     "    body.textContent = pretty(text);",
     "    body.hidden = false;",
     "  } catch (error) {",

@@ -241,6 +241,8 @@ async function isNarrow({ s }) {
     await page.evaluate(() => { for (const box of document.querySelectorAll('details')) box.open = true; });
     await endpoint(page, 'GET /vehicles').locator('.send').click();
     await has(endpoint(page, 'GET /vehicles').locator('.body'), device.id);
+    const [map, table, server] = await Promise.all(['#map', '#box', '.server'].map(selector => page.locator(selector).boundingBox()));
+    check(map.y < 400 && table.y < server.y && await page.locator('.server').getByText('Version').isVisible(), `at ${width} pixels the devices come before version and token`);
     const wide = await page.evaluate(() => document.scrollingElement.scrollWidth - innerWidth);
     check(wide <= 0, `at ${width} pixels the page is ${wide} too wide`);
     await page.close();
@@ -436,6 +438,12 @@ async function notices() {
   await stop(s);
 }
 
+async function tellsOfRedis({ s }) {
+  const page = await open(s.url, { prepare: page => page.route(s.url.slice(0, -4), async route => route.fulfill({ json: { ...await (await route.fetch()).json(), redis: 'away' } })) });
+  await has(page.locator('#stream.bad'), 'Live, but Redis is away');
+  await page.close();
+}
+
 async function loads() {
   let go;
   const gate = new Promise(done => { go = done; }), s = await server();
@@ -551,7 +559,7 @@ async function wantsToken() {
   };
   await has(turnOn.locator('summary'), 'token');
   await send();
-  await has(turnOn.locator('.answer'), /401 Unauthorized.*give the bearer token/s);
+  await has(turnOn.locator('.answer'), /401 Unauthorized.*give the bearer token above the endpoints/s);
   check(device.commands.length === 0, 'without the token nothing reaches the device');
   await page.locator('#token').fill(TOKEN);
   check((await turnOn.locator('.curl').textContent()).includes(`-H 'authorization: Bearer '$TOKEN`) && !(await turnOn.textContent()).includes(TOKEN), 'the curl line names the token, and does not show it');
@@ -565,7 +573,7 @@ async function wantsToken() {
   rmSync(folder, { recursive: true });
 }
 
-const TESTS = [showsDevices, commands, waits, worksByKeyboard, hasEveryEndpoint, isNarrow, isLegible, isAccessible, takesText, pauses, zooms, labels, comesBack, notices, loads, survives, showsMany, readsAtMost, wantsToken];
+const TESTS = [showsDevices, commands, waits, worksByKeyboard, hasEveryEndpoint, isNarrow, isLegible, isAccessible, takesText, pauses, zooms, labels, comesBack, notices, tellsOfRedis, loads, survives, showsMany, readsAtMost, wantsToken];
 
 async function test() {
   const s = await server();
