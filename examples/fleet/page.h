@@ -56,8 +56,8 @@ static const char *const page[] = {
     "[hidden] { display: none !important; }",
     ".lost .live, .lost #count { --text: var(--muted); --accent: var(--muted); --bad: "
         "var(--muted); --panel: var(--ground); color: var(--text); }",
-    ".lost #stream { flex: 1 0 100%; order: 1; margin: 0; padding: 8px 12px; border: 1px solid "
-        "var(--bad); border-radius: 6px; background: var(--warn); color: var(--bad); }",
+    ".lost #stream { flex: 1 0 100%; padding: 8px 12px; border: 1px solid var(--bad); "
+        "border-radius: 6px; background: var(--warn); color: var(--bad); }",
     "",
     "header { padding-top: 20px; padding-bottom: 12px; }",
     ".server { display: flex; flex-wrap: wrap; gap: 16px 40px; align-items: end; margin-top: "
@@ -82,7 +82,7 @@ static const char *const page[] = {
     "",
     ".bar { display: flex; flex-wrap: wrap; gap: 8px 16px; align-items: center; margin-bottom: "
         "12px; }",
-    "#stream { margin-right: auto; font-size: .8125rem; }",
+    "#stream { font-size: .8125rem; }",
     ".tools { display: flex; flex-wrap: wrap; gap: 8px 20px; align-items: center; margin-bottom: "
         "12px; }",
     ".tools label { display: flex; align-items: center; gap: 8px; white-space: nowrap; }",
@@ -110,7 +110,7 @@ static const char *const page[] = {
     ".point:hover circle, .point:focus-visible circle, .point.selected circle { stroke: "
         "var(--accent); }",
     "#name { flex: 1 0 100%; min-height: 1.5em; overflow-wrap: anywhere; }",
-    ".devices { grid-row: 1 / span 2; grid-column: 2; height: 600px; overflow: auto; position: "
+    ".devices { grid-row: 1 / span 2; grid-column: 2; height: 618px; overflow: auto; position: "
         "relative; }",
     "table { width: 100%; border-collapse: separate; border-spacing: 0; font-size: .875rem; "
         "font-variant-numeric: tabular-nums; }",
@@ -184,6 +184,10 @@ static const char *const page[] = {
     "@media (max-width: 720px) {",
     "  header, main, footer { padding-left: 14px; padding-right: 14px; }",
     "  .token { width: 100%; }",
+    "  .tools { gap: 8px 12px; }",
+    "  .tools label { flex: 1 1 130px; }",
+    "  .tools select, .tools input { width: 100%; }",
+    "  .tools label:first-of-type { flex-basis: 60%; }",
     "  thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: "
         "hidden; }",
     "  table, tbody { display: block; }",
@@ -212,9 +216,9 @@ static const char *const page[] = {
     "<h2 id='devices'>Devices</h2>",
     "<span id='count'></span>",
     "<span id='stream' class='muted' role='status'>Connecting</span>",
-    "<button id='pause' class='plain' type='button' aria-pressed='false'>Pause</button>",
     "</div>",
     "<div class='tools'>",
+    "<button id='pause' class='plain' type='button' aria-pressed='false'>Pause</button>",
     "<label>Search <input id='search' type='search' placeholder='part of an ID' "
         "autocomplete='off' spellcheck='false'></label>",
     "<label>Show <select id='filter'></select></label>",
@@ -232,8 +236,8 @@ static const char *const page[] = {
     "<thead role='rowgroup'><tr role='row'><th role='columnheader'>Device</th><th "
         "role='columnheader'>Connected</th><th role='columnheader'>Position</th><th "
         "role='columnheader' class='num'>Charge</th><th role='columnheader'>Running</th><th "
-        "role='columnheader'>Last seen</th><th role='columnheader' class='num'>Reports "
-        "every</th></tr></thead>",
+        "role='columnheader'>Last seen</th><th role='columnheader' "
+        "class='num'>Reports</th></tr></thead>",
     "<tbody role='rowgroup' id='rows'></tbody>",
     "</table>",
     "<p id='empty' class='empty muted'>Loading the devices.</p>",
@@ -428,7 +432,7 @@ static const char *const page[] = {
         "${position.lon.toFixed(4)}` : NONE;",
     "const percent = charge => charge === null ? NONE : `${charge} %`;",
     "const yesNo = value => value === null ? NONE : value ? 'yes' : 'no';",
-    "const every = seconds => seconds === null ? NONE : `${seconds} s`;",
+    "const every = seconds => seconds === null ? NONE : `every ${seconds} s`;",
     "",
     "function clock(utc) {           /* of another day: the date */",
     "  if (!utc) return NONE;",
@@ -444,7 +448,7 @@ static const char *const page[] = {
         "'data-label': label });",
     "  const row = html('tr', { role: 'row', 'data-row': id }, cell('Device', 'id'), "
         "cell('Connected', 'is'), cell('Position', 'where'), cell('Charge', 'num'),",
-    "    cell('Running'), cell('Last seen'), cell('Reports every', 'num'));",
+    "    cell('Running'), cell('Last seen'), cell('Reports', 'num'));",
     "  row.firstChild.append(html('button', { class: 'pick', type: 'button', tabindex: '-1', "
         "title: id, 'data-id': id, 'aria-pressed': 'false' }, id));",
     "  row.addEventListener('click', () => select(id));",
@@ -507,10 +511,7 @@ static const char *const page[] = {
     "const x = lon => view.x + (lon - view.lon) * view.scale * view.narrow;",
     "const y = lat => view.y - (lat - view.lat) * view.scale;",
     "",
-    "function extent() {             /* of all that have a position; all of the earth if none has "
-        "*/",
-    "  const placed = shown.map(vehicle => vehicle.position).filter(Boolean);",
-    "  if (!placed.length) return { south: -90, north: 90, west: -180, east: 180 };",
+    "function extent(placed) {",
     "  const lats = placed.map(p => p.lat), lons = placed.map(p => p.lon);",
     "  return { south: Math.min(...lats), north: Math.max(...lats), west: Math.min(...lons), "
         "east: Math.max(...lons) };",
@@ -519,7 +520,14 @@ static const char *const page[] = {
     "/* Choose the view anew only if somebody has left it, or all are in a small part of it, so "
         "that it doesn't shake. */",
     "function fit() {",
-    "  const { clientWidth: width, clientHeight: height } = $('plot'), e = extent();",
+    "  const { clientWidth: width, clientHeight: height } = $('plot'), placed = shown.map(vehicle "
+        "=> vehicle.position).filter(Boolean);",
+    "  if (!placed.length) {",
+    "    view = null;",
+    "    $('grid').replaceChildren();",
+    "    return false;",
+    "  }",
+    "  const e = extent(placed);",
     "  const lat = (e.south + e.north) / 2, lon = (e.west + e.east) / 2;",
     "  const narrow = Math.max(.1, Math.cos(lat * Math.PI / 180));",
     "  const { left, right, top, bottom } = MARGIN, wide = width - left - right, high = height - "
@@ -641,7 +649,7 @@ static const char *const page[] = {
     "  const words = {",
     "    online: 'online', offline: 'offline', position: `at ${place(vehicle.position)}`, charge: "
         "`charge ${percent(vehicle.charge)}`,",
-    "    running: vehicle.running ? 'running' : 'resting', frequency: `reports every "
+    "    running: vehicle.running ? 'running' : 'resting', frequency: `reports "
         "${every(vehicle.reportEvery)}`, blob: `issue: ${blob.slice(0, 120)}`",
     "  };",
     "  return changes.map(name => words[name] || name).join(', ');",

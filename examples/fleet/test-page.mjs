@@ -452,6 +452,7 @@ async function loads() {
   check(await page.locator('#empty').textContent() === 'Loading the devices.' && await page.locator('#stream').textContent() === 'Connecting', 'before the devices are there, the page does not say that there is none');
   go();
   await page.locator('#empty', { hasText: 'No device is known yet' }).waitFor();
+  check(await page.locator('#grid > *').count() === 0, 'where no device has a position, there is no map of nothing');
   await page.close();
   await stop(s);
 }
