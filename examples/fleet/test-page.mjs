@@ -444,6 +444,15 @@ async function tellsOfRedis({ s }) {
   await page.close();
 }
 
+/* Where /events has subscribers enough, the list is shown, and not as if it were live. */
+async function readsWithoutEvents({ s }) {
+  const device = await Device.connect(s.tcp), page = await open(s.url, { ready: false, prepare: page => page.route('**/events', route => route.fulfill({ status: 503 })) }, /status of 503/);
+  await has(row(page, device.id), 'online');
+  await page.locator('.lost #stream', { hasText: 'not connected' }).waitFor();
+  device.leave();
+  await page.close();
+}
+
 async function loads() {
   let go;
   const gate = new Promise(done => { go = done; }), s = await server();
@@ -574,7 +583,7 @@ async function wantsToken() {
   rmSync(folder, { recursive: true });
 }
 
-const TESTS = [showsDevices, commands, waits, worksByKeyboard, hasEveryEndpoint, isNarrow, isLegible, isAccessible, takesText, pauses, zooms, labels, comesBack, notices, tellsOfRedis, loads, survives, showsMany, readsAtMost, wantsToken];
+const TESTS = [showsDevices, commands, waits, worksByKeyboard, hasEveryEndpoint, isNarrow, isLegible, isAccessible, takesText, pauses, zooms, labels, comesBack, notices, tellsOfRedis, readsWithoutEvents, loads, survives, showsMany, readsAtMost, wantsToken];
 
 async function test() {
   const s = await server();
