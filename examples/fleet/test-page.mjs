@@ -381,12 +381,13 @@ function covered() {
 /* Labels cover neither each other nor a device, wherever that is; and the name of one under the mouse is not on the plot. */
 async function labels() {
   for (const reach of [.002, .05, 30]) {
-    const s = await server(), devices = [];
-    for (let i = 0; i <= 32; i++) {            /* along the four edges */
+    const s = await server();
+    const devices = await Promise.all(Array.from({ length: 33 }, async (_, i) => {      /* along the four edges */
       const along = reach * (i % 8) / 8, [lat, lon] = [[0, 2 * along], [along, 2 * reach], [reach, 2 * along], [along, 0], [0, 2 * reach]][i >> 3];
-      devices.push(await Device.connect(s.tcp));
-      await devices[i].report((-20 + lat).toFixed(6), (-150 + lon).toFixed(6));
-    }
+      const device = await Device.connect(s.tcp);
+      await device.report((-20 + lat).toFixed(6), (-150 + lon).toFixed(6));
+      return device;
+    }));
     for (const width of [360, 1280]) {
       const page = await open(s.url, { width });
       await until(async () => await page.locator('.point:not([hidden])').count() === 33, 'all are there');
