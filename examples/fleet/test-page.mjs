@@ -333,6 +333,8 @@ async function pauses({ s }) {
   await has(row(page, device.id), '50 %');
   await page.locator('#pause').click();
   await device.report(52.5, 13.4, 'RESTING', 49);
+  await row(page, device.id).click();
+  await is(row(page, device.id), 'selected');
   await page.evaluate(() => new Promise(done => setTimeout(done, 300)));
   check((await row(page, device.id).textContent()).includes('50 %'), 'Pause holds the table');
   await page.locator('#pause').click();
@@ -362,7 +364,7 @@ async function zooms() {
   await stop(s);
 }
 
-const GONE = /ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_CONNECTION_RESET|ERR_EMPTY/;
+const GONE = /net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|SOCKET_NOT_CONNECTED|INCOMPLETE_CHUNKED|EMPTY)/;      /* what Chromium says of that */
 
 /* The colours of a row's text, of a point and of the line that tells whether the page is live. */
 const colours = (page, id) => page.evaluate(id => {
