@@ -27,7 +27,7 @@ typedef struct {
 static const property properties[] = {
     { "Error", "error", "boolean", .what = "always true", .example = "true" },
     { "Error", "message", "string", .what = "what is wrong, and what to do about it",
-      .example = "\"there is no such vehicle; GET /vehicles has those that are known\"" },
+      .example = "\"there is no such device; GET /vehicles has those that are known\"" },
     { "Error", "done", "boolean", .what = "of a command; false: it was not sent; null: whether it "
       "was done is not known", .example = "false", .nullable = true, .optional = true },
 
@@ -471,7 +471,7 @@ static bool find_device(request *q, ka_str raw)
     q->device = device_find(q->f, id);
     if (!q->device)
         refuse(q->f, q->ev, 404, "",
-               "there is no such vehicle; GET /vehicles has those that are known");
+               "there is no such device; GET /vehicles has those that are known");
     return q->device != NULL;
 }
 

@@ -437,10 +437,10 @@ def rest():
               for m in ("", "x" * 257, "\u20ac" * 86, "a\nb", "\0", "a\x7f", "\u0080", "\u009f", 7, None, ["x"])]
     for path in COMMANDS + [ID]:
         body, method = BODIES.get(path.rsplit("/", 1)[1]), API[path].upper()
-        table.append((method, path.replace("{id}", UNKNOWN), body, 404, "there is no such vehicle; GET /vehicles has those that are known"))
+        table.append((method, path.replace("{id}", UNKNOWN), body, 404, "there is no such device; GET /vehicles has those that are known"))
         table.append((method, path.replace("{id}", "42"), body, 400, "the id in the path has to be a UUID"))
         if method == "POST":
-            table.append((method, path.replace("{id}", "G"), body, 409, "the vehicle is not connected"))
+            table.append((method, path.replace("{id}", "G"), body, 409, "the device is not connected"))
     for method, target, body, status, message in table:
         target = re.sub(r"\b[DG]\b", lambda m: {"D": device, "G": gone}[m[0]].id, target)
         got, value = http(one, method, target, body)
@@ -493,8 +493,8 @@ def rest():
         got.add((status, value["message"], value["done"]))
         check_that(call.took > 0.9, "not at once: %r" % (value,))
         as_documented(doc, call.args[1], call.args[2], status, value, "who doesn't reply")
-    check(got, {(504, "the vehicle did not reply in time (--timeout); whether it did what it was told is not known", None),
-                (503, "the vehicle has not replied to the commands before this one; try again", False)}, "of who doesn't reply")
+    check(got, {(504, "the device did not reply in time (--timeout); whether it did what it was told is not known", None),
+                (503, "the device has not replied to the commands before this one; try again", False)}, "of who doesn't reply")
     silent.close()
     check_that(wait_for(lambda: not vehicle(one, silent.id)["connected"]), "a device whose connection has ended is not connected")
 
