@@ -214,7 +214,8 @@ static const property *property_at(const char *of, size_t k)
 /* ---- answers ---- */
 
 /* What is answered is what it says it is, and for pages of this site only. */
-#define SITE_FIELDS "X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\n"
+#define SITE_FIELDS                                                                               \
+    "X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\n"
 
 enum {
     REST_TEXT = KA_MAILBOX / 4 - 1024,
