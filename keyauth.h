@@ -847,6 +847,7 @@ KADEF void ka_client_close(ka_client *c);
 #  include <netinet/tcp.h>
 #  include <poll.h>
 #  include <signal.h>
+#  include <sys/file.h>
 #  include <sys/ioctl.h>
 #  include <sys/socket.h>
 #  include <sys/stat.h>
@@ -1462,6 +1463,7 @@ static int ka__sock_bind_path(ka__sock s, const ka__address *a)
     return (void)s, (void)a, KA_EFAMILY;
 }
 
+static ka__sock ka__path_lock(const ka__address *a) { return (void)a, -1; }
 static int ka__sock_handed(const char *ip, ka__sock *out) { return (void)ip, (void)out, KA_EINVAL; }
 #else
 /* The process that has made the other end of a connection, or this process; 0: unknown. */
@@ -1488,6 +1490,19 @@ static bool ka__address_path(ka__address *a, const char *path, size_t n)
     memcpy(a->un.sun_path, path, n);
     a->n = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n + 1);
     return true;
+}
+
+/* Lock the folder of a path: two servers that begin at once must not both take the place of a dead
+   one. Another lock is waited for, a second at most. A descriptor, or -1. */
+static ka__sock ka__path_lock(const ka__address *a)
+{
+    char folder[sizeof a->un.sun_path];
+    memcpy(folder, a->un.sun_path, sizeof folder);
+    char *slash = strrchr(folder, '/');
+    if (slash) slash[slash == folder] = 0;
+    int fd = open(slash ? folder : ".", O_RDONLY | O_CLOEXEC);
+    for (int i = 0; fd >= 0 && i < 100 && flock(fd, LOCK_EX | LOCK_NB) != 0; i++) ka_sleep_ms(10);
+    return fd;
 }
 
 /* Bind to a path. A socket of a server that has ended, where nobody listens, makes way. Nobody can
@@ -1714,10 +1729,14 @@ static int ka__sock_listen(ka__sock s, const char *ip, int port, ka_end *bound)
     int r = KA_OK;
     if (!handed && !ka__address_read(&a, ip, port)) return KA_EINVAL;
     *bound = ka__end_of(&a);
+    const ka__sock lock = !handed && bound->local ? ka__path_lock(&a) : -1;
     if (!handed) r = bound->local ? ka__sock_bind_path(s, &a) : ka__sock_bind(s, &a);
     if (!handed && r == KA_OK) r = ka__sock_can_accept(s, &a);
+    if (!handed && r == KA_OK && listen(KA__FD(s), KA_BACKLOG) != 0) r = ka__sock_error();
+    const int code = ka__os_code();
+    if (lock != -1) ka__sock_close(lock);
+    ka__os_code_set(code);
     if (r < 0) return r;
-    if (!handed && listen(KA__FD(s), KA_BACKLOG) != 0) return ka__sock_error();
     if (getsockname(KA__FD(s), &a.any, &a.n) != 0) return ka__sock_error();
     /* Accepted sockets inherit this option on Linux, macOS and Windows. Wine 8 tells the owner of a
        listening socket only after an option was set. */

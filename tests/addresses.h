@@ -328,6 +328,45 @@ static void test_unix_replaced(void)
     ka_server_free(second);
 }
 
+/* Several servers begin at once, where a dead one has left its socket: one of them has the path, and is the one that answers. */
+static void test_unix_race(void)
+{
+    enum { MANY = 6, ROUNDS = 5 };
+    process servers[MANY], client;
+    for (int round = 0; round < ROUNDS; round++) {
+        ka__address a;
+        ka__sock dead;
+        int listening = 0;
+        if (!CHECK(ka__address_read(&a, "unix:race.sock", 0) && ka__sock_new(&a, SOCK_STREAM, &dead) == KA_OK && ka__sock_bind_path(dead, &a) == KA_OK, "a dead one")) return;
+        ka__sock_close(dead);
+        for (int i = 0; i < MANY; i++) START(&servers[i], PROGRAM("server"), "--ip", "unix:race.sock");
+        for (int64_t until = ka_now_ms() + PATIENCE_MS; ka_now_ms() < until; ka_sleep_ms(5)) {
+            int over = 0;
+            listening = 0;
+            for (int i = 0; i < MANY; i++) {
+                listening += strstr(output(&servers[i], "out"), "listening") != NULL;
+                over += strstr(output(&servers[i], "err"), "is taken by another program") != NULL;
+            }
+            if (listening + over == MANY) break;
+        }
+        CHECK(listening == 1, "%d listen", listening);
+        START(&client, PROGRAM("client"), "--give-up", "9", "unix:race.sock");
+        int status = process_wait(&client, PATIENCE_MS);
+        CHECK(cannot_restart() || status == 0, "it answers: %d, %s", status, output(&client, "err"));
+        process_end(&client);
+        for (int i = MANY; i-- > 0; ) process_end(&servers[i]);
+        (void)remove("race.sock");
+    }
+    int folder = open(".", O_RDONLY);      /* the race is seldom seen: so see that who has the folder's lock is waited for */
+    CHECK((flock)(folder, LOCK_EX) == 0, "locked");
+    START(&servers[0], PROGRAM("server"), "--ip", "unix:race.sock");
+    ka_sleep_ms(300);
+    CHECK(!*output(&servers[0], "out"), "it waits: %s", output(&servers[0], "out"));
+    close(folder);
+    await_output(&servers[0], "out", "listening");
+    process_end(&servers[0]);
+}
+
 /* The programs: who answers at a path is killed, and nobody else. */
 static void test_unix_kill(void)
 {
@@ -410,6 +449,6 @@ static const subject addresses_kill_topics[] = {
     { "ipv6 kill", test_ipv6_kill }, { "mapped kill", test_mapped_kill },
     { "unix kill", test_unix_kill },
 #ifndef _WIN32
-    { "unix kill, strangers", test_unix_kill_strangers },
+    { "unix kill, strangers", test_unix_kill_strangers }, { "unix race", test_unix_race },
 #endif
 };
