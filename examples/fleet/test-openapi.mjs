@@ -13,7 +13,7 @@ import path from 'node:path';
 import { check, counts, finish, killAll, program, server, stop, until } from './testing.mjs';
 
 const MODULES = path.resolve(process.env.OPENAPI || '.', 'node_modules');
-const TOKEN = 'a-token-of-the-test-0123456789', MAX_STREAMS = 256, MAX_DEVICE_CALLS = 16;
+const TOKEN = 'a-token-of-the-test-0123456789', MUTE = 8, MAX_STREAMS = 256, MAX_DEVICE_CALLS = 16, CHANGE = /event: change\n(?:.+\n)*?data: (.*)\n\n/;
 let folder;                                    /* beside the modules: a client in it finds them */
 
 /* ---- others' programs ---- */
@@ -74,20 +74,21 @@ function operations(api) {
 /* A server, devices of each kind that answers differ by, and what has been answered. */
 async function begin(...options) {
   const s = await server(...options), devices = {};
-  for (const name of ['there', 'mute', 'gone']) {
-    const id = randomUUID();
-    devices[name] = { id, ...program(['device', '--id', id, '--report-every', '0', '--quiet', '127.0.0.1', String(s.tcp)]) };
-    await until(async () => (await fetch(`http://127.0.0.1:${s.rest}/vehicles/${id}`)).ok, `${name} is known`);
+  const list = async () => (await (await fetch(`http://127.0.0.1:${s.rest}/vehicles`)).json()).vehicles;
+  for (const [name, count] of [['there', 1], ['gone', 1], ['mute', MUTE]]) {
+    const before = (await list()).map(one => one.id);
+    devices[name] = program(['device', '--count', String(count), '--report-every', '0', '--quiet', '127.0.0.1', String(s.tcp)]);
+    const ids = await until(async () => (ids => ids.length === count && ids)((await list()).map(one => one.id).filter(id => !before.includes(id))), `${name} is known`);
+    Object.assign(devices[name], { id: ids[0], ids });
   }
   await stop(devices.gone);
-  await until(async () => !(await (await fetch(`http://127.0.0.1:${s.rest}/vehicles/${devices.gone.id}`)).json()).connected, 'gone is gone');
+  await until(async () => (await list()).some(one => !one.connected), 'gone is gone');
   devices.mute.process.kill('SIGSTOP');
   return { s, devices, seen: new Set(), token: options.includes('--token-file') ? TOKEN : null };
 }
 
 async function end({ s, devices }) {
-  devices.mute.process.kill('SIGCONT');
-  for (const one of [devices.there, devices.mute, s]) await stop(one);
+  for (const one of [devices.there, s]) await stop(one);
 }
 
 /* Answers that an operation's part of the document must be right about. */
@@ -119,14 +120,20 @@ async function callPlainly(t, all) {
   for (const name of ['vehicle', 'vehicles', 'disconnect']) await call(t, all.find(one => one.op.operationId === name), there.id);
 }
 
-/* More calls than a device may have: those beyond are refused, the others time out. */
+/* Devices that do not reply: the first call of each times out, and so many as the last one may not have are refused. Then
+   they end, with a call of each under way. */
 async function callInVain(t, all) {
-  const commands = all.filter(one => one.commands), waiting = [];
-  const start = one => waiting[waiting.push(call(t, one, t.devices.mute.id)) - 1];
-  for (let i = 0; i < MAX_DEVICE_CALLS; i++) start(commands[i % commands.length]);
+  const commands = all.filter(one => one.commands), { mute } = t.devices, sleep = ms => new Promise(done => setTimeout(done, ms));
+  const waiting = commands.map((one, i) => call(t, one, mute.ids[i]));
+  const start = one => waiting[waiting.push(call(t, one, mute.ids[MUTE - 1])) - 1];
+  for (let i = 0; i < MAX_DEVICE_CALLS; i++) start(commands[0]);
   for (const one of commands)
-    await until(async () => (await Promise.race([start(one), new Promise(done => setTimeout(done, 100))]))?.status === 503, `${one.path} is refused`);
+    await until(async () => (await Promise.race([start(one), sleep(100)]))?.status === 503, `${one.path} is refused`);
   await Promise.all(waiting);
+  const last = commands.map((one, i) => call(t, one, mute.ids[i]));
+  await sleep(500);                            /* until they are under way */
+  mute.process.kill('SIGKILL');
+  await Promise.all(last);
 }
 
 const streams = (t, n) => until(async () => (await (await fetch(`http://127.0.0.1:${t.s.rest}/`)).json()).streams === n, `${n} subscribers`);
@@ -134,10 +141,10 @@ const streams = (t, n) => until(async () => (await (await fetch(`http://127.0.0.
 /* A change as it comes; and one subscriber too many. */
 async function subscribe(t, all) {
   const events = all.find(one => one.path === '/events'), frequency = all.find(one => one.op.operationId === 'frequency');
-  const change = ask(t.s, 'GET', '/events', {}, text => /event: change\n.*\n.*\n\n/.test(text));
+  const change = ask(t.s, 'GET', '/events', {}, text => CHANGE.test(text));
   await streams(t, 1);
   await call(t, frequency, t.devices.there.id);
-  const wrong = t.schema({ $ref: '#/components/schemas/Change' })(JSON.parse((await change).text.match(/event: change\n.*\ndata: (.*)/)[1]));
+  const wrong = t.schema({ $ref: '#/components/schemas/Change' })(JSON.parse((await change).text.match(CHANGE)[1]));
   check(!wrong, `a change: ${wrong}`);
   await streams(t, 0);
   const crowd = Array.from({ length: MAX_STREAMS }, () => http.get({ host: '127.0.0.1', port: t.s.rest, path: '/events' }).on('error', () => {}));
@@ -178,7 +185,7 @@ export const wrong = () => fleet.POST('/vehicles/{id}/frequency', { params: { pa
 const now = await fleet.GET('/vehicles/{id}', { params: { path: { id } } });
 const page = await fleet.GET('/vehicles', { params: { query: { limit: 1 } } });
 const told = await fleet.POST('/vehicles/{id}/frequency', { params: { path: { id } }, body: { seconds: 30 } });
-const not = await fleet.POST('/vehicles/{id}/frequency', { params: { path: { id } }, body: { seconds: 0 } });
+const not = await fleet.POST('/vehicles/{id}/frequency', { params: { path: { id } }, body: { seconds: -1 } });
 console.log(now.data && where(now.data), page.data?.vehicles.length, page.data?.next, told.data?.done, not.error?.message);
 `;
 

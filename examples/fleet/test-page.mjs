@@ -142,7 +142,7 @@ async function commands({ s }) {
   await frequency.locator('.send').click();
   await has(frequency.locator('.body'), 'SURE, I WILL!');
   await has(row(page, device.id), '7 s');
-  await frequency.locator(`input[name='seconds']`).fill('0');
+  await frequency.locator(`input[name='seconds']`).fill('-1');
   await frequency.locator('.send').click();
   await has(frequency.locator('.answer'), /400 Bad Request.*seconds has to be/s);
 
