@@ -131,9 +131,9 @@ static bool device_evict(fleet *f)
     }
     if (oldest == f->devices_n) return false;
     free(f->devices[oldest]);
+    size_t behind = --f->devices_n - oldest;
     /* NOLINTNEXTLINE(bugprone-sizeof-expression): pointers, indeed */
-    memmove(&f->devices[oldest], &f->devices[oldest + 1],
-            (--f->devices_n - oldest) * sizeof *f->devices);
+    memmove(&f->devices[oldest], &f->devices[oldest + 1], behind * sizeof *f->devices);
     return true;
 }
 
