@@ -327,6 +327,7 @@ int ka_log_replace(ka_log *log, const void *p, size_t n, int *os_error)
     ka_file fresh;
     *os_error = 0;
     if (n > 0 && ((const char *)p)[n - 1] != '\n') return KA_EINVAL;
+    ka__log_await(log);
     int r = ka__log_ready(log);      /* what the path leads to now is ours, or becomes so */
     if (r == KA_OK) r = ka_file_fresh(&log->file, &fresh, log->begins, strlen(log->begins));
     if (r == KA_OK) r = ka_file_replace(&log->file, &fresh, ka_file_write(&fresh, p, n));
