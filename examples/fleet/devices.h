@@ -441,7 +441,8 @@ static struct link *link_of(const fleet *f, uint64_t conn)
 static void say(fleet *f, uint64_t conn, const char *type, const char *message)
 {
     char room[256 + 6 * MAX_COMMAND];
-    if (strcmp(type, "command") != 0) link_of(f, conn)->said_ms = ka_now_ms();
+    struct link *l = link_of(f, conn);
+    if (l && strcmp(type, "command") != 0) l->said_ms = ka_now_ms();
     ka_json_out w = { .p = room, .cap = sizeof room };
     ka_json_open(&w, NULL, KA_OBJECT);
     ka_json_put(&w, "type", (ka_str){ type, strlen(type) });
@@ -461,10 +462,11 @@ static bool call_is_late(const fleet *f, const call *c)
 /* Tell d the next command, if it owes no reply to another one. */
 static void call_next(fleet *f, device *d)
 {
+    const struct link *l = link_of(f, d->conn);
     call *c = d->calls;
     while (c && (c->over || (!c->sent && call_is_late(f, c)))) c = c->next;
-    if (!c || c->sent) return;
-    int64_t due_ms = link_of(f, d->conn)->said_ms + SPACE_MS;
+    if (!l || !c || c->sent) return;
+    int64_t due_ms = l->said_ms + SPACE_MS;
     if (due_ms > ka_now_ms() && ka_timer(&f->timers, due_ms, c->number << 8 | TAG_NEXT) == KA_OK)
         return;
     c->sent = true;
@@ -474,7 +476,8 @@ static void call_next(fleet *f, device *d)
 static void call_due(fleet *f, uint64_t number)
 {
     const call *c = call_of(f, number);
-    if (c) call_next(f, device_find(f, c->device));
+    device *d = c ? device_find(f, c->device) : NULL;
+    if (d) call_next(f, d);
 }
 
 /* Add it to the commands of d. 0, or 503. */
@@ -535,21 +538,19 @@ static void call_done(fleet *f, uint64_t number, int status, ka_str reply)
 static void call_timeout(fleet *f, uint64_t number)
 {
     call *c = call_of(f, number);
+    device *d = c && c->here ? device_find(f, c->device) : NULL;
     if (!c) return;
-    if (!c->here) {
+    if (!d) {
         call_end(f, c, 504, no_text);
-        return;
-    }
-    device *d = device_find(f, c->device);
-    if (c->sent) {
+    } else if (c->sent) {
         call_answer(f, c, 504, no_text);
         call_next(f, d);
-        return;
+    } else {
+        call **at = &d->calls;
+        while (*at != c) at = &(*at)->next;
+        *at = c->next;
+        call_end(f, c, CALL_UNSENT, no_text);
     }
-    call **at = &d->calls;
-    while (*at != c) at = &(*at)->next;
-    *at = c->next;
-    call_end(f, c, CALL_UNSENT, no_text);
 }
 
 /* ---- connections ---- */
