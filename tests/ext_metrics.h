@@ -50,7 +50,7 @@ static void test_metrics(void)
     char place[32], head[1024];
     int rooms_n = 7, port;
     ka_server *s = NULL;
-    ka_event ev;
+    ka_event ev = { .port = 0 };
     for (int tries = 0; tries < 20 && !m.server; tries++) {      /* another program may take the port first */
         m = (ka_metrics){ .more = rooms, .arg = &rooms_n };
         snprintf(place, sizeof place, "127.0.0.1:%s", free_port_text());
