@@ -82,6 +82,7 @@ static void test_service_sockets(void)
     static const struct { const char *ip; bool kills; const char *why; } rows[] = {
         { SERVER_IP, true, "TCP" }, { "::1", true, "IPv6" }, { "unix:s", false, "a Unix socket" },
     };
+    if (cannot_find() || emulator_lacks("valgrind", "valgrind 3.19 knows no pidfd_open")) return;
     for (size_t i = 0; i < COUNT(rows); i++) {
         ka_end bound;
         ka__address a;
@@ -102,7 +103,7 @@ static void test_service_sockets(void)
             if (bound.local) START(&client, PROGRAM("client"), "--give-up", "9", at);
             else START(&client, PROGRAM("client"), "--give-up", "9", at, port);
             int status = process_wait(&client, PATIENCE_MS), want = !wrong ? 0 : rows[i].kills ? 5 : 6;
-            CHECK(cannot_find() || status == want, "%s: %d, %s", rows[i].why, status, output(&client, "err"));
+            CHECK(status == want || (!wrong && cannot_restart()), "%s: %d, %s", rows[i].why, status, output(&client, "err"));
             process_end(&client);
             CHECK(want != 5 || process_wait(&server, PATIENCE_MS) == 137, "%s: the server was killed", rows[i].why);
             process_end(&server);
