@@ -159,10 +159,16 @@ static void faults_redis(void)
     static play p;
     static visitor v;
     static const char text[] = POSTED("ask_key=a", 9) "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 94\r\n\r\nlogin=" KEY;
+    static const char *host;
     bool good = false;
     fault_exempt = true;
     play_set(&p, "secret");
-    strcpy(p.at.host, "localhost");
+    if (!host && !knows_localhost()) {
+        skip("faults redis: its host by a name", "this machine does not know localhost");
+        host = "127.0.0.1";
+    }
+    if (!host) host = "localhost";
+    strcpy(p.at.host, host);
     fault_exempt = false;
     int r = play_go(&p);
     ALLOWED(r, "ka_server_start", KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_ETHREAD, KA_EPERM);
