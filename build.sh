@@ -45,10 +45,13 @@ build)
 run)
     need server client
     build server client
-    ./server & pid=$!
-    trap 'kill $pid 2>/dev/null; wait $pid' EXIT
-    sleep 1; kill -0 $pid 2>/dev/null || exit 1      # it has said why it could not listen
-    ./client 127.0.0.2 9999 ;;
+    sh -c 'echo $$; exec ./server' | {
+        read -r pid
+        read -r line || exit 1      # the server has said why it cannot listen
+        trap 'kill $pid' EXIT
+        echo "$line"
+        ./client 127.0.0.2 9999
+    } ;;
 examples)
     need examples/codes/codes
     build $examples ;;
