@@ -25,7 +25,19 @@ examples="examples/quickstart examples/chat examples/codes/codes examples/gate/g
 # the programs are a tenth smaller.
 optimise="-O2 -fno-asynchronous-unwind-tables -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2"
 
+fail() { printf 'build.sh: %s\n' "$*" >&2; exit 1; }
+
+compiles() { # COMPILER HOW-TO-GET-IT: it is there, and so are C11's atomics (tcc has none) and the C library's headers
+    printf '#include <stdatomic.h>\n#include <stdlib.h>\n' | $1 -E - >/dev/null 2>&1 || fail "$1 cannot compile this. $2"
+}
+
 build() { # each program that is here, all at once
+    compiles "${CC:-cc}" "It takes gcc or clang, with C11 atomics, and the C library's headers:
+  Debian, Ubuntu   apt install gcc libc6-dev
+  Fedora           dnf install gcc
+  Alpine           apk add gcc musl-dev
+  macOS            xcode-select --install
+  another one      CC=clang ./build.sh"
     pids=
     for f; do
         [ -f "$f.c" ] || continue
@@ -35,7 +47,7 @@ build() { # each program that is here, all at once
 }
 
 need() {
-    for f; do [ -f "$f.c" ] || { echo "build.sh: '$word' needs $f.c, which is not in this folder" >&2; exit 1; }; done
+    for f; do [ -f "$f.c" ] || fail "'$word' needs $f.c, which is not in this folder"; done
 }
 
 word=${1:-build}
@@ -65,6 +77,7 @@ coverage)
     need server client test
     exec .ci/coverage ;;
 win)
+    compiles "${MINGW:-x86_64-w64-mingw32-gcc}" "It takes MinGW-w64's gcc: apt install gcc-mingw-w64-x86-64, dnf install mingw64-gcc"
     for f in server client test $examples examples/gate/gate_test; do
         [ ! -f $f.c ] || ${MINGW:-x86_64-w64-mingw32-gcc} $warn ${CFLAGS:--O2} -fstack-protector-strong -static -I. -o $f.exe $f.c -lws2_32 -lbcrypt -liphlpapi
     done ;;
