@@ -121,7 +121,8 @@ dist)
     tmp=$(mktemp -d)
     for f in server client; do
         mkdir -p "$tmp/keyauth/$f"
-        cp -R $f.c keyauth.h ext build.sh build.bat README.md "$tmp/keyauth/$f"
+        cp -R $f.c keyauth.h ext build.sh build.bat "$tmp/keyauth/$f"
+        cp deploy/dist/$f.md "$tmp/keyauth/$f/README.md"
     done
     tar -czf keyauth.tar.gz -C "$tmp" keyauth
     rm -r "$tmp"
