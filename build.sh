@@ -13,6 +13,7 @@
 # ./build.sh fleet-demo    Redis, two instances of examples/fleet, HAProxy and 20 devices; Ctrl+C ends them
 # ./build.sh fuzz [SECONDS] [TARGET...]   fuzz it (fuzz/README.md); 0 seconds: only run what is kept
 # ./build.sh dist     keyauth.tar.gz: a folder of the server and one of the client
+# ./build.sh release  of the last commit: keyauth-VERSION.tar.gz, .zip and .sha256; the same bytes each time
 # ./build.sh clean    remove all that was built
 # CC, CFLAGS and LDFLAGS are heeded: CC=clang CFLAGS="-g -fsanitize=address" ./build.sh test
 set -e
@@ -127,13 +128,26 @@ dist)
     tar -czf keyauth.tar.gz -C "$tmp" keyauth
     rm -r "$tmp"
     echo keyauth.tar.gz ;;
+release)
+    [ -e .git ] && command -v git >/dev/null || fail "a release is made of a commit: it takes git, and a clone of the repository"
+    changed=$(git status --porcelain) || exit 1
+    [ -z "$changed" ] || fail "a release is made of a commit, and this is not committed:
+$changed"
+    name=keyauth-$(sed -n 's/^#define KA_VERSION "\(.*\)"/\1/p' keyauth.h)
+    # No bytes of this machine: not its line ends, its umask or its time zone, and no time in gzip's header
+    archive="git -c core.autocrlf=false -c tar.umask=0022 archive --prefix=$name/"
+    $archive -o $name.tar HEAD
+    gzip -9nf $name.tar
+    TZ=UTC $archive -o $name.zip HEAD
+    sums=sha256sum; command -v sha256sum >/dev/null || sums="shasum -a 256"      # macOS
+    $sums $name.tar.gz $name.zip | tee $name.sha256 ;;
 clean)
-    rm -f server client test server.exe client.exe test.exe keyauth.tar.gz
+    rm -f server client test server.exe client.exe test.exe keyauth.tar.gz keyauth-*.tar.gz keyauth-*.zip keyauth-*.sha256
     for f in $examples examples/gate/gate_test; do rm -f $f $f.exe; done
     rm -f bench/bench bench/hostile bench/floor bench/microhttpd bench/http bench/relay bench/sqlite
     rm -f fuzz/fuzz fuzz/replay
     rm -rf .test-* ;;      # what an interrupted ./test leaves
 *)
-    sed -n '2,16s/^# //p' "$0" >&2
+    sed -n '2,17s/^# //p' "$0" >&2
     exit 2 ;;
 esac
