@@ -10,10 +10,14 @@ if "%CC%"=="" set CC=gcc
 set FLAGS=-std=c11 -Wall -Wextra -Wpedantic -O2 -fstack-protector-strong -static
 set LIBS=-lws2_32 -lbcrypt -liphlpapi
 set "OUT=-o "
+set ASK=--version
+if /i "%CC%"=="cl" set ASK=
 if /i "%CC%"=="cl" set FLAGS=-nologo -std:c11 -experimental:c11atomics -W3 -O2 -MT
 if /i "%CC%"=="cl" set LIBS=ws2_32.lib bcrypt.lib iphlpapi.lib psapi.lib
 if /i "%CC%"=="cl" set OUT=-Fe:
 if "%1"=="clean" goto clean
+call %CC% %ASK% >nul 2>nul
+if errorlevel 1 goto none
 if "%1"=="test" echo build: a minute to build, and five minutes of tests, which mostly wait
 if "%1"=="examples" goto examples
 if not exist server.c goto client
@@ -42,9 +46,16 @@ if errorlevel 1 exit /b 1
 test.exe
 exit /b %errorlevel%
 :run
-start "keyauth server" server.exe
-client.exe 127.0.0.2 9999
+rem The client tries again until the server listens. A server that cannot keeps its window, with its words
+start "keyauth server" cmd /c "server.exe || pause"
+client.exe --give-up 30 127.0.0.2 9999
 exit /b %errorlevel%
+:none
+echo build: there is no %CC% here. It takes MinGW-w64's gcc, with its bin folder on the PATH:
+echo   w64devkit, or WinLibs    a .zip: unpack it where you like
+echo   MSYS2                    pacman -S mingw-w64-ucrt-x86_64-gcc
+echo   another compiler         set CC=clang
+exit /b 1
 :clean
 del /q server.exe client.exe test.exe 2>nul
 del /q /s examples\*.exe >nul 2>nul
