@@ -8,7 +8,6 @@
 # ./build.sh bench    measure it beside other servers (bench/README.md)
 # ./build.sh bench-relay   and the relay beside one in Go (bench/README.md)
 # ./build.sh bench-fleet   and ten thousand devices on two instances of examples/fleet (bench/README.md)
-# ./build.sh bench-redis   and keys in Redis beside keys in memory (bench/README.md)
 # ./build.sh hostile  what bad clients do to it, and whether a good one is served meanwhile (bench/README.md)
 # ./build.sh fleet-demo    Redis, two instances of examples/fleet, HAProxy and 20 devices; Ctrl+C ends them
 # ./build.sh fuzz [SECONDS] [TARGET...]   fuzz it (fuzz/README.md); 0 seconds: only run what is kept
@@ -83,12 +82,12 @@ win)
         [ ! -f $f.c ] || ${MINGW:-x86_64-w64-mingw32-gcc} $warn ${CFLAGS:--O2} -fstack-protector-strong -static -I. -o $f.exe $f.c -lws2_32 -lbcrypt -liphlpapi
     done ;;
 bench)
-    need server bench/bench
-    build server
+    need server bench/load
+    build server client
     shift
-    sh bench/build.sh && exec bench/bench "$@" ;;
+    sh bench/build.sh && exec python3 bench/bench.py "$@" ;;
 bench-relay)
-    need examples/relay/relay bench/bench
+    need examples/relay/relay bench/load
     build examples/relay/relay
     shift
     sh bench/build.sh && exec python3 bench/relay.py "$@" ;;
@@ -101,11 +100,6 @@ bench-fleet)
     build examples/fleet/fleet
     shift
     exec python3 bench/fleet.py "$@" ;;
-bench-redis)
-    need server bench/bench
-    build server
-    shift
-    exec python3 bench/redis.py "$@" ;;
 fuzz)
     need fuzz/fuzz
     shift
@@ -144,10 +138,10 @@ $changed"
 clean)
     rm -f server client test server.exe client.exe test.exe keyauth.tar.gz keyauth-*.tar.gz keyauth-*.zip keyauth-*.sha256
     for f in $examples examples/gate/gate_test; do rm -f $f $f.exe; done
-    rm -f bench/bench bench/hostile bench/floor bench/microhttpd bench/http bench/relay bench/sqlite
+    rm -rf bench/load bench/__pycache__ bench/hostile bench/floor bench/microhttpd bench/http bench/relay bench/sqlite
     rm -f fuzz/fuzz fuzz/replay
     rm -rf .test-* ;;      # what an interrupted ./test leaves
 *)
-    sed -n '2,17s/^# //p' "$0" >&2
+    sed -n '2,16s/^# //p' "$0" >&2
     exit 2 ;;
 esac

@@ -3,7 +3,7 @@
 set -e
 cd "$(dirname "$0")"
 warn="-std=c11 -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow"
-for f in bench floor; do ${CC:-cc} $warn -O2 -o $f $f.c -lm; done
+for f in load floor; do ${CC:-cc} $warn -O2 -o $f $f.c; done
 # A peer that cannot be built is not there; the bench says so.
 rm -f microhttpd http relay sqlite
 ${CC:-cc} $warn -O2 -o microhttpd microhttpd.c -lmicrohttpd 2>/dev/null || rm -f microhttpd
