@@ -2,10 +2,8 @@
 """Two instances of examples/fleet over one Redis, with simulated devices on both; run by ./build.sh bench-fleet (bench/README.md)."""
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import re
 import shutil
 import socket
@@ -16,6 +14,8 @@ import tempfile
 import threading
 import time
 import urllib.request
+
+import report
 
 FLEET = os.environ.get("FLEET", "examples/fleet/fleet")
 START_S = 60                                    # for all devices to be online, at both instances
@@ -238,25 +238,10 @@ ROWS += [(f"{where}_{flight}_{key}", f"commands to devices of {what}, {flight} i
 ROWS += [("instance_bytes", "an instance's memory, bytes a device known (half of them connected to it)"), ("redis_bytes", "Redis's memory, bytes a device")]
 
 
-def number(v):
-    return f"{v:,.0f}" if v >= 100 else f"{v:.1f}" if v >= 10 else f"{v:.2f}"
-
-
 def table(head, results):
     lines = [head, "", "| | " + " | ".join(f"a report every {s} s" for s in results) + " |", "|---|" + "---:|" * len(results)]
-    lines += [f"| {what} | " + " | ".join(number(statistics.median(r[key] for r in rounds)) for rounds in results.values()) + " |" for key, what in ROWS]
+    lines += [f"| {what} | " + " | ".join(report.number(statistics.median(r[key] for r in rounds)) for rounds in results.values()) + " |" for key, what in ROWS]
     return "\n".join(lines) + "\n"
-
-
-def first_line(*command):
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
-
-
-def machine():
-    with open("/proc/cpuinfo") as f:
-        model = re.search(r"^model name\s*: (.*)$", f.read(), re.M)
-    redis = re.search(r"v=(\S+)", first_line("redis-server", "--version"))[1]
-    return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, {first_line(os.environ.get('CC', 'cc'), '--version')}, Redis {redis}"
 
 
 def main():
@@ -276,20 +261,22 @@ def main():
             sys.exit(f"bench/fleet.py: there is no {program}; Debian's package of that name brings it")
     if o.ci:
         result = measure(o.devices, o.report_every[0], 4, 2)
-        print("".join(f"{what}: {number(result[key])}\n" for key, what in ROWS) + f"{passed} passed, 0 failed, 0 skipped")
+        print("".join(f"{what}: {report.number(result[key])}\n" for key, what in ROWS) + f"{passed} passed, 0 failed, 0 skipped")
         return
     results = {report_s: [] for report_s in o.report_every}
     for i in range(o.rounds):
         for report_s, rounds in results.items():
             rounds.append(measure(o.devices, report_s, o.seconds, max(1, o.seconds // 2)))
-            print(f"{i + 1} a report every {report_s} s: " + ", ".join(f"{k} {number(v)}" for k, v in rounds[i].items()), flush=True)
-    date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    head = f"{machine()}. {date}. {2 * o.devices:,} devices, half of them on each of two instances. Medians of {o.rounds} rounds."
+            print(f"{i + 1} a report every {report_s} s: " + ", ".join(f"{k} {report.number(v)}" for k, v in rounds[i].items()), flush=True)
+    about = report.about(rounds=o.rounds, devices=2 * o.devices, seconds=o.seconds)
+    redis = re.search(r"v=(\S+)", report.first_line("redis-server", "--version"))[1]
+    head = (f"{report.head(about)}, Redis {redis}. {2 * o.devices:,} devices, half of them on each of two instances. "
+            f"Medians of {o.rounds} rounds.")
     os.makedirs(o.out, exist_ok=True)
     with open(f"{o.out}/fleet.md", "w") as f:
         f.write(table(head, results))
     with open(f"{o.out}/fleet.json", "w") as f:
-        json.dump({"machine": machine(), "date": date, "rounds": o.rounds, "devices": 2 * o.devices, "seconds": o.seconds, "loads": results}, f, indent=1)
+        json.dump(about | {"loads": results}, f, indent=1)
         f.write("\n")
     print(table(head, results), end="")
 
