@@ -542,7 +542,7 @@ static const struct { const char *begins, *means; int then; } ka__redis_refusals
     { "WRONGPASS",   "it does not know this user with this password", KA__REDIS_LEAVE },
     { "OOM",         "its memory is full; give it more, or delete keys there", KA__REDIS_STAY },
     { "MISCONF",     "it can't save its data to disk; look at its log", KA__REDIS_STAY },
-    { "NOPERM",      "its ACL forbids a command or a key; see the README", KA__REDIS_STAY },
+    { "NOPERM",      "its ACL forbids a command or a key; see docs/redis.md", KA__REDIS_STAY },
     { "WRONGTYPE", "another program has a key of this name; choose another prefix",
       KA__REDIS_STAY },
     { "BUSY",        "it is busy with a script", KA__REDIS_STAY },
