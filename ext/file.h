@@ -4,10 +4,16 @@
    HOW TO INCLUDE: after keyauth.h. The code comes where KEYAUTH_IMPLEMENTATION is defined.
 
    USE
-       char why[KA_TROUBLE_TEXT];
-       int r = ka_file_put("state/token", token, n);
+       char token[64], why[KA_TROUBLE_TEXT];
+       int r = ka_file_put("state/token", "a secret", 8);
        if (r < 0) printf("state/token: %s\n", ka_file_trouble(why, "state/token", r, 0));
        ptrdiff_t got = ka_file_get("state/token", token, sizeof token);
+       if (got >= 0) printf("%.*s\n", (int)got, token);
+
+   CONTENTS
+     ka_file_put, get, peek, remove    a whole file; ka_file_trouble tells an error in words
+     ka_file_open, close               a file that is kept open, and grows: ka_file_append, _sync...
+     ka_file_fresh, write, replace     such a file is written anew
 
    WHICH FILES
      Only a regular file that belongs to this process's effective user and has one name is used. Its
@@ -136,10 +142,10 @@ KADEF int ka_file_fresh(ka_file *f, ka_file *fresh, const void *begins, size_t n
 KADEF int ka_file_write(ka_file *fresh, const void *p, size_t n);
 
 /* Put the fresh file, synced, in the place of f, with the mode of f, at once for whoever reads it.
-   f is the fresh one then. After an error path.new is removed, and f is as it was (on Windows it
-   may be closed); but if no more than its name could not be synced, it is replaced, and f->named is
-   false.
-     r          what came of writing it: after an error, that is all that is returned */
+   f is the fresh one then. After an error path.new is removed, and f is as it was (on Windows f may
+   be closed). One error is different: if only the name could not be synced, f is the fresh one, and
+   f->named is false.
+     r          what ka_file_fresh or ka_file_write returned; an error of theirs is returned */
 KADEF int ka_file_replace(ka_file *f, ka_file *fresh, int r);
 
 /* Give the file a second name; and remove a second name. */

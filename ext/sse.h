@@ -6,13 +6,14 @@
          #include "keyauth.h"
          #include "ext/sse.h"
 
-   USE: send the time every second to each browser that asks
-         if (ev.kind == KA_REQUEST)
-             ka_sse_begin(s, &ev, "Content-Type: text/event-stream\r\n");
-         if (ev.kind == KA_OPENED)
-             remember(ev.conn);
-         ...
-         ka_send(s, conn, "data: 12:00:01\n\n", 16);
+   USE: two events for each browser that asks (ext/peers.h remembers who has asked)
+         for (ka_event ev; ka_wait(s, &ev, -1) == KA_OK; ) {
+             if (ev.kind == KA_REQUEST)
+                 ka_sse_begin(s, &ev, "Content-Type: text/event-stream\r\n");
+             if (ev.kind != KA_OPENED) continue;
+             ka_send(s, ev.conn, "data: 12:00:01\n\n", 16);
+             ka_send(s, ev.conn, "data: 12:00:02\n\n", 16);
+         }
 
    How an event is written is the WHATWG's HTML standard, section 9.2.6. */
 
