@@ -1161,7 +1161,7 @@ const char *ka_redis_news(char out[KA_REDIS_TEXT], ka_redis_store *st)
             snprintf(out, KA_REDIS_TEXT, "%s refuses: %s; what it refuses is answered try_later",
                      at, why);
         else
-            snprintf(out, KA_REDIS_TEXT, "%s is away: %s; keys are refused with try_later until it "
+            snprintf(out, KA_REDIS_TEXT, "%s is down: %s; keys are refused with try_later until it "
                      "is back", at, why);
         return out;
     }

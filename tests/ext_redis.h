@@ -811,7 +811,7 @@ static void test_redis_news(void)
     static const struct { bool up; const char *error, *write_error, *policy; int64_t ttl; const char *want, *why; } rows[] = {
         { false, "", "", "", 0, NULL, "not tried yet" },
         { true, "", "", "noeviction", 0, NULL, "it is there" },
-        { false, "lost", "", "noeviction", 0, "Redis at a:1 is away: lost; keys are refused with try_later until it is back", "lost" },
+        { false, "lost", "", "noeviction", 0, "Redis at a:1 is down: lost; keys are refused with try_later until it is back", "lost" },
         { false, "lost", "", "noeviction", 0, NULL, "still lost" },
         { false, "", "", "noeviction", 0, NULL, "nothing is known of it" },
         { true, "", "", "noeviction", 0, "Redis at a:1 is back", "back" },
