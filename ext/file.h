@@ -37,9 +37,9 @@
 extern "C" {
 #endif
 
-/* Replace a file by n bytes, at once for whoever reads it, or make it, and the folders on its way.
-   It is not synced. Beside it, path.new is written first, in the place of a file of ours that has
-   that name.
+/* Replace a file by n bytes, or make it with the folders of its path. A reader sees the old bytes
+   or the new ones, never a mixture. The file is not synced. path.new is written first. It replaces
+   a file of this process's user that has that name.
      returns    KA_OK, or KA_EINVAL (also a path that is empty, over KA_FILE_PATH bytes, or ends
                 with a slash), KA_EFOREIGN, KA_ENOTFOUND, KA_ENOSPC, KA_EPERM, KA_EINUSE (also
                 path.new is in the way), KA_ELIMIT, KA_EOS: then the file is as it was */
@@ -50,11 +50,11 @@ KADEF int ka_file_put(const char *path, const void *p, size_t n);
                 KA_EPERM, KA_EINUSE, KA_ELIMIT, KA_EOS */
 KADEF ptrdiff_t ka_file_get(const char *path, void *out, size_t cap);
 
-/* As ka_file_get, of a file that may be another user's, and that a link may lead to: such as a
-   password that an administrator gives. A pipe, whose writer may never come, is KA_EOS. */
+/* As ka_file_get, but the file may be another user's, and a link may lead to it. It may be a
+   password that an administrator gives. A pipe is KA_EOS, since its writer may never come. */
 KADEF ptrdiff_t ka_file_peek(const char *path, void *out, size_t cap);
 
-/* May others than its owner write to this file, by its mode? Windows: false. */
+/* Does the file's mode let users other than its owner write to it? Windows: false. */
 KADEF bool ka_file_others_write(const char *path);
 
 /* Remove a file, if it is there. KA_OK, or KA_EINVAL, KA_EFOREIGN, KA_EPERM, KA_EOS... */
@@ -132,8 +132,8 @@ KADEF int ka_file_overwrite(ka_file *f, int64_t at, const void *p, size_t n);
 /* Sync the file and its name. */
 KADEF int ka_file_sync(ka_file *f);
 
-/* Begin to write a file anew: make path.new, empty, in the place of what a crash has left of one.
-   That begins as told, or with zeros. What else is there is in the way: KA_EINUSE.
+/* Begin to write a file anew: make an empty path.new. A path.new that a crash has left is replaced,
+   if it begins with `begins` or with zeros. Any other path.new is in the way: KA_EINUSE.
      fresh      to be closed by ka_file_replace
      begins     n bytes, KA_FILE_HEAD at most */
 KADEF int ka_file_fresh(ka_file *f, ka_file *fresh, const void *begins, size_t n);

@@ -29,9 +29,8 @@ extern "C" {
 
 /* Answer a request by 200 and a body whose end is the connection's. When its turn has come,
    KA_OPENED with its listener and conn tells that the answer has begun. From then on ka_send sends
-   of the body, ka_close ends it, and KA_CLOSED always follows. What else the peer says is not
-   heard.
-   If there is no KA_OPENED, the connection has gone before. The parent calls this.
+   a part of the body, ka_close ends it, and KA_CLOSED always follows. What the peer sends is
+   ignored. If there is no KA_OPENED, the connection was closed before. The parent calls this.
      fields     as ka_reply's; copied
      returns    as ka_upgrade: KA_OK, KA_EINVAL (no request; HTTP/1.0's or HEAD's, which are
                 answered by ka_reply; fields), KA_ENOSPC */
