@@ -341,7 +341,7 @@ static const struct { const char *why, *password, *prefix; int ttl; bool slow; c
     { "whose, an error", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">-WRONGTYPE", "=503 try_later", ":WRONGTYPE: another program has a key of this name; choose another prefix",
         "?login=KEY", "<GET #", ">$1\r\na", "=200 a", ":" } },
     { "neither kept nor found", NULL, "p", 0, false, { "S-NOPERM SET\r\n", "G", ":NOPERM: its ACL forbids a command or a key; see docs/redis.md", "?login=KEY", "<GET #", ">-WRONGTYPE", "=503 try_later",
-        ":NOPERM: its ACL forbids a command or a key; see docs/redis.md", "?login=KEY", "<GET #", ">$-1", "=403 wrong_key", ":NOPERM: its ACL forbids a command or a key; see the README" } },
+        ":NOPERM: its ACL forbids a command or a key; see docs/redis.md", "?login=KEY", "<GET #", ">$-1", "=403 wrong_key", ":NOPERM: its ACL forbids a command or a key; see docs/redis.md" } },
     { "whose, no string", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">*0", "=503 try_later", ":what it has at a key is no ID; choose another prefix" } },
     { "nobody's", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$0\r\n", "=503 try_later" } },
     { "no ID", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$2\r\na\n", "=503 try_later" } },
