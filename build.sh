@@ -63,7 +63,7 @@ coverage)
     exec .ci/coverage ;;
 win)
     for f in server client test $examples examples/gate/gate_test; do
-        [ ! -f $f.c ] || ${MINGW:-x86_64-w64-mingw32-gcc} $warn -O2 -fstack-protector-strong -static -I. -o $f.exe $f.c -lws2_32 -lbcrypt -liphlpapi
+        [ ! -f $f.c ] || ${MINGW:-x86_64-w64-mingw32-gcc} $warn ${CFLAGS:--O2} -fstack-protector-strong -static -I. -o $f.exe $f.c -lws2_32 -lbcrypt -liphlpapi
     done ;;
 bench)
     need server bench/bench
