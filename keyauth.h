@@ -507,7 +507,7 @@ typedef struct ka_doorman {
 KADEF void ka_admit(ka_server *s, ka_doorman *d);
 
 /* Tell a worker to connect to ip:port. A KA_OPENED event with this tag tells what comes of it,
-   within KA_ATTEMPT_MS. Only if memory is out while hundreds are asked for, some have none.
+   within KA_ATTEMPT_MS. If memory runs out while hundreds are asked for, some get no event.
      framing    not NULL
      from       NULL, or the address of this machine to connect from: each has some 28,000 ports
      returns    KA_OK, or KA_EINVAL (also an address that is not one machine's), KA_ESTOPPED */
@@ -577,9 +577,9 @@ KADEF bool ka_hosts_valid(const char *hosts);
 KADEF int ka_upgrade(ka_server *s, const ka_event *ev, int status, const char *fields,
                      const ka_framing *framing);
 
-/* Send bytes on a connection that is not HTTP, with all that its framing needs around them. If the
-   connection has gone they are dropped. If its peer leaves more unread than its framing allows, it
-   is closed. So send large things bit by bit: a peer has no time to read what is said at once.
+/* Send bytes on a connection that is not HTTP, with what its framing needs around a message. If the
+   connection is closed, the bytes are dropped. If more bytes are unsent than the framing's
+   max_unsent, the connection is closed. So send large data in parts, over several events.
      p, n       copied
      returns    KA_OK, or KA_EINVAL (no such worker) */
 KADEF int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n);
@@ -588,14 +588,14 @@ KADEF int ka_send(ka_server *s, uint64_t conn, const void *p, size_t n);
    KA_CLOSED follows, always. */
 KADEF void ka_close(ka_server *s, uint64_t conn);
 
-/* Cut what comes from now on by another framing. For a moment that both sides know: call this
-   before you send what tells the peer to go over. Messages of the old framing may be under way, as
-   ev->framing tells. If something is here by then that was not cut yet, the connection is closed.
+/* Cut what comes from now on by another framing. Call this before you send the message that makes
+   the peer change its framing, too. Messages of the old framing may still come, as ev->framing
+   tells. If bytes have arrived that were not cut yet, the connection is closed.
      framing    not NULL
      returns    KA_OK, or KA_EINVAL (no such worker) */
 KADEF int ka_reframe(ka_server *s, uint64_t conn, const ka_framing *framing);
 
-/* A number that no other open connection has, from 0 up, as small as can be: for an array. */
+/* An index for arrays: no other open connection has the same one. From 0 on, as small as can be. */
 KADEF size_t ka_conn_index(const ka_server *s, uint64_t conn);
 
 /* A source brings events of its own to ka_wait, takes others, or does what one sync can do for all
@@ -609,8 +609,8 @@ typedef struct ka_source {
     /* An event has come from a worker. True: it was for this source, and ka_wait keeps it back. One
        of the sources may set the tag of a REQUEST. */
     bool  (*take)(struct ka_source *src, ka_event *ev);
-    /* A request is answered, maybe in vain. Of *ev only kind, conn, seq, since_us and tag are set
-       if a store answers.
+    /* A request is answered; its connection may be closed. Of *ev only kind, conn, seq, since_us
+       and tag are set if a store answers.
          n          bytes of the answer's body */
     void  (*replied)(struct ka_source *src, const ka_event *ev, int status, size_t n);
     /* All events of a batch were handled. Answers that must not leave before this are given here:

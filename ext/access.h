@@ -1,7 +1,9 @@
 /* ext/access.h - a log of requests: a line for each answer. Nobody waits for the disk.
 
    HOW TO INCLUDE: ext/cli.h and ext/log.h before it, with all that they need.
-   USE: int status = ka_access_start(s, "server", "access.log", false);
+
+   USE, before ka_listen
+        int status = ka_access_start(s, "server", "access.log", false);
         if (status >= 0) return status;
 
    A LINE has the time of the answer, the peer, the method, the path, the status, the bytes of the

@@ -4,10 +4,16 @@
    HOW TO INCLUDE: after keyauth.h. The code comes where KEYAUTH_IMPLEMENTATION is defined.
 
    USE
-       char why[KA_TROUBLE_TEXT];
-       int r = ka_file_put("state/token", token, n);
+       char token[64], why[KA_TROUBLE_TEXT];
+       int r = ka_file_put("state/token", "a secret", 8);
        if (r < 0) printf("state/token: %s\n", ka_file_trouble(why, "state/token", r, 0));
        ptrdiff_t got = ka_file_get("state/token", token, sizeof token);
+       if (got >= 0) printf("%.*s\n", (int)got, token);
+
+   CONTENTS
+     ka_file_put, get, peek, remove    a whole file; ka_file_trouble tells an error in words
+     ka_file_open, close               a file that is kept open, and grows: ka_file_append, _sync...
+     ka_file_fresh, write, replace     such a file is written anew
 
    WHICH FILES
      Only a regular file that belongs to this process's effective user and has one name is used. Its
@@ -31,9 +37,9 @@
 extern "C" {
 #endif
 
-/* Replace a file by n bytes, at once for whoever reads it, or make it, and the folders on its way.
-   It is not synced. Beside it, path.new is written first, in the place of a file of ours that has
-   that name.
+/* Replace a file by n bytes, or make it with the folders of its path. A reader sees the old bytes
+   or the new ones, never a mixture. The file is not synced. path.new is written first. It replaces
+   a file of this process's user that has that name.
      returns    KA_OK, or KA_EINVAL (also a path that is empty, over KA_FILE_PATH bytes, or ends
                 with a slash), KA_EFOREIGN, KA_ENOTFOUND, KA_ENOSPC, KA_EPERM, KA_EINUSE (also
                 path.new is in the way), KA_ELIMIT, KA_EOS: then the file is as it was */
@@ -44,11 +50,11 @@ KADEF int ka_file_put(const char *path, const void *p, size_t n);
                 KA_EPERM, KA_EINUSE, KA_ELIMIT, KA_EOS */
 KADEF ptrdiff_t ka_file_get(const char *path, void *out, size_t cap);
 
-/* As ka_file_get, of a file that may be another user's, and that a link may lead to: such as a
-   password that an administrator gives. A pipe, whose writer may never come, is KA_EOS. */
+/* As ka_file_get, but the file may be another user's, and a link may lead to it. It may be a
+   password that an administrator gives. A pipe is KA_EOS, since its writer may never come. */
 KADEF ptrdiff_t ka_file_peek(const char *path, void *out, size_t cap);
 
-/* May others than its owner write to this file, by its mode? Windows: false. */
+/* Does the file's mode let users other than its owner write to it? Windows: false. */
 KADEF bool ka_file_others_write(const char *path);
 
 /* Remove a file, if it is there. KA_OK, or KA_EINVAL, KA_EFOREIGN, KA_EPERM, KA_EOS... */
@@ -126,8 +132,8 @@ KADEF int ka_file_overwrite(ka_file *f, int64_t at, const void *p, size_t n);
 /* Sync the file and its name. */
 KADEF int ka_file_sync(ka_file *f);
 
-/* Begin to write a file anew: make path.new, empty, in the place of what a crash has left of one.
-   That begins as told, or with zeros. What else is there is in the way: KA_EINUSE.
+/* Begin to write a file anew: make an empty path.new. A path.new that a crash has left is replaced,
+   if it begins with `begins` or with zeros. Any other path.new is in the way: KA_EINUSE.
      fresh      to be closed by ka_file_replace
      begins     n bytes, KA_FILE_HEAD at most */
 KADEF int ka_file_fresh(ka_file *f, ka_file *fresh, const void *begins, size_t n);
@@ -136,10 +142,10 @@ KADEF int ka_file_fresh(ka_file *f, ka_file *fresh, const void *begins, size_t n
 KADEF int ka_file_write(ka_file *fresh, const void *p, size_t n);
 
 /* Put the fresh file, synced, in the place of f, with the mode of f, at once for whoever reads it.
-   f is the fresh one then. After an error path.new is removed, and f is as it was (on Windows it
-   may be closed); but if no more than its name could not be synced, it is replaced, and f->named is
-   false.
-     r          what came of writing it: after an error, that is all that is returned */
+   f is the fresh one then. After an error path.new is removed, and f is as it was (on Windows f may
+   be closed). One error is different: if only the name could not be synced, f is the fresh one, and
+   f->named is false.
+     r          what ka_file_fresh or ka_file_write returned; an error of theirs is returned */
 KADEF int ka_file_replace(ka_file *f, ka_file *fresh, int r);
 
 /* Give the file a second name; and remove a second name. */

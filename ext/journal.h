@@ -9,7 +9,7 @@
        ka_journal_report found;
        int r = ka_journal_open(&j, s, "keys.journal", 0, 0, false, &found);
        if (r < 0) puts(ka_error_text(r));
-       while (r == KA_OK && ka_wait(s, &ev, -1) == KA_OK)
+       for (ka_event ev; r == KA_OK && ka_wait(s, &ev, -1) == KA_OK; )
            if (ev.kind == KA_REQUEST) ka_auth(s, &j.store, &ev);
        ka_journal_close(&j);                           // before ka_server_free
 

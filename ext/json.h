@@ -7,17 +7,17 @@
      #include "keyauth.h"           before it; in ONE .c file with KEYAUTH_IMPLEMENTATION defined
      #include "ext/json.h"
 
-   USE: read {"name": "x"}, answer {"hello": "x"}
+   USE: read {"name": "x"} in a request ev, answer {"hello": "x"}
          ka_json body, name;
-         char text[64], room[128];
-         if (ka_json_read(&body, sent) < 0 || ka_json_find(&body, "name", &name) < 0) return 400;
+         char text[64], room[512];
+         if (ka_json_read(&body, ev.body) < 0 || ka_json_find(&body, "name", &name) < 0) return 400;
          ptrdiff_t n = ka_json_string(text, sizeof text, &name);
          if (n < 0) return 400;
          ka_json_out w = { .p = room, .cap = sizeof room };
          ka_json_open(&w, NULL, KA_OBJECT);
          ka_json_put(&w, "hello", (ka_str){ text, (size_t)n });
          ka_json_close(&w);
-         if (w.error == KA_OK) send(w.p, w.n);
+         if (w.error == KA_OK) ka_reply(s, &ev, 200, NULL, w.p, w.n);
 
    LIMITS
      A value lies at most KA_MAX_DEPTH objects and arrays deep. Numbers are text: see raw. */

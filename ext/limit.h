@@ -12,7 +12,8 @@
          ka_admit(s, &limit.door);
          ka_listen(s, "0.0.0.0", 8080);
          for (ka_event ev; ka_wait(s, &ev, -1) == KA_OK; )
-             if (ev.kind == KA_REQUEST && !ka_limit_refuses(&limit, s, &ev, "")) ...
+             if (ev.kind == KA_REQUEST && !ka_limit_refuses(&limit, s, &ev, ""))
+                 ka_reply(s, &ev, 200, NULL, "hello", 5);
          ka_server_free(s);
          ka_limit_free(&limit);
 

@@ -6,9 +6,10 @@
    USE
        ka_log *log;
        int64_t cut;
+       char why[KA_TROUBLE_TEXT];
        int os_error, r = ka_log_open(&log, "messages.log", "{\"time\": ", &cut, &os_error);
-       if (r < 0) puts(ka_file_trouble(why, "messages.log", r, os_error));
-       ka_log_add(log, line, n);                 // as often as you like
+       if (r < 0) return puts(ka_file_trouble(why, "messages.log", r, os_error));
+       ka_log_add(log, "{\"time\": 0}", 11);     // as often as you like
        r = ka_log_commit(log, &os_error);        // one write and one sync for all of them
        ka_log_close(log);
 
@@ -67,13 +68,13 @@ KADEF int ka_log_commit(ka_log *log, int *os_error);
    state, when most of it is history.
      p, n       whole lines, each with its line feed; may be none
      returns    as ka_log_commit, and KA_EINVAL: the last line has no line feed. After an error the
-                log is as it was; but if no more than its folder could not be synced, they are
-                there, and a crash may bring back what was */
+                log is as it was. One error is different: if only the folder could not be synced,
+                the log has the new lines, and a crash may bring back the old ones */
 KADEF int ka_log_replace(ka_log *log, const void *p, size_t n, int *os_error);
 
-/* For lines that nobody waits for: from now on a thread commits them, a while after the first one,
-   and only ka_log_commit still waits for the disk, as before ka_log_close. If KA_LOG_WAITING bytes
-   wait, ka_log_add says KA_ENOSPC.
+/* For lines that nobody waits for: from now on a thread commits them, KA_LOG_MS milliseconds after
+   the first one. ka_log_commit still waits for the disk: call it before ka_log_close. If
+   KA_LOG_WAITING bytes wait, ka_log_add returns KA_ENOSPC.
      s          its ka_wait starts the thread's commits; before its ka_server_free ends, close the
                 log: from a source's `freed`, for one
      path       the log's, for ka_log_news; borrowed */

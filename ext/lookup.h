@@ -33,7 +33,7 @@ extern "C" {
 #endif
 
 /* Look up the addresses of a host's name (getaddrinfo(3)). This may take seconds: call it before
-   there is anything to serve, or use ext/lookup.h.
+   there is anything to serve, or use ka_connect_name.
      host       a name, or a numeric address
      ips        the addresses, as many as fit, the best one first, with commas between
      returns    KA_OK; KA_ENOTFOUND: there is no such name, or it has no address; KA_ETIME: no name
@@ -75,18 +75,18 @@ KADEF int ka_connect_name(ka_lookups *l, const ka_framing *framing, const char *
                           uint64_t tag);
 
 /* What the source does: connect to what was found.
-     *ev        a KA_OPENED event with an error, if that can't be. For a source that keeps a
-                ka_lookups of its own, { .server = s } and not in the server's list, and deals with
-                its events itself
+   A source may call this for a ka_lookups of its own, { .server = s }, which was not added to s.
+     *ev        after true: a KA_OPENED event with an error, since nothing could be connected to
      returns    is there such an event? */
 KADEF bool ka_lookups_next(ka_lookups *l, ka_event *ev);
 
-/* And what it does when a worker has told of a connection: if that failed, try the next address of
-   the name. Returns true if one is tried, so that the event is not passed on. For such a source. */
+/* What the source does with a KA_OPENED event: after an error, connect to the name's next address.
+   A source with a ka_lookups of its own calls this, too.
+     returns    true: another address is tried, so do not pass the event on */
 KADEF bool ka_lookups_take(ka_lookups *l, const ka_event *ev);
 
-/* Forget the names that are being looked up, without a wait for their threads, which free what they
-   use. Before ka_server_free. Harmless if *l is zero, or twice. */
+/* Forget the names that are being looked up. This does not wait for their threads, which free their
+   own memory. Call it before ka_server_free. Harmless if *l is zero, or twice. */
 KADEF void ka_lookups_free(ka_lookups *l);
 
 #ifdef __cplusplus

@@ -1,14 +1,16 @@
 /* ext/metrics.h - figures of a server for Prometheus: GET /metrics, on a listener of its own.
 
    HOW TO INCLUDE: ext/cli.h and ext/route.h before it, with all that they need.
-   USE
+
+   USE; at the end the program returns metrics.status
         static void more(ka_metrics *m) {
             ka_metrics_put(m, "chat_rooms", "Rooms now.", *(int *)m->arg);
         }
-        ka_metrics metrics = { .more = more, .arg = &rooms };
+        static int rooms = 1;
+        static ka_metrics metrics = { .more = more, .arg = &rooms };
         int status = ka_metrics_start(&metrics, s, "chat", "127.0.0.1:9100");
         if (status >= 0) return status;
-        ...                                  // at the end: return metrics.status;
+
    LIMITS: what a worker answers by itself is not counted. Whoever can connect can read the figures,
    except pages of other sites. */
 

@@ -10,10 +10,16 @@
          ka_child c;
          char line[256];
          int r = ka_child_start(&c, (const char *const[]){ "work", "7", NULL });
-         if (r < 0) return ka_error_text(r);
+         if (r < 0) return puts(ka_error_text(r));
          while ((r = ka_child_line(&c, line, sizeof line, -1)) == KA_OK) puts(line);
          int status = ka_child_end(&c, false, 5000);
          if (status == KA_ETIME) status = ka_child_end(&c, true, -1);
+
+   CONTENTS
+     ka_restart                        this process again
+     ka_child_start, line, end         a child process, and its output
+     ka_client_kill_server             the process that a client talks to
+     ka_process_usage, ka_memory_trim, ka_descriptors_raise    what this process uses, and may use
 
    WINDOWS
      Link with -liphlpapi, too.

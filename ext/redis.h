@@ -14,14 +14,19 @@
          ka_redis redis = { .at = &at };
          ka_redis_store keys;
          const char *why;
-         if (ka_redis_read_address(&at, "localhost:6379", NULL, &why) < 0) return why;
-         if (ka_redis_start(&redis, s) < 0) return "no address";
+         if (ka_redis_read_address(&at, "localhost:6379", NULL, &why) < 0) return puts(why);
+         if (ka_redis_start(&redis, s) < 0) return puts("no address");
          ka_redis_store_init(&keys, &redis, 3600);
          for (ka_event ev; ka_wait(s, &ev, -1) == KA_OK; )
              if (ev.kind == KA_REQUEST) ka_auth(s, &keys.store, &ev);
          ka_redis_free(&redis);
          ka_wipe(&at, sizeof at);
          ka_server_free(s);
+
+   CONTENTS
+     ka_resp_read, next, command       RESP2, the protocol
+     ka_redis_start, command, free     a connection that is kept up
+     ka_redis_store_init, ka_redis_news    keys in Redis, and what has become of Redis, in words
 
    LIMITS
      RESP2. No TLS: have a proxy on this machine, such as stunnel, speak it. No cluster of
@@ -226,7 +231,7 @@ KADEF int ka_redis_store_init(ka_redis_store *st, ka_redis *redis, int64_t ttl_s
 
 enum { KA_REDIS_TEXT = 640 };        /* bytes of the text below, with a NUL */
 
-/* What has become of a store's Redis, in English: it is away, refuses something, is back, or may
+/* What has become of a store's Redis, in English: it is down, refuses something, is back, or may
    evict keys. Call it now and then, until it returns NULL: there are no more news. Not more often
    than once a second: a Redis that comes and goes would fill a log.
      returns    out, or NULL */
@@ -542,7 +547,7 @@ static const struct { const char *begins, *means; int then; } ka__redis_refusals
     { "WRONGPASS",   "it does not know this user with this password", KA__REDIS_LEAVE },
     { "OOM",         "its memory is full; give it more, or delete keys there", KA__REDIS_STAY },
     { "MISCONF",     "it can't save its data to disk; look at its log", KA__REDIS_STAY },
-    { "NOPERM",      "its ACL forbids a command or a key; see the README", KA__REDIS_STAY },
+    { "NOPERM",      "its ACL forbids a command or a key; see docs/redis.md", KA__REDIS_STAY },
     { "WRONGTYPE", "another program has a key of this name; choose another prefix",
       KA__REDIS_STAY },
     { "BUSY",        "it is busy with a script", KA__REDIS_STAY },
@@ -1156,7 +1161,7 @@ const char *ka_redis_news(char out[KA_REDIS_TEXT], ka_redis_store *st)
             snprintf(out, KA_REDIS_TEXT, "%s refuses: %s; what it refuses is answered try_later",
                      at, why);
         else
-            snprintf(out, KA_REDIS_TEXT, "%s is away: %s; keys are refused with try_later until it "
+            snprintf(out, KA_REDIS_TEXT, "%s is down: %s; keys are refused with try_later until it "
                      "is back", at, why);
         return out;
     }

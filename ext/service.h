@@ -8,9 +8,10 @@
          #include "ext/service.h"
 
    USE, before ka_listen; deploy/ has units of systemd
-         ka_service service;
+         static ka_service service;
+         static ka_listeners listeners;          // of ext/cli.h
          ka_service_start(&service, s);
-         ips = ka_service_ips("127.0.0.2");      // for ka_listen_all of ext/cli.h
+         return ka_listen_all(&listeners, s, NULL, "server", ka_service_ips("127.0.0.2"), 9999);
 
    LIMITS
      Linux. Elsewhere, or where $NOTIFY_SOCKET is not set, nothing is told, and nothing taken. */

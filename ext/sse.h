@@ -6,13 +6,14 @@
          #include "keyauth.h"
          #include "ext/sse.h"
 
-   USE: send the time every second to each browser that asks
-         if (ev.kind == KA_REQUEST)
-             ka_sse_begin(s, &ev, "Content-Type: text/event-stream\r\n");
-         if (ev.kind == KA_OPENED)
-             remember(ev.conn);
-         ...
-         ka_send(s, conn, "data: 12:00:01\n\n", 16);
+   USE: two events for each browser that asks (ext/peers.h remembers who has asked)
+         for (ka_event ev; ka_wait(s, &ev, -1) == KA_OK; ) {
+             if (ev.kind == KA_REQUEST)
+                 ka_sse_begin(s, &ev, "Content-Type: text/event-stream\r\n");
+             if (ev.kind != KA_OPENED) continue;
+             ka_send(s, ev.conn, "data: 12:00:01\n\n", 16);
+             ka_send(s, ev.conn, "data: 12:00:02\n\n", 16);
+         }
 
    How an event is written is the WHATWG's HTML standard, section 9.2.6. */
 
@@ -28,9 +29,8 @@ extern "C" {
 
 /* Answer a request by 200 and a body whose end is the connection's. When its turn has come,
    KA_OPENED with its listener and conn tells that the answer has begun. From then on ka_send sends
-   of the body, ka_close ends it, and KA_CLOSED always follows. What else the peer says is not
-   heard.
-   If there is no KA_OPENED, the connection has gone before. The parent calls this.
+   a part of the body, ka_close ends it, and KA_CLOSED always follows. What the peer sends is
+   ignored. If there is no KA_OPENED, the connection was closed before. The parent calls this.
      fields     as ka_reply's; copied
      returns    as ka_upgrade: KA_OK, KA_EINVAL (no request; HTTP/1.0's or HEAD's, which are
                 answered by ka_reply; fields), KA_ENOSPC */

@@ -7,7 +7,7 @@
    USE
          char id[KA_UUID_TEXT + 1], sent[KA_UUID_TEXT + 1];
          if (ka_uuid_new(id) < 0) return 500;                       // "5f0c...", random
-         if (ka_uuid_read(sent, text) < 0) return 400;              // in lower case now
+         if (ka_uuid_read(sent, ev.body) < 0) return 400;           // in lower case now
          if (strcmp(id, sent) == 0) puts("the same"); */
 
 #ifndef KEYAUTH_H

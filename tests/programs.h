@@ -239,7 +239,7 @@ static void test_server_options(void)
     snprintf(key, sizeof key, "127.0.0.1:%d,password=hush", free_port());
     n = server_start(&server, port, "--redis", key);
     CHECK(strcmp(post(n, "ask_key=a"), "503 try_later") == 0 && strcmp(post(n, "login=a"), "403 wrong_key") == 0, "no Redis: %s", post(n, "ask_key=a"));
-    await_output(&server, "err", "is away: the server is offline; keys are refused with try_later until it is back");
+    await_output(&server, "err", "is down: the server is offline; keys are refused with try_later until it is back");
     process_end(&server);
 
     n = server_start(&server, port, "--stats", NULL);

@@ -734,7 +734,7 @@ static const char *const page[] = {
     "  document.body.classList.toggle('lost', lost !== null);",
     "  setText($('stream'), lost ? `Not connected to the server since ${clock(lost)}. What is "
         "shown is as it was then. Trying again.` : paused ? 'Paused' : !loaded ? 'Connecting' : "
-        "away ? 'Live, but Redis is away: devices of other instances are as they were last "
+        "away ? 'Live, but Redis is down: devices of other instances are as they were last "
         "known.' : 'Live');",
     "  $('stream').className = away ? 'bad' : 'muted';",
     "  if (count) setText($('count'), `${count.online.toLocaleString('en-GB')} of "

@@ -199,7 +199,7 @@ static const struct { int status; const char *text; } rest_statuses[] = {
     { 404, "There is no such device" },
     { 409, "The device is not connected" },
     { 502, "The device's connection ended before it replied" },
-    { 503, "Too much is under way, or Redis is away; try again" },
+    { 503, "Too much is under way, or Redis is down; try again" },
     { 504, "The device did not reply in time" },
 };
 
@@ -607,7 +607,7 @@ static const char *why_refused(int status)
     case CALL_UNSENT:
               return "the device has not replied to the commands before this one; try again";
     default:  return "too many commands wait for replies, or the device is with another instance "
-                     "and Redis is away; try again";
+                     "and Redis is down; try again";
     }
 }
 

@@ -756,7 +756,7 @@ static void share_tell(fleet *f, int64_t now_ms)
         note("Redis at %s is back", s->place);
         s->told_away = false;
     } else if (!s->up && !s->told_away && now_ms - s->since_ms >= TICK_MS) {
-        note("Redis at %s is away (%s). Devices that are connected here are served; commands "
+        note("Redis at %s is down (%s). Devices that are connected here are served; commands "
                 "to others get 503 until it is back", s->place,
              *why ? why : "no answer yet");
         s->told_away = true;

@@ -443,7 +443,7 @@ async function notices() {
 
 async function tellsOfRedis({ s }) {
   const page = await open(s.url, { prepare: page => page.route(s.url.slice(0, -4), async route => route.fulfill({ json: { ...await (await route.fetch()).json(), redis: 'away' } })) });
-  await has(page.locator('#stream.bad'), 'Live, but Redis is away');
+  await has(page.locator('#stream.bad'), 'Live, but Redis is down');
   await page.unrouteAll({ behavior: 'ignoreErrors' });      /* a request may be on its way */
   await page.close();
 }

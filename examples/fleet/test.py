@@ -515,7 +515,7 @@ def rest():
     check_that(time.monotonic() - began > 0.9, "not at once")
     check(got, {(False, 504, "the device did not reply in time (--timeout); whether it did what it was told is not known", None),
                 (False, 503, "the device has not replied to the commands before this one; try again", False),
-                (True, 503, "too many commands wait for replies, or the device is with another instance and Redis is away; try again", False)}, "of who doesn't reply")
+                (True, 503, "too many commands wait for replies, or the device is with another instance and Redis is down; try again", False)}, "of who doesn't reply")
     silent.close()
     check_that(wait_for(lambda: not vehicle(one, silent.id)["connected"]), "a device whose connection has ended is not connected")
 
@@ -1489,7 +1489,7 @@ def away(redis, fleets, devices, lose):
     check(http(a, "POST", "/vehicles/%s/turnOn" % other.id)[0], 503, "a command to a device elsewhere")
     check_that(time.monotonic() - began < 1, "is refused at once")
     check_that(sees(a, other, connected=True, instance=b.id), "it is as it was last known")
-    check_that(wait_for(lambda: say(fleets, 1 + 2 * lose, "is away")), "it is said that Redis is away")
+    check_that(wait_for(lambda: say(fleets, 1 + 2 * lose, "is down")), "it is said that Redis is away")
     redis.start(lose)
     check_that(wait_for(lambda: [state_of(one) for one in fleets] == ["up"] * 2), "it is told that Redis is back")
     all_see(fleets, stays, "what was reported meanwhile", connected=True, instance=a.id, position={"lat": 1.5, "lon": 2.5}, charge=7, running=True)

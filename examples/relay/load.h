@@ -11,23 +11,23 @@
 #include "relay.h"
 
 #define LOAD_USAGE \
-    "load: many clients in one process, with a server of their own in another. Every message\n" \
-    "has to get its ok.\n" \
-    "  --clients N      default 100000\n" \
-    "  --window S       they start at random in that time, default 60\n" \
-    "  --delay S[..S]   before each answer, default 0..10\n" \
-    "  --timeout S      as client's; chosen by the load if not given\n" \
-    "  --messages N     each client sends so many, default 1\n" \
-    "  --ahead N        so many of them before the first has its ok, default 1\n" \
-    "  --workers N      threads; chosen by the load if not given\n" \
-    "  --seed N         of all that is random; chosen if not given, and printed\n" \
-    "  --server IP:PORT use this server\n" \
-    "  --port PORT      of the server of their own; chosen if not given\n" \
-    "  --vanish PERCENT of the clients that come to owe an ok vanish; default 0\n" \
-    "  --kill-at S      kill the server then, and start it again\n" \
-    "  --abrupt         clients close at their ok; without it they give first what they owe\n" \
-    "  --no-reforward   have the server called so\n" \
-    "  --svg FILE       draw the times from message to ok there: a new file, or an old chart\n\n"
+    "load: starts many clients in one process, and a server in another. Every message must get\n" \
+    "its ok.\n" \
+    "  --clients N      clients (default 100000)\n" \
+    "  --window S       all clients start within S seconds, at random (default 60)\n" \
+    "  --delay S[..S]   seconds before each answer (default 0..10)\n" \
+    "  --timeout S      as of client (default: twice the longest delay, and 20 s)\n" \
+    "  --messages N     messages of each client (default 1)\n" \
+    "  --ahead N        messages of a client that wait for their ok at a time (default 1)\n" \
+    "  --workers N      threads (default: as many as the clients need)\n" \
+    "  --seed N         the seed of all random choices, which is printed (default: random)\n" \
+    "  --server IP:PORT use this server instead\n" \
+    "  --port PORT      the started server's port (default: the system chooses one)\n" \
+    "  --vanish PERCENT so many clients close when they should answer (default 0)\n" \
+    "  --kill-at S      kill the server after S seconds, and start it again\n" \
+    "  --abrupt         clients close at their ok, and do not answer first\n" \
+    "  --no-reforward   start the server with this option\n" \
+    "  --svg FILE       draw the times from message to ok; FILE is new, or an old chart\n\n"
 
 enum {
     LOAD_SPARE = 100,               /* descriptors of a worker that are for no client */

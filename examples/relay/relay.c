@@ -16,22 +16,23 @@ static const char usage[] =
     "                    HOST PORT [X]\n"
     "       relay load [OPTION...]\n"
     "       relay --help | --version\n\n"
-    "server: forwards each `message X` to one of the active connections, chosen at random; its\n"
-    "`ok X` goes to all that sent X.\n"
-    "  --ip IP,...      the addresses to listen on, or a host's name, default 127.0.0.1\n"
-    "  --port PORT      the port, default 8000; 0 lets the system choose one\n"
-    "  --workers N      threads that serve connections, default 8\n"
-    "  --stats          show each second what it holds, and messages a second\n"
-    "  --no-reforward   what was forwarded to a connection that closes goes to no other one\n\n"
-    "client: sends `message X` (default 16 random digits), answers what it gets, and ends when\n"
-    "`ok X` comes.\n"
-    "  --delay S[..S]   wait so long before each answer, at random in a range; default 0\n"
-    "  --timeout S      without an ok in that time connect and send again; default 30\n"
-    "  --give-up S      try no longer than this while the server is offline; default for ever\n\n"
+    "server: forwards each `message X` to one active connection, chosen at random. That\n"
+    "connection's `ok X` goes to all connections that sent X.\n"
+    "  --ip IP,...      listen on these addresses, or on those of a host's name (default\n"
+    "                   127.0.0.1)\n"
+    "  --port PORT      the port (default 8000); 0: the system chooses one\n"
+    "  --workers N      threads that serve connections (default 8)\n"
+    "  --stats          each second, show connections, messages and messages a second\n"
+    "  --no-reforward   when a connection closes, do not forward its messages to another one\n\n"
+    "client: sends `message X` (default 16 random digits), answers messages, and ends when `ok X`\n"
+    "comes.\n"
+    "  --delay S[..S]   seconds before each answer, or a range of them (default 0)\n"
+    "  --timeout S      seconds to wait for the ok, then connect and send again (default 30)\n"
+    "  --give-up S      while the server is offline, try for S seconds (default: for ever)\n\n"
     LOAD_USAGE
-    "Exit status: 0 server: stopped by Ctrl+C or SIGTERM; client: its X came back as ok; load:\n"
-    "all held. 1 could not run, or (client) was refused, or (load) something did not hold.\n"
-    "2 wrong usage. 3 client: gave up, the server is offline.\n";
+    "Exit status: 0 server: stopped by Ctrl+C or SIGTERM; client: its ok came; load: all checks\n"
+    "passed. 1 could not run; client: the server refused X; load: a check failed. 2 wrong usage.\n"
+    "3 client: gave up, the server is offline.\n";
 
 /* ---- server: its state ----
 
