@@ -79,6 +79,10 @@ enum { KA_FILE_PATH = 4000, KA_FILE_HEAD = 256 };     /* bytes of a path, and fo
 typedef struct {
     int64_t  size;           /* bytes that are synced, or were there before. Yours to set before
                                 ka_file_mend: where the file shall end */
+    int64_t  ahead;          /* yours to set: so many zeros are written behind an append that needs
+                                room, and the next ones go over them. A sync then has no new size
+                                to record. 0: none. ka_file_close cuts them off */
+    int64_t  room;           /* size, and the zeros behind it: what ka_file_look should tell */
     int      os_error;       /* the system's code behind the last error, or 0 */
     bool     twin;           /* ka_file_open found the second name that it was told of */
     bool     named;          /* its name is on disk, too */
@@ -87,6 +91,7 @@ typedef struct {
                                 replaced: a later sync would succeed, and prove nothing */
     /* its own */
     bool     appends;        /* writes go to its end */
+    bool     grown;          /* what is behind size, up to room, are our zeros */
     intptr_t handle;         /* a descriptor or HANDLE, plus 1; 0: it is not open */
     uint64_t device, inode, links;
     char     path[KA_FILE_PATH + 1];
@@ -100,7 +105,7 @@ typedef struct {
                 closed */
 KADEF int ka_file_open(ka_file *f, const char *path, const char *twin);
 
-/* Close it. Harmless if it is closed, or zeroed. */
+/* Close it, without the zeros ahead. Harmless if it is closed, or zeroed. */
 KADEF void ka_file_close(ka_file *f);
 
 /* Read n bytes from an offset on.
@@ -119,8 +124,9 @@ KADEF int ka_file_holds(ka_file *f, int64_t at, const void *p, size_t n);
                 an error */
 KADEF int ka_file_look(ka_file *f, int64_t *size);
 
-/* Write bytes at the file's end, wherever that is now, and sync them. If that fails, what was
-   written is cut off again, or f->torn is set. */
+/* Write bytes at the file's end, and sync them: where the end is now, or with f->ahead at f->size.
+   If that fails, what was written is cut off again, or f->torn is set. With f->ahead KA_ENOTFOUND
+   says that others changed the file's size; then nothing is written. */
 KADEF int ka_file_append(ka_file *f, const void *p, size_t n);
 
 /* Cut off what is behind size, and sync: else a crash could bring it back. */
@@ -306,9 +312,10 @@ static int ka__file_like(ka__file_handle f, const ka__file_info *l)
 }
 
 /* KA__FILE_END is an offset that Windows knows. */
-static int ka__file_to_end(ka__file_handle f)
+static int ka__file_to_end(ka__file_handle f, bool always)
 {
     (void)f;
+    (void)always;
     return KA_OK;
 }
 
@@ -417,16 +424,42 @@ static int ka__file_info_read(ka__file_info *l, int failed, const struct stat *s
     return KA_OK;
 }
 
+#  if defined(STATX_SIZE)      /* Linux; not by older versions of musl */
+/* Without the times. Since Linux 6.13 the write after a question for them gives the file a new time
+   (multigrain timestamps), and the next fdatasync has to record that: a quarter of its time. */
+static int ka__file_stat(int at, const char *path, int how, struct stat *s)
+{
+    struct statx x;
+    unsigned what = STATX_TYPE | STATX_MODE | STATX_NLINK | STATX_UID | STATX_GID | STATX_INO;
+    if (statx(at, path, how, what | STATX_SIZE, &x) != 0) return -1;
+    *s = (struct stat){
+        .st_mode = x.stx_mode, .st_nlink = x.stx_nlink, .st_uid = x.stx_uid, .st_gid = x.stx_gid,
+        .st_dev = (dev_t)x.stx_dev_major << 32 | x.stx_dev_minor,
+        .st_ino = (ino_t)x.stx_ino, .st_size = (off_t)x.stx_size,
+    };
+    return 0;
+}
+#  else
+static int ka__file_stat(int at, const char *path, int how, struct stat *s)
+{
+    (void)how;
+    return *path ? lstat(path, s) : fstat(at, s);
+}
+#    ifndef AT_EMPTY_PATH
+#      define AT_EMPTY_PATH 0
+#    endif
+#  endif
+
 static int ka__file_look(ka__file_handle f, ka__file_info *l)
 {
     struct stat s;
-    return ka__file_info_read(l, fstat(f, &s), &s);
+    return ka__file_info_read(l, ka__file_stat(f, "", AT_EMPTY_PATH, &s), &s);
 }
 
 static int ka__file_look_at(const char *path, ka__file_info *l)
 {
     struct stat s;
-    return ka__file_info_read(l, lstat(path, &s), &s);
+    return ka__file_info_read(l, ka__file_stat(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, &s), &s);
 }
 
 /* O_NONBLOCK: a named pipe that was put there this moment does not hold us up. A new file's mode is
@@ -462,10 +495,10 @@ static int ka__file_like(ka__file_handle f, const ka__file_info *l)
     return fchmod(f, (mode_t)(l->mode & (given ? 0777 : 0707))) == 0 ? KA_OK : ka__file_error();
 }
 
-/* From now on each write goes to its end, as with KA__FILE_APPEND. */
-static __attribute__((unused)) int ka__file_to_end(ka__file_handle f)
+/* From now on each write goes to its end, as with KA__FILE_APPEND; or where it is told to. */
+static __attribute__((unused)) int ka__file_to_end(ka__file_handle f, bool always)
 {
-    return fcntl(f, F_SETFL, O_APPEND) == 0 ? KA_OK : ka__file_error();
+    return fcntl(f, F_SETFL, always ? O_APPEND : 0) == 0 ? KA_OK : ka__file_error();
 }
 
 static ptrdiff_t ka__file_read_some(ka__file_handle f, void *p, size_t n, int64_t at)
@@ -841,7 +874,7 @@ static void ka__file_take(ka_file *f, ka__file_handle h, const ka__file_info *is
     f->device = is->device;
     f->inode = is->inode;
     f->links = is->links;
-    f->size = is->size;
+    f->size = f->room = is->size;
 }
 
 /* Keep the system's code behind a result. */
@@ -874,6 +907,8 @@ int ka_file_open(ka_file *f, const char *path, const char *twin)
 
 void ka_file_close(ka_file *f)
 {
+    if (f->handle && f->grown) ka__file_cut(ka__file_of(f), f->size);
+    f->grown = false;
     ka__file_close(ka__file_of(f));
     f->handle = 0;
 }
@@ -901,11 +936,13 @@ int ka_file_look(ka_file *f, int64_t *size)
     return now.ours && now.links == f->links ? KA_OK : KA_EFOREIGN;
 }
 
-static int ka__file_cut_back(const ka_file *f)
+static int ka__file_cut_back(ka_file *f)
 {
     ka__file_info now;
     int r = ka__file_look(ka__file_of(f), &now);
     if (r == KA_OK && now.size > f->size) r = ka__file_cut(ka__file_of(f), f->size);
+    if (r == KA_OK) f->room = f->size;
+    f->grown = f->grown && r < 0;
     return r == KA_OK ? ka__file_sync(ka__file_of(f)) : r;
 }
 
@@ -916,19 +953,39 @@ int ka_file_mend(ka_file *f)
     return ka__file_told(f, r);
 }
 
+/* Zeros behind the file's end, where there are none. They only save time: without room on the disk
+   the file goes on without them. */
+static void ka__file_grow(ka_file *f)
+{
+    static const char zeros[4096];
+    int64_t end = f->room = f->size;
+    for (; end < f->size + f->ahead; end += (int64_t)sizeof zeros)
+        if (ka__file_write(ka__file_of(f), zeros, sizeof zeros, end) < 0) break;
+    f->grown = end > f->size && end >= f->size + f->ahead;
+    if (f->grown) f->room = end;
+    else if (f->ahead > 0) ka__file_cut(ka__file_of(f), f->size);
+}
+
 int ka_file_append(ka_file *f, const void *p, size_t n)
 {
-    int r = f->appends ? KA_OK : ka__file_to_end(ka__file_of(f));
+    const bool at_end = f->ahead == 0;
+    ka__file_info now;
+    int r = f->appends == at_end ? KA_OK : ka__file_to_end(ka__file_of(f), at_end);
     if (r < 0) return ka__file_told(f, r);
-    f->appends = true;
-    r = ka__file_write(ka__file_of(f), p, n, KA__FILE_END);
+    f->appends = at_end;
+    if (!at_end) r = ka__file_look(ka__file_of(f), &now);
+    if (r == KA_OK && !at_end && now.size != f->room) r = KA_ENOTFOUND;
+    if (r < 0) return ka__file_told(f, r);
+    r = ka__file_write(ka__file_of(f), p, n, at_end ? KA__FILE_END : f->size);
     bool written = r == KA_OK;
-    if (written) r = ka__file_sync(ka__file_of(f));
-    ka__file_told(f, r);
-    if (r == KA_OK) {
+    if (written) {
         f->size += (int64_t)n;
-        return r;
+        if (f->size > f->room) ka__file_grow(f);
+        r = ka__file_sync(ka__file_of(f));
+        if (r < 0) f->size -= (int64_t)n;
     }
+    ka__file_told(f, r);
+    if (r == KA_OK) return r;
     f->unsure = f->unsure || written;
     f->torn = ka__file_cut_back(f) < 0;
     return r;
@@ -987,9 +1044,9 @@ int ka_file_replace(ka_file *f, ka_file *fresh, int r)
     f->device = fresh->device;
     f->inode = fresh->inode;
     f->links = fresh->links;
-    f->size = fresh->size;
+    f->size = f->room = fresh->size;
     f->appends = true;
-    f->torn = f->unsure = false;
+    f->torn = f->unsure = f->grown = false;
     r = ka__file_folder_sync(f->path);
     f->named = r == KA_OK;
     return ka__file_told(f, r);

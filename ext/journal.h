@@ -35,6 +35,10 @@
 #ifndef KEYAUTH_JOURNAL_H
 #define KEYAUTH_JOURNAL_H
 
+#ifndef KA_JOURNAL_AHEAD
+#  define KA_JOURNAL_AHEAD (1 << 20)      /* bytes: zeros that the file ends with while it is open */
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -116,12 +120,11 @@ KADEF void ka_journal_close(ka_journal *j);
    and tells that this is a journal. A frame is begun when the one before it has been synced. So
    what follows the last good frame is one of these:
 
-       nothing but zeros, any number of them    cut off: a file system leaves them after a crash,
-                                                and no frame begins with a zero
        other bytes, no more than a frame has    cut off: the torn end of a commit that nobody was
                                                 told of
        more bytes than a frame can have         damage: no commit is that long, so one that was
                                                 told of was there
+       zeros, any number of them, at the end    room for the next frames, which begin with none
 
    Bad bytes with a good frame behind them are damage. The mark can't be part of an ID that came by
    ka_auth, so no ID can pass for a frame where a damaged file is searched for the next one. */
@@ -133,6 +136,7 @@ enum {
     KA__REWRITE_FRAME = 4096,          /* bytes of a frame of a file that is written anew: what one
                                           damaged byte may cost */
     KA__REWRITE_LEAST = 1 << 20,       /* a smaller file may be as dead as it likes */
+    KA__AHEAD_LEAST = KA_JOURNAL_AHEAD / 16,      /* a smaller file has no zeros ahead */
     KA__REWRITE_AGAIN_MS = 1000        /* after one that failed */
 };
 static const char ka__journal_mark[4] = { '\xf5', 'k', 'a', 1 };
@@ -315,12 +319,13 @@ static void ka__journal_clock(ka_journal *j)
     own->stepped = j->keys.ttl_s != 0;
 }
 
-/* Where the zeros end that begin there. */
-static int64_t ka__journal_zeros(struct ka__journal *j, int64_t at, int64_t size)
+/* Behind the last byte that is no zero. */
+static int64_t ka__journal_written(struct ka__journal *j, int64_t at, int64_t size)
 {
     const unsigned char *p;
-    while (at < size && (p = ka__journal_view(j, at, 1)) != NULL && *p == 0) at++;
-    return at;
+    int64_t end = at;
+    while (at < size && (p = ka__journal_view(j, at++, 1)) != NULL) if (*p) end = at;
+    return end;
 }
 
 /* Where the next good frame begins, or -1. */
@@ -347,11 +352,13 @@ static int ka__journal_replay(ka_journal *j, int64_t now_ms, bool salvage,
             at += (int64_t)n;
             continue;
         }
-        int64_t zeros = ka__journal_zeros(own, at, size);      /* no frame begins with a zero */
-        int64_t next = ka__journal_frame_search(own, zeros > at ? zeros : at + 1, size);
+        int64_t next = ka__journal_frame_search(own, at + 1, size);
+        if (next < 0) size = ka__journal_written(own, at, size);
         if (own->read_error) return own->read_error;
-        if (next < 0 && (at == 0 || zeros == size || size - at <= KA__FRAME_BYTES)) break;
-        if (next < 0) next = size;      /* no commit is that long */
+        if (next < 0) {
+            if (at == 0 || size - at <= KA__FRAME_BYTES) break;
+            next = size;      /* no commit is that long */
+        }
         if (report->damaged == 0) report->damaged_at = at;
         report->damaged += next - at;
         if (!salvage) return KA_EDAMAGED;
@@ -460,11 +467,12 @@ static int ka__journal_append(ka_journal *j)
     struct ka__journal *own = j->own;
     int64_t size = 0;
     ka__journal_frame_end(&own->pending);
+    own->file.ahead = own->file.size < KA__AHEAD_LEAST ? 0 : KA_JOURNAL_AHEAD;
     int r = ka_file_append(&own->file, own->pending.bytes, own->pending.n);
     own->broken = own->file.torn || own->file.unsure;
-    if (r < 0) return ka__journal_failed(j, r);
-    r = ka_file_look(&own->file, &size);
-    if (r == KA_EFOREIGN || (r == KA_OK && size != own->file.size)) r = KA_ENOTFOUND;
+    if (r < 0 && r != KA_ENOTFOUND) return ka__journal_failed(j, r);
+    if (r == KA_OK) r = ka_file_look(&own->file, &size);
+    if (r == KA_EFOREIGN || (r == KA_OK && size != own->file.room)) r = KA_ENOTFOUND;
     own->strayed = own->strayed || r == KA_ENOTFOUND;
     own->broken = r < 0;
     if (r < 0) return ka__journal_failed(j, r);
@@ -563,8 +571,8 @@ static int ka__journal_recover(ka_journal *j, bool salvage, ka_journal_report *r
     bool twin = own->file.twin;
     int r = ka__journal_replay(j, j->keys.epoch_ms, salvage, report);
     bool damaged = report->damaged > 0;
-    if (r == KA_OK && size > 0 && report->cut == size) r = KA_ESYNTAX;
-    if (r == KA_OK && size > 0 && !damaged) r = ka__journal_mend(own, report->cut > 0);
+    if (r == KA_OK && size > 0 && report->cut_at == 0) r = KA_ESYNTAX;
+    if (r == KA_OK && size > 0 && !damaged) r = ka__journal_mend(own, own->file.size < size);
     if (r == KA_OK) r = ka_file_sync(&own->file);
     if (r == KA_OK && damaged && !twin) r = ka_file_link(&own->file, own->path_damaged);
     if (r < 0) return r;

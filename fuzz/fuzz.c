@@ -80,7 +80,7 @@ UNGUIDED_END
 #define fcntl(fd, what, flags)              sim_append(fd, what, flags)
 #define fdatasync(fd)                       sim_fdatasync(fd)
 #define flock(fd, how)                      sim_flock(fd)
-#define fstat(fd, s)                        sim_fstat(fd, s)
+#define statx(fd, path, how, what, s)       sim_statx(fd, path, how, what, s)
 #define fsync(fd)                           sim_fsync(fd)
 #define ftruncate(fd, size)                 sim_ftruncate(fd, size)
 #define getpeername(fd, a, size)            sim_peer_name(fd, a, size)
@@ -90,7 +90,6 @@ UNGUIDED_END
 #define ioctl(fd, what, n)                  sim_waiting(fd, n)
 #define link(path, name)                    sim_link(path, name)
 #define listen(fd, backlog)                 sim_set_option(fd, 0, 0, NULL)
-#define lstat(path, s)                      sim_lstat(path, s)
 #define nanosleep(t, left)                  sim_nanosleep(t)
 #define open(...)                           sim_open_path(__VA_ARGS__)
 #define poll(p, n, ms)                      ((void)(ms), sim_poll(p))
@@ -122,6 +121,7 @@ UNGUIDED_END
 #define KA_LINGER_MS 200
 #define KA_DRAIN_MS 1200
 #define KA_MAILBOX (1u << 18)
+#define KA_JOURNAL_AHEAD 4096
 #define KA_MALLOC(n) fuzz_malloc(n)
 #define KA_REALLOC(p, n) fuzz_realloc(p, n)
 #define KA_FREE(p) fuzz_free(p)

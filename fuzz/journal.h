@@ -92,7 +92,7 @@ static void read_frame(journal_text *r, const unsigned char *p, size_t n)
 /* What is in a file, and what has to become of it. */
 static void read_file(journal_text *r, const sim_file *f)
 {
-    size_t size = f ? f->n : 0, at = 0, next, n = 0, zeros;
+    size_t size = f ? f->n : 0, at = 0, next, n = 0, end;
     r->text.n = r->n = r->all = 0;
     r->stale = false;
     r->cut = r->damaged_at = r->damaged = r->hole = 0;
@@ -100,8 +100,9 @@ static void read_file(journal_text *r, const sim_file *f)
     const unsigned char *p = (const unsigned char *)r->text.p;
     for (; at < size; at = next + n) {
         for (next = at; next < size && !(n = plain_frame(p + next, size - next)); next++) {}
-        for (zeros = at; zeros < size && p[zeros] == 0; zeros++) {}
-        if (next == size && (at == 0 || size - at <= PLAIN_FRAME || zeros == size)) break;
+        for (end = size; next == size && end > at && p[end - 1] == 0; end--) {}
+        if (next == size) next = size = end;
+        if (next == end && (at == 0 || end - at <= PLAIN_FRAME)) break;
         if (next > at && !r->damaged) {
             r->damaged_at = (int64_t)at;
             r->hole = (int64_t)(next - at);
@@ -113,7 +114,7 @@ static void read_file(journal_text *r, const sim_file *f)
     r->cut_at = (int64_t)at;
     r->cut = (int64_t)(size - at);
     r->stale = r->stale || r->all != r->n;
-    r->result = at == 0 && size > 0 ? KA_ESYNTAX : r->damaged && !jt.salvage ? KA_EDAMAGED : KA_OK;
+    r->result = at == 0 && r->text.n > 0 ? KA_ESYNTAX : r->damaged && !jt.salvage ? KA_EDAMAGED : KA_OK;
     if (r->result == KA_OK && r->damaged && file_named(DAMAGED) && file_named(DAMAGED) != f) r->result = KA_EINUSE;
 }
 

@@ -86,6 +86,58 @@ static void test_file_trouble(void)
     }
 }
 
+/* Is the file so long, with these bytes and zeros behind them? */
+static bool file_ahead(ka_file *f, const char *begins, int64_t room)
+{
+    static char bytes[2 * 8192];
+    size_t n = strlen(begins), zeros = n;
+    ptrdiff_t got = ka_file_read(f, 0, bytes, sizeof bytes);
+    while (zeros < (size_t)room && bytes[zeros] == 0) zeros++;
+    return got == room && f->room == room && f->size == (int64_t)n && size_of(f) == room &&
+           memcmp(bytes, begins, n) == 0 && zeros == (size_t)room;
+}
+
+/* Zeros ahead: written once, gone over, cut off at the end. They are done without if there is no room
+   for them. What others have made of the file's size is told, and nothing is written then. */
+static void test_file_ahead(void)
+{
+    enum { AHEAD = 8192 };
+    ka_file f;
+    put_remove();
+    if (ka_file_open(&f, PUT, NULL) != KA_OK) abort();
+    CHECK(ka_file_append(&f, "one ", 4) == KA_OK && file_ahead(&f, "one ", 4), "none, if not asked");
+    f.ahead = AHEAD;
+#if !defined(_WIN32)
+    for (int n = 3; n <= 4; n++) {      /* the file's size, the bytes; then come the zeros */
+        atomic_store(&fault_seen, 0);
+        atomic_store(&fault_failed, 0);
+        atomic_store(&fault_from, f.appends ? n + 1 : n);
+        atomic_store(&fault_most, INT_MAX);
+        atomic_store(&fault_armed, true);
+        int r = ka_file_append(&f, "two ", 4);
+        atomic_store(&fault_armed, false);
+        CHECK(r == KA_OK && atomic_load(&fault_failed) > 0 && size_of(&f) == f.size &&
+              f.room == f.size, "no room for zeros: %s", ka_error_text(r));
+    }
+    ka_file_close(&f);
+    file_put(PUT, "one ", 4);
+    if (ka_file_open(&f, PUT, NULL) != KA_OK) abort();
+    f.ahead = AHEAD;
+#endif
+    CHECK(ka_file_append(&f, "two ", 4) == KA_OK && file_ahead(&f, "one two ", 8 + AHEAD), "ahead");
+    CHECK(ka_file_append(&f, "three ", 6) == KA_OK && file_ahead(&f, "one two three ", 8 + AHEAD),
+          "gone over");
+    f.size = 4;
+    CHECK(ka_file_mend(&f) == KA_OK && file_ahead(&f, "one ", 4), "mended");
+    CHECK(ka_file_append(&f, "2 ", 2) == KA_OK && file_ahead(&f, "one 2 ", 6 + AHEAD), "anew");
+    CHECK(ka__file_cut(ka__file_of(&f), 6 + AHEAD - 1) == KA_OK &&
+          ka_file_append(&f, "x", 1) == KA_ENOTFOUND && f.size == 6 && size_of(&f) == 6 + AHEAD - 1,
+          "another size is told");
+    ka_file_close(&f);
+    CHECK(file_says(PUT, "one 2 "), "closed without them");
+    put_remove();
+}
+
 #ifdef _WIN32
 static void test_file_strangers(void) { skip("file strangers", "Windows has other rights"); }
 static void test_file_modes(void) { skip("file modes", "Windows has other rights"); }
@@ -264,5 +316,5 @@ static void test_file_modes(void)
 static const subject ext_file_topics[] = {
     { "file put", test_file_put }, { "file trouble", test_file_trouble },
     { "file strangers", test_file_strangers }, { "file modes", test_file_modes },
-    { "file torn", test_file_torn },
+    { "file torn", test_file_torn }, { "file ahead", test_file_ahead },
 };

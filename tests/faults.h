@@ -146,6 +146,7 @@
     X(flock,             EWOULDBLOCK, EINTR, ENOLCK)                                              \
     X(fstat,             EIO, ENOMEM)                                                             \
     X(lstat,             ENOENT, EACCES)                                                          \
+    X(statx,             ENOENT, EACCES, EIO, ENOMEM)                                             \
     X(fchmod,            EPERM, EIO)                                                              \
     X(fchown,            EPERM, EIO)                                                              \
     X(chmod,             EPERM, EIO)                                                              \
@@ -281,6 +282,7 @@ static ssize_t fault_send(int s, const void *p, size_t n, int flags);
 #define fchown(...)                FAIL(fchown, fault_error(), __VA_ARGS__)
 #define chmod(...)                 FAIL(chmod, fault_error(), __VA_ARGS__)
 #define lstat(...)                 FAIL(lstat, fault_error(), __VA_ARGS__)
+#define statx(...)                 FAIL(statx, fault_error(), __VA_ARGS__)
 #define link(...)                  FAIL(link, fault_error(), __VA_ARGS__)
 #define lseek(...)                 FAIL(lseek, fault_error(), __VA_ARGS__)
 #define close(...)                 FAIL_DONE(close, __VA_ARGS__)
