@@ -72,14 +72,15 @@ static void ka__access_replied(ka_source *source, const ka_event *ev, int status
     static const ka__access_request unknown = { .method = "-", .path = "-" };
     ka__access *a = (ka__access *)source;
     const ka__access_request *q = &a->open[ev->tag % KA__ACCESS_OPEN];
-    char line[512], time[KA_UTC_TEXT + 1], peer[KA_END_TEXT + 1], news[KA_TROUBLE_TEXT];
+    char line[512], time[KA_UTC_TEXT + 1], peer[KA_END_TEXT + 1] = "-", news[KA_TROUBLE_TEXT];
     const long long us = ka_now_us() - ev->since_us;
     if (q->tag != ev->tag) q = &unknown;
+    else ka_end_text(peer, q->peer);
     ka_utc_text(time, ka_wall_us());
     int n = snprintf(line, sizeof line, a->json ? "{\"time\": \"%s\", \"peer\": \"%s\", "
                      "\"method\": \"%s\", \"path\": \"%s\", \"status\": %d, \"bytes\": %zu, "
-                     "\"us\": %lld}" : "%s %s %s %s %d %zu %lld", time, ka_end_text(peer, q->peer),
-                     q->method, q->path, status, bytes, us);
+                     "\"us\": %lld}" : "%s %s %s %s %d %zu %lld", time, peer, q->method, q->path,
+                     status, bytes, us);
     if (!a->log) ka_say(2, "%s", line);
     else if (ka_log_add(a->log, line, (size_t)n) > 0)
         while (ka_log_news(news, a->log)) ka_say(2, "%s: %s", a->program, news);
