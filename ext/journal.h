@@ -36,7 +36,7 @@
 #define KEYAUTH_JOURNAL_H
 
 #ifndef KA_JOURNAL_AHEAD
-#  define KA_JOURNAL_AHEAD (1 << 20)      /* bytes: zeros that the file ends with while it is open */
+#  define KA_JOURNAL_AHEAD (1 << 20)      /* bytes: zeros ahead in an open file */
 #endif
 
 #ifdef __cplusplus
