@@ -279,9 +279,9 @@ static void append(target *t, uint64_t ms)
     static const char record[4096];
     memset(&t->slice, 0, sizeof t->slice);
     t->requests = 0;
-    uint64_t at = now_ns(), until = at + ms * 1000000, before;
+    uint64_t at = now_ns(), until = at + ms * 1000000;
     for (; at < until; t->requests++) {
-        before = at;
+        const uint64_t before = at;
         if (write(t->file, record, (size_t)t->record) != t->record || fdatasync(t->file) != 0)
             die("%s: %s", t->name, strerror(errno));
         at = now_ns();
