@@ -5096,13 +5096,15 @@ void ka_source_remove(ka_server *s, ka_source *src)
     if (*at) *at = src->after;
 }
 
-/* Read the clock. After ka_wake every source is due. */
+/* Read the clock. After ka_wake every source is due. The exchange reads what the last ka_wake has
+   stored, and so its thread's earlier stores are seen by the sources. A plain store of 0 could come
+   over the 1 of a second ka_wake without that. */
 static void ka__now(ka_server *s)
 {
     s->now_us = ka_now_us();
     s->now_ms = s->now_us / 1000;
     if (!atomic_load(&s->woken)) return;
-    atomic_store(&s->woken, 0);
+    atomic_exchange(&s->woken, 0);
     for (ka_source *src = s->sources; src; src = src->after) src->due_ms = s->now_ms;
 }
 
