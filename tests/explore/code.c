@@ -1,0 +1,177 @@
+/* code.c - keyauth.h and the scenarios, as explore.c runs them: compiled with -fsanitize=thread. */
+
+#define _GNU_SOURCE 1
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+#if defined(__x86_64__)
+#  include <cpuid.h>
+#  include <smmintrin.h>
+#endif
+#include "explore.h"
+
+/* ---- atomic operations: their place in the text is noted. The compiler's call follows at once. ---- */
+
+#define SITE(operation, object, order)                                                            \
+    static const explore_site site_ = {                                                           \
+        __FILE__, __LINE__, __COUNTER__, __func__, operation, object, order                       \
+    };                                                                                            \
+    static const explore_site *const listed_ __attribute__((section("sites"), used)) = &site_;    \
+    explore_at(&site_)
+#if defined(__clang__)
+#  define ATOMIC(name) __c11_atomic_##name
+#  define ATOMIC_LOAD(p, out, order) out = __c11_atomic_load(p, order)
+#  define ATOMIC_STORE(p, in, order) __c11_atomic_store(p, in, order)
+#  define ATOMIC_EXCHANGE(p, in, out, order) out = __c11_atomic_exchange(p, in, order)
+#else
+#  define ATOMIC(name) __atomic_##name
+#  define ATOMIC_LOAD(p, out, order) __atomic_load(p, &out, order)
+#  define ATOMIC_STORE(p, in, order) __atomic_store(p, &in, order)
+#  define ATOMIC_EXCHANGE(p, in, out, order) __atomic_exchange(p, &in, &out, order)
+#endif
+#define VALUE(p) __typeof__((void)0, *(p))
+#undef atomic_init
+#undef atomic_load
+#undef atomic_load_explicit
+#undef atomic_store
+#undef atomic_store_explicit
+#undef atomic_exchange
+#undef atomic_exchange_explicit
+#undef atomic_fetch_add
+#undef atomic_fetch_add_explicit
+#undef atomic_fetch_sub
+#undef atomic_fetch_sub_explicit
+#define atomic_init(p, v) atomic_store_explicit(p, v, memory_order_relaxed)
+#define atomic_load(p) LOAD(p, #p, memory_order_seq_cst)
+#define atomic_load_explicit(p, order) LOAD(p, #p, order)
+#define atomic_store(p, v) STORE(p, #p, v, memory_order_seq_cst)
+#define atomic_store_explicit(p, v, order) STORE(p, #p, v, order)
+#define atomic_exchange(p, v) EXCHANGE(p, #p, v, memory_order_seq_cst)
+#define atomic_exchange_explicit(p, v, order) EXCHANGE(p, #p, v, order)
+#define atomic_fetch_add(p, v) FETCH(fetch_add, p, #p, v, memory_order_seq_cst)
+#define atomic_fetch_add_explicit(p, v, order) FETCH(fetch_add, p, #p, v, order)
+#define atomic_fetch_sub(p, v) FETCH(fetch_sub, p, #p, v, memory_order_seq_cst)
+#define atomic_fetch_sub_explicit(p, v, order) FETCH(fetch_sub, p, #p, v, order)
+#define LOAD(p, object, order)                                                                    \
+    __extension__({                                                                               \
+        __auto_type p_ = (p);                                                                     \
+        VALUE(p_) out_;                                                                           \
+        SITE("load", object, order);                                                              \
+        ATOMIC_LOAD(p_, out_, order);                                                             \
+        out_;                                                                                     \
+    })
+#define STORE(p, object, v, order)                                                                \
+    __extension__({                                                                               \
+        __auto_type p_ = (p);                                                                     \
+        VALUE(p_) in_ = (v);                                                                      \
+        SITE("store", object, order);                                                             \
+        ATOMIC_STORE(p_, in_, order);                                                             \
+    })
+#define EXCHANGE(p, object, v, order)                                                             \
+    __extension__({                                                                               \
+        __auto_type p_ = (p);                                                                     \
+        VALUE(p_) in_ = (v), out_;                                                                \
+        SITE("exchange", object, order);                                                          \
+        ATOMIC_EXCHANGE(p_, in_, out_, order);                                                    \
+        out_;                                                                                     \
+    })
+#define FETCH(name, p, object, v, order)                                                          \
+    __extension__({                                                                               \
+        __auto_type p_ = (p);                                                                     \
+        VALUE(p_) in_ = (v);                                                                      \
+        SITE(#name, object, order);                                                               \
+        ATOMIC(name)(p_, in_, order);                                                             \
+    })
+
+/* ---- calls ---- */
+
+#include "system.h"
+#define bind(fd, a, n)                      ((void)(a), 0)
+#define clock_gettime(clock, t)             ((void)(clock), sys_clock(t))
+#define close(fd)                           sys_close(fd)
+#define connect(fd, a, n)                   ((void)(a), 0)
+#define epoll_create1(flags)                sys_new(FD_EPOLL)
+#define epoll_ctl(epoll, op, fd, ev)        ((void)(op), sys_epoll_ctl(epoll, fd, ev))
+#define epoll_wait(epoll, ev, max, ms)      ((void)(max), sys_epoll_wait(epoll, ev, ms))
+#define eventfd(n, flags)                   sys_new(FD_EVENT)
+#define getsockname(fd, a, n)               ((void)(a), (void)(n), 0)
+#define malloc_trim(n)                      ((void)0)
+#define memcpy                              explore_memcpy
+#define memmove                             explore_memmove
+#define memset                              explore_memset
+#define mmap(p, n, how, flags, fd, at)      MAP_FAILED
+#define nanosleep(t, left)                  sys_nanosleep(t)
+#define open(...)                           sys_new(FD_NULL)
+#define poll(p, n, ms)                      ((void)(n), sys_poll(p, ms))
+#define pthread_create(id, how, run, arg)   explore_thread(id, run, arg)
+#define pthread_join(id, result)            explore_join(id)
+#define recv(fd, p, n, flags)               ((void)(p), sys_recv(fd))
+#define send(fd, p, n, flags)               ((void)(p), sys_write(fd, n))
+#define socket(family, type, protocol)      ((void)(family), (void)(type), sys_new(FD_EVENT))
+#define write(fd, p, n)                     sys_write(fd, n)
+
+#define KA_ASSERT(x) CHECK(x, "KA_ASSERT")
+#define KA_MALLOC(n) explore_malloc(n)
+#define KA_REALLOC(p, n) explore_realloc(p, n)
+#define KA_FREE(p) explore_free(p)
+#define KA_MAX_HEAD 512
+#define KA_MAX_BODY 300
+#define KA_MAILBOX (1u << 17)
+#define KEYAUTH_IMPLEMENTATION
+#ifndef EXPLORE_HEADER      /* teeth gives others */
+#  define EXPLORE_HEADER "../../keyauth.h"
+#endif
+#include EXPLORE_HEADER
+
+#include "mailbox.h"
+#include "server.h"
+
+void explore_begin(void)
+{
+    memset(&ka__live, 0, sizeof ka__live);
+    memset(&box, 0, sizeof box);
+    memset(&at, 0, sizeof at);
+    sys_begin();
+}
+
+const explore_scenario explore_scenarios[] = {
+    { "box", box_one_4, { "parent", "worker" }, -1 },
+    { "boxes", box_two_3, { "parent", "worker" }, -1 },
+    { "box 5", box_one_5, { "parent", "worker" }, 5 },
+    { "boxes 4", box_two_4, { "parent", "worker" }, 4 },
+    { "boxes 5", box_two_5, { "parent", "worker" }, 3 },
+    { "stop", stop_other, { "parent", "worker", "stopper" }, 2 },
+    { "stop and free", stop_free, { "parent", "worker", "stopper" }, 3 },
+    { "stop by a signal", stop_handler, { "parent", "worker", "handler" }, 3 },
+    { "stop by a signal to the worker", stop_worker, { "parent", "worker", "handler" }, 3 },
+    { "free and a signal", stop_handler_free, { "parent", "worker", "handler" }, 3 },
+    { "wake", wake_source, { "parent", "worker", "waker" }, 2 },
+    { "two servers, the first", live_first, { "parent", "other", "stopper" }, -1 },
+    { "two servers, the last", live_last, { "parent", "other", "stopper" }, -1 },
+    { "two servers, one new", live_more, { "parent", "other", "stopper" }, 4 },
+    { NULL, NULL, { NULL }, 0 }
+};
