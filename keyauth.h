@@ -2030,14 +2030,25 @@ static void ka__poller_wake(ka__poller *p)
 /* ---- sleeper: a thread that waits for sockets, or for other threads, or for both ----
 
    To sleep, the thread stores 1 in asleep, looks once more for work, and waits on its poller. The
-   thread that turns the 1 into 0 wakes the sleeper. */
+   thread that turns the 1 into 0 wakes the sleeper.
+
+   Four operations are sequentially consistent: the sleeper's store of the 1 and its look for work,
+   and the waker's store of the work and its look at asleep. So one of the two sees what the other
+   has stored. The others may be relaxed: no data is handed over by asleep, and an exchange reads
+   the last value in any order. */
 
 typedef struct { _Atomic(uint32_t) asleep; ka__poller poller; } ka__sleeper;
 
 /* Any thread, and signal handlers. */
 static void ka__wake(ka__sleeper *z)
 {
-    if (atomic_load(&z->asleep) && atomic_exchange(&z->asleep, 0)) ka__poller_wake(&z->poller);
+    if (atomic_load(&z->asleep) && atomic_exchange_explicit(&z->asleep, 0, memory_order_relaxed))
+        ka__poller_wake(&z->poller);
+}
+
+static void ka__awake(ka__sleeper *z)
+{
+    atomic_store_explicit(&z->asleep, 0, memory_order_relaxed);
 }
 
 /* ---- descriptors: on Linux a worker has a table of its own (unshare(2), CLONE_FILES) ----
@@ -4622,7 +4633,7 @@ static void ka__sockets(ka__worker *w)
     atomic_store(&w->sleeper.asleep, 1);
     if (ka__box_empty(&w->down))
         n = (uint32_t)ka__poller_wait(&w->sleeper.poller, tokens, KA__EVENTS, ka__patience(w));
-    atomic_store(&w->sleeper.asleep, 0);
+    ka__awake(&w->sleeper);
     w->now_ms = ka_now_ms();
     w->turn++;
     ka__resume(w);
@@ -4672,16 +4683,18 @@ static void ka__worker_free(ka__worker *w)
 }
 
 /* For a moment a new worker's table of descriptors has copies of all that is open. Whoever closes a
-   file or binds a port after ka_server_start shall not meet them. Returns 1, or KA_E... */
+   file or binds a port after ka_server_start shall not meet them. The parent reads nothing that the
+   worker wrote before it settled, but for one that has ended and was joined. Returns 1, or
+   KA_E... */
 static int ka__worker_settle(ka__worker *w)
 {
     uint32_t none;
     int r;
-    while ((r = atomic_load(&w->settled)) == 0) {
+    while ((r = atomic_load_explicit(&w->settled, memory_order_relaxed)) == 0) {
         atomic_store(&w->parent->asleep, 1);
         if (!atomic_load(&w->settled))      /* a worker that failed can't wake us */
             ka__poller_wait(&w->parent->poller, &none, 1, 10);
-        atomic_store(&w->parent->asleep, 0);
+        ka__awake(w->parent);
     }
     return r;
 }
@@ -5223,7 +5236,7 @@ static void ka__parent_sleep(ka_server *s, int64_t until)
     bool idle = atomic_load(&s->stop) == (int)s->stop_sent && !atomic_load(&s->woken);
     for (int i = 0; i < s->workers_n; i++) idle = idle && ka__box_empty(&s->workers[i]->up);
     if (idle) ka__poller_wait(&s->sleeper.poller, &none, 1, ms);
-    atomic_store(&s->sleeper.asleep, 0);
+    ka__awake(&s->sleeper);
 }
 
 int ka_wait(ka_server *s, ka_event *ev, int timeout_ms)
