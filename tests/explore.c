@@ -169,14 +169,15 @@ static int replay(void)
 static struct {
     int    bound;            /* -2: the scenario's own */
     double seconds;          /* for each scenario; 0: no limit */
-    bool   quiet, sites, met;     /* quiet: end at the first failure, without its steps */
+    bool   quiet, sites, met;     /* quiet: for teeth, just this bound, up to the first failure */
     const char *schedule;
 } options = { .bound = -2 };
 
-static bool scenario_explored(void)
+/* Returns ENDED, FAILED, or CUT: no more time. */
+static int scenario_explored(void)
 {
     int last = options.bound == -2 ? scenario->bound : options.bound;
-    int first = last < 0 ? -1 : 0;
+    int first = last < 0 || options.quiet ? last : 0;
     uses_n = 0;
     double begun = seconds(), end = options.seconds > 0 ? begun + options.seconds : 0;
     uint64_t executions = 0, steps = 0;
@@ -195,14 +196,14 @@ static bool scenario_explored(void)
         if (how != ENDED) {
             printf("%s: %s after %llu executions, with %d preemptions, %.1f s%s%s\n", scenario->name, how == FAILED ? "FAILED" : "not exhausted",
                    (unsigned long long)executions, bound, seconds() - begun, how == FAILED ? ": " : "", how == FAILED ? failure : "");
-            return false;
+            return how;
         }
     }
     char words[40] = "without a bound of preemptions";
     if (last >= 0) snprintf(words, sizeof words, "up to %d preemptions", last);
     printf("%s: %s, exhausted: %llu executions, %llu states, %llu steps, %.1f s\n", scenario->name, words,
            (unsigned long long)executions, (unsigned long long)search.states, (unsigned long long)steps, seconds() - begun);
-    return true;
+    return ENDED;
 }
 
 extern const explore_site *const __start_sites[], *const __stop_sites[];
@@ -282,9 +283,10 @@ int main(int argc, char **argv)
             search.bound = options.bound < 0 ? -1 : options.bound;
             return path_read(options.schedule) ? replay() == FAILED : usage();
         }
-        if (scenario_explored()) passed++;
+        int how = scenario_explored();
+        if (how == ENDED) passed++;
         else failed++;
-        if (failed && options.quiet) break;
+        if (how == FAILED && options.quiet) break;
     }
     if (options.met) met_print();
     printf("%d passed, %d failed, 0 skipped\n", passed, failed);

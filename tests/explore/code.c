@@ -26,6 +26,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <threads.h>
 #include <time.h>
 #include <unistd.h>
 #if defined(__x86_64__)
@@ -110,29 +111,36 @@
 /* ---- calls ---- */
 
 #include "system.h"
-#define bind(fd, a, n)                      ((void)(a), 0)
-#define clock_gettime(clock, t)             ((void)(clock), sys_clock(t))
-#define close(fd)                           sys_close(fd)
-#define connect(fd, a, n)                   ((void)(a), 0)
-#define epoll_create1(flags)                sys_new(FD_EPOLL)
-#define epoll_ctl(epoll, op, fd, ev)        ((void)(op), sys_epoll_ctl(epoll, fd, ev))
-#define epoll_wait(epoll, ev, max, ms)      ((void)(max), sys_epoll_wait(epoll, ev, ms))
-#define eventfd(n, flags)                   sys_new(FD_EVENT)
-#define getsockname(fd, a, n)               ((void)(a), (void)(n), 0)
+#define accept4(fd, a, size, flags)         ((void)(flags), STEP(fd, "accept", sim_accept(fd, a, size)))
+#define bind(fd, a, n)                      OWN(sys_bind(fd, a))
+#define clock_gettime(clock, t)             ((void)(clock), OWN(sys_clock(t)))
+#define close(fd)                           STEP(fd, "close", sim_close(fd))
+#define connect(fd, a, n)                   ((void)(fd), (void)(a), 0)
+#define epoll_create1(flags)                OWN(sim_open(SIM_EPOLL))
+#define epoll_ctl(epoll, op, fd, ev)        OWN(sys_epoll_ctl(epoll, op, fd, ev))
+#define epoll_wait(epoll, ev, max, ms)      sys_epoll_wait(epoll, ev, max, ms)
+#define eventfd(n, flags)                   OWN(sys_waker())
+#define getpeername(fd, a, size)            OWN(sim_peer_name(fd, a, size))
+#define getsockname(fd, a, size)            OWN(sim_name(fd, a, size, 1))
+#define getsockopt(fd, level, name, v, n)   OWN(((void)(level), (void)(n), sim_option(fd, name, v)))
+#define ioctl(fd, what, n)                  OWN(sim_waiting(fd, n))
+#define listen(fd, backlog)                 OWN(sim_set_option(fd, 0, 0, NULL))
 #define malloc_trim(n)                      ((void)0)
 #define memcpy                              explore_memcpy
 #define memmove                             explore_memmove
 #define memset                              explore_memset
 #define mmap(p, n, how, flags, fd, at)      MAP_FAILED
 #define nanosleep(t, left)                  sys_nanosleep(t)
-#define open(...)                           sys_new(FD_NULL)
+#define open(...)                           OWN(sim_open(SIM_FILE))
 #define poll(p, n, ms)                      ((void)(n), sys_poll(p, ms))
 #define pthread_create(id, how, run, arg)   explore_thread(id, run, arg)
 #define pthread_join(id, result)            explore_join(id)
-#define recv(fd, p, n, flags)               ((void)(p), sys_recv(fd))
-#define send(fd, p, n, flags)               ((void)(p), sys_write(fd, n))
-#define socket(family, type, protocol)      ((void)(family), (void)(type), sys_new(FD_EVENT))
-#define write(fd, p, n)                     sys_write(fd, n)
+#define recv(fd, p, n, flags)               STEP(fd, "recv", sys_recv(fd, p, n))
+#define send(fd, p, n, flags)               STEP(fd, "send", sys_send(fd, p, n))
+#define setsockopt(fd, level, name, v, n)   OWN(sim_set_option(fd, level, name, v))
+#define shutdown(fd, how)                   STEP(fd, "shutdown", sim_shutdown(fd))
+#define socket(family, type, protocol)      ((void)(family), OWN(((type) & 15) == SOCK_DGRAM ? sys_waker() : sim_open(SIM_LISTENER)))
+#define write(fd, p, n)                     STEP(fd, "write", sys_wake(fd, n))
 
 #define KA_ASSERT(x) CHECK(x, "KA_ASSERT")
 #define KA_MALLOC(n) explore_malloc(n)
@@ -159,13 +167,14 @@ void explore_begin(void)
 }
 
 const explore_scenario explore_scenarios[] = {
-    { "box", box_one_4, { "parent", "worker" }, -1 },
-    { "boxes", box_two_3, { "parent", "worker" }, -1 },
-    { "box 5", box_one_5, { "parent", "worker" }, 5 },
-    { "boxes 4", box_two_4, { "parent", "worker" }, 4 },
-    { "boxes 5", box_two_5, { "parent", "worker" }, 3 },
+    { "box", box_one_3, { "parent", "worker" }, -1 },
+    { "box 4", box_one_4, { "parent", "worker" }, 5 },
+    { "boxes", box_two_3, { "parent", "worker" }, 3 },
+    { "box 5", box_one_5, { "parent", "worker" }, 3 },
+    { "boxes 4", box_two_4, { "parent", "worker" }, 3 },
     { "stop", stop_other, { "parent", "worker", "stopper" }, 2 },
     { "stop and free", stop_free, { "parent", "worker", "stopper" }, 3 },
+    { "stop that is seen", stop_seen, { "parent", "worker", "stopper" }, 2 },
     { "stop by a signal", stop_handler, { "parent", "worker", "handler" }, 3 },
     { "stop by a signal to the worker", stop_worker, { "parent", "worker", "handler" }, 3 },
     { "free and a signal", stop_handler_free, { "parent", "worker", "handler" }, 3 },

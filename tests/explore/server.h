@@ -43,6 +43,18 @@ static void stop_other(void)
     pthread_join(stopper, NULL);
 }
 
+/* What a thread wrote before ka_stop is seen as soon as ka_is_stopping says so. */
+static void stop_seen(void)
+{
+    pthread_t stopper;
+    server_start();
+    pthread_create(&stopper, NULL, stop_reason, at.server);
+    while (!ka_is_stopping(at.server)) ka_sleep_ms(1);
+    CHECK(at.reason == 5, "the reason");
+    ka_server_free(at.server);
+    pthread_join(stopper, NULL);
+}
+
 /* The server is freed while another thread stops it: the parent did not wait for that. */
 static void stop_free(void)
 {
