@@ -103,7 +103,7 @@ static void *scenario_main(void *arg)
 /* One execution. Returns ENDED, CUT (its state was met before) or FAILED. */
 static int execute(void)
 {
-    search.at = search.preemptions = 0;
+    search.at = search.preemptions = search.late = 0;
     search.looked = search.n;
     uses_met_n = 0;
     threads_n = running = steps_n = 0;
@@ -167,11 +167,11 @@ static int replay(void)
 /* ---- the command ---- */
 
 static struct {
-    int    bound;            /* -2: the scenario's own */
+    int    bound, late;      /* -2: the scenario's own */
     double seconds;          /* for each scenario; 0: no limit */
     bool   quiet, sites, met;     /* quiet: for teeth, just this bound, up to the first failure */
     const char *schedule;
-} options = { .bound = -2 };
+} options = { .bound = -2, .late = -2 };
 
 /* Returns ENDED, FAILED, or CUT: no more time. */
 static int scenario_explored(void)
@@ -179,6 +179,7 @@ static int scenario_explored(void)
     int last = options.bound == -2 ? scenario->bound : options.bound;
     int first = last < 0 || options.quiet ? last : 0;
     uses_n = 0;
+    search.late_bound = options.late == -2 ? scenario->late : options.late;
     double begun = seconds(), end = options.seconds > 0 ? begun + options.seconds : 0;
     uint64_t executions = 0, steps = 0;
     for (int bound = first; bound <= last; bound++) {
@@ -190,6 +191,7 @@ static int scenario_explored(void)
             printf("to see it again: tests/explore/%s '%s' --replay ", program, scenario->name);
             path_print(stdout);
             printf(" --bound %d", bound);
+            if (search.late_bound) printf(" --late %d", search.late_bound);
             if (weakened) printf(" --weaken %d %s", weakened->number, orders[weakened_to]);
             printf("\n");
         }
@@ -199,9 +201,10 @@ static int scenario_explored(void)
             return how;
         }
     }
-    char words[40] = "without a bound of preemptions";
+    char words[40] = "without a bound of preemptions", late[40] = "";
     if (last >= 0) snprintf(words, sizeof words, "up to %d preemptions", last);
-    printf("%s: %s, exhausted: %llu executions, %llu states, %llu steps, %.1f s\n", scenario->name, words,
+    if (search.late_bound) snprintf(late, sizeof late, " and %d late loads or stores", search.late_bound);
+    printf("%s: %s%s, exhausted: %llu executions, %llu states, %llu steps, %.1f s\n", scenario->name, words, late,
            (unsigned long long)executions, (unsigned long long)search.states, (unsigned long long)steps, seconds() - begun);
     return ENDED;
 }
@@ -242,7 +245,7 @@ static bool weaken(const char *number, const char *order)
 
 static int usage(void)
 {
-    fprintf(stderr, "explore [NAME...] [--bound N] [--seconds N] [--replay SCHEDULE] [--weaken SITE ORDER] [--quiet] [--sites] [--met]\n");
+    fprintf(stderr, "explore [NAME...] [--bound N] [--late N] [--seconds N] [--replay SCHEDULE] [--weaken SITE ORDER] [--quiet] [--sites] [--met]\n");
     return 2;
 }
 
@@ -260,6 +263,7 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         bool more = i + 1 < argc;
         if (strcmp(argv[i], "--bound") == 0 && more) options.bound = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--late") == 0 && more) options.late = atoi(argv[++i]);
         else if (strcmp(argv[i], "--seconds") == 0 && more) options.seconds = atof(argv[++i]);
         else if (strcmp(argv[i], "--replay") == 0 && more) options.schedule = argv[++i];
         else if (strcmp(argv[i], "--weaken") == 0 && i + 2 < argc && weaken(argv[i + 1], argv[i + 2])) i += 2;
@@ -281,6 +285,7 @@ int main(int argc, char **argv)
         if (!is_named(names, names_n)) continue;
         if (options.schedule) {
             search.bound = options.bound < 0 ? -1 : options.bound;
+            search.late_bound = options.late < 0 ? 0 : options.late;
             return path_read(options.schedule) ? replay() == FAILED : usage();
         }
         int how = scenario_explored();

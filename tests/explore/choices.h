@@ -16,6 +16,7 @@ static struct {
     choice   path[CHOICES];
     int      n, at;                  /* choices; at: those that this execution has made */
     int      bound, preemptions;     /* -1: no bound */
+    int      late_bound, late;       /* loads and stores that chose another option than the first; 0: no bound */
     bool     replays;                /* the path is given: no state is looked up */
     uint64_t executions, states, steps, cut;
     int      longest;
@@ -60,6 +61,15 @@ static int choose(int n)
     search.path[search.at++] = (choice){ 0, (uint8_t)n };
     search.n = search.at;
     return 0;
+}
+
+/* The same for what a load reads and where a store comes. */
+static int choose_late(int n)
+{
+    if (search.late_bound && search.late >= search.late_bound) return 0;
+    int c = choose(n);
+    search.late += c > 0;
+    return c;
 }
 
 /* To the next execution. False: there is none. */

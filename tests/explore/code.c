@@ -120,10 +120,10 @@
 #define epoll_ctl(epoll, op, fd, ev)        OWN(sys_epoll_ctl(epoll, op, fd, ev))
 #define epoll_wait(epoll, ev, max, ms)      sys_epoll_wait(epoll, ev, max, ms)
 #define eventfd(n, flags)                   OWN(sys_waker())
-#define getpeername(fd, a, size)            OWN(sim_peer_name(fd, a, size))
+#define getpeername(fd, a, size)            STEP(fd, "getpeername", sim_peer_name(fd, a, size))
 #define getsockname(fd, a, size)            OWN(sim_name(fd, a, size, 1))
 #define getsockopt(fd, level, name, v, n)   OWN(((void)(level), (void)(n), sim_option(fd, name, v)))
-#define ioctl(fd, what, n)                  OWN(sim_waiting(fd, n))
+#define ioctl(fd, what, n)                  STEP(fd, "ioctl", sim_waiting(fd, n))
 #define listen(fd, backlog)                 OWN(sim_set_option(fd, 0, 0, NULL))
 #define malloc_trim(n)                      ((void)0)
 #define memcpy                              explore_memcpy
@@ -157,6 +157,7 @@
 
 #include "mailbox.h"
 #include "server.h"
+#include "sockets.h"
 
 void explore_begin(void)
 {
@@ -166,21 +167,35 @@ void explore_begin(void)
     sys_begin();
 }
 
+#define TWO { "parent", "worker" }
+#define THREE(third) { "parent", "worker", third }
+#define LIST { "parent", "other", "stopper" }
+
+/* The bounds: preemptions, late loads and stores. A pair of rows goes wide, and deep. */
 const explore_scenario explore_scenarios[] = {
-    { "box", box_one_3, { "parent", "worker" }, -1 },
-    { "box 4", box_one_4, { "parent", "worker" }, 5 },
-    { "boxes", box_two_3, { "parent", "worker" }, 3 },
-    { "box 5", box_one_5, { "parent", "worker" }, 3 },
-    { "boxes 4", box_two_4, { "parent", "worker" }, 3 },
-    { "stop", stop_other, { "parent", "worker", "stopper" }, 2 },
-    { "stop and free", stop_free, { "parent", "worker", "stopper" }, 3 },
-    { "stop that is seen", stop_seen, { "parent", "worker", "stopper" }, 2 },
-    { "stop by a signal", stop_handler, { "parent", "worker", "handler" }, 3 },
-    { "stop by a signal to the worker", stop_worker, { "parent", "worker", "handler" }, 3 },
-    { "free and a signal", stop_handler_free, { "parent", "worker", "handler" }, 3 },
-    { "wake", wake_source, { "parent", "worker", "waker" }, 2 },
-    { "two servers, the first", live_first, { "parent", "other", "stopper" }, -1 },
-    { "two servers, the last", live_last, { "parent", "other", "stopper" }, -1 },
-    { "two servers, one new", live_more, { "parent", "other", "stopper" }, 4 },
-    { NULL, NULL, { NULL }, 0 }
+    { "box", box_one_3, TWO, -1, 0 },
+    { "box 4", box_one_4, TWO, 4, 0 },
+    { "box 5", box_one_5, TWO, 2, 0 },
+    { "boxes", box_two_3, TWO, 3, 0 },
+    { "boxes 4", box_two_4, TWO, 3, 0 },
+    { "boxes 5", box_two_5, TWO, 3, 1 },
+    { "stop", stop_other, THREE("stopper"), 2, 0 },
+    { "stop, deep", stop_other, THREE("stopper"), 4, 1 },
+    { "stop of two workers", stop_two, { "parent", "worker 0", "worker 1", "stopper" }, 1, 1 },
+    { "stop and free", stop_free, THREE("stopper"), -1, 0 },
+    { "stop that is seen", stop_seen, THREE("stopper"), 3, 0 },
+    { "stop by a signal", stop_handler, THREE("handler"), 3, 0 },
+    { "stop by a signal to the worker", stop_worker, THREE("handler"), 2, 0 },
+    { "free and a signal", stop_handler_free, THREE("handler"), -1, 0 },
+    { "wake", wake_source, THREE("waker"), 2, 0 },
+    { "wake, deep", wake_source, THREE("waker"), 4, 1 },
+    { "two servers, the first", live_first, LIST, 4, 0 },
+    { "two servers, the last", live_last, LIST, 4, 0 },
+    { "two servers, one new", live_more, LIST, 3, 0 },
+#if !defined(KA_POLL)
+    { "late answer", late_answer, THREE("peers"), 1, 0 },
+    { "late answer, deep", late_answer, THREE("peers"), 2, 1 },
+    { "stop with a request", stop_asked, { "parent", "worker", "peer", "stopper" }, 1, 1 },
+#endif
+    { NULL, NULL, { NULL }, 0, 0 }
 };

@@ -22,6 +22,8 @@ typedef struct {
     void      (*run)(void);
     const char *threads[4];        /* names, in the order in which the threads are started */
     int         bound;             /* preemptions in the run of CI; -1: no bound */
+    int         late;              /* at most so many loads read another store than the newest that they
+                                      may, and stores come in front of another one; 0: no bound */
 } explore_scenario;
 
 extern const explore_scenario explore_scenarios[];
@@ -46,6 +48,7 @@ void *explore_memmove(void *to, const void *from, size_t n);
 /* System calls: a step of the calling thread; and what is between enter and leave is the system's
    own, and not looked at. */
 void explore_call(const char *text, long argument);
+void explore_result(long result);      /* of the call, on which the thread may depend */
 void explore_enter(void);
 void explore_leave(void);
 /* Wait until ready(arg). Of ms only these are told apart: 0; 1, which may pass; and more, which never passes:

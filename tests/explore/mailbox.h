@@ -133,3 +133,4 @@ static void box_one_4(void) { box_one(4); }
 static void box_one_5(void) { box_one(5); }
 static void box_two_3(void) { box_two(3); }
 static void box_two_4(void) { box_two(4); }
+static void box_two_5(void) { box_two(5); }

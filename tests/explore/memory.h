@@ -129,7 +129,7 @@ static uint64_t memory_load(void *address, int size, int order)
     thread *t = &threads[running];
     int i = place_of(address, size);
     uint16_t first = position_first(t, i, order), last = (uint16_t)(places[i].n - 1);
-    uint16_t s = places[i].order[last - choose(last - first + 1)];
+    uint16_t s = places[i].order[last - choose_late(last - first + 1)];
     store_read(t, i, s, order);
     trace_atomic("reads", i, s, order);
     return stores[s].value;
@@ -171,7 +171,7 @@ static void memory_store(void *address, int size, uint64_t value, int order)
     uint16_t first = position_first(t, i, order), at[ORDER];
     for (uint16_t k = places[i].n; k > first; k--)      /* behind them all is tried first */
         if (k == places[i].n || !stores[places[i].order[k]].tied) at[options++] = k;
-    store_put(t, i, at[choose(options)], value, order, 0);
+    store_put(t, i, at[choose_late(options)], value, order, 0);
 }
 
 /* A read-modify-write reads a store that none other has read, and comes directly behind it. */
@@ -183,7 +183,7 @@ static uint64_t memory_change(void *address, int size, uint64_t (*change)(uint64
     uint64_t most = size == 8 ? UINT64_MAX : ((uint64_t)1 << 8 * size) - 1;
     for (int k = places[i].n - 1; k >= first; k--)
         if (k == places[i].n - 1 || !stores[places[i].order[k + 1]].tied) at[options++] = (uint16_t)k;
-    uint16_t s = places[i].order[at[choose(options)]];
+    uint16_t s = places[i].order[at[choose_late(options)]];
     store_read(t, i, s, order);
     trace_atomic("reads", i, s, order);
     store_put(t, i, (uint16_t)(stores[s].at + 1), change(stores[s].value, by) & most, order, s);

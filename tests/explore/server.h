@@ -5,6 +5,7 @@ static struct {
     ka_source  source;
     _Atomic(int) said[2];      /* by a thread, before ka_wake */
     int        seen, reason;   /* reason: by a thread, before ka_stop */
+    bool       came;           /* a peer, before ka_stop */
 } at;
 
 static void server_start(void) { CHECK(ka_server_start(&at.server, 1) == KA_OK, "started"); }
@@ -39,6 +40,17 @@ static void stop_other(void)
     pthread_create(&stopper, NULL, stop_reason, at.server);
     stop_wait();
     CHECK(at.reason == 5, "the reason");
+    ka_server_free(at.server);
+    pthread_join(stopper, NULL);
+}
+
+/* The same with two workers. */
+static void stop_two(void)
+{
+    pthread_t stopper;
+    CHECK(ka_server_start(&at.server, 2) == KA_OK, "started");
+    pthread_create(&stopper, NULL, stop_thread, at.server);
+    stop_wait();
     ka_server_free(at.server);
     pthread_join(stopper, NULL);
 }

@@ -71,6 +71,7 @@ uint64_t explore_system_hash(void)
         explore_enter();                                                                          \
         __typeof__(call) r_ = call;                                                               \
         explore_leave();                                                                          \
+        explore_result((long)r_);                                                                 \
         r_;                                                                                       \
     })
 #define OWN(call)                                                                                 \
@@ -126,6 +127,7 @@ static int sys_epoll_wait(int epoll, struct epoll_event *ev, int max, int ms)
     }
     n += sim_epoll_wait(epoll, ev + n, max - n);
     explore_leave();
+    for (int i = 0; i < n; i++) explore_result((long)(ev[i].data.u64 << 32 ^ ev[i].events));
     return n;
 }
 

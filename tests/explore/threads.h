@@ -137,6 +137,7 @@ static uint64_t state_key(int could_go)
     }
     for (int i = 0; i < places_n; i++)
         sum += mix((uint64_t)(uintptr_t)places[i].address, mix(places[i].hash, places[i].sc ? stores[places[i].sc].name : 0));
+    if (search.late_bound) key = mix(key, (uint64_t)search.late);
     return mix(key, mix(sum, search.bound < 0 ? 0 : (uint64_t)(could_go ? running + 1 : 0)));
 }
 
@@ -235,6 +236,12 @@ static void sleep_end(thread *t, const view *newest)
     view_add(&t->seen, newest);
     memset(&t->read, 0, sizeof t->read);
     for (int i = 0; i < places_n; i++) t->history = mix(t->history, t->seen.of[i] ? stores[t->seen.of[i]].name : 0);
+}
+
+void explore_result(long result)
+{
+    thread *t = &threads[running];
+    t->history = mix(t->history, (uint64_t)result + 29);
 }
 
 bool explore_wait(const char *text, bool (*ready)(int), int arg, int ms)
