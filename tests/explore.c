@@ -19,6 +19,7 @@ static bool        traces;               /* print each step */
 static char        failure[2000];
 static const explore_scenario *scenario;
 static const char *program;
+static unsigned    outcomes;             /* of all executions */
 
 #include "explore/choices.h"
 #include "explore/memory.h"
@@ -89,6 +90,8 @@ void explore_fail(const char *file, int line, const char *format, ...)
     fail_end();
     abort();
 }
+
+void explore_outcome(int n) { outcomes |= 1u << n; }
 
 /* ---- executions ---- */
 
@@ -176,9 +179,11 @@ static struct {
 /* Returns ENDED, FAILED, or CUT: no more time. */
 static int scenario_explored(void)
 {
-    int last = options.bound == -2 ? scenario->bound : options.bound;
+    bool own = options.bound == -2 || (scenario->bound == -1 && !options.quiet);
+    int last = own ? scenario->bound : options.bound;
     int first = last < 0 || options.quiet ? last : 0;
     uses_n = 0;
+    outcomes = 0;
     search.late_bound = options.late == -2 ? scenario->late : options.late;
     double begun = seconds(), end = options.seconds > 0 ? begun + options.seconds : 0;
     uint64_t executions = 0, steps = 0;
@@ -200,6 +205,10 @@ static int scenario_explored(void)
                    (unsigned long long)executions, bound, seconds() - begun, how == FAILED ? ": " : "", how == FAILED ? failure : "");
             return how;
         }
+    }
+    if (last < 0 && outcomes != scenario->outcomes) {
+        printf("%s: FAILED: its outcomes are %#x, not %#x\n", scenario->name, outcomes, scenario->outcomes);
+        return FAILED;
     }
     char words[40] = "without a bound of preemptions", late[40] = "";
     if (last >= 0) snprintf(words, sizeof words, "up to %d preemptions", last);

@@ -155,6 +155,7 @@
 #endif
 #include EXPLORE_HEADER
 
+#include "litmus.h"
 #include "mailbox.h"
 #include "server.h"
 #include "sockets.h"
@@ -164,38 +165,50 @@ void explore_begin(void)
     memset(&ka__live, 0, sizeof ka__live);
     memset(&box, 0, sizeof box);
     memset(&at, 0, sizeof at);
+    memset(&lit, 0, sizeof lit);
     sys_begin();
 }
 
+#define ANY { "first", "second", "third", "fourth" }
 #define TWO { "parent", "worker" }
 #define THREE(third) { "parent", "worker", third }
 #define LIST { "parent", "other", "stopper" }
 
 /* The bounds: preemptions, late loads and stores. A pair of rows goes wide, and deep. */
 const explore_scenario explore_scenarios[] = {
-    { "box", box_one_3, TWO, -1, 0 },
-    { "box 4", box_one_4, TWO, 4, 0 },
-    { "box 5", box_one_5, TWO, 2, 0 },
-    { "boxes", box_two_3, TWO, 3, 0 },
-    { "boxes 4", box_two_4, TWO, 3, 0 },
-    { "boxes 5", box_two_5, TWO, 3, 1 },
-    { "stop", stop_other, THREE("stopper"), 2, 0 },
-    { "stop, deep", stop_other, THREE("stopper"), 4, 1 },
-    { "stop of two workers", stop_two, { "parent", "worker 0", "worker 1", "stopper" }, 1, 1 },
-    { "stop and free", stop_free, THREE("stopper"), -1, 0 },
-    { "stop that is seen", stop_seen, THREE("stopper"), 3, 0 },
-    { "stop by a signal", stop_handler, THREE("handler"), 3, 0 },
-    { "stop by a signal to the worker", stop_worker, THREE("handler"), 2, 0 },
-    { "free and a signal", stop_handler_free, THREE("handler"), -1, 0 },
-    { "wake", wake_source, THREE("waker"), 2, 0 },
-    { "wake, deep", wake_source, THREE("waker"), 4, 1 },
-    { "two servers, the first", live_first, LIST, 4, 0 },
-    { "two servers, the last", live_last, LIST, 4, 0 },
-    { "two servers, one new", live_more, LIST, 3, 0 },
+    { "litmus: store buffering, seq_cst", sb_sc, ANY, -1, 0, 0xe },
+    { "litmus: store buffering, release", sb_release, ANY, -1, 0, 0xf },
+    { "litmus: message passing, release", mp_release, ANY, -1, 0, 0xb },
+    { "litmus: message passing, relaxed", mp_relaxed, ANY, -1, 0, 0xf },
+    { "litmus: load buffering", load_buffering, ANY, -1, 0, 0x7 },
+    { "litmus: independent reads, seq_cst", iriw_sc, ANY, -1, 0, 0x1 },
+    { "litmus: independent reads, release", iriw_release, ANY, -1, 0, 0x3 },
+    { "litmus: two writes each, seq_cst", ww_sc, ANY, -1, 0, 0x1 },
+    { "litmus: two writes each, relaxed", ww_relaxed, ANY, -1, 0, 0x3 },
+    { "litmus: release sequence", release_sequence, ANY, -1, 0, 0xf },
+    { "box", box_one_3, TWO, -1, 0, 0 },
+    { "box 4", box_one_4, TWO, 4, 0, 0 },
+    { "box 5", box_one_5, TWO, 2, 0, 0 },
+    { "boxes", box_two_3, TWO, 3, 0, 0 },
+    { "boxes 4", box_two_4, TWO, 3, 0, 0 },
+    { "boxes 5", box_two_5, TWO, 3, 1, 0 },
+    { "stop", stop_other, THREE("stopper"), 2, 0, 0 },
+    { "stop, deep", stop_other, THREE("stopper"), 4, 1, 0 },
+    { "stop of two workers", stop_two, { "parent", "worker 0", "worker 1", "stopper" }, 1, 1, 0 },
+    { "stop and free", stop_free, THREE("stopper"), -1, 0, 0 },
+    { "stop that is seen", stop_seen, THREE("stopper"), 3, 0, 0 },
+    { "stop by a signal", stop_handler, THREE("handler"), 3, 0, 0 },
+    { "stop by a signal to the worker", stop_worker, THREE("handler"), 2, 0, 0 },
+    { "free and a signal", stop_handler_free, THREE("handler"), -1, 0, 0 },
+    { "wake", wake_source, THREE("waker"), 2, 0, 0 },
+    { "wake, deep", wake_source, THREE("waker"), 4, 1, 0 },
+    { "two servers, the first", live_first, LIST, 4, 0, 0 },
+    { "two servers, the last", live_last, LIST, 4, 0, 0 },
+    { "two servers, one new", live_more, LIST, 3, 0, 0 },
 #if !defined(KA_POLL)
-    { "late answer", late_answer, THREE("peers"), 1, 0 },
-    { "late answer, deep", late_answer, THREE("peers"), 2, 1 },
-    { "stop with a request", stop_asked, { "parent", "worker", "peer", "stopper" }, 1, 1 },
+    { "late answer", late_answer, THREE("peers"), 1, 0, 0 },
+    { "late answer, deep", late_answer, THREE("peers"), 2, 1, 0 },
+    { "stop with a request", stop_asked, { "parent", "worker", "peer", "stopper" }, 1, 1, 0 },
 #endif
-    { NULL, NULL, { NULL }, 0, 0 }
+    { NULL, NULL, { NULL }, 0, 0, 0 }
 };

@@ -24,6 +24,7 @@ typedef struct {
     int         bound;             /* preemptions in the run of CI; -1: no bound */
     int         late;              /* at most so many loads read another store than the newest that they
                                       may, and stores come in front of another one; 0: no bound */
+    unsigned    outcomes;          /* a bit for each outcome that there must be; 0: not looked at */
 } explore_scenario;
 
 extern const explore_scenario explore_scenarios[];
@@ -34,6 +35,7 @@ uint64_t explore_system_hash(void);      /* of code.c: the state of the simulate
 void explore_at(const explore_site *site);
 _Noreturn void explore_fail(const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+void explore_outcome(int n);       /* of this execution */
 int  explore_thread(unsigned long *id, void *(*run)(void *), void *arg);
 int  explore_join(unsigned long id);
 void explore_handler(int thread, void *(*run)(void *), void *arg);      /* a signal to this thread */
