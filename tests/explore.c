@@ -2,7 +2,8 @@
      ./build.sh explore                 every scenario, to the bounds of CI
      ./build.sh explore 6 [NAME...]     these, with up to six preemptions; -1: without a bound
      tests/explore/explore-epoll NAME --replay ...      one execution, step by step
-   A scenario is a function in explore/. It is run once for each schedule and each outcome of its loads. */
+   A scenario is a function in explore/. It is run once for each schedule, and each outcome of its
+   loads and stores. */
 
 #define _GNU_SOURCE 1
 #include <stdarg.h>
@@ -29,7 +30,9 @@ static unsigned    outcomes;             /* of all executions */
 
 /* ---- words ---- */
 
-static const char *const orders[] = { "relaxed", "consume", "acquire", "release", "acq_rel", "seq_cst" };
+static const char *const orders[] = {
+    "relaxed", "consume", "acquire", "release", "acq_rel", "seq_cst"
+};
 
 static const char *thread_name(int i)
 {
@@ -57,8 +60,9 @@ static void trace_atomic(const char *what, int at, uint16_t s, int order)
     if (!traces) return;
     int behind = places[at].n - 1 - stores[s].at;
     const char *base = strrchr(site->file, '/');
-    printf("%4d  %-9s %s %-7s %s: %llu (%s) %s:%d %s", steps_n, thread_name(running), what, orders[order], site->object,
-           (unsigned long long)stores[s].value, stores[s].thread == 255 ? "initial" : thread_name(stores[s].thread),
+    const char *who = stores[s].thread == 255 ? "initial" : thread_name(stores[s].thread);
+    printf("%4d  %-9s %s %-7s %s: %llu (%s) %s:%d %s", steps_n, thread_name(running), what,
+           orders[order], site->object, (unsigned long long)stores[s].value, who,
            base ? base + 1 : site->file, site->line, site->function);
     if (behind) printf(", %d newer", behind);
     printf("\n");
@@ -131,9 +135,13 @@ static double seconds(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-static bool deadline_passed(double end) { return end > 0 && search.executions % 256 == 0 && seconds() > end; }
+static bool deadline_passed(double end)
+{
+    return end > 0 && search.executions % 256 == 0 && seconds() > end;
+}
 
-/* All executions of the scenario with up to `bound` preemptions. Returns ENDED, FAILED, or CUT: no more time. */
+/* All executions of the scenario with up to `bound` preemptions. Returns ENDED, FAILED, or CUT: no
+   more time. */
 static int explore(int bound, double end)
 {
     search_begin(bound);
@@ -161,7 +169,8 @@ static int replay(void)
     fflush(stdout);
     if (failed_from) {
         char command[200];
-        snprintf(command, sizeof command, "addr2line -fpis -e /proc/%d/exe %p", (int)getpid(), (void *)((uintptr_t)failed_from - 1));
+        snprintf(command, sizeof command, "addr2line -fpis -e /proc/%d/exe %#lx", (int)getpid(),
+                 (unsigned long)(uintptr_t)failed_from - 1);
         if (system(command) != 0) printf("at %p\n", failed_from);
     }
     return how;
@@ -201,20 +210,25 @@ static int scenario_explored(void)
             printf("\n");
         }
         if (how != ENDED) {
-            printf("%s: %s after %llu executions, with %d preemptions, %.1f s%s%s\n", scenario->name, how == FAILED ? "FAILED" : "not exhausted",
-                   (unsigned long long)executions, bound, seconds() - begun, how == FAILED ? ": " : "", how == FAILED ? failure : "");
+            printf("%s: %s after %llu executions, with %d preemptions, %.1f s%s%s\n",
+                   scenario->name, how == FAILED ? "FAILED" : "not exhausted",
+                   (unsigned long long)executions, bound, seconds() - begun,
+                   how == FAILED ? ": " : "", how == FAILED ? failure : "");
             return how;
         }
     }
     if (last < 0 && outcomes != scenario->outcomes) {
-        printf("%s: FAILED: its outcomes are %#x, not %#x\n", scenario->name, outcomes, scenario->outcomes);
+        printf("%s: FAILED: its outcomes are %#x, not %#x\n", scenario->name, outcomes,
+               scenario->outcomes);
         return FAILED;
     }
     char words[40] = "without a bound of preemptions", late[40] = "";
     if (last >= 0) snprintf(words, sizeof words, "up to %d preemptions", last);
-    if (search.late_bound) snprintf(late, sizeof late, " and %d late loads or stores", search.late_bound);
-    printf("%s: %s%s, exhausted: %llu executions, %llu states, %llu steps, %.1f s\n", scenario->name, words, late,
-           (unsigned long long)executions, (unsigned long long)search.states, (unsigned long long)steps, seconds() - begun);
+    if (search.late_bound)
+        snprintf(late, sizeof late, " and %d late loads or stores", search.late_bound);
+    printf("%s: %s%s, exhausted: %llu executions, %llu states, %llu steps, %.1f s\n",
+           scenario->name, words, late, (unsigned long long)executions,
+           (unsigned long long)search.states, (unsigned long long)steps, seconds() - begun);
     return ENDED;
 }
 
@@ -233,8 +247,8 @@ static void sites_print(void)
     memcpy(all, __start_sites, n * sizeof *all);
     qsort(all, n, sizeof *all, by_number);
     for (size_t i = 0; i < n; i++)
-        printf("%d\t%s:%d\t%s\t%s\t%s\t%s\n", all[i]->number, all[i]->file, all[i]->line, all[i]->function, all[i]->operation,
-               all[i]->object, orders[all[i]->order]);
+        printf("%d\t%s:%d\t%s\t%s\t%s\t%s\n", all[i]->number, all[i]->file, all[i]->line,
+               all[i]->function, all[i]->operation, all[i]->object, orders[all[i]->order]);
     free(all);
 }
 
@@ -248,13 +262,15 @@ static bool weaken(const char *number, const char *order)
 {
     for (const explore_site *const *s = __start_sites; s < __stop_sites; s++)
         if ((*s)->number == atoi(number)) weakened = *s;
-    for (weakened_to = 0; weakened_to < 6 && strcmp(orders[weakened_to], order) != 0; ) weakened_to++;
+    weakened_to = 0;
+    while (weakened_to < 6 && strcmp(orders[weakened_to], order) != 0) weakened_to++;
     return weakened && weakened_to < 6;
 }
 
 static int usage(void)
 {
-    fprintf(stderr, "explore [NAME...] [--bound N] [--late N] [--seconds N] [--replay SCHEDULE] [--weaken SITE ORDER] [--quiet] [--sites] [--met]\n");
+    fprintf(stderr, "explore [NAME...] [--bound N] [--late N] [--seconds N] [--replay SCHEDULE]\n"
+                    "        [--weaken SITE ORDER] [--quiet] [--sites] [--met]\n");
     return 2;
 }
 
@@ -275,7 +291,8 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--late") == 0 && more) options.late = atoi(argv[++i]);
         else if (strcmp(argv[i], "--seconds") == 0 && more) options.seconds = atof(argv[++i]);
         else if (strcmp(argv[i], "--replay") == 0 && more) options.schedule = argv[++i];
-        else if (strcmp(argv[i], "--weaken") == 0 && i + 2 < argc && weaken(argv[i + 1], argv[i + 2])) i += 2;
+        else if (strcmp(argv[i], "--weaken") == 0 && i + 2 < argc &&
+                 weaken(argv[i + 1], argv[i + 2])) i += 2;
         else if (strcmp(argv[i], "--quiet") == 0) options.quiet = true;
         else if (strcmp(argv[i], "--sites") == 0) options.sites = true;
         else if (strcmp(argv[i], "--met") == 0) options.met = true;

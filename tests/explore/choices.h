@@ -7,7 +7,8 @@
    A state that was met before is not looked into again. Its number is a hash of what each thread
    has done and read, of the stores of each object in their order, and of the simulated system. A
    thread is a function of what it has read, so equal states have equal futures. With a bound on
-   preemptions a state counts as met if as many were left then, at least, and the same thread ran. */
+   preemptions a state counts as met if as many were left then, at least, and the same thread ran.
+   */
 
 enum { CHOICES = 20000 };
 typedef struct { uint8_t taken, options; } choice;
@@ -16,7 +17,7 @@ static struct {
     choice   path[CHOICES];
     int      n, at;                  /* choices; at: those that this execution has made */
     int      bound, preemptions;     /* -1: no bound */
-    int      late_bound, late;       /* loads and stores that chose another option than the first; 0: no bound */
+    int      late_bound, late;       /* of choose_late, all but option 0; 0: no bound */
     bool     replays;                /* the path is given: no state is looked up */
     uint64_t executions, states, steps, cut;
     int      longest;
@@ -35,7 +36,7 @@ enum { NOBODY = -1, SEVERAL = -2, USES = 200 };
 static use  uses[USES];
 static int  uses_n;
 static bool uses_changed;            /* the search has to begin again */
-static char uses_met[USES + 1];      /* a letter for each, in the order in which this execution used them */
+static char uses_met[USES + 1];      /* a letter for each, in the order of their use */
 static int  uses_met_n;
 static const char *uses_given;       /* of a schedule that is replayed: these letters; or NULL */
 
@@ -47,7 +48,8 @@ static uint64_t mix(uint64_t h, uint64_t x)
     return h ^ h >> 29;
 }
 
-/* One of n options. Option 0 is the ordinary one: go on with the same thread, read what is newest. */
+/* One of n options. Option 0 is the ordinary one: go on with the same thread, read what is newest.
+   */
 static int choose(int n)
 {
     if (n <= 1) return 0;
@@ -75,7 +77,8 @@ static int choose_late(int n)
 /* To the next execution. False: there is none. */
 static bool choices_next(void)
 {
-    while (search.n && search.path[search.n - 1].taken + 1 >= search.path[search.n - 1].options) search.n--;
+    for (; search.n; search.n--)
+        if (search.path[search.n - 1].taken + 1 < search.path[search.n - 1].options) break;
     if (search.n) search.path[search.n - 1].taken++;
     return search.n > 0;
 }
@@ -87,8 +90,8 @@ static void use_note(int *who, int by)
     *who = *who == NOBODY ? by : SEVERAL;
 }
 
-/* An execution's first use of an object. The letter: p, one thread's; s, several write; or 0 to 9, that
-   thread writes. It is of the assumptions that the execution relies on. */
+/* An execution's first use of an object. The letter: p, one thread's; s, several write; or 0 to 9,
+   that thread writes. It is of the assumptions that the execution relies on. */
 static void use_met(use *u)
 {
     if (uses_given && *uses_given) {
@@ -97,15 +100,16 @@ static void use_met(use *u)
         u->writer = letter == 's' ? SEVERAL : letter == 'p' ? NOBODY : letter - '0';
     }
     u->execution = search.executions + 1;
-    uses_met[uses_met_n++] = u->user != SEVERAL ? 'p' : u->writer == SEVERAL || u->writer == NOBODY ? 's' : (char)('0' + u->writer);
+    char writer = u->writer < 0 ? 's' : (char)('0' + u->writer);
+    uses_met[uses_met_n++] = u->user == SEVERAL ? writer : 'p';
     uses_met[uses_met_n] = 0;
 }
 
-/* Is an operation on this object a step? Not on an object that no other thread uses, in any execution,
-   and not a load by the only thread that writes the object. Others can't tell when such an operation
-   is made. It is assumed of each object until an execution shows the opposite. The search begins
-   anew then. (The first step that breaks the assumption comes behind steps that keep it. So the
-   search that relies on it meets this step, too.) */
+/* Is an operation on this object a step? Not on an object that no other thread uses, in any
+   execution, and not a load by the only thread that writes the object. Others can't tell when such
+   an operation is made. It is assumed of each object until an execution shows the opposite. The
+   search begins anew then. (The first step that breaks the assumption comes behind steps that keep
+   it. So the search that relies on it meets this step, too.) */
 static bool place_shared(const void *address, bool loads, bool own_free)
 {
     int i = 0;
@@ -161,8 +165,8 @@ static void search_begin(int bound)
     search.bound = bound;
 }
 
-/* The path as one word: "12,1,30,2:ps0" are 12 times option 0, option 1, 30 times 0, option 2; the letters
-   are those of use_met. */
+/* The path as one word: "12,1,30,2:ps0" are 12 times option 0, option 1, 30 times 0, option 2; the
+   letters are those of use_met. */
 static void path_print(FILE *f)
 {
     int zeros = 0, n = search.at < search.n ? search.at : search.n;

@@ -22,8 +22,8 @@ typedef struct {
     void      (*run)(void);
     const char *threads[4];        /* names, in the order in which the threads are started */
     int         bound;             /* preemptions in the run of CI; -1: no bound */
-    int         late;              /* at most so many loads read another store than the newest that they
-                                      may, and stores come in front of another one; 0: no bound */
+    int         late;              /* at most so many loads read an older store than the newest,
+                                      or stores come in front of another one; 0: no bound */
     unsigned    outcomes;          /* a bit for each outcome that there must be; 0: not looked at */
 } explore_scenario;
 
@@ -38,7 +38,7 @@ _Noreturn void explore_fail(const char *file, int line, const char *format, ...)
 void explore_outcome(int n);       /* of this execution */
 int  explore_thread(unsigned long *id, void *(*run)(void *), void *arg);
 int  explore_join(unsigned long id);
-void explore_handler(int thread, void *(*run)(void *), void *arg);      /* a signal to this thread */
+void explore_handler(int thread, void *(*run)(void *), void *arg);      /* a signal to thread */
 void *explore_malloc(size_t n);
 void *explore_realloc(void *p, size_t n);
 void explore_free(void *p);
@@ -53,7 +53,7 @@ void explore_call(const char *text, long argument);
 void explore_result(long result);      /* of the call, on which the thread may depend */
 void explore_enter(void);
 void explore_leave(void);
-/* Wait until ready(arg). Of ms only these are told apart: 0; 1, which may pass; and more, which never passes:
-   who waits so long in vain has lost a wake-up. False: it was not ready. */
+/* Wait until ready(arg). Of ms only these are told apart: 0; 1, which may pass; and more, which
+   never passes: who waits so long in vain has lost a wake-up. False: it was not ready. */
 bool explore_wait(const char *text, bool (*ready)(int), int arg, int ms);
 void explore_sleep(void);          /* a millisecond */

@@ -1,6 +1,6 @@
-/* hooks.h - what the compiler calls in the place of atomic operations and before accesses to memory,
-   since the code is compiled with -fsanitize=thread. A kind of operation that is missing here is an
-   error of the linker. */
+/* hooks.h - what the compiler calls in the place of atomic operations and before accesses to
+   memory, since the code is compiled with -fsanitize=thread. A kind of operation that is missing
+   here is an error of the linker. */
 
 static const explore_site *site;         /* of the operation that is about to be made */
 static const explore_site *weakened;     /* the site that has another order; or NULL */
@@ -15,7 +15,7 @@ static int atomic_begin(void *p, int order, bool loads, const void *from)
     const explore_site *here = site;
     if (!here) {
         failed_from = from;
-        fail_now("an atomic operation that explore does not know of: code.c has a macro for each kind");
+        fail_now("an atomic operation without a place: code.c has a macro for each kind");
     }
     sites_met[here->number] = true;
     if (here == weakened) order = weakened_to;
@@ -95,7 +95,10 @@ void __tsan_init(void);
 void __tsan_func_entry(void *from);
 void __tsan_func_exit(void);
 void __tsan_read_range(void *p, unsigned long n) { shadow_read(p, n, __builtin_return_address(0)); }
-void __tsan_write_range(void *p, unsigned long n) { shadow_write(p, n, __builtin_return_address(0)); }
+void __tsan_write_range(void *p, unsigned long n)
+{
+    shadow_write(p, n, __builtin_return_address(0));
+}
 void __tsan_init(void) {}
 void __tsan_func_entry(void *from) { (void)from; }
 void __tsan_func_exit(void) {}

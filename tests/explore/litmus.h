@@ -1,5 +1,6 @@
-/* litmus.h - the memory model by the small programs of the field: what can come of each is exactly what C11
-   says, less load buffering. An outcome is a number; the table in code.c has a bit for each that must come, and no other may. */
+/* litmus.h - the memory model by the small programs of the field: what can come of each is exactly
+   what C11 says, less load buffering. An outcome is a number; the table in code.c has a bit for
+   each that must come, and no other may. */
 
 static struct {
     _Atomic(int) x, y;
@@ -124,7 +125,8 @@ static void two_writes(int order)
     lit_store(&lit.x, 1, order);
     lit_store(&lit.y, 2, order);
     pthread_join(other, NULL);
-    explore_outcome(lit_load(&lit.x, memory_order_relaxed) == 1 && lit_load(&lit.y, memory_order_relaxed) == 1);
+    int x = lit_load(&lit.x, memory_order_relaxed), y = lit_load(&lit.y, memory_order_relaxed);
+    explore_outcome(x == 1 && y == 1);
 }
 
 static void *rs_writer(void *arg)

@@ -1,7 +1,7 @@
 /* mailbox.h - scenarios of section 4, and of the sleeper in section 1: one box, and two boxes. */
 
-/* Lengths of the payloads. With a box of 128 bytes the box is full after two records. The third one needs
-   a filler, and when the first one was taken, 16 bytes are still missing for the third. */
+/* Lengths of the payloads. With a box of 128 bytes the box is full after two records. The third one
+   needs a filler, and when the first one was taken, 16 bytes are still missing for the third. */
 static const uint32_t box_lengths[] = { 0, 32, 9, 16, 0 };
 static struct { ka__worker *w; ka__sleeper parent; unsigned records; } box;
 
@@ -14,7 +14,8 @@ static void box_fill(ka__record *r, unsigned i)
 static void box_check(ka__record *r, unsigned i)
 {
     CHECK(r->kind == 1 + i && r->conn == 1000 + i && r->n == box_lengths[i], "record %u", i);
-    for (uint32_t k = 0; k < r->n; k++) CHECK(ka__payload(r)[k] == (char)(16 * i + k), "record %u, byte %u", i, k);
+    for (uint32_t k = 0; k < r->n; k++)
+        CHECK(ka__payload(r)[k] == (char)(16 * i + k), "record %u, byte %u", i, k);
 }
 
 static void box_sleep(ka__sleeper *z, ka__box *b, int ms)
@@ -81,7 +82,8 @@ static void *box_read(void *arg)
     }
 }
 
-/* One writes, as the parent does. The other one reads all that there is, and sleeps, as a worker does. */
+/* One writes, as the parent does. The other one reads all that there is, and sleeps, as a worker
+   does. */
 static void box_one(unsigned records)
 {
     pthread_t reader;
@@ -96,8 +98,8 @@ static void box_one(unsigned records)
     box_end();
 }
 
-/* A worker that answers each record, and never waits for room: it keeps what it owes, and looks again
-   after a millisecond, as for connections that are HELD. */
+/* A worker that answers each record, and never waits for room: it keeps what it owes, and looks
+   again after a millisecond, as for connections that are HELD. */
 static void *box_answer(void *arg)
 {
     (void)arg;
@@ -106,8 +108,11 @@ static void *box_answer(void *arg)
     for (;;) {
         ka__record *r;
         read = box_take_all(&w->down, read);
-        while (answered < read && (r = ka__box_put(&w->up, (int)(1 + answered), box_lengths[answered])) != NULL)
-            box_fill(r, answered++);
+        for (; answered < read; answered++) {
+            r = ka__box_put(&w->up, (int)(1 + answered), box_lengths[answered]);
+            if (!r) break;
+            box_fill(r, answered);
+        }
         ka__publish_up(w);
         if (answered == box.records) return NULL;
         box_sleep(&w->sleeper, &w->down, answered < read ? 1 : -1);
@@ -120,7 +125,8 @@ static void box_two(unsigned records)
     pthread_t answerer;
     box_begin(records);
     pthread_create(&answerer, NULL, box_answer, NULL);
-    for (unsigned i = 0; i < records; i++) box_fill(ka__down(box.w, (int)(1 + i), box_lengths[i]), i);
+    for (unsigned i = 0; i < records; i++)
+        box_fill(ka__down(box.w, (int)(1 + i), box_lengths[i]), i);
     ka__publish_down(box.w);
     for (unsigned got = 0; (got = box_take_all(&box.w->up, got)) < records; )
         box_sleep(&box.parent, &box.w->up, -1);

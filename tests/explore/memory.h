@@ -1,14 +1,15 @@
 /* memory.h - the memory model: what an atomic load may read, and where an atomic store may come.
 
-   It is C11's, with the sequentially consistent operations as C++20 has them, less one thing: a load
-   does not read a store that comes later in the execution (load buffering), and there are no fences.
+   It is C11's, with the sequentially consistent operations as C++20 has them, less one thing: a
+   load does not read a store that comes later in the execution (load buffering), and there are no
+   fences.
 
-   Each atomic object keeps all its stores, in their modification order. A thread's view says, for each
-   object, which store the thread has met last. A load reads that store or any later one. A store
-   comes anywhere behind that store, but not between a read-modify-write and what it read. A release
-   store carries its thread's view, and an acquire load of it adds that view to its own thread's. A
-   sequentially consistent load or store is also behind all that such operations on the same object
-   have met before: their one order is that of the execution.
+   Each atomic object keeps all its stores, in their modification order. A thread's view says, for
+   each object, which store the thread has met last. A load reads that store or any later one. A
+   store comes anywhere behind that store, but not between a read-modify-write and what it read. A
+   release store carries its thread's view, and an acquire load of it adds that view to its own
+   thread's. A sequentially consistent load or store is also behind all that such operations on the
+   same object have met before: their one order is that of the execution.
 
    A clock says, for each thread, up to which of its steps all is known to have happened before. It
    travels as views do; shadow.h asks it whether two accesses to plain memory are a race. */
@@ -36,8 +37,10 @@ static void clocks_add(clocks *to, const clocks *from)
         if (from->of[i] > to->of[i]) to->of[i] = from->of[i];
 }
 
-static bool acquires(int order) { return order == __ATOMIC_ACQUIRE || order == __ATOMIC_ACQ_REL || order == __ATOMIC_SEQ_CST; }
-static bool releases(int order) { return order == __ATOMIC_RELEASE || order == __ATOMIC_ACQ_REL || order == __ATOMIC_SEQ_CST; }
+static bool acquires(int order) { return order == __ATOMIC_ACQUIRE || order >= __ATOMIC_ACQ_REL; }
+static bool releases(int order) { return order >= __ATOMIC_RELEASE; }
+_Static_assert(__ATOMIC_ACQUIRE < __ATOMIC_RELEASE && __ATOMIC_RELEASE < __ATOMIC_ACQ_REL &&
+               __ATOMIC_ACQ_REL < __ATOMIC_SEQ_CST, "the orders of the compiler, by strength");
 
 /* What lies there, and to have it there, for who reads it without an atomic operation. */
 static uint64_t bytes_get(const void *p, int size)
@@ -59,7 +62,8 @@ static uint16_t store_new(place *p, uint16_t at, uint64_t value, uint64_t name)
     p->order[at] = s;
     p->n++;
     p->hash = at + 1 == p->n ? mix(p->hash, name) : 0;
-    for (uint16_t i = 0; at + 1 < p->n && i < p->n; i++) p->hash = mix(p->hash, stores[p->order[i]].name);
+    for (uint16_t i = 0; at + 1 < p->n && i < p->n; i++)
+        p->hash = mix(p->hash, stores[p->order[i]].name);
     return s;
 }
 
@@ -175,14 +179,16 @@ static void memory_store(void *address, int size, uint64_t value, int order)
 }
 
 /* A read-modify-write reads a store that none other has read, and comes directly behind it. */
-static uint64_t memory_change(void *address, int size, uint64_t (*change)(uint64_t, uint64_t), uint64_t by, int order)
+static uint64_t memory_change(void *address, int size, uint64_t (*change)(uint64_t, uint64_t),
+                              uint64_t by, int order)
 {
     thread *t = &threads[running];
     int i = place_of(address, size), options = 0;
     uint16_t first = position_first(t, i, order), at[ORDER];
     uint64_t most = size == 8 ? UINT64_MAX : ((uint64_t)1 << 8 * size) - 1;
     for (int k = places[i].n - 1; k >= first; k--)
-        if (k == places[i].n - 1 || !stores[places[i].order[k + 1]].tied) at[options++] = (uint16_t)k;
+        if (k == places[i].n - 1 || !stores[places[i].order[k + 1]].tied)
+            at[options++] = (uint16_t)k;
     uint16_t s = places[i].order[at[choose_late(options)]];
     store_read(t, i, s, order);
     trace_atomic("reads", i, s, order);

@@ -31,8 +31,8 @@ static void stop_wait(void)
     CHECK(ka_is_stopping(at.server), "it says so");
 }
 
-/* Another thread stops the server. ka_wait ends, what that thread wrote before is seen, and the server is
-   freed at once. */
+/* Another thread stops the server. ka_wait ends, what that thread wrote before is seen, and the
+   server is freed at once. */
 static void stop_other(void)
 {
     pthread_t stopper;
@@ -133,7 +133,8 @@ static void wake_source(void)
     at.source = (ka_source){ .next = wake_next, .due_ms = INT64_MAX };
     ka_source_add(at.server, &at.source);
     pthread_create(&waker, NULL, wake_thread, NULL);
-    for (int i = 0; i < 2; i++) CHECK(ka_wait(at.server, &ev, -1) == KA_OK && ev.kind == 77, "event %d", i);
+    for (int i = 0; i < 2; i++)
+        CHECK(ka_wait(at.server, &ev, -1) == KA_OK && ev.kind == 77, "event %d", i);
     ka_server_free(at.server);
     pthread_join(waker, NULL);
 }
@@ -163,8 +164,8 @@ static void *live_thread(void *arg)
     return NULL;
 }
 
-/* Two servers are freed by two threads, while a third one stops one of them: the first or the last of
-   the list. */
+/* Two servers are freed by two threads, while a third one stops one of them: the first or the last
+   of the list. */
 static void live_two(bool last)
 {
     pthread_t other, stopper;

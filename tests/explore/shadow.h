@@ -1,14 +1,19 @@
 /* shadow.h - plain memory: who has accessed it last, and whether that happened before.
 
-   The statics of the program are watched, and the blocks of explore_malloc, which are statics too; the
-   stacks are not. Two accesses to a byte by two threads, one of them a write, are a race unless one
-   happened before the other. An atomic operation counts as a read here. So what was published too
-   early or read too early is found in whatever order the threads ran. */
+   The statics of the program are watched, and the blocks of explore_malloc, which are statics too;
+   the stacks are not. Two accesses to a byte by two threads, one of them a write, are a race unless
+   one happened before the other. An atomic operation counts as a read here. So what was published
+   too early or read too early is found in whatever order the threads ran. */
 
 enum { BLOCKS = 1 << 20, LINE = 512 };
 
 /* Of LINE bytes. wrote: a write to them all. */
-typedef struct { uint32_t execution; uint16_t wrote; uint8_t writer; bool single, freed; } shadow_line;
+typedef struct {
+    uint32_t execution;
+    uint16_t wrote;
+    uint8_t  writer;
+    bool     single, freed;      /* single: bytes of it were accessed */
+} shadow_line;
 /* Of one byte. Steps of the threads, by their clocks; 0: none. */
 typedef struct {
     union { uint16_t read[THREADS]; uint64_t read_any; };
@@ -19,7 +24,8 @@ typedef struct {
 _Static_assert(sizeof(shadow_byte) == 16, "and read_any is all of read");
 
 extern char __data_start[], _end[];
-static char         blocks[THREADS][BLOCKS] __attribute__((aligned(LINE)));      /* no thread's blocks depend on another's */
+/* No thread's blocks depend on what the others do. */
+static char         blocks[THREADS][BLOCKS] __attribute__((aligned(LINE)));
 static size_t       blocks_used[THREADS];
 static long         blocks_live;
 static shadow_line *shadow_lines;
@@ -35,7 +41,10 @@ static void shadow_init(void)
     if (!shadow_lines || !shadow_bytes) exit(2);
 }
 
-static size_t shadow_at(const void *p) { return (uintptr_t)p - (uintptr_t)__data_start / LINE * LINE; }
+static size_t shadow_at(const void *p)
+{
+    return (uintptr_t)p - (uintptr_t)__data_start / LINE * LINE;
+}
 
 static bool is_watched(const void *p)
 {
@@ -63,12 +72,13 @@ static void race(const char *what, const void *p, int other, const char *others,
 {
     const char *at = (const char *)p;
     bool block = at >= blocks[0] && at < blocks[THREADS - 1] + BLOCKS;
+    size_t n = block ? (size_t)(at - blocks[0]) : shadow_at(p);
     static char name[100];
-    snprintf(name, sizeof name, block ? "byte %zu of thread %zu's blocks" : "byte %zu of the statics, %zu",
-             block ? (size_t)(at - blocks[0]) % BLOCKS : shadow_at(p), block ? (size_t)(at - blocks[0]) / BLOCKS : 0);
+    const char *format = block ? "byte %zu of thread %zu's blocks" : "byte %zu of the statics";
+    snprintf(name, sizeof name, format, block ? n % BLOCKS : n, n / BLOCKS);
     failed_from = from;
-    fail_now("a race: %s %s %s, which %s %s, and neither happened before the other", thread_name(running), what, name,
-             thread_name(other), others);
+    fail_now("a race: %s %s %s, which %s %s, and neither happened before the other",
+             thread_name(running), what, name, thread_name(other), others);
 }
 
 static void check_live(const shadow_line *l, const void *from)
@@ -124,7 +134,8 @@ static void shadow_write(const void *p, size_t n, const void *from)
         size_t at = shadow_at(p) + i;
         shadow_line *l = line_of(at);
         part = LINE - at % LINE < n - i ? LINE - at % LINE : n - i;
-        bool whole = part == LINE && !l->single && !l->freed && l->wrote <= threads[running].clock.of[l->writer];
+        bool before = l->wrote <= threads[running].clock.of[l->writer];
+        bool whole = part == LINE && !l->single && !l->freed && before;
         if (!whole) line_write(l, (const char *)p + i, part, from);
         else {
             l->wrote = threads[running].clock.of[running];

@@ -1,4 +1,5 @@
-/* sockets.h - scenarios with connections: what the parent says meets a connection that ends meanwhile. */
+/* sockets.h - scenarios with connections: what the parent says meets a connection that ends
+   meanwhile. */
 
 #if !defined(KA_POLL)      /* fuzz/system.h has epoll */
 
@@ -34,7 +35,8 @@ static int peer_got(int i, const char *text)
     int n = 0;
     explore_enter();
     const bytes *b = &peers[i].from_server;
-    for (size_t k = 0; k + strlen(text) <= b->n; k++) n += memcmp(b->p + k, text, strlen(text)) == 0;
+    for (size_t k = 0; k + strlen(text) <= b->n; k++)
+        n += memcmp(b->p + k, text, strlen(text)) == 0;
     explore_leave();
     return n;
 }
@@ -53,7 +55,8 @@ static void listening(void)
     ka_event ev;
     server_start();
     ka_listen(at.server, "127.0.0.1", 0);
-    CHECK(ka_wait(at.server, &ev, -1) == KA_OK && ev.kind == KA_LISTENING && !ev.error, "it listens");
+    CHECK(ka_wait(at.server, &ev, -1) == KA_OK && ev.kind == KA_LISTENING, "it listens");
+    CHECK(!ev.error, "%d", ev.error);
 }
 
 static void stopped(void)
@@ -66,8 +69,8 @@ static void stopped(void)
     ka_server_free(at.server);
 }
 
-/* A store's answer comes late, when the request's connection has gone and its place has been taken by
-   another one: that one gets its own answer only, once. */
+/* A store's answer comes late, when the request's connection has gone and its place has been taken
+   by another one: that one gets its own answer only, once. */
 static void late_answer(void)
 {
     pthread_t them;
@@ -75,7 +78,8 @@ static void late_answer(void)
     listening();
     pthread_create(&them, NULL, late_peers, NULL);
     for (bool second = false; !second; ) {
-        CHECK(ka_wait(at.server, &ev, -1) == KA_OK && ev.kind == KA_REQUEST && !ev.status, "a request");
+        CHECK(ka_wait(at.server, &ev, -1) == KA_OK && ev.kind == KA_REQUEST, "a request");
+        CHECK(!ev.status, "%d", ev.status);
         second = ka_is(ev.target, "/2");
         if (second && kept.kind) ka_reply(at.server, &kept, 200, NULL, "answer 1", 8);
         if (second) ka_reply(at.server, &ev, 200, NULL, "answer 2", 8);
@@ -83,7 +87,8 @@ static void late_answer(void)
     }
     pthread_join(them, NULL);
     stopped();
-    CHECK(peer_got(1, "answer 2") == 1 && peer_got(1, "answer 1") == 0, "the second got its answer");
+    CHECK(peer_got(1, "answer 2") == 1, "the second got its answer");
+    CHECK(peer_got(1, "answer 1") == 0, "and not the first one's");
     CHECK(peer_got(0, "answer 2") == 0, "the first did not get it");
 }
 
@@ -106,9 +111,9 @@ static void *late_stopper(void *server)
     return NULL;
 }
 
-/* The server is stopped by another thread while a request comes. If the peer has sent the request before
-   ka_stop, it is told of. If the request is told of, the stop waits for its answer, which the parent gives
-   some rounds later, and the peer gets it. */
+/* The server is stopped by another thread while a request comes. If the peer has sent the request
+   before ka_stop, it is told of. If the request is told of, the stop waits for its answer, which
+   the parent gives some rounds later, and the peer gets it. */
 static void stop_asked(void)
 {
     pthread_t them, stopper;

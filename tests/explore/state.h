@@ -3,7 +3,7 @@
 #include <setjmp.h>
 
 enum { THREADS = 4, PLACES = 48, STORES = 4000, ORDER = 1500 };
-typedef struct { uint16_t of[PLACES]; } view;          /* a store's index for each object; 0: none */
+typedef struct { uint16_t of[PLACES]; } view;      /* a store's index for each object; 0: none */
 typedef struct { uint16_t of[THREADS]; } clocks;
 
 typedef struct {

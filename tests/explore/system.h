@@ -1,10 +1,13 @@
-/* system.h - the simulated system. It is part of code.c, whose calls it takes the place of. Sockets, epoll
-   and the peers are those of fuzz/system.h; here is what that one has not: who waits, and who wakes.
+/* system.h - the simulated system. It is part of code.c, whose calls it takes the place of.
+   Sockets, epoll and the peers are those of fuzz/system.h; here is what that one has not: who
+   waits, and who wakes.
 
-   Between explore_enter and explore_leave it is the system that runs. Its memory is nobody's. Calls that
-   only the calling thread can tell of are no steps: a step is where another thread may come between. */
+   Between explore_enter and explore_leave it is the system that runs. Its memory is nobody's. Calls
+   that only the calling thread can tell of are no steps: a step is where another thread may come
+   between. */
 
-#define CHECK(ok, ...) do { if (!(ok)) explore_fail(__FILE__, __LINE__, #ok ": " __VA_ARGS__); } while (0)
+#define CHECK(ok, ...)                                                                            \
+    do { if (!(ok)) explore_fail(__FILE__, __LINE__, #ok ": " __VA_ARGS__); } while (0)
 
 /* What fuzz/system.h stands on. Bytes lie in a pool, which each execution begins anew. */
 typedef struct { char *p; size_t n, cap; } bytes;
@@ -59,7 +62,8 @@ uint64_t explore_system_hash(void)
     for (int i = 0; i < peers_n; i++) {
         const peer *p = &peers[i];
         h = h * 1000003 + (p->to_server.n ^ p->from_server.n << 12 ^ (uint64_t)p->received << 24);
-        h = h * 1000003 + (uint64_t)(p->accepted * 16 + p->fin * 8 + p->reset * 4 + p->reset_told * 2 + p->closed);
+        int flags = p->accepted * 16 + p->fin * 8 + p->reset * 4 + p->reset_told * 2 + p->closed;
+        h = h * 1000003 + (uint64_t)flags;
     }
     return h;
 }
@@ -109,7 +113,8 @@ static int sys_epoll_ctl(int epoll, int op, int fd, const struct epoll_event *ev
 static bool sys_ready(int epoll)
 {
     struct epoll_event one;
-    return wakers[wakers[epoll - FIRST_FD].wake - FIRST_FD].pending || sim_epoll_wait(epoll, &one, 1) > 0;
+    int wake = wakers[epoll - FIRST_FD].wake;
+    return wakers[wake - FIRST_FD].pending || sim_epoll_wait(epoll, &one, 1) > 0;
 }
 
 static int sys_epoll_wait(int epoll, struct epoll_event *ev, int max, int ms)
@@ -152,6 +157,11 @@ static ssize_t sys_recv(int fd, void *out, size_t n)
 static ssize_t sys_send(int fd, const void *in, size_t n)
 {
     return fds[fd - FIRST_FD].kind == SIM_OTHER ? sys_wake(fd, n) : sim_send(fd, in, n);
+}
+
+static int sys_socket(int type)
+{
+    return (type & 15) == SOCK_DGRAM ? sys_waker() : sim_open(SIM_LISTENER);
 }
 
 static int sys_bind(int fd, const struct sockaddr *a)

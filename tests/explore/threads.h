@@ -1,6 +1,6 @@
-/* threads.h - the scheduler. The threads are coroutines; one runs. Before each of its steps, which are
-   the atomic operations and system calls, it chooses who makes the next step. To go on with another
-   thread although this one could go on is a preemption. */
+/* threads.h - the scheduler. The threads are coroutines; one runs. Before each of its steps, which
+   are the atomic operations and system calls, it chooses who makes the next step. To go on with
+   another thread although this one could go on is a preemption. */
 
 #include <ucontext.h>
 
@@ -17,7 +17,8 @@ static bool news_for(const thread *t)
 {
     for (int i = 0; i < places_n; i++) {
         uint16_t newest = places[i].order[places[i].n - 1];
-        if (t->read.of[i] && newest != t->read.of[i] && stores[newest].thread != t - threads) return true;
+        bool newer = t->read.of[i] && newest != t->read.of[i];
+        if (newer && stores[newest].thread != t - threads) return true;
     }
     return false;
 }
@@ -41,7 +42,8 @@ static bool is_ready(const thread *t)
 static bool can_go(int i)
 {
     thread *t = &threads[i];
-    if (t->host >= 0 && !t->begun && (threads[t->host].state == DONE || is_interrupted(t->host))) return false;
+    bool comes = t->host >= 0 && !t->begun;      /* a signal that was not delivered yet */
+    if (comes && (threads[t->host].state == DONE || is_interrupted(t->host))) return false;
     if (is_interrupted(i)) return false;
     switch (t->state) {
     case READY:    return true;
@@ -102,13 +104,14 @@ static void thread_switch(int to)
     _longjmp(threads[to].at, 1);
 }
 
-/* Nobody can go on at once. Who sleeps wakes up when a millisecond has passed. Only then, who waits for
-   a time: but no scenario needs that, and so a wake-up was lost. */
+/* Nobody can go on at once. Who sleeps wakes up when a millisecond has passed. Only then, who waits
+   for a time: but no scenario needs that, and so a wake-up was lost. */
 static int threads_late(int *who)
 {
     int n = 0;
     for (int i = 0; i < threads_n; i++)
-        if (threads[i].state == SLEEPING && !is_interrupted(i) && threads[i].vain < VAIN) who[n++] = i;
+        if (threads[i].state == SLEEPING && threads[i].vain < VAIN && !is_interrupted(i))
+            who[n++] = i;
     return n;
 }
 
@@ -118,9 +121,11 @@ static void stuck(void)
     size_t n = 0;
     for (int i = 0; i < threads_n; i++) {
         const thread *t = &threads[i];
-        const char *what = t->state == SLEEPING ? "sleeps in vain" : t->state == JOINING ? "waits for a thread's end" : t->text;
+        const char *what = t->state == SLEEPING ? "sleeps in vain" : t->text;
+        if (t->state == JOINING) what = "waits for a thread's end";
         if (t->state != DONE && n < sizeof text)
-            n += (size_t)snprintf(text + n, sizeof text - n, "%s%s: %s", n ? "; " : "", thread_name(i), what);
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s%s: %s", n ? "; " : "",
+                                  thread_name(i), what);
     }
     fail_now("nobody can go on: %s", text);
 }
@@ -133,10 +138,14 @@ static uint64_t state_key(int could_go)
     for (int i = 0; i < threads_n; i++) {
         const thread *t = &threads[i];
         key = mix(key, t->history);
-        key = mix(key, (uint64_t)t->state << 8 | (uint64_t)t->vain << 4 | (uint64_t)t->begun << 1 | t->interrupted);
+        int flags = (int)t->state << 8 | t->vain << 4 | t->begun << 1 | t->interrupted;
+        key = mix(key, (uint64_t)flags);
     }
-    for (int i = 0; i < places_n; i++)
-        sum += mix((uint64_t)(uintptr_t)places[i].address, mix(places[i].hash, places[i].sc ? stores[places[i].sc].name : 0));
+    for (int i = 0; i < places_n; i++) {
+        const place *p = &places[i];
+        uint64_t order = mix(p->hash, p->sc ? stores[p->sc].name : 0);
+        sum += mix((uint64_t)(uintptr_t)p->address, order);
+    }
     if (search.late_bound) key = mix(key, (uint64_t)search.late);
     return mix(key, mix(sum, search.bound < 0 ? 0 : (uint64_t)(could_go ? running + 1 : 0)));
 }
@@ -222,8 +231,8 @@ void explore_call(const char *text, long argument)
     trace_call(text, argument);
 }
 
-/* What was stored before a millisecond's sleep is seen after it: no processor is later. It is not known
-   to have happened before. */
+/* What was stored before a millisecond's sleep is seen after it: no processor is later. It is not
+   known to have happened before. */
 static void sleep_begin(thread *t, view *newest)
 {
     *newest = t->seen;
@@ -235,7 +244,8 @@ static void sleep_end(thread *t, const view *newest)
 {
     view_add(&t->seen, newest);
     memset(&t->read, 0, sizeof t->read);
-    for (int i = 0; i < places_n; i++) t->history = mix(t->history, t->seen.of[i] ? stores[t->seen.of[i]].name : 0);
+    for (int i = 0; i < places_n; i++)
+        t->history = mix(t->history, t->seen.of[i] ? stores[t->seen.of[i]].name : 0);
 }
 
 void explore_result(long result)
@@ -260,7 +270,8 @@ bool explore_wait(const char *text, bool (*ready)(int), int arg, int ms)
     t->history = mix(t->history, came ? 19 : 23);
     t->state = READY;
     t->interrupted = false;
-    trace_step(came ? "has waited" : sleeps ? "has waited a millisecond" : ms ? "has waited, until a signal" : "has looked");
+    const char *vain = sleeps ? "has waited a millisecond" : "was interrupted";
+    trace_step(came ? "has waited" : ms ? vain : "has looked");
     return came;
 }
 
