@@ -42,7 +42,6 @@ void explore_handler(int thread, void *(*run)(void *), void *arg);      /* a sig
 void *explore_malloc(size_t n);
 void *explore_realloc(void *p, size_t n);
 void explore_free(void *p);
-long explore_blocks(void);         /* that are not freed */
 void *explore_memset(void *p, int c, size_t n);
 void *explore_memcpy(void *to, const void *from, size_t n);
 void *explore_memmove(void *to, const void *from, size_t n);

@@ -104,8 +104,9 @@ static void thread_switch(int to)
     _longjmp(threads[to].at, 1);
 }
 
-/* Nobody can go on at once. Who sleeps wakes up when a millisecond has passed. Only then, who waits
-   for a time: but no scenario needs that, and so a wake-up was lost. */
+/* Nobody can go on at once. A sleeper wakes up when its millisecond has passed, unless it has done so
+   in vain some times already. No longer time-out passes: no scenario needs one, so a thread that
+   would wait for it has lost a wake-up. */
 static int threads_late(int *who)
 {
     int n = 0;
@@ -287,5 +288,4 @@ void explore_sleep(void)
     t->interrupted = false;
     trace_step("has slept a millisecond");
 }
-
 
