@@ -11,6 +11,7 @@
 # ./build.sh hostile  what bad clients do to it, and whether a good one is served meanwhile (bench/README.md)
 # ./build.sh fleet-demo    Redis, two instances of examples/fleet, HAProxy and 20 devices; Ctrl+C ends them
 # ./build.sh fuzz [SECONDS] [TARGET...]   fuzz it (fuzz/README.md); 0 seconds: only run what is kept
+# ./build.sh explore [BOUND] [NAME...]    every interleaving of the threads (tests/README.md)
 # ./build.sh dist     keyauth.tar.gz: a folder of the server and one of the client
 # ./build.sh release  of the last commit: keyauth-VERSION.tar.gz, .zip and .sha256; the same bytes each time
 # ./build.sh clean    remove all that was built
@@ -106,6 +107,9 @@ fuzz)
     seconds=${1:-60}
     [ $# = 0 ] || shift
     exec sh fuzz/run "$seconds" "$@" ;;
+explore)
+    shift
+    exec sh tests/explore/run "$@" ;;
 hostile)
     need server bench/hostile
     build server bench/hostile
@@ -139,9 +143,9 @@ clean)
     rm -f server client test server.exe client.exe test.exe keyauth.tar.gz keyauth-*.tar.gz keyauth-*.zip keyauth-*.sha256
     for f in $examples examples/gate/gate_test; do rm -f $f $f.exe; done
     rm -rf bench/load bench/__pycache__ bench/hostile bench/floor bench/microhttpd bench/http bench/relay bench/sqlite
-    rm -f fuzz/fuzz fuzz/replay
+    rm -f fuzz/fuzz fuzz/replay tests/explore/explore-* tests/explore/*.o
     rm -rf .test-* ;;      # what an interrupted ./test leaves
 *)
-    sed -n '2,16s/^# //p' "$0" >&2
+    sed -n '2,17s/^# //p' "$0" >&2
     exit 2 ;;
 esac

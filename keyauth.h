@@ -2030,14 +2030,25 @@ static void ka__poller_wake(ka__poller *p)
 /* ---- sleeper: a thread that waits for sockets, or for other threads, or for both ----
 
    To sleep, the thread stores 1 in asleep, looks once more for work, and waits on its poller. The
-   thread that turns the 1 into 0 wakes the sleeper. */
+   thread that turns the 1 into 0 wakes the sleeper.
+
+   Four operations are sequentially consistent: the sleeper's store of the 1 and its look for work,
+   and the waker's store of the work and its look at asleep. So one of the two sees what the other
+   has stored. The others may be relaxed: no data is handed over by asleep, and an exchange reads
+   the last value in any order. */
 
 typedef struct { _Atomic(uint32_t) asleep; ka__poller poller; } ka__sleeper;
 
 /* Any thread, and signal handlers. */
 static void ka__wake(ka__sleeper *z)
 {
-    if (atomic_load(&z->asleep) && atomic_exchange(&z->asleep, 0)) ka__poller_wake(&z->poller);
+    if (atomic_load(&z->asleep) && atomic_exchange_explicit(&z->asleep, 0, memory_order_relaxed))
+        ka__poller_wake(&z->poller);
+}
+
+static void ka__awake(ka__sleeper *z)
+{
+    atomic_store_explicit(&z->asleep, 0, memory_order_relaxed);
 }
 
 /* ---- descriptors: on Linux a worker has a table of its own (unshare(2), CLONE_FILES) ----
@@ -4622,7 +4633,7 @@ static void ka__sockets(ka__worker *w)
     atomic_store(&w->sleeper.asleep, 1);
     if (ka__box_empty(&w->down))
         n = (uint32_t)ka__poller_wait(&w->sleeper.poller, tokens, KA__EVENTS, ka__patience(w));
-    atomic_store(&w->sleeper.asleep, 0);
+    ka__awake(&w->sleeper);
     w->now_ms = ka_now_ms();
     w->turn++;
     ka__resume(w);
@@ -4672,16 +4683,18 @@ static void ka__worker_free(ka__worker *w)
 }
 
 /* For a moment a new worker's table of descriptors has copies of all that is open. Whoever closes a
-   file or binds a port after ka_server_start shall not meet them. Returns 1, or KA_E... */
+   file or binds a port after ka_server_start shall not meet them. The parent reads nothing that the
+   worker wrote before it settled, but for one that has ended and was joined. Returns 1, or
+   KA_E... */
 static int ka__worker_settle(ka__worker *w)
 {
     uint32_t none;
     int r;
-    while ((r = atomic_load(&w->settled)) == 0) {
+    while ((r = atomic_load_explicit(&w->settled, memory_order_relaxed)) == 0) {
         atomic_store(&w->parent->asleep, 1);
         if (!atomic_load(&w->settled))      /* a worker that failed can't wake us */
             ka__poller_wait(&w->parent->poller, &none, 1, 10);
-        atomic_store(&w->parent->asleep, 0);
+        ka__awake(w->parent);
     }
     return r;
 }
@@ -4785,13 +4798,19 @@ static struct {
     _Atomic(int)         locked;       /* the list is being changed */
 } ka__live;
 
-static void ka__let(int side) { atomic_fetch_sub(&ka__live.users[side], 1); }
+/* What a call has read was read before ka_server_free sees this. */
+static void ka__let(int side)
+{
+    atomic_fetch_sub_explicit(&ka__live.users[side], 1, memory_order_release);
+}
 
 /* Keep a server from being freed until ka__let(what this returns). KA_ENOTFOUND: the server is not
-   in the list, and its memory was not looked at. */
+   in the list, and its memory was not looked at. The count and the look into the list, and in
+   ka_server_free the change of the list and the look at the count, are sequentially consistent:
+   either the call does not find the server, or it is waited for. Whichever the side is. */
 static int ka__hold(const ka_server *s)
 {
-    int side = atomic_load(&ka__live.side);
+    int side = atomic_load_explicit(&ka__live.side, memory_order_relaxed);
     atomic_fetch_add(&ka__live.users[side], 1);
     ka_server *at = atomic_load(&ka__live.first);
     while (at && at != s) at = atomic_load(&at->next);
@@ -4805,24 +4824,30 @@ static int ka__hold(const ka_server *s)
 static void ka__live_wait(void)
 {
     for (int side = 0; side < 2; side++) {
-        atomic_store(&ka__live.side, !side);
+        atomic_store_explicit(&ka__live.side, !side, memory_order_relaxed);
         while (atomic_load(&ka__live.users[side])) ka_sleep_ms(1);
     }
+}
+
+/* The first server's place in the list, or the next one's. Only for who holds the lock. */
+static ka_server *ka__live_at(_Atomic(ka_server *) *at)
+{
+    return atomic_load_explicit(at, memory_order_relaxed);
 }
 
 /* Put a server into the list, or take it out. */
 static void ka__live_change(ka_server *s, bool lives)
 {
     _Atomic(ka_server *) *at = &ka__live.first;
-    while (atomic_exchange(&ka__live.locked, 1)) ka_sleep_ms(1);
+    while (atomic_exchange_explicit(&ka__live.locked, 1, memory_order_acquire)) ka_sleep_ms(1);
     if (lives) {
-        atomic_store(&s->next, atomic_load(at));
+        atomic_store_explicit(&s->next, ka__live_at(at), memory_order_relaxed);
         atomic_store(at, s);
     } else {
-        while (atomic_load(at) && atomic_load(at) != s) at = &atomic_load(at)->next;
-        if (atomic_load(at)) atomic_store(at, atomic_load(&s->next));
+        while (ka__live_at(at) && ka__live_at(at) != s) at = &ka__live_at(at)->next;
+        if (ka__live_at(at)) atomic_store(at, ka__live_at(&s->next));
     }
-    atomic_store(&ka__live.locked, 0);
+    atomic_store_explicit(&ka__live.locked, 0, memory_order_release);
 }
 
 static void ka__publish_down(ka__worker *w)
@@ -4910,7 +4935,7 @@ static int ka__listen_begin(ka_server *s, ka__listening *l, const char *ip)
 int ka_listen_as(ka_server *s, const ka_framing *framing, const char *ip, int port)
 {
     if (s->listeners_n == KA_MAX_LISTENERS) return KA_ELIMIT;
-    if (atomic_load(&s->stop)) return KA_ESTOPPED;
+    if (ka_is_stopping(s)) return KA_ESTOPPED;
     ka__listening *l = &s->listeners[s->listeners_n];
     *l = (ka__listening){ .framing = framing, .port = port };
     l->error = ka__listen_begin(s, l, ip);
@@ -4927,7 +4952,7 @@ int ka_connect(ka_server *s, const ka_framing *framing, const char *from, const 
     if (!ka__is_target(ka__end_of(&a))) return KA_EINVAL;
     if (from && (!ka__address_read(&mine, from, 0) || mine.n != a.n)) return KA_EINVAL;
     if (from && mine.any.sa_family == AF_UNIX) return KA_EINVAL;
-    if (atomic_load(&s->stop)) return KA_ESTOPPED;
+    if (ka_is_stopping(s)) return KA_ESTOPPED;
     ka__worker *w = s->workers[s->connects++ % (uint32_t)s->workers_n];
     ka__record *r = ka__down(w, KA__CONNECT, sizeof tag + n + from_n);
     char *p = ka__payload(r);
@@ -5096,13 +5121,15 @@ void ka_source_remove(ka_server *s, ka_source *src)
     if (*at) *at = src->after;
 }
 
-/* Read the clock. After ka_wake every source is due. */
+/* Read the clock. After ka_wake every source is due. The exchange reads what the last ka_wake has
+   stored, and so its thread's earlier stores are seen by the sources. A plain store of 0 could come
+   over the 1 of a second ka_wake without that. */
 static void ka__now(ka_server *s)
 {
     s->now_us = ka_now_us();
     s->now_ms = s->now_us / 1000;
-    if (!atomic_load(&s->woken)) return;
-    atomic_store(&s->woken, 0);
+    if (!atomic_load_explicit(&s->woken, memory_order_relaxed)) return;
+    atomic_exchange_explicit(&s->woken, 0, memory_order_acquire);
     for (ka_source *src = s->sources; src; src = src->after) src->due_ms = s->now_ms;
 }
 
@@ -5197,7 +5224,7 @@ static void ka__batch_end(ka_server *s)
     for (ka_source *src = s->sources; src; src = src->after)
         if (src->batch_end) src->batch_end(src);
     if (s->owed.kind) ka__owed_pay(s);
-    bool stop = atomic_load(&s->stop) && !s->stop_sent;
+    bool stop = ka_is_stopping(s) && !s->stop_sent;
     for (int i = 0; i < s->workers_n; i++) {
         if (stop) ka__down(s->workers[i], KA__DRAIN, 0);
         ka__publish_down(s->workers[i]);
@@ -5221,7 +5248,7 @@ static void ka__parent_sleep(ka_server *s, int64_t until)
     bool idle = atomic_load(&s->stop) == (int)s->stop_sent && !atomic_load(&s->woken);
     for (int i = 0; i < s->workers_n; i++) idle = idle && ka__box_empty(&s->workers[i]->up);
     if (idle) ka__poller_wait(&s->sleeper.poller, &none, 1, ms);
-    atomic_store(&s->sleeper.asleep, 0);
+    ka__awake(&s->sleeper);
 }
 
 int ka_wait(ka_server *s, ka_event *ev, int timeout_ms)
@@ -5234,7 +5261,7 @@ int ka_wait(ka_server *s, ka_event *ev, int timeout_ms)
         ka__batch_end(s);
         if (more) continue;
         if (s->ended == s->workers_n) return KA_ESTOPPED;
-        if (s->listen_error && s->listening == 0 && !atomic_load(&s->stop)) return s->listen_error;
+        if (s->listen_error && s->listening == 0 && !ka_is_stopping(s)) return s->listen_error;
         if (timeout_ms >= 0 && until < 0) until = s->now_ms + timeout_ms;
         else if (timeout_ms >= 0 && s->now_ms >= until) return KA_ETIME;
         ka__parent_sleep(s, until);
@@ -5447,7 +5474,12 @@ static void ka__tell_parent(ka_server *s, _Atomic(int) *flag)
 
 void ka_stop(ka_server *s) { if (s) ka__tell_parent(s, &s->stop); }
 void ka_wake(ka_server *s) { if (s) ka__tell_parent(s, &s->woken); }
-bool ka_is_stopping(const ka_server *s) { return atomic_load(&s->stop); }
+
+/* What a thread wrote before ka_stop is seen behind this, and behind ka_wait's KA_ESTOPPED. */
+bool ka_is_stopping(const ka_server *s)
+{
+    return atomic_load_explicit(&s->stop, memory_order_acquire);
+}
 
 void ka_server_stats(const ka_server *s, ka_stats *out)
 {
