@@ -18,11 +18,12 @@ def is_ours(name):
     return name.startswith("keyauth") or name.startswith("1 ask") or "beside" in name
 
 
-def full_scale(values):
-    """A round number at or above the largest value: 1, 2 or 5 times a power of ten."""
+def scale(values):
+    """The axis' end, at or above the largest value, and the distance of its round ticks."""
     most = max(values)
     unit = 10 ** math.floor(math.log10(most))
-    return next(unit * step for step in (1, 1.5, 2, 3, 5, 7.5, 10) if unit * step >= most)
+    steps = ((1, 0.5), (1.5, 0.5), (2, 1), (3, 1), (4, 2), (6, 2), (8, 4), (10, 5))
+    return next((unit * full, unit * tick) for full, tick in steps if unit * full >= most)
 
 
 def text(x, y, words, size=13, anchor="start", kind=""):
@@ -33,10 +34,10 @@ def text(x, y, words, size=13, anchor="start", kind=""):
 
 def panel(x, width, heading, rows):
     """Bars of one figure, with the base's line at 1."""
-    full = full_scale([median for _, median in rows])
+    full, step = scale([median for _, median in rows])
     bottom = TOP + len(rows) * ROW
     out = [text(x, TOP - 28, heading, 12, kind="faint")]
-    for tick in (0, full / 2, full):
+    for tick in (step * i for i in range(round(full / step) + 1)):
         at = x + tick / full * width
         out.append(f'<path class="axis" d="M{at:.1f} {TOP - 4}V{bottom}"/>')
         out.append(text(at, TOP - 10, f"{tick:g}", 11, "middle", "faint"))

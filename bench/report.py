@@ -162,7 +162,8 @@ def write(results, options):
     with open(f"{options.out}/table.md", "w") as f:
         f.write("\n".join(lines).rstrip() + "\n")
     with open(f"{options.out}/results.json", "w") as f:
-        json.dump(what | {"scenarios": results}, f, separators=(",", ":"))
+        rounded = json.loads(json.dumps(results), parse_float=lambda v: float(f"{float(v):.4g}"))
+        json.dump(what | {"scenarios": rounded}, f, separators=(",", ":"))
         f.write("\n")
     for name, result in results.items():
         if "slices" in result and name != "growth":
@@ -170,6 +171,7 @@ def write(results, options):
             rows = [
                 (peer, ratios(result, "rate", peer, base), ratios(result, "cpu_us", peer, base))
                 for peer in result["slices"]
+                if not peer.endswith(" again")
             ]
             charts.draw(
                 f"{options.out}/{name}.svg",
