@@ -251,7 +251,7 @@ KADEF void ka_sleep_ms(int ms);
 KADEF int ka_thread(void (*run)(void *arg), void *arg);
 
 /* Fill n bytes from the system's CSPRNG (getrandom, getentropy, BCryptGenRandom).
-     returns    KA_OK, or KA_ERANDOM: then out holds nothing of use. There is no plan B */
+     returns    KA_OK, or KA_ERANDOM: then out holds nothing of use. Do not go on without them */
 KADEF int ka_random(void *out, size_t n);
 
 /* Microseconds since 1970 in UTC, by the calendar clock. That can be set, and so can jump. */
@@ -417,8 +417,8 @@ typedef struct ka_framing {
     size_t max_unsent;       /* bytes that a peer may leave unread; 0 means KA_MAX_UNSENT */
 } ka_framing;
 
-/* ka_event.kind. What ka_send says after an event that ends a connection, and before the next
-   ka_wait, still leaves. */
+/* ka_event.kind. Bytes that are given to ka_send after an event that ends a connection, and before
+   the next ka_wait, still leave. */
 enum {
     KA_LISTENING = 1,        /* what came of ka_listen */
     KA_REQUEST,              /* HTTP: answer it by ka_reply */
@@ -569,8 +569,8 @@ KADEF bool ka_hosts_valid(const char *hosts);
 
 /* Answer a request, and have its connection go on in another framing. When the answer's turn has
    come, KA_OPENED with its listener and conn tells that it has begun; from then on the connection
-   is not HTTP. Without KA_OPENED the connection has gone before. What the peer sent behind is lost.
-     status     200: what ka_send says is the body, which the close ends (ext/sse.h); or 101
+   is not HTTP. If it ends before, there is no KA_OPENED. Bytes behind the request are lost.
+     status     200: the bytes of ka_send are the body, which the close ends (ext/sse.h); or 101
      fields     as ka_reply's; with 101 also Upgrade, which is yours to write
      framing    not NULL
      returns    as ka_reply; KA_EINVAL, too, for HTTP/1.0's and HEAD, which are for ka_reply */
@@ -590,7 +590,7 @@ KADEF void ka_close(ka_server *s, uint64_t conn);
 
 /* Cut what comes from now on by another framing. Call this before you send the message that makes
    the peer change its framing, too. Messages of the old framing may still come, as ev->framing
-   tells. If bytes have arrived that were not cut yet, the connection is closed.
+   tells. If the worker has bytes that it has not cut yet, the connection is closed.
      framing    not NULL
      returns    KA_OK, or KA_EINVAL (no such worker) */
 KADEF int ka_reframe(ka_server *s, uint64_t conn, const ka_framing *framing);
