@@ -149,10 +149,9 @@ int main(int argc, char **argv)
         return fail(EXIT_SYSTEM, "cannot write the ID to stdout");
     }
     bool path = words[0] && strncmp(words[0], "unix:", 5) == 0;
-    if (!words[0] || !words[1] != path || (!path && words[2])) {
-        fputs(usage, stderr);
-        return EXIT_USAGE;
-    }
+    if (!words[0] || !words[1] != path || (!path && words[2]))
+        return fail(EXIT_USAGE, "HOST PORT or unix:PATH is needed, and options go before it; "
+                    "client --help lists them");
     if (!path && !ka_number(words[1], 1, 65535, &port))
         return fail(EXIT_USAGE, "%s: a port from 1 to 65535 is needed", words[1]);
     status = ka_find_hosts(ips, "client", words[0]);

@@ -30,7 +30,7 @@
              ka_listen(s, "127.0.0.2", 9999);
              for (ka_event ev; (r = ka_wait(s, &ev, -1)) == KA_OK; )
                  if (ev.kind == KA_REQUEST) ka_auth(s, &keys.store, &ev);
-             if (r != KA_ESTOPPED) puts(ka_error_text(r));
+             if (r != KA_ESTOPPED) printf("127.0.0.2:9999: %s\n", ka_error_text(r));
              ka_server_free(s);
              ka_keyring_free(&keys);
              return r != KA_ESTOPPED;

@@ -40,7 +40,7 @@ static const char usage[] =
     "                  follow: ,user=NAME ,prefix=TEXT (default keyauth:) ,password-file=FILE\n"
     "                  ,password=WORD (ps shows WORD). The default password is\n"
     "                  $KEYAUTH_REDIS_PASSWORD\n"
-    "  --host NAME,... browsers may use these hosts, too (default: localhost and 127.0.0.0/8\n"
+    "  --host NAME,... browsers may use these hosts, too (default: loopback\n"
     "                  only). *: any host. Other programs may use any host\n"
     "  --workers N     run HTTP in N threads, 1 to 64 (default 1)\n"
     "  --max-per-peer N  connections of one address, or one /64 of IPv6, at a time (default: no\n"
