@@ -1,17 +1,14 @@
 /* ext/access.h - a log of requests: a line for each answer. Nobody waits for the disk.
 
    HOW TO INCLUDE: ext/cli.h and ext/log.h before it, with all that they need.
-
    USE, before ka_listen
         int status = ka_access_start(s, "server", "access.log", false);
         if (status >= 0) return status;
 
-   A LINE has the time of the answer, the peer, the method, the path, the status, the bytes of the
-   answer's body, and the microseconds that the parent took for it:
+   A LINE: the answer's time, peer, method, path, status, bytes of the body, microseconds
         2026-11-21T09:30:00.123456Z 127.0.0.1:54321 POST / 200 88 15
         {"time": "...", "peer": "...", "method": "POST", "path": "/", "status": 200, ... "us": 15}
-   What is behind a target's question mark may be secret: it is left out. What is unknown, since the
-   request was refused, is "-". Answers that a worker gives by itself have no line. */
+   A query may be secret: it is left out. "-" is unknown. A worker's own answers have no line. */
 
 #ifndef KEYAUTH_CLI_H
 #error "ext/access.h: include ext/cli.h first"
