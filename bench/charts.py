@@ -34,7 +34,7 @@ def text(x, y, words, size=13, anchor="start", kind=""):
 
 def panel(x, width, heading, rows):
     """Bars of one figure, with the base's line at 1."""
-    full, step = scale([median for _, median in rows])
+    full, step = scale([median for _, median in rows if not math.isnan(median)] or [1])
     bottom = TOP + len(rows) * ROW
     out = [text(x, TOP - 28, heading, 12, kind="faint")]
     for tick in (step * i for i in range(round(full / step) + 1)):
@@ -42,6 +42,7 @@ def panel(x, width, heading, rows):
         out.append(f'<path class="axis" d="M{at:.1f} {TOP - 4}V{bottom}"/>')
         out.append(text(at, TOP - 10, f"{tick:g}", 11, "middle", "faint"))
     for i, (name, median) in enumerate(rows):
+        median = 0 if math.isnan(median) else median
         y, length = TOP + i * ROW, max(median / full * width, 1)
         inside = length > width - 44
         out.append(

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import os
 import platform
 import re
@@ -17,11 +18,15 @@ def quartiles(values):
 
 
 def ratios(result, figure, ours, over):
-    """Of each cycle, whose slices ran within seconds of each other. None: one didn't run."""
+    """Of each cycle, whose slices ran within seconds of each other. None: one didn't run.
+
+    A server that answers all in one go, and still runs, has no CPU yet: no ratio. That is so in
+    slices that are much too short."""
     slices = result["slices"]
     if ours not in slices or over not in slices:
         return None
-    return quartiles([a[figure] / b[figure] for a, b in zip(slices[ours], slices[over])])
+    pairs = zip(slices[ours], slices[over])
+    return quartiles([a[figure] / b[figure] for a, b in pairs if b[figure]] or [math.nan])
 
 
 def number(v):
