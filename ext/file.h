@@ -92,6 +92,7 @@ typedef struct {
     /* its own */
     bool     appends;        /* writes go to its end */
     bool     grown;          /* what is behind size, up to room, are our zeros */
+    bool     tight;          /* there was no room for zeros: not tried again until it is replaced */
     intptr_t handle;         /* a descriptor or HANDLE, plus 1; 0: it is not open */
     uint64_t device, inode, links;
     char     path[KA_FILE_PATH + 1];
@@ -105,7 +106,8 @@ typedef struct {
                 closed */
 KADEF int ka_file_open(ka_file *f, const char *path, const char *twin);
 
-/* Close it, without the zeros ahead. Harmless if it is closed, or zeroed. */
+/* Close it, without the zeros ahead; but if others changed its size, as they left it. Harmless if it
+   is closed, or zeroed. */
 KADEF void ka_file_close(ka_file *f);
 
 /* Read n bytes from an offset on.
@@ -896,7 +898,7 @@ int ka_file_open(ka_file *f, const char *path, const char *twin)
         snprintf(f->path, sizeof f->path, "%s", path);
     }
     ka_file_close(f);
-    f->torn = f->unsure = f->named = f->appends = false;
+    f->torn = f->unsure = f->named = f->appends = f->tight = false;
     int r = twin ? ka__file_twin(f->path, twin) : KA_ENOTFOUND;
     f->twin = r == KA_OK;
     if (r == KA_OK || r == KA_ENOTFOUND)
@@ -907,7 +909,9 @@ int ka_file_open(ka_file *f, const char *path, const char *twin)
 
 void ka_file_close(ka_file *f)
 {
-    if (f->handle && f->grown) ka__file_cut(ka__file_of(f), f->size);
+    ka__file_info now;
+    bool ours = f->handle && f->grown && ka__file_look(ka__file_of(f), &now) == KA_OK;
+    if (ours && now.size == f->room) ka__file_cut(ka__file_of(f), f->size);
     f->grown = false;
     ka__file_close(ka__file_of(f));
     f->handle = 0;
@@ -953,17 +957,20 @@ int ka_file_mend(ka_file *f)
     return ka__file_told(f, r);
 }
 
-/* Zeros behind the file's end, where there are none. They only save time: without room on the disk
-   the file goes on without them. */
+/* Zeros behind the file's end, where there are none. They only save time. If the disk has no room
+   for them, that is not tried again: each try would fill the disk for a moment. */
 static void ka__file_grow(ka_file *f)
 {
     static const char zeros[4096];
+    const int64_t most = f->size + f->ahead;
     int64_t end = f->room = f->size;
-    for (; end < f->size + f->ahead; end += (int64_t)sizeof zeros)
-        if (ka__file_write(ka__file_of(f), zeros, sizeof zeros, end) < 0) break;
-    f->grown = end > f->size && end >= f->size + f->ahead;
-    if (f->grown) f->room = end;
-    else if (f->ahead > 0) ka__file_cut(ka__file_of(f), f->size);
+    f->grown = false;
+    if (f->ahead == 0 || f->tight) return;
+    for (; end < most && !f->tight; end += (int64_t)sizeof zeros)
+        f->tight = ka__file_write(ka__file_of(f), zeros, sizeof zeros, end) < 0;
+    f->grown = !f->tight;
+    if (f->tight) ka__file_cut(ka__file_of(f), f->size);
+    else f->room = end;
 }
 
 int ka_file_append(ka_file *f, const void *p, size_t n)
@@ -1046,7 +1053,7 @@ int ka_file_replace(ka_file *f, ka_file *fresh, int r)
     f->links = fresh->links;
     f->size = f->room = fresh->size;
     f->appends = true;
-    f->torn = f->unsure = f->grown = false;
+    f->torn = f->unsure = f->grown = f->tight = false;
     r = ka__file_folder_sync(f->path);
     f->named = r == KA_OK;
     return ka__file_told(f, r);

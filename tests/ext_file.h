@@ -118,11 +118,12 @@ static void test_file_ahead(void)
         atomic_store(&fault_armed, false);
         CHECK(r == KA_OK && atomic_load(&fault_failed) > 0 && size_of(&f) == f.size &&
               f.room == f.size, "no room for zeros: %s", ka_error_text(r));
+        CHECK(ka_file_append(&f, "two ", 4) == KA_OK && size_of(&f) == f.size, "nor another try");
+        ka_file_close(&f);
+        file_put(PUT, "one ", 4);
+        if (ka_file_open(&f, PUT, NULL) != KA_OK) abort();
+        f.ahead = AHEAD;
     }
-    ka_file_close(&f);
-    file_put(PUT, "one ", 4);
-    if (ka_file_open(&f, PUT, NULL) != KA_OK) abort();
-    f.ahead = AHEAD;
 #endif
     CHECK(ka_file_append(&f, "two ", 4) == KA_OK && file_ahead(&f, "one two ", 8 + AHEAD), "ahead");
     CHECK(ka_file_append(&f, "three ", 6) == KA_OK && file_ahead(&f, "one two three ", 8 + AHEAD),
@@ -134,7 +135,18 @@ static void test_file_ahead(void)
           ka_file_append(&f, "x", 1) == KA_ENOTFOUND && f.size == 6 && size_of(&f) == 6 + AHEAD - 1,
           "another size is told");
     ka_file_close(&f);
-    CHECK(file_says(PUT, "one 2 "), "closed without them");
+    if (ka_file_open(&f, PUT, NULL) != KA_OK) abort();
+    CHECK(f.size == 6 + AHEAD - 1, "and closed as others left it");
+    f.size = 6;
+    f.ahead = AHEAD;
+    CHECK(ka_file_mend(&f) == KA_OK && ka_file_append(&f, "3 ", 2) == KA_OK, "once more");
+    ka_file_close(&f);
+    CHECK(file_says(PUT, "one 2 3 "), "closed without them");
+    if (ka_file_open(&f, PUT, NULL) != KA_OK) abort();
+    f.ahead = AHEAD;
+    CHECK(ka_file_append(&f, "4", 1) == KA_OK && ka__file_cut(ka__file_of(&f), 0) == KA_OK, "emptied");
+    ka_file_close(&f);
+    CHECK(file_says(PUT, ""), "by others: it stays empty, and is no file of zeros");
     put_remove();
 }
 
