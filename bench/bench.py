@@ -14,7 +14,8 @@ import tempfile
 import time
 
 import report
-from peers import GROWTH_KEYS, IDLE, IP, MIX_KEYS, PEERS, SCENARIOS, SERVER, Peer
+from peers import GROWTH_KEYS, IDLE, IP, MIX_KEYS, PEERS, REDIS, SCENARIOS, SERVER, STORES
+from peers import WORKERS, Peer
 
 
 class Load:
@@ -180,12 +181,12 @@ def memory_bytes(process):
 # ---- the scenarios ----
 
 
-def take_turns(load, names, options, cycles=None):
+def take_turns(load, names, options):
     """Slices of each in turn. Each cycle begins with another; every other one goes backwards."""
     slices = {name: [] for name in names}
     for name in names:
         load.run(slug(name), options.warm_ms)
-    for cycle in range(cycles or options.cycles):
+    for cycle in range(options.cycles):
         first = cycle // 2 % len(names)
         turn = [*names[first:], *names[:first]]
         for name in turn if cycle % 2 else reversed(turn):
@@ -196,7 +197,11 @@ def take_turns(load, names, options, cycles=None):
 
 def run_peers(scenario, load, directory, options):
     with Servers(load, directory) as servers:
-        names = [name for name, peer in scenario.peers.items() if options.present(name, peer)]
+        names = [
+            name
+            for name, peer in scenario.peers.items()
+            if options.present(name, peer, name == scenario.base)
+        ]
         for name in names:
             servers.add(name, scenario.peers[name], scenario)
         return take_turns(load, names, options)
@@ -278,27 +283,57 @@ def run_start(load, directory, options):
 SPECIAL = {"mix": run_mix, "idle-15000": run_idle, "growth": run_growth, "start": run_start}
 
 
+def at_least_1(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number from 1 on is needed")
+    return int(text)
+
+
+def names_of(known):
+    """The type of an option that takes some of these names, separated by commas."""
+
+    def parse(text):
+        unknown = [name for name in text.split(",") if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(
+                f"no such name: {', '.join(unknown)}; there are: {', '.join(known)}"
+            )
+        return text.split(",")
+
+    return parse
+
+
 def main():
+    # What it has started ends with it: the servers have sessions of their own.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit("bench: interrupted"))
+    everything = [*SCENARIOS, *SPECIAL]
     parser = argparse.ArgumentParser(prog="./build.sh bench", description=__doc__)
     parser.add_argument(
-        "--cycles", type=int, default=40, help="turns of each server in a scenario (default 40)"
+        "--cycles",
+        type=at_least_1,
+        default=40,
+        help="turns of each server in a scenario (default 40)",
     )
     parser.add_argument(
-        "--slice-ms", type=int, default=200, help="how long a turn is, in ms (default 200)"
+        "--slice-ms", type=at_least_1, default=200, help="how long a turn is, in ms (default 200)"
     )
     parser.add_argument(
         "--warm-ms",
-        type=int,
+        type=at_least_1,
         default=1000,
         help="a turn before the first, not counted, in ms (default 1000)",
     )
     parser.add_argument(
         "--only",
-        default=",".join([*SCENARIOS, *SPECIAL]),
+        type=names_of(everything),
+        default=everything,
         help="these scenarios, separated by commas (default all)",
     )
     parser.add_argument(
-        "--peers", help="these peers, separated by commas (default all that are installed)"
+        "--peers",
+        type=names_of(list(PEERS | STORES | REDIS | WORKERS)),
+        help="these peers, separated by commas (default all that are installed)",
     )
     parser.add_argument(
         "--small", action="store_true", help="a hundredth of the keys of mix and growth, to try it"
@@ -308,17 +343,10 @@ def main():
     )
     options = parser.parse_args()
     options.keys = lambda n: n // 100 if options.small else n
-    unknown = [
-        name for name in options.only.split(",") if name not in SCENARIOS and name not in SPECIAL
-    ]
-    if unknown:
-        parser.error(
-            f"no such scenario: {', '.join(unknown)}; there are {', '.join([*SCENARIOS, *SPECIAL])}"
-        )
     missing = set()
 
-    def present(name, peer):
-        if options.peers and name not in options.peers.split(","):
+    def present(name, peer, is_base):
+        if options.peers and name not in options.peers and not is_base:
             return False
         program = "redis-server" if peer.needs == "redis-server" else peer.command[0]
         if peer.command == ["append"] or shutil.which(program):
@@ -336,7 +364,7 @@ def main():
     results, load = {}, Load()
     # Here and not in /tmp, which may be in memory: the journal's scenarios need a disk.
     with tempfile.TemporaryDirectory(dir="bench", prefix="disk-") as directory:
-        for name in options.only.split(","):
+        for name in options.only:
             print(f"bench: {name}", file=sys.stderr, flush=True)
             run = SPECIAL.get(name)
             results[name] = (
