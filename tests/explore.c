@@ -281,6 +281,18 @@ static bool is_named(const char *const *names, int n)
     return n == 0;
 }
 
+/* Says which scenarios there are, if it is none. */
+static bool is_scenario(const char *name)
+{
+    const explore_scenario *s = explore_scenarios;
+    while (s->name && strcmp(s->name, name) != 0) s++;
+    if (s->name) return true;
+    fprintf(stderr, "explore: %s: no such scenario; there are", name);
+    for (s = explore_scenarios; s->name; s++) fprintf(stderr, " \"%s\"", s->name);
+    fputs("\n", stderr);
+    return false;
+}
+
 int main(int argc, char **argv)
 {
     const char *names[64];
@@ -297,6 +309,7 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--sites") == 0) options.sites = true;
         else if (strcmp(argv[i], "--met") == 0) options.met = true;
         else if (argv[i][0] == '-' || names_n == 64) return usage();
+        else if (!is_scenario(argv[i])) return 2;
         else names[names_n++] = argv[i];
     }
     program = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
