@@ -106,8 +106,8 @@ typedef struct {
                 closed */
 KADEF int ka_file_open(ka_file *f, const char *path, const char *twin);
 
-/* Close it, without the zeros ahead; but if others changed its size, as they left it. Harmless if it
-   is closed, or zeroed. */
+/* Close it, without the zeros ahead; but if others changed its size, as they left it. Harmless if
+   it is closed, or zeroed. */
 KADEF void ka_file_close(ka_file *f);
 
 /* Read n bytes from an offset on.
