@@ -559,14 +559,18 @@ static int load_server_start(load *l)
     return r;
 }
 
-/* Kill the server and start it again. Another program may take its port for a moment. */
+/* Kill the server and start it again. What was killed may still have its port for a moment. */
 static void load_kill(load *l)
 {
+    int64_t until_ms = ka_now_ms() + LOAD_START_MS;
     for (int k = LOAD_SUMS; k < LOAD_FIGURES; k++) l->lives[k] = l->last[k];
     l->killed = true;
     ka_child_end(&l->child, true, LOAD_START_MS);
-    int r = KA_EOFFLINE;
-    for (int i = 0; i < 20 && (r = load_server_start(l)) < 0; i++) ka_sleep_ms(100);
+    int r = load_server_start(l);
+    while (r < 0 && ka_now_ms() < until_ms) {
+        ka_sleep_ms(100);
+        r = load_server_start(l);
+    }
     if (r == KA_OK) return;
     load_stop(l, fail(EXIT_FAILED, "cannot start the server again on port %d: %s", l->port,
                       ka_error_text(r)));

@@ -468,7 +468,7 @@ static void test_relay_load(void)
         { { "--svg", CHART }, " of 200 messages; 0 vanished", 200, 200 },
         { { "--messages", "20", "--ahead", "4" }, " of 4000 messages", 4000, 4000 },
         { { "--vanish", "10", "--workers", "2" }, " vanished; ", 1, 60 },
-        { { "--vanish", "20", "--no-reforward", "--timeout", "0.3" }, " time-outs, ", 1, INT_MAX },
+        { { "--vanish", "20", "--no-reforward", "--timeout", "2" }, " time-outs, ", 1, INT_MAX },
         { { "--kill-at", "0.15", "--messages", "2" }, " lost, ", 1, 400 },
         { { "--abrupt", "--messages", "4" }, " of them anew", 1, INT_MAX },
     };
