@@ -462,7 +462,7 @@ static void test_held_unread(void)
     ka_stop(s);
     while (!told && (r = ka_wait(s, &ev, PATIENCE_MS)) == KA_OK) {
         told = ev.kind == KA_CLOSED && ev.conn != conn;
-        if (ev.kind == KA_CLOSED) CHECK(!ev.error, "told of the stop, not of what became of it: %d", ev.error);
+        CHECK(!told || !ev.error, "told of the stop, not of what became of it: %d", ev.error);      /* KA_STALL_MS may end the deaf one first */
         if (told) CHECK(ka_send(s, ev.conn, "bye", 3) == KA_OK, "a last word");
     }
     if (told) r = ka_wait(s, &ev, 0);
