@@ -50,7 +50,7 @@ static void run_side_by_side(int n) { (void)n; }
 #else
 /* A virtual machine may stand still for seconds, and an emulator is slow. Then times are over that a topic did not have: if
    it failed, it runs once more. STALL_MS: so much later than it should, the process that waits for the others wakes. */
-enum { JOBS = 12, MOST_JOBS = 32, STALL_MS = 1000 };
+enum { JOBS = 12, MOST_JOBS = 32, STALL_MS = 500 };
 static struct { pid_t pid; int topic, ports, stalled_ms; } jobs[MOST_JOBS];
 
 /* In a process of its own, whose output is a log: the last line tells what has come of it. */
