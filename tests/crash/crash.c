@@ -1,7 +1,8 @@
 /* crash - each crash of the machine while ext/file.h, ext/journal.h and ext/log.h write
    (tests/README.md).
      ./build.sh crash                   every scenario, to the bounds of CI
-     ./build.sh crash 12 [NAME...]      these, all subsets of up to twelve units
+     ./build.sh crash 12 2 [NAME...]    these, all subsets of up to twelve units, and two crashes of
+                                        the recovery
    A scenario is run once, on a simulated disk. After each of its operations all that a crash may
    leave is opened by the real code, and compared with what clients were told by then. */
 
@@ -40,8 +41,8 @@ static void broken(int line, const char *format, ...)
 #include "disk.h"
 #include "states.h"
 
-#define KA_MAX_ID 24
-#define KA_JOURNAL_AHEAD 1024
+#define KA_MAX_ID 14
+#define KA_JOURNAL_AHEAD 16384      /* more than a frame can have */
 #define KA_MALLOC(n) fuzz_malloc(n)
 #define KA_REALLOC(p, n) fuzz_realloc(p, n)
 #define KA_FREE(p) fuzz_free(p)
@@ -80,15 +81,15 @@ static const struct {
     size_t sector;
     void (*run)(void), (*recover)(void);
 } scenarios[] = {
-    { "keys", journal_names, 16, run_keys, journal_recover },
-    { "groups", journal_names, 32, run_groups, journal_recover },
+    { "keys", journal_names, 8, run_keys, journal_recover },
+    { "groups", journal_names, 16, run_groups, journal_recover },
     { "zeros ahead", journal_names, 16, run_ahead, journal_recover },
     { "ended keys", journal_names, 32, run_ends, journal_recover },
-    { "moved journal", journal_names, 32, run_moved, journal_recover },
-    { "salvage", journal_names, 32, run_salvage, journal_recover },
+    { "moved journal", journal_names, 16, run_moved, journal_recover },
+    { "salvage", journal_names, 16, run_salvage, journal_recover },
     { "log", log_names, 8, run_log, log_recover },
-    { "rotation", log_names, 16, run_rotation, log_recover },
-    { "replaced log", log_names, 16, run_replace, log_recover },
+    { "rotation", log_names, 8, run_rotation, log_recover },
+    { "replaced log", log_names, 8, run_replace, log_recover },
     { "whole file", put_names, 8, run_put, put_recover },
 };
 
@@ -122,7 +123,7 @@ static bool scenario_run(size_t i)
     memset(&keys, 0, sizeof keys);
     memset(&logged, 0, sizeof logged);
     damaged.n = 0;
-    met_n = points_n = recovered_n = 0;
+    met_n = points_n = states_n = recovered_n = 0;
     if (met) memset(met, 0, met_cap * sizeof *met);
     salvages = wrong = false;
     ttl_s = 0;
@@ -133,8 +134,8 @@ static bool scenario_run(size_t i)
     scenarios[i].run();
     MUST(blocks_live == 0, "%ld blocks were not freed", blocks_live);
     disk_free(now_disk);
-    printf("%-16s %s: %zu points, %zu states, %.1f s\n", scenarios[i].name,
-           wrong ? "FAILED" : "passed", points_n, recovered_n,
+    printf("%-16s %s: %zu points, %zu states, %zu different ones, %.1f s\n", scenarios[i].name,
+           wrong ? "FAILED" : "passed", points_n, states_n, recovered_n,
            (double)(clock() - begun) / CLOCKS_PER_SEC);
     fflush(stdout);
     return !wrong;
@@ -143,7 +144,8 @@ static bool scenario_run(size_t i)
 int main(int n, char **args)
 {
     int passed = 0, failed = 0, first = 1;
-    if (n > 1 && atoi(args[1]) > 0) subsets = atoi(args[first++]);
+    if (first < n && atoi(args[first]) > 0) subsets = atoi(args[first++]);
+    if (first < n && atoi(args[first]) > 0) crashes = atoi(args[first++]);
     for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++) {
         bool chosen = first >= n;
         for (int k = first; k < n; k++) chosen = chosen || !strcmp(args[k], scenarios[i].name);

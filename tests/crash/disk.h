@@ -116,8 +116,8 @@ static void unit_add(inode *f, size_t at, const char *p, size_t n)
     }
     for (int i = 0; i < f->units_n && !changes; i++)
         changes = f->units[i].at < at + n && at < f->units[i].at + f->units[i].n;
-    size_add(f, at + n > f->now.n ? at + n : f->now.n);
     if (!changes) return;
+    size_add(f, at + n > f->now.n ? at + n : f->now.n);
     CHECK(f->units_n < UNITS, "units");
     f->units[f->units_n++] = (unit){ at, n, f->data.n };
     append(&f->data, p, n);
@@ -133,6 +133,7 @@ static void inode_write(inode *f, size_t at, const char *p, size_t n)
         if (at + part > f->now.n) resize(&f->now, at + part);
         memcpy(f->now.p + at, p, part);
     }
+    size_add(f, f->now.n);
 }
 
 /* What is cut off is zeros, should the file grow again; or it is there yet. */

@@ -46,21 +46,33 @@ static bool text_some(const text *t, const char *p, size_t n)
     return true;
 }
 
-/* All lines of the log and of its older file. What is there now stays. */
-static void log_check(void)
+/* Would a power cut leave the log as it is now? */
+static bool log_durable(void)
+{
+    const inode *f = inode_named(LOG);
+    return now_disk->folder_n == 0 && (!f || (f->units_n == 0 && f->sizes_n == 1));
+}
+
+/* All lines of the log and of its older file. What is durable, or was answered, stays. */
+static void log_check(bool answered)
 {
     bytes all = { NULL, 0, 0 };
-    const text *told = &logged.told;
+    bool is = false;
     for (int name = LOG_OLD; name >= LOG; name -= LOG_OLD) {
         const inode *f = inode_named(name);
         if (f) append(&all, f->now.p, f->now.n);
     }
-    bool begins = all.n >= told->n && (told->n == 0 || memcmp(all.p, told->p, told->n) == 0);
-    bool is = begins && text_some(&logged.maybe, all.p + told->n, all.n - told->n);
-    is = is || (logged.instead.n && text_is(&logged.instead, all.p, all.n));
-    MUST(is, "the log holds %.*s, told was %.*s", (int)all.n, all.p, (int)told->n, told->p);
-    if (is) {
-        logged.told.n = logged.maybe.n = logged.instead.n = 0;
+    for (int i = 0; i < 2 && !is; i++) {
+        const text *t = i ? &logged.instead : &logged.told;
+        if (i && t->n == 0) break;
+        is = all.n >= t->n && (t->n == 0 || memcmp(all.p, t->p, t->n) == 0) &&
+             text_some(&logged.maybe, all.p + t->n, all.n - t->n);
+    }
+    MUST(is, "the log holds %.*s, told was %.*s", (int)all.n, all.p, (int)logged.told.n,
+         logged.told.p);
+    MUST(!answered || log_durable(), "an answer, and the log is not synced");
+    if (is && log_durable()) {
+        memset(&logged.told, 0, sizeof(text) * 3);
         text_add(&logged.told, all.p, all.n);
     }
     release(&all);
@@ -73,7 +85,7 @@ static ka_log *log_open(void)
     int os_error, r = ka_log_open(&log, log_names[LOG], "line ", &cut, &os_error);
     MUST(r == KA_OK, "it can't be opened: %s", ka_error_text(r));
     if (r < 0) return NULL;
-    log_check();
+    log_check(false);
     done_op("opened", NULL, 0, 0, 0);
     return log;
 }
@@ -86,19 +98,23 @@ static void log_line(text *t)
     text_add(t, line, (size_t)n);
 }
 
-/* n lines in one commit. */
+/* n lines in one commit. With the answer they are there, and last. */
 static void log_put(ka_log *log, int n)
 {
+    text asked = { 0, "" };
     int os_error;
     while (n-- > 0) {
-        size_t at = logged.maybe.n;
-        log_line(&logged.maybe);
-        ka_log_add(log, logged.maybe.p + at, logged.maybe.n - at);
+        size_t at = asked.n;
+        log_line(&asked);
+        ka_log_add(log, asked.p + at, asked.n - at);
     }
+    text_add(&logged.maybe, asked.p, asked.n);
     int r = ka_log_commit(log, &os_error);
     MUST(r == KA_OK, "a line is refused: %s", ka_error_text(r));
-    text_add(&logged.told, logged.maybe.p, logged.maybe.n);
-    logged.maybe.n = 0;
+    log_check(true);
+    const text *told = &logged.told;
+    MUST(told->n >= asked.n && memcmp(told->p + told->n - asked.n, asked.p, asked.n) == 0,
+         "told was %.*s, without %.*s", (int)told->n, told->p, (int)asked.n, asked.p);
     done_op("answer", NULL, 0, 0, 0);
 }
 
@@ -145,10 +161,11 @@ static void run_replace(void)
     log_put(log, 2);
     log_line(&logged.instead);
     log_line(&logged.instead);
-    int r = ka_log_replace(log, logged.instead.p, logged.instead.n, &os_error);
+    const text want = logged.instead;
+    int r = ka_log_replace(log, want.p, want.n, &os_error);
     MUST(r == KA_OK, "the lines are refused: %s", ka_error_text(r));
-    logged.told = logged.instead;
-    logged.instead.n = 0;
+    log_check(true);
+    MUST(text_is(&logged.told, want.p, want.n), "the lines are not replaced");
     done_op("answer", NULL, 0, 0, 0);
     log_put(log, 1);
     ka_log_close(log);

@@ -1,9 +1,9 @@
 /* crash/states.h - all that a crash may leave of a disk at a point of a run, each of it recovered. */
 
-static int    subsets = 8;           /* of so many units all subsets are taken */
-static int    levels = 1;          /* crashes of the recovery, one after the other */
+static int    subsets = 10;        /* of so many units all subsets are taken */
+static int    crashes = 1;           /* crashes of the recovery, one after the other */
 static uint64_t *met;              /* hashes of the states that were recovered */
-static size_t met_n, met_cap, points_n, recovered_n;
+static size_t met_n, met_cap, points_n, states_n, recovered_n;
 static bool   wrong;               /* the scenario has failed */
 
 static void     recover(void);     /* opens what is there, and compares it with what was told */
@@ -49,32 +49,67 @@ static disk *disk_new(disk *before)
     d->before = before;
     d->level = before ? before->level + 1 : 0;
     d->clock_ms = before ? 1000000 + 7000 * d->level : 1000000;
-    d->watched = d->level <= levels;
+    d->watched = d->level <= crashes;
     return d;
+}
+
+/* Recover what now_disk has, and come back to the run that left it. */
+static void disk_recover(disk *before)
+{
+    const int64_t clock = real_ms;
+    recovered_n++;
+    promise_save(false);
+    recover();
+    promise_save(true);
+    real_ms = clock;
+    disk_free(now_disk);
+    now_disk = before;
 }
 
 static void state_recover(disk *d)
 {
     const leftover *l = &d->left;
-    uint64_t h = promise_hash((uint64_t)(d->level >= levels));
+    uint64_t h = promise_hash((uint64_t)d->level);
     for (int i = 0; i < NAMES; i++) h = h * 31 + (uint64_t)l->names[i];
     for (int i = 0; i < l->inodes_n; i++)
         h = h * 0x9e3779b97f4a7c15 + hash(l->files[i].p, l->files[i].n) + l->files[i].n;
+    states_n++;
     if (wrong || !state_new(h | 1)) return;
-    recovered_n++;
     now_disk = disk_new(d);
     for (int i = 0; i < l->inodes_n; i++) {
         int at = inode_new(&l->files[i]);
         for (int k = 0; k < NAMES; k++) if (l->names[k] == i + 1) now_disk->names[k] = at;
     }
     memcpy(now_disk->durable_names, now_disk->names, sizeof now_disk->names);
-    promise_save(false);
-    const int64_t clock = real_ms;
-    recover();
-    real_ms = clock;
-    promise_save(true);
-    disk_free(now_disk);
-    now_disk = d;
+    disk_recover(d);
+}
+
+static bytes bytes_copy(const bytes *b)
+{
+    bytes copy = { NULL, 0, 0 };
+    append(&copy, b->p, b->n);
+    return copy;
+}
+
+/* The process ends here, and not the machine: what is not synced is read, and may yet be lost. */
+static void killed_recover(disk *d)
+{
+    now_disk = disk_new(d);
+    now_disk->clock_ms = d->clock_ms;
+    now_disk->inodes_n = d->inodes_n;
+    now_disk->folder_n = d->folder_n;
+    memcpy(now_disk->names, d->names, sizeof d->names);
+    memcpy(now_disk->durable_names, d->durable_names, sizeof d->names);
+    memcpy(now_disk->folder, d->folder, sizeof d->folder);
+    for (int i = 1; i <= d->inodes_n; i++) {
+        inode *f = &now_disk->inodes[i];
+        *f = d->inodes[i];
+        f->now = bytes_copy(&f->now);
+        f->durable = bytes_copy(&f->durable);
+        f->data = bytes_copy(&f->data);
+    }
+    d->left.inodes_n = -1;
+    disk_recover(d);
 }
 
 static void files_left(disk *d, int i);
@@ -201,6 +236,7 @@ static void point(void)
     if (wrong || !now_disk->watched) return;
     points_n += now_disk->level == 0;
     folder_left(now_disk, 0);
+    if (now_disk->level == 0 && !wrong) killed_recover(now_disk);
 }
 
 /* ---- what is wrong ---- */
@@ -222,7 +258,9 @@ static void leftover_tell(const disk *d)
 {
     const leftover *l = &d->left;
     if (d->before) leftover_tell(d->before);
-    printf("  what the crash of run %d left:\n", d->level);
+    printf("  what the crash of run %d left:%s\n", d->level, l->inodes_n < 0 ? " all, since only the "
+           "process was killed" : "");
+    if (l->inodes_n < 0) return;
     for (int i = 0; i < NAMES; i++) {
         if (!l->names[i]) continue;
         int k = l->names[i] - 1;
