@@ -1,11 +1,12 @@
-/* crash/disk.h - a simulated disk: files of one folder, what is synced of them, and what isn't yet.
+/* crash/disk.h - a simulated disk: the files of one folder, and what is synced of them.
 
-   A write is cut into units, which reach the disk one by one, in any order: sectors. An operation on
-   the folder is one unit. A sync makes all of that file's units durable, or all of the folder's. */
+   A write is cut into units, which are sectors. Units reach the disk one by one, in any order. So
+   do operations on the folder. A sync of a file makes all of its units durable. A sync of the folder
+   makes all operations on the folder durable. */
 
 enum { NAMES = 8, INODES = 16, FDS = 8, OPS = 400, FOLDER_OPS = 16, UNITS = 240, SIZES = 160 };
 enum { LONG_WRITE = 1024, REAL_SECTOR = 512, FIRST_FD = 1000 };
-typedef struct { size_t at, n, from; } unit;      /* n bytes for the offset at: data, from there on */
+typedef struct { size_t at, n, from; } unit;      /* n bytes at an offset; where they are in data */
 
 typedef struct {
     bytes  now, durable;           /* as it is read; as it was when it was synced */

@@ -101,7 +101,8 @@ static void journal_put(ka_journal *j, int n)
 static void journal_recover(void)
 {
     ka_journal j;
-    if (damaged.n) MUST(damaged_is(JOURNAL) || damaged_is(JOURNAL_DAMAGED), "the damaged file is lost");
+    MUST(!damaged.n || damaged_is(JOURNAL) || damaged_is(JOURNAL_DAMAGED),
+         "the damaged file is lost");
     if (!journal_open(&j)) return;
     journal_put(&j, 1);
     ka_journal_close(&j);

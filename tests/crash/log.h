@@ -4,8 +4,8 @@ enum { LOG, LOG_NEW, LOG_OLD, TEXT = 1000 };
 static const char *const log_names[NAMES] = { "d/l", "d/l.new", "d/l.1" };
 static const char *const put_names[NAMES] = { "d/f", "d/f.new" };
 
-/* What the log holds: all lines of `told`, and of the lines behind them maybe some. Or, if `instead`
-   is not empty, that alone. */
+/* What the log holds: `told`, and some of the lines of `maybe`. If `instead` is not empty, it may
+   stand in the place of `told`. */
 typedef struct { size_t n; char p[TEXT]; } text;
 static struct { text told, maybe, instead; int lines; } logged;
 

@@ -1,4 +1,4 @@
-/* crash/states.h - all that a crash may leave of a disk at a point of a run, each of it recovered. */
+/* crash/states.h - all that a crash may leave of a disk at a point of a run. Each is recovered. */
 
 static int    subsets = 10;        /* of so many units all subsets are taken */
 static int    crashes = 1;           /* crashes of the recovery, one after the other */
@@ -258,8 +258,8 @@ static void leftover_tell(const disk *d)
 {
     const leftover *l = &d->left;
     if (d->before) leftover_tell(d->before);
-    printf("  what the crash of run %d left:%s\n", d->level, l->inodes_n < 0 ? " all, since only the "
-           "process was killed" : "");
+    printf("  what the crash of run %d left:%s\n", d->level,
+           l->inodes_n < 0 ? " all, since only the process was killed" : "");
     if (l->inodes_n < 0) return;
     for (int i = 0; i < NAMES; i++) {
         if (!l->names[i]) continue;
