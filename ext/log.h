@@ -40,9 +40,9 @@ enum {
 
 /* Open a log for appending, or make it. No other process can open it by this function meanwhile.
    Its first line must begin as told. A crash may have cut a commit short. Then the unfinished last
-   line is cut off; of a new file, all may be. Each line that is cut off must begin as told, but for
-   zeros where a part was not written. If a disk writes the parts of a commit out of order, zeros may
-   stay within a line. Nobody was told of that line.
+   line is cut off, if it begins as told, but for zeros where a part was not written. The first line
+   of a new file may have such zeros, too. If a disk writes the parts of a commit out of order, a
+   line that has its line feed may keep zeros. Nobody was told of that line.
      *log       yours, until ka_log_close; NULL on failure
      begins     what each line begins with, no zero byte; borrowed until ka_log_close. Its first 256
                 bytes are looked at
@@ -162,15 +162,14 @@ static int ka__log_torn(ka_log *log, int64_t at, int64_t size)
     return KA_OK;
 }
 
-/* Of a file of that size, cut off an unfinished line. If the first line does not begin as told, all
-   must be what the first commit left, and is cut off. */
+/* Of a file of that size, cut off an unfinished line. If the first line does not begin as told, the
+   first commit was cut short, or it is no log: then each line is looked at. */
 static int ka__log_mend(ka_log *log, int64_t size, int64_t *cut)
 {
     int64_t end = ka__log_unfinished(log, size);
     if (end < 0) return (int)end;
     int r = ka_file_holds(&log->file, 0, log->begins, strlen(log->begins));
-    if (r == KA_ESYNTAX) end = 0;
-    if (r == KA_OK || r == KA_ESYNTAX) r = ka__log_torn(log, end, size);
+    if (r == KA_OK || r == KA_ESYNTAX) r = ka__log_torn(log, r == KA_OK ? end : 0, size);
     if (r < 0) return r;
     log->file.size = end;
     *cut = size - end;

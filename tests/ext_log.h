@@ -90,8 +90,8 @@ static void test_log_torn(void)
     };
     static const struct { const char *bytes; size_t n, end; const char *why; } torn[] = {
         { "\0\0", 2, 0, "a new file's size came before its bytes" },
-        { "\0\0\0\0 1\n", 7, 0, "the first part of a first line is not there" },
-        { "l\0\0\0\0\0\nline 2\nline 3\n", 21, 0, "a first commit of three lines" },
+        { "\0\0\0\0 1\n", 7, 7, "the first part of a first line is not there" },
+        { "l\0\0\0\0\0\nline 2\nline", 18, 14, "a first commit of three lines" },
         { "line 1\nlin\0", 11, 7, "the first part of a line ends within what it begins with" },
         { "line 1\n\0\0ne", 11, 7, "the first part is not there" },
     };
