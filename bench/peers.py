@@ -30,6 +30,10 @@ PEERS = {
     "node": Peer(["node", "bench/node.js", "@port"], "nodejs"),
     "keyauth again": Peer([*SERVER, "@port"]),
 }
+ALONE = {
+    **PEERS,
+    "floor, two hand-offs": Peer(["bench/floor", "@port", "148", "hand-off"]),
+}
 STORES = {
     "keyauth --journal": Peer([*SERVER, "@port", "--journal", "@file"]),
     "SQLite, batched": Peer(["bench/sqlite", "@port", "@file", "--batched"], "libsqlite3-dev"),
@@ -60,7 +64,7 @@ class Scenario:
 
 
 SCENARIOS = {
-    "keepalive-1": Scenario("1 keep-alive connection", 1, "ask", PEERS, "floor"),
+    "keepalive-1": Scenario("1 keep-alive connection", 1, "ask", ALONE, "floor"),
     "keepalive-64": Scenario("64 keep-alive connections", 64, "ask", PEERS, "floor"),
     "keepalive-512": Scenario("512 keep-alive connections", 512, "ask", PEERS, "floor"),
     "pipelined-64x16": Scenario(
