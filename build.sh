@@ -12,6 +12,7 @@
 # ./build.sh fleet-demo    Redis, two instances of examples/fleet, HAProxy and 20 devices; Ctrl+C ends them
 # ./build.sh fuzz [SECONDS] [TARGET...]   fuzz it (fuzz/README.md); 0 seconds: only run what is kept
 # ./build.sh explore [BOUND] [NAME...]    every interleaving of the threads (tests/README.md)
+# ./build.sh crash [UNITS] [NAME...]      every crash of the machine while the files are written (tests/README.md)
 # ./build.sh dist     keyauth.tar.gz: a folder of the server and one of the client
 # ./build.sh release  of the last commit: keyauth-VERSION.tar.gz, .zip and .sha256; the same bytes each time
 # ./build.sh clean    remove all that was built
@@ -110,6 +111,11 @@ fuzz)
 explore)
     shift
     exec sh tests/explore/run "$@" ;;
+crash)
+    need tests/crash/crash
+    build tests/crash/crash
+    shift
+    exec tests/crash/crash "$@" ;;
 hostile)
     need server bench/hostile
     build server bench/hostile
@@ -143,9 +149,9 @@ clean)
     rm -f server client test server.exe client.exe test.exe keyauth.tar.gz keyauth-*.tar.gz keyauth-*.zip keyauth-*.sha256
     for f in $examples examples/gate/gate_test; do rm -f $f $f.exe; done
     rm -rf bench/load bench/__pycache__ bench/hostile bench/floor bench/microhttpd bench/http bench/relay bench/sqlite
-    rm -f fuzz/fuzz fuzz/replay tests/explore/explore-* tests/explore/*.o
+    rm -f fuzz/fuzz fuzz/replay tests/explore/explore-* tests/explore/*.o tests/crash/crash
     rm -rf .test-* ;;      # what an interrupted ./test leaves
 *)
-    sed -n '2,17s/^# //p' "$0" >&2
+    sed -n '2,18s/^# //p' "$0" >&2
     exit 2 ;;
 esac

@@ -568,17 +568,21 @@ static int ka__journal_recover(ka_journal *j, bool salvage, ka_journal_report *r
 {
     struct ka__journal *own = j->own;
     int64_t size = own->file.size;
-    bool twin = own->file.twin;
+    bool twin = own->file.twin, linked = false;
     int r = ka__journal_replay(j, j->keys.epoch_ms, salvage, report);
     bool damaged = report->damaged > 0;
     if (r == KA_OK && size > 0 && report->cut_at == 0) r = KA_ESYNTAX;
     if (r == KA_OK && size > 0 && !damaged) r = ka__journal_mend(own, own->file.size < size);
-    if (r == KA_OK) r = ka_file_sync(&own->file);
-    if (r == KA_OK && damaged && !twin) r = ka_file_link(&own->file, own->path_damaged);
+    if (r == KA_OK && damaged && !twin) {
+        r = ka_file_link(&own->file, own->path_damaged);
+        linked = r == KA_OK;
+    }
+    if (r == KA_OK) r = ka_file_sync(&own->file);      /* and path.damaged, before the rename */
+    if (r < 0 && linked) ka_file_unlink(own->path_damaged);
     if (r < 0) return r;
     if (size > 0 && !damaged && !own->outlived && own->keys == j->keys.count) return r;
     r = ka__journal_renew(j, j->keys.epoch_ms);
-    if (r < 0 && damaged && !own->broken && !twin) ka_file_unlink(own->path_damaged);
+    if (r < 0 && linked && !own->broken) ka_file_unlink(own->path_damaged);
     if (size == 0 || damaged || own->broken) return r;
     return KA_OK;      /* it was a matter of room, and can wait */
 }

@@ -39,11 +39,13 @@ enum {
 };
 
 /* Open a log for appending, or make it. No other process can open it by this function meanwhile.
-   Its first line must begin as told. An unfinished last line, of a write that was cut short, is cut
-   off if it begins as told, or with zeros.
+   Its first line must begin as told. A crash may have cut a commit short. Then the unfinished last
+   line is cut off, if it begins as told, but for zeros where a part was not written. The first line
+   of a new file may have such zeros, too. If a disk writes the parts of a commit out of order, a
+   line that has its line feed may keep zeros. Nobody was told of that line.
      *log       yours, until ka_log_close; NULL on failure
-     begins     what each line begins with; borrowed until ka_log_close. Its first 256 bytes are
-                looked at
+     begins     what each line begins with, no zero byte; borrowed until ka_log_close. Its first 256
+                bytes are looked at
      *cut       the bytes that were cut off
      *os_error  the system's code behind an error
      returns    KA_OK, or KA_EINUSE (another process has it), KA_ESYNTAX (it holds something else:
@@ -101,8 +103,7 @@ KADEF void ka_log_close(ka_log *log);
 
 /* A commit is one write at the file's end and one sync. If a commit fails, what it wrote is cut off
    again, and nothing is written until that is done: the file never has a line of which the opposite
-   was told. Only a crash can leave part of a commit, and the next ka_log_open cuts off what is no
-   whole line. */
+   was told. Only a crash can leave part of a commit, and the next ka_log_open cuts off its end. */
 
 enum {
     KA__LOG_PIECE = 4096,              /* bytes read at a time in search of the last line */
@@ -142,19 +143,33 @@ static int64_t ka__log_unfinished(ka_log *log, int64_t size)
     return 0;
 }
 
-/* Of a file of that size, cut off an unfinished line. It must begin as told, or with zeros, and so
-   must the file. */
+/* Could a commit that was cut short have left what is from there on? Each line must begin as told,
+   but for zeros where a part of it was not written. */
+static int ka__log_torn(ka_log *log, int64_t at, int64_t size)
+{
+    char piece[KA__LOG_PIECE];
+    size_t n = strlen(log->begins), in_line = 0;
+    if (n > KA_FILE_HEAD) n = KA_FILE_HEAD;
+    for (ptrdiff_t got; at < size; at += got) {
+        got = ka_file_read(&log->file, at, piece, sizeof piece);
+        if (got < 0) return (int)got;
+        if (got == 0) return KA_EINUSE;      /* somebody cuts it at this moment */
+        for (ptrdiff_t i = 0; i < got; i++) {
+            if (in_line < n && piece[i] && piece[i] != log->begins[in_line]) return KA_ESYNTAX;
+            in_line = piece[i] == '\n' ? 0 : in_line + 1;
+        }
+    }
+    return KA_OK;
+}
+
+/* Of a file of that size, cut off an unfinished line. If the first line does not begin as told, the
+   first commit was cut short, or it is no log: then each line is looked at. */
 static int ka__log_mend(ka_log *log, int64_t size, int64_t *cut)
 {
-    static const char zeros[KA_FILE_HEAD];
-    size_t n = strlen(log->begins);
     int64_t end = ka__log_unfinished(log, size);
     if (end < 0) return (int)end;
-    int r = ka_file_holds(&log->file, 0, log->begins, n);
-    if (r == KA_OK && end > 0) {
-        r = ka_file_holds(&log->file, end, log->begins, n);
-        if (r == KA_ESYNTAX) r = ka_file_holds(&log->file, end, zeros, n);
-    }
+    int r = ka_file_holds(&log->file, 0, log->begins, strlen(log->begins));
+    if (r == KA_OK || r == KA_ESYNTAX) r = ka__log_torn(log, r == KA_OK ? end : 0, size);
     if (r < 0) return r;
     log->file.size = end;
     *cut = size - end;

@@ -81,12 +81,19 @@ static void test_log_torn(void)
     static const char text[] = "line one\n\nline two\nline three\n";
     static const struct { const char *bytes; size_t n; const char *why; } foreign[] = {
         { "hello", 5, "a text" }, { "line 1\nhello", 12, "behind a line of ours" },
-          { "line 1\nlinX", 11, "nearly" }, { "line 1\nlin\0", 11, "a zero within" },
-          { "X", 1, "one byte" },
-        { "\0\0", 2, "zeros" }, { "hello\n", 6, "whole lines" },
+          { "line 1\nlinX", 11, "nearly" }, { "line 1\nl\0nX", 11, "nearly, but for a zero" },
+          { "X", 1, "one byte" }, { "\0\0X", 3, "zeros, and a byte" },
+          { "\0\0n\nhello\n", 10, "zeros, and another line" }, { "hello\n", 6, "whole lines" },
           { "hello\nline 1\n", 13, "another first line" }, { "hello\nline", 10,
           "and an unfinished one" },
         { "\nline 1\n", 8, "an empty first line" },
+    };
+    static const struct { const char *bytes; size_t n, end; const char *why; } torn[] = {
+        { "\0\0", 2, 0, "a new file's size came before its bytes" },
+        { "\0\0\0\0 1\n", 7, 7, "the first part of a first line is not there" },
+        { "l\0\0\0\0\0\nline 2\nline", 18, 14, "a first commit of three lines" },
+        { "line 1\nlin\0", 11, 7, "the first part of a line ends within what it begins with" },
+        { "line 1\n\0\0ne", 11, 7, "the first part is not there" },
     };
     static char bytes[(1 << 20) + 9];
     ka_log *log;
@@ -104,6 +111,12 @@ static void test_log_torn(void)
         unsigned mode = mode_of(LOG);
         CHECK(log_open(&log, &cut) == KA_ESYNTAX && !log && cut == 0 && mode_of(LOG) == mode &&
               file_is(LOG, foreign[i].bytes, foreign[i].n), "%s", foreign[i].why);
+    }
+    for (size_t i = 0; i < COUNT(torn); i++) {
+        file_put(LOG, torn[i].bytes, torn[i].n);
+        CHECK(log_open(&log, &cut) == KA_OK && cut == (int64_t)(torn[i].n - torn[i].end) &&
+              file_is(LOG, torn[i].bytes, torn[i].end), "%s: cut %d", torn[i].why, (int)cut);
+        ka_log_close(log);
     }
     const size_t lengths[] = { KA__LOG_PIECE - 1, KA__LOG_PIECE, KA__LOG_PIECE + 1, 2 * KA__LOG_PIECE - 1, 2 * KA__LOG_PIECE, 1 << 20 };
     for (size_t i = 0; i < COUNT(lengths); i++)

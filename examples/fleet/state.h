@@ -51,19 +51,34 @@ static bool state_read_line(fleet *f, ka_str line, const char *forgotten)
     return true;
 }
 
+/* The next line and its line feed, or as much of it as there is room for. Its bytes; 0: at the end.
+   A line with zeros is left out: a crash came while it was written (ext/log.h). */
+static size_t state_next(FILE *in, char line[STATE_LINE])
+{
+    size_t n = 0;
+    bool torn = false;
+    for (int c; (c = getc(in)) != EOF; ) {
+        torn = torn || c == 0;
+        if (n < STATE_LINE) line[n++] = (char)c;
+        if (c != '\n') continue;
+        if (!torn) return n;
+        n = 0;
+        torn = false;
+    }
+    return torn ? 0 : n;
+}
+
 /* -1: go on; otherwise exit with this. */
 static int state_read(fleet *f)
 {
-    char line[STATE_LINE + 1], forgotten[KA_UTC_TEXT + 1];
+    char line[STATE_LINE], forgotten[KA_UTC_TEXT + 1];
     int status = -1;
     ka_utc_text(forgotten, ka_wall_us() - FORGET_S * (int64_t)1000000);
     FILE *in = fopen(f->state_file, "rb");
     if (!in) return fail(EXIT_FAILED, "cannot read %s; look at its rights", f->state_file);
-    while (status < 0 && fgets(line, sizeof line, in)) {
-        size_t n = strlen(line);
+    for (size_t n; status < 0 && (n = state_next(in, line)) > 0; ) {
         f->state->lines++;
-        bool whole = n > 0 && line[n - 1] == '\n';          /* else too long, or with a NUL */
-        if (!whole || !state_read_line(f, (ka_str){ line, n }, forgotten))
+        if (line[n - 1] != '\n' || !state_read_line(f, (ka_str){ line, n }, forgotten))
             status = fail(EXIT_FAILED,
                           "%s:%llu: this line is no device; take it out, or move the file away to "
                           "begin without it",

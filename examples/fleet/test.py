@@ -2345,7 +2345,7 @@ def state_damaged():
     refused = "%s:2: this line is no device; take it out, or move the file away to begin without it"
     table = [
         # the second of three lines
-        "", "x", "{}", good[:-1], good + good, good + "\0", "[" + good + "]", good.replace('"id"', '"ID"'),
+        "", "x", "{}", good[:-1], good + good, "[" + good + "]", good.replace('"id"', '"ID"'),
         json.dumps(dict(value, id="x")), json.dumps(dict(value, charge=101)), json.dumps(dict(value, charge=-1)), json.dumps(dict(value, charge="1")),
         json.dumps(dict(value, connected=None)), json.dumps(dict(value, running=1)), json.dumps(dict(value, position={"lat": 1})),
         json.dumps(dict(value, position={"lat": 91, "lon": 0})), json.dumps(dict(value, position={"lat": 1e7, "lon": 0})),
@@ -2365,6 +2365,11 @@ def state_damaged():
         file.write(good + "\n" + json.dumps(dict(value, charge=5, more={"from": "a later version"})) + "\n")
     f = start("--state", path)
     check(vehicle(f, d.id)["charge"], 5, "what else a line has is not looked at")
+    f.stop()
+    with open(path, "w") as file:
+        file.write("\n".join([good, good[:9] + "\0" * 2000, "\0" * 9 + good[9:], json.dumps(dict(value, charge=6)), ""]))
+    f = start("--state", path)
+    check(vehicle(f, d.id)["charge"], 6, "lines in which a crash left zeros are left out")
     f.stop()
 
     with open(path, "w") as file:
