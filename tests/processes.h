@@ -173,6 +173,17 @@ static int process_wait(process *p, int ms)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+/* Wait for its end: its exit status, or -1. *ms: how long that took, less what this machine's other work made each sleep here
+   longer. */
+static int process_wait_timed(process *p, int *ms)
+{
+    enum { SLEEP_MS = 50 };
+    int status;
+    *ms = 0;
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; (status = process_wait(p, 0)) < 0 && ka_now_ms() < until; *ms += SLEEP_MS) ka_sleep_ms(SLEEP_MS);
+    return status;
+}
+
 /* What this process and its children read from stdin: a file, or a pipe into which is said what it gives; NULL: what it
    was before. */
 static int input_before = -1, input_end = -1;

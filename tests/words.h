@@ -239,10 +239,8 @@ static void test_words_unread(void)
         if (rows[i].lines) drained(unread);
         for (int64_t until = ka_now_ms() + PATIENCE_MS; rows[i].lines && !strstr(got, "read: ") && ka_now_ms() < until; ) got = drained(unread);
         CHECK(!rows[i].lines || strstr(got, "(lines lost here, which nobody read: "), "%s tells what was lost: \"%s\"", command, got);
-        int64_t begun = ka_now_ms();
         kill((pid_t)pool[p].pid, SIGTERM);
-        int status = process_wait(&p, PATIENCE_MS);
-        int ms = (int)(ka_now_ms() - begun);      /* what waits for its reader would end with KA_DRAIN_MS, 8 s there, or never */
+        int ms, status = process_wait_timed(&p, &ms);      /* what waits for its reader would end with KA_DRAIN_MS, 8 s there, or never */
         CHECK(status == 0 && (emulator() || ms < 7000), "%s: status %d in %d ms", command, status, ms);
         process_end(&p);
         close(unread);
