@@ -145,13 +145,13 @@ static void test_interrupt(void)
     int n = server_start(&server, port, NULL, NULL);
     if (!n) return;
     wire_open_at(&w, SERVER_IP, n);
-    wire_text(&w, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask");
-    ka_sleep_ms(300);
+    wire_text(&w, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n");
+    CHECK(wire_gets(&w, "HTTP/1.1 100 Continue\r\n\r\n"), "the request is begun");
     if (!process_interrupt(&server)) {
         skip("interrupt", "no console to send Ctrl+Break through");
     } else {
         ka_sleep_ms(100);
-        wire_text(&w, "_key=x");
+        wire_text(&w, "ask_key=x");
         CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 200, "the request is finished");
         int status = process_wait(&server, PATIENCE_MS);
         CHECK(status == 0, "exit status %d: %s", status, output(&server, "err"));

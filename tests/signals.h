@@ -3,7 +3,7 @@
 #if defined(_WIN32)
 static void test_signals(void) { skip("signals", "Windows has none of these"); }
 #else
-#define SIGNALS_BEGUN "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask"
+#define SIGNALS_BEGUN "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
 
 /* Which signals a server survives, and how it ends. Each comes while a request is half sent, which is finished
    then. `wrapped` is what the shell does first; a signal that is 0 ends the list. */
@@ -42,13 +42,13 @@ static void signals_to_server(void)
         if (!starts || sscanf(output(&p, "out"), "listening on " SERVER_IP ":%d", &port) != 1) continue;
         wire_open_at(&w, SERVER_IP, port);
         wire_text(&w, SIGNALS_BEGUN);
-        ka_sleep_ms(100);
+        CHECK(wire_gets(&w, "HTTP/1.1 100 Continue\r\n\r\n"), "%s: the request is begun", rows[i].why);
         for (int k = 0; k < 3 && rows[i].signals[k]; k++) {
             kill((pid_t)pool[p].pid, rows[i].signals[k]);
             ka_sleep_ms(50);      /* those of the same kind would be one */
         }
         if (rows[i].status == 0) {
-            wire_text(&w, "_key=x");
+            wire_text(&w, "ask_key=x");
             CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 200, "%s: the request is finished", rows[i].why);
         }
         status = process_wait(&p, PATIENCE_MS);
