@@ -9,6 +9,7 @@
 
 #define _GNU_SOURCE 1
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -27,6 +28,7 @@
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -136,6 +138,7 @@ UNGUIDED_END
 #include "../ext/redis.h"
 #include "../ext/sse.h"
 #include "../ext/timer.h"
+#include "../ext/uuid.h"
 
 static int sim_thread(thrd_t *id, void *thread)
 {
@@ -149,6 +152,7 @@ static int sim_thread(thrd_t *id, void *thread)
 UNGUIDED_BEGIN
 
 #include "base64.h"
+#include "digits.h"
 #include "form.h"
 #include "json.h"
 #include "resp.h"
@@ -162,6 +166,8 @@ UNGUIDED_BEGIN
 
 static const struct { const char *name; void (*run)(const char *p, size_t n); } targets[] = {
     { "base64",   target_base64 },
+    { "hex",      target_hex },
+    { "uuid",     target_uuid },
     { "form",     target_form },
     { "json",     target_json },
     { "resp",     target_resp },
