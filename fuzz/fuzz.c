@@ -16,6 +16,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -32,6 +33,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <threads.h>
 #include <time.h>
 #include <unistd.h>
@@ -159,6 +161,11 @@ UNGUIDED_BEGIN
 #include "request.h"
 #include "chunked.h"
 #include "response.h"
+#ifdef FUZZ_EVERY
+#include "grammar.h"
+#include "grammar_http.h"
+#include "every.h"
+#endif
 #include "journal.h"
 #include "server.h"
 #include "messages.h"
