@@ -35,7 +35,8 @@ static void target_uuid(const char *p, size_t n)
     int r = ka_uuid_read(out, (ka_str){ p, n });
     CHECK(r == (plain_uuid(p, n) ? KA_OK : KA_ESYNTAX), "got %d", r);
     if (r == KA_OK) {
-        for (size_t i = 0; i < n; i++) CHECK(out[i] == tolower((unsigned char)p[i]), "at %d", (int)i);
+        for (size_t i = 0; i < n; i++)
+            CHECK(out[i] == tolower((unsigned char)p[i]), "at %d", (int)i);
         CHECK(out[n] == 0, "no NUL");
         CHECK(ka_uuid_read(again, (ka_str){ out, n }) == KA_OK && strcmp(out, again) == 0, "again");
     }

@@ -1,13 +1,14 @@
-/* fuzz/every.h - ./build.sh every: every text up to a length, by the parsers and by a second reader.
+/* fuzz/every.h - ./build.sh every: each short text, by the parsers and by a second reader.
 
-   A row is a front, an alphabet and a back. Its texts are the front and each string of up to so many
-   letters, with the back behind it and without. A letter is a byte, or a word. A text lies between
-   two pages that cannot be read. One byte more is one call more, so each text meets the verdict
-   about the same text without its last letter: what was whole or refused must stay so.
+   A row is a front, an alphabet and a back. Its texts are the front and each string of up to so
+   many letters, with the back behind it and without. A letter is a byte, or a word. A text ends
+   where its page ends, and the next page cannot be read. Short texts are also tried where a page
+   begins. Each text is compared with the same text without its last letter: what was whole or
+   refused stays so.
 
-   A text that both readers refuse need not be tried with all that may follow. The parser is told
-   that more bytes are behind, of each number that can be, where the page ends. If it gives the same
-   answer without a look at them, it gives that answer whatever they are. */
+   If both readers refuse a text, the longer texts that begin so can be left out. The parser is told
+   that there are more bytes, of each number that can follow, but the page ends. If the parser gives
+   the same answer without a look at them, the answer holds for all values of these bytes. */
 
 typedef struct {
     int        r, status;       /* KA_OK: a whole one; KA_EAGAIN; or another error */
@@ -25,7 +26,7 @@ typedef struct {
     const char        *back;
     int                longest;      /* letters */
     verdict          (*check)(const char *p, size_t n, const verdict *shorter);
-    bool             (*same)(const char *p, size_t n, const verdict *v);      /* the same answer; NULL: it reads on */
+    bool             (*same)(const char *p, size_t n, const verdict *v);      /* NULL: reads on */
     void             (*target)(const char *p, size_t n);
 } every_row;
 
@@ -95,7 +96,8 @@ static void check_names(const ka_http *h)      /* ka_field, by a search for the 
         ka_str want = plain_field(h->fields.p, h->fields.n, called[i], &r), value;
         got = ka_field(h->fields, called[i], &value);
         CHECK(got == r && value.n == want.n && (want.p ? value.p == want.p : !value.p),
-              "the field \"%s\": %d of %d bytes, want %d of %d", called[i], got, (int)value.n, r, (int)want.n);
+              "the field \"%s\": %d of %d bytes, want %d of %d", called[i], got,
+              (int)value.n, r, (int)want.n);
     }
 }
 
@@ -104,7 +106,7 @@ static verdict every_head(const char *p, size_t n, const verdict *shorter, bool 
     ka_http h;
     plain_head want = read_head(p, n, request);
     ptrdiff_t r = request ? ka_http_request(&h, p, n) : ka_http_response(&h, p, n);
-    verdict v = { .r = want.r < 0 ? want.r : KA_OK, .size = want.size, .dead = want.r == KA_ESYNTAX };
+    verdict v = { .r = want.r, .size = want.size, .dead = want.r == KA_ESYNTAX };
     CHECK(r == (want.r < 0 ? want.r : (ptrdiff_t)want.size), "got %d, want %d of %d bytes", (int)r,
           want.r, (int)want.size);
     if (r == KA_ESYNTAX && request) {
@@ -153,7 +155,8 @@ static void every_piece(ka_chunked *d, plain_body *b, const char *p, size_t n)
     ptrdiff_t r = ka_chunked_decode(d, in, n, &used);
     b->r = r < 0 ? (int)r : d->done ? KA_OK : KA_EAGAIN;
     if (r >= 0) {
-        CHECK((size_t)r <= used && (d->done ? used <= n : used == n), "%d of %d bytes", (int)used, (int)n);
+        CHECK((size_t)r <= used && (d->done ? used <= n : used == n), "%d of %d bytes",
+              (int)used, (int)n);
         memcpy(b->out + b->out_n, in, (size_t)r);
         b->out_n += (size_t)r;
         b->size += used;
@@ -171,7 +174,8 @@ static verdict every_chunked(const char *p, size_t n, const verdict *shorter)
         every_piece(&d, &b, p + cut, n - cut);
         CHECK(b.r == want.r, "cut at %d: got %d, want %d", (int)cut, b.r, want.r);
         if (b.r != KA_OK && b.r != KA_EAGAIN) continue;
-        CHECK(b.out_n == want.out_n && memcmp(b.out, want.out, b.out_n) == 0, "cut at %d: other data", (int)cut);
+        CHECK(b.out_n == want.out_n && memcmp(b.out, want.out, b.out_n) == 0,
+              "cut at %d: other data", (int)cut);
         CHECK(b.r == KA_EAGAIN || b.size == want.size, "cut at %d: %d bytes, want %d", (int)cut,
               (int)b.size, (int)want.size);
         CHECK(d.room == EVERY_ROOM - want.out_n, "cut at %d: room %d", (int)cut, (int)d.room);
@@ -218,12 +222,10 @@ static size_t plain_string(char *out, const char *p, const char *end)
         }
         if (c < 0x80) out[n++] = (char)c;
         else if (c < 0x800) out[n++] = (char)(0xC0 + c / 64);
-        else if (c < 0x10000) out[n++] = (char)(0xE0 + c / 4096), out[n++] = (char)(0x80 + c / 64 % 64);
-        else {
-            out[n++] = (char)(0xF0 + c / 262144);
-            out[n++] = (char)(0x80 + c / 4096 % 64);
-            out[n++] = (char)(0x80 + c / 64 % 64);
-        }
+        else if (c < 0x10000) out[n++] = (char)(0xE0 + c / 4096);
+        else out[n++] = (char)(0xF0 + c / 262144);
+        if (c >= 0x10000) out[n++] = (char)(0x80 + c / 4096 % 64);
+        if (c >= 0x800) out[n++] = (char)(0x80 + c / 64 % 64);
         if (c >= 0x80) out[n++] = (char)(0x80 + c % 64);
     }
     return n;
@@ -236,7 +238,8 @@ static void every_string(const ka_json *v)
     for (size_t cap = n ? n - 1 : 0; cap <= n; cap++) {      /* one short, and exactly enough */
         char *out = block(cap);
         ptrdiff_t got = ka_json_string(out, cap, v);
-        CHECK(got == (cap < n ? KA_ENOSPC : (ptrdiff_t)n), "%d bytes in %d: %d", (int)n, (int)cap, (int)got);
+        CHECK(got == (cap < n ? KA_ENOSPC : (ptrdiff_t)n), "%d bytes in %d: %d", (int)n,
+              (int)cap, (int)got);
         if (got > 0) CHECK(memcmp(out, want, n) == 0, "another string");
         block_free(out, cap);
     }
@@ -262,7 +265,8 @@ static verdict every_json(const char *p, size_t n, const verdict *shorter)
     ka_json v;
     int r = ka_json_read(&v, (ka_str){ p, n });
     (void)shorter;
-    CHECK(r == (json || python ? KA_OK : KA_ESYNTAX), "got %d; JSON %d, Python %d", r, json, python);
+    CHECK(r == (json || python ? KA_OK : KA_ESYNTAX), "got %d; JSON %d, Python %d", r, json,
+          python);
     CHECK(v.raw.p >= p && v.raw.n <= (size_t)(p + n - v.raw.p), "a value beyond the text");
     if (r == KA_OK) {
         size_t from = 0, to = n;
@@ -288,7 +292,8 @@ static verdict every_resp(const char *p, size_t n, const verdict *shorter)
     ka_cut fresh = { 0, 0, 0 };
     ptrdiff_t want = v.r < 0 ? v.r : (ptrdiff_t)v.size;
     ptrdiff_t at_once = ka__resp_find(&fresh, p, n), on = ka__resp_find(&v.cut, p, n);
-    CHECK(at_once == want && on == want, "at once %d, by letters %d, want %d", (int)at_once, (int)on, (int)want);
+    CHECK(at_once == want && on == want, "at once %d, by letters %d, want %d", (int)at_once,
+          (int)on, (int)want);
     bool whole = v.r == KA_OK && v.size == n;
     CHECK(resp_is_whole(p, n, true) == whole, "whole: %d", whole);
     if (v.r < 0) v.size = 0;
@@ -305,13 +310,15 @@ static const char *const request_lines[] = {
     "a: b\r\n", "\r\n", NULL
 };
 static const char *const coding_parts[] = {
-    "chunked", "CHUNKED", ",", " ", "\t", "x", ";q", "gzip", "\"", "\r\nTransfer-Encoding:", "\r\n", NULL
+    "chunked", "CHUNKED", ",", " ", "\t", "x", ";q", "gzip", "\"",
+    "\r\nTransfer-Encoding:", "\r\n", NULL
 };
 static const char *const connection_parts[] = {
     "close", "CLOSE", "keep-alive", ",", " ", "\t", "x", "\"", "\r\nConnection:", "\r\n", NULL
 };
 static const char *const chunk_parts[] = {
-    "2\r\n", "ab", "\r\n", "0\r\n", "A:b\r\n", "1", ";x", "=y", "=\"\\\"\"", "F\r\n", ":", "0f", " ", NULL
+    "2\r\n", "ab", "\r\n", "0\r\n", "A:b\r\n", "1", ";x", "=y", "=\"\\\"\"", "F\r\n", ":", "0f",
+    " ", NULL
 };
 static const char *const json_parts[] = {
     "{", "}", "[", "]", "(", ")", "\"a\"", "'b'", ":", ",", "null", "None", "-0.5e+1", NULL
@@ -324,7 +331,8 @@ static const char *const resp_parts[] = {
     "*2\r\n", "$1\r\n", "a", "\r\n", ":-5\r\n", "+ok\r\n", "*0\r\n", "*-1\r\n", "$-1\r\n", "$0\r\n",
     "*1\r\n", "-no\r\n", "$3\r\n", NULL
 };
-static const char base64_all[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-";
+static const char base64_all[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-";
 
 #define LETTERS(text) text, sizeof text - 1, NULL
 #define WORDS(list) NULL, 0, list
@@ -337,18 +345,27 @@ static const char base64_all[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrst
 #define RESP every_resp, NULL, target_resp
 static const every_row every_rows[] = {
     { "base64: digits", "Q", LETTERS(base64_all), "", 3, every_base64, NULL, target_base64 },
-    { "base64: a quad's begin", "", LETTERS("AQBg/+=0-\n z"), "JD", 5, every_base64, NULL, target_base64 },
-    { "base64: a quad's end", "QU", LETTERS("AQBg/+=0-\n z"), "", 5, every_base64, NULL, target_base64 },
-    { "base64: the last quad", "QUJD", LETTERS("AQBg/+=0-\n z"), "", 5, every_base64, NULL, target_base64 },
-    { "hex: bytes", "", LETTERS("\0\x09\x0A\x0F\x10\x7F\x80\x99\x9A\xA0\xF0\xFF"), "", 5, every_hex, NULL, target_hex },
-    { "uuid: hyphens", "f81d4f", LETTERS("aF09-g:/`@G\0"), "dec-11d0-a765-00a0c91e6bf6", 6, every_uuid, NULL, target_uuid },
-    { "uuid: its end", "f81d4fae-7dec-11d0-a765-00a0c9", LETTERS("aF09-g:/`@G\xFF"), "", 6, every_uuid, NULL, target_uuid },
+    { "base64: a quad's begin", "",
+      LETTERS("AQBg/+=0-\n z"), "JD", 5, every_base64, NULL, target_base64 },
+    { "base64: a quad's end", "QU",
+      LETTERS("AQBg/+=0-\n z"), "", 5, every_base64, NULL, target_base64 },
+    { "base64: the last quad", "QUJD",
+      LETTERS("AQBg/+=0-\n z"), "", 5, every_base64, NULL, target_base64 },
+    { "hex: bytes", "",
+      LETTERS("\0\x09\x0A\x0F\x10\x7F\x80\x99\x9A\xA0\xF0\xFF"), "", 5,
+      every_hex, NULL, target_hex },
+    { "uuid: hyphens", "f81d4f",
+      LETTERS("aF09-g:/`@G\0"), "dec-11d0-a765-00a0c91e6bf6", 6, every_uuid, NULL, target_uuid },
+    { "uuid: its end", "f81d4fae-7dec-11d0-a765-00a0c9",
+      LETTERS("aF09-g:/`@G\xFF"), "", 6, every_uuid, NULL, target_uuid },
     { "form, percent", "", LETTERS("%&=0aFg+ \0\xFF" "A"), "", 6, every_form, NULL, target_form },
 
     { "request: its line", "", LETTERS("A/ \r\n:\0*\x80#?@"), " HTTP/1.0\r\n\r\n", 6, REQUEST },
-    { "request: target", "OPTIONS ", LETTERS("/?%a:#[* \"\x7F\t"), " HTTP/1.0\r\n\r\n", 6, REQUEST },
+    { "request: target", "OPTIONS ",
+      LETTERS("/?%a:#[* \"\x7F\t"), " HTTP/1.0\r\n\r\n", 6, REQUEST },
     { "request: scheme", "GET http", LETTERS("s:/a?TSp[ .\\"), " HTTP/1.0\r\n\r\n", 6, REQUEST },
-    { "request: authority", "GET hTTp://", LETTERS("a/?:8@[]%. F"), " HTTP/1.0\r\n\r\n", 6, REQUEST },
+    { "request: authority", "GET hTTp://",
+      LETTERS("a/?:8@[]%. F"), " HTTP/1.0\r\n\r\n", 6, REQUEST },
     { "request: CONNECT", "CONNECT ", LETTERS("a:80[]%./1@v"), " HTTP/1.0\r\n\r\n", 6, REQUEST },
     { "request: version", "GET / HTT", LETTERS("P/1.02\r\nhp 9"), "\r\nHost:\r\n\r\n", 7, REQUEST },
     { "request: lines", OLD, LETTERS("a: \t\r\n\0\x80\x7F\"-("), "\r\n\r\n", 6, REQUEST },
@@ -356,26 +373,35 @@ static const every_row every_rows[] = {
     { "request: Host", LINE "Host:", LETTERS("a:8[]%F ,@.v"), "\r\n\r\n", 6, REQUEST },
     { "request: port", LINE "Host:a:", LETTERS("065539: a\r\n-"), "\r\n\r\n", 6, REQUEST },
     { "request: IPv6", LINE "Host:[", LETTERS(":1f.025vG]%a"), "]\r\n\r\n", 6, REQUEST },
-    { "request: IPv6, full", LINE "Host:[1:2:3:4:5", LETTERS(":1f.025vG]%a"), "]\r\n\r\n", 5, REQUEST },
+    { "request: IPv6, full", LINE "Host:[1:2:3:4:5:6",
+      LETTERS(":1f.025vG]%a"), "]\r\n\r\n", 5, REQUEST },
     { "request: IPv6, IPv4", LINE "Host:[::1.2", LETTERS(".0125:69a]f%"), "]\r\n\r\n", 5, REQUEST },
-    { "request: length", OLD "Content-Length:", LETTERS("09 \t,+-\ra;.\0"), "\r\n\r\n", 6, REQUEST },
-    { "request: long length", OLD "Content-Length: 92233720368547", LETTERS("0789 5,\r\n-a1"), "\r\n\r\n", 5, REQUEST },
-    { "request: coding", LINE "Host:\r\nTransfer-Encoding:", WORDS(coding_parts), "\r\n\r\n", 5, REQUEST },
+    { "request: length", OLD "Content-Length:",
+      LETTERS("09 \t,+-\ra;.\0"), "\r\n\r\n", 6, REQUEST },
+    { "request: long length", OLD "Content-Length: 92233720368547",
+      LETTERS("0789 5,\r\n-a1"), "\r\n\r\n", 5, REQUEST },
+    { "request: coding", LINE "Host:\r\nTransfer-Encoding:",
+      WORDS(coding_parts), "\r\n\r\n", 5, REQUEST },
     { "request: connection", OLD "Connection:", WORDS(connection_parts), "\r\n\r\n", 5, REQUEST },
-    { "request: Expect", LINE "Host:\r\nExpect: 100-conti", LETTERS("nNuUeE ,;\r\n\t"), "\r\n\r\n", 5, REQUEST },
+    { "request: Expect", LINE "Host:\r\nExpect: 100-conti",
+      LETTERS("nNuUeE ,;\r\n\t"), "\r\n\r\n", 5, REQUEST },
     { "request: fields", LINE, WORDS(request_lines), "\r\n", 5, REQUEST },
     { "request: fields, 1.0", OLD, WORDS(request_lines), "\r\n", 4, REQUEST },
 
     { "response: its line", "HTTP/1.", LETTERS("012596 \r\na\t\x80"), "\r\n\r\n", 7, RESPONSE },
-    { "response: lines", "HTTP/1.1 200 \r\n", LETTERS("a: \t\r\n\0\x80\x7F\"-("), "\r\n\r\n", 6, RESPONSE },
+    { "response: lines", "HTTP/1.1 200 \r\n",
+      LETTERS("a: \t\r\n\0\x80\x7F\"-("), "\r\n\r\n", 6, RESPONSE },
     { "response: fields", "HTTP/1.1 200\r\n", WORDS(request_lines), "\r\n", 5, RESPONSE },
 
     { "chunked: a body", "", LETTERS("02f;=a \r\n\"\\:"), "", 7, CHUNKED },
     { "chunked: behind data", "2\r\nab", LETTERS("02f;=a \r\n\"\\:"), "", 7, CHUNKED },
-    { "chunked: extension", "1;a", LETTERS(";= a\"\\\r\n\t:0\x80"), "\r\na\r\n0\r\n\r\n", 6, CHUNKED },
-    { "chunked: quoted", "1;a=\"", LETTERS(";= a\"\\\r\n\t\x7F,\x80"), "\r\na\r\n0\r\n\r\n", 5, CHUNKED },
+    { "chunked: extension", "1;a",
+      LETTERS(";= a\"\\\r\n\t:0\x80"), "\r\na\r\n0\r\n\r\n", 6, CHUNKED },
+    { "chunked: quoted", "1;a=\"",
+      LETTERS(";= a\"\\\r\n\t\x7F,\x80"), "\r\na\r\n0\r\n\r\n", 5, CHUNKED },
     { "chunked: trailers", "0\r\n", LETTERS("a: \r\n\t;\0\x80\"\\-"), "\r\n\r\n", 6, CHUNKED },
-    { "chunked: long line", "1;abcdefghijklmnopqr", LETTERS("a;=\"\r\n 1\\\t:\0"), "\r\n", 7, CHUNKED },
+    { "chunked: long line", "1;abcdefghijklmnopqr",
+      LETTERS("a;=\"\r\n 1\\\t:\0"), "\r\n", 7, CHUNKED },
     { "chunked: size", "0000000000000000000", LETTERS("012Ff;\r\ng 3x"), "\r\n", 6, CHUNKED },
     { "chunked: parts", "", WORDS(chunk_parts), "", 6, CHUNKED },
 
@@ -387,8 +413,10 @@ static const every_row every_rows[] = {
     { "json: Python's escapes", "'", LETTERS("\\uxU01/'\"d8a"), "'", 6, JSON },
     { "json: halves", "\"\\ud83", LETTERS("\\udDcC8f0eg\""), "\"", 7, JSON },
     { "json: \\U", "'\\U00", LETTERS("01dDfF8'\\7xg"), "'", 7, JSON },
-    { "json: UTF-8", "\"", LETTERS("a\x7F\x80\x9F\xA0\xBF\xC2\xE0\xED\xF0\xF4\x8F"), "\"", 7, JSON },
-    { "json: UTF-8, more", "\"", LETTERS("\x1F\x80\x90\xBF\xC0\xC1\xDF\xE1\xEF\xF1\xF5\xFF"), "\"", 7, JSON },
+    { "json: UTF-8", "\"",
+      LETTERS("a\x7F\x80\x9F\xA0\xBF\xC2\xE0\xED\xF0\xF4\x8F"), "\"", 7, JSON },
+    { "json: UTF-8, more", "\"",
+      LETTERS("\x1F\x80\x90\xBF\xC0\xC1\xDF\xE1\xEF\xF1\xF5\xFF"), "\"", 7, JSON },
     { "json: controls", "[\"a\", 'b'", LETTERS(",\"'\0\n\t\r\v \x1F]a"), "]", 6, JSON },
     { "json: parts", "", WORDS(json_parts), "", 6, JSON },
     { "json: escapes together", "\"", WORDS(json_escapes), "\"", 4, JSON },
@@ -444,19 +472,19 @@ static bool every_same(const every_row *row, size_t n, size_t most, const verdic
 }
 
 /* The text now.text[0..n), and all that begin with it: up to `left` letters longer. */
-static void every_longer(const every_row *row, size_t n, int letters, int left, const verdict *shorter)
+static void every_longer(const every_row *row, size_t n, int letters, int left,
+                         const verdict *shorter)
 {
-    size_t back = strlen(row->back), word = 1;
+    size_t back = strlen(row->back), word = 1, most = 1;
     verdict v = every_text(row, n, letters, shorter);
     if (back > 0) {
         memcpy(now.text + n, row->back, back);
         every_text(row, n + back, letters, &v);
     }
     if (left <= 0) return;
-    size_t most = (size_t)left;
     for (size_t i = 0; row->words && row->words[i]; i++)
-        if (strlen(row->words[i]) * (size_t)left > most) most = strlen(row->words[i]) * (size_t)left;
-    if (every_same(row, n, most + back, &v)) return;
+        if (strlen(row->words[i]) > most) most = strlen(row->words[i]);
+    if (every_same(row, n, most * (size_t)left + back, &v)) return;
     for (size_t i = 0; row->words ? row->words[i] != NULL : i < row->letters_n; i++) {
         if (row->words) memcpy(now.text + n, row->words[i], word = strlen(row->words[i]));
         else now.text[n] = row->letters[i];
@@ -505,14 +533,20 @@ static void every_run(const every_row *row, int more)
            row->longest + more, (int)letters, texts, now.calls, (double)clock() / CLOCKS_PER_SEC);
 }
 
-/* [MORE [NAME...]]: strings that are so many letters longer; of the rows whose names begin so. */
+/* [MORE [NAME...]]: strings that are so many letters longer; of the rows whose names begin so. Ends
+   with one line: N passed, N failed, 0 skipped. */
 int main(int argc, char **argv)
 {
     int passed = 0, failed = 0, more = argc > 1 ? atoi(argv[1]) : 0;
+    if (argc > 1 && !isdigit((unsigned char)*argv[1])) {
+        fprintf(stderr, "every: a number of letters is needed, and then the names\n");
+        return 2;
+    }
     for (size_t i = 0; i < sizeof every_rows / sizeof *every_rows; i++) {
         bool wanted = argc < 3;
         int status = 0;
-        for (int k = 2; k < argc; k++) wanted |= !strncmp(every_rows[i].name, argv[k], strlen(argv[k]));
+        for (int k = 2; k < argc; k++)
+            wanted |= !strncmp(every_rows[i].name, argv[k], strlen(argv[k]));
         if (!wanted) continue;
         target_name = every_rows[i].name;
         fflush(NULL);

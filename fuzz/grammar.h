@@ -212,7 +212,7 @@ static places chunk_ext(source *s, places at)
     return at;
 }
 
-/* ---- JSON (RFC 8259), UTF-8 (RFC 3629 s.4), and what Python's repr() makes of the same ---- */
+/* ---- JSON (RFC 8259), UTF-8 (RFC 3629 s.4), and what Python's repr() makes of them ---- */
 
 static bool json_blank(unsigned char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 static places json_space(source *s, places at) { return many(s, at, json_blank); }
@@ -236,7 +236,7 @@ static places utf8_beyond_ascii(source *s, places at)
 
 static places hex_digits(source *s, places at, int n) { return times(s, at, n, n, hexdig); }
 
-/* Four digits of a character by itself, which is no half of another one: D800 to DFFF are halves. */
+/* Four digits of a character by itself. D800 to DFFF are halves of characters. */
 static bool no_d(unsigned char c) { return hexdig(c) && c != 'd' && c != 'D'; }
 static places four_digits(source *s, places at)
 {

@@ -46,7 +46,8 @@ static bool host_fits(const char *p, size_t n, bool may_be_empty, bool needs_por
     while (digits < n && digit((unsigned char)p[n - 1 - digits])) digits++;
     bool has_port = digits < n && p[n - 1 - digits] == ':' && !is_all(host, p, n);
     if (has_port)
-        for (size_t i = n - digits; i < n && port <= 65535; i++) port = port * 10 + (size_t)(p[i] - '0');
+        for (size_t i = n - digits; i < n && port <= 65535; i++)
+            port = port * 10 + (size_t)(p[i] - '0');
     if (needs_port && (!has_port || digits == 0)) return false;
     size_t name = has_port ? n - digits - 1 : n;
     return port <= 65535 && (name > 0 || (may_be_empty && !has_port));
@@ -103,7 +104,8 @@ static places status_line(plain_head *d, source *s)      /* s.4; "200" alone is 
     places code = times(s, byte(s, version(d, s, 1), ' '), 3, 3, digit);
     if (d->r < 0) return 0;
     if (code && only(code) < s->n) {
-        d->h.status = atoi((char[]){ s->p[only(code) - 3], s->p[only(code) - 2], s->p[only(code) - 1], 0 });
+        const char *three = s->p + only(code) - 3;
+        d->h.status = (three[0] - '0') * 100 + (three[1] - '0') * 10 + three[2] - '0';
         if (d->h.status < 100 || d->h.status > 599) return (void)refused(d, FAULT_400), 0;
     }
     places end = literal(s, code | many(s, byte(s, code, ' '), field_text), "\r\n");
@@ -241,7 +243,7 @@ static plain_body read_chunks(const char *p, size_t n, size_t room)
         if (part < size) return b;
         if (size > 0) end = literal(&s, place(at += size), "\r\n");
         else
-            for (places line = data; !(end = literal(&s, line, "\r\n")) && line; )      /* trailers */
+            for (places line = data; !(end = literal(&s, line, "\r\n")) && line; )
                 line = literal(&s, field_line(&s, line), "\r\n");
         if (!end) return b.r = s.more ? KA_EAGAIN : KA_ESYNTAX, b;
         at = only(end);

@@ -1,5 +1,6 @@
-/* fuzz/memory.h - memory that is counted and can fail; bytes that grow, and bytes that are read. The few large blocks
-   are kept, so that the system need not make new pages for every input. */
+/* fuzz/memory.h - memory that is counted and can fail; blocks of exactly their size; bytes that
+   grow, and bytes that are read. The few large blocks are kept, so that the system need not make
+   new pages for every input. */
 
 enum { LARGE = 65536 };
 static struct { void *p; size_t n; bool used; } large[16];
