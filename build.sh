@@ -11,6 +11,7 @@
 # ./build.sh hostile  what bad clients do to it, and whether a good one is served meanwhile (bench/README.md)
 # ./build.sh fleet-demo    Redis, two instances of examples/fleet, HAProxy and 20 devices; Ctrl+C ends them
 # ./build.sh fuzz [SECONDS] [TARGET...]   fuzz it (fuzz/README.md); 0 seconds: only run what is kept
+# ./build.sh every [MORE [NAME...]]       every short text, by the parsers and by a second reader (fuzz/README.md)
 # ./build.sh explore [BOUND] [NAME...]    every interleaving of the threads (tests/README.md)
 # ./build.sh crash [UNITS] [NAME...]      every crash of the machine while the files are written (tests/README.md)
 # ./build.sh dist     keyauth.tar.gz: a folder of the server and one of the client
@@ -108,6 +109,12 @@ fuzz)
     seconds=${1:-60}
     [ $# = 0 ] || shift
     exec sh fuzz/run "$seconds" "$@" ;;
+every)
+    need fuzz/fuzz
+    shift
+    ${CC:-cc} $warn ${CFLAGS:--O2 -fsanitize=undefined -fsanitize-undefined-trap-on-error} \
+        -DFUZZ_EVERY -o fuzz/every fuzz/fuzz.c
+    exec fuzz/every "$@" ;;
 explore)
     shift
     exec sh tests/explore/run "$@" ;;
@@ -149,9 +156,9 @@ clean)
     rm -f server client test server.exe client.exe test.exe keyauth.tar.gz keyauth-*.tar.gz keyauth-*.zip keyauth-*.sha256
     for f in $examples examples/gate/gate_test; do rm -f $f $f.exe; done
     rm -rf bench/load bench/__pycache__ bench/hostile bench/floor bench/microhttpd bench/http bench/relay bench/sqlite
-    rm -f fuzz/fuzz fuzz/replay tests/explore/explore-* tests/explore/*.o tests/crash/crash
+    rm -f fuzz/fuzz fuzz/replay fuzz/every tests/explore/explore-* tests/explore/*.o tests/crash/crash
     rm -rf .test-* ;;      # what an interrupted ./test leaves
 *)
-    sed -n '2,18s/^# //p' "$0" >&2
+    sed -n '/^set -e/q; s/^# //p' "$0" >&2
     exit 2 ;;
 esac

@@ -25,30 +25,29 @@ static void target_base64(const char *p, size_t n)
 {
     /* as bytes: there and back */
     size_t size = KA_B64_ENCODED(n);
-    char *text = malloc(size ? size : 1), *plain = malloc(n ? n : 1);
-    if (!text || !plain) abort();
+    char *text = block(size), *plain = block(n);
     CHECK(ka_b64_encode(text, size, p, n) == (ptrdiff_t)size, "%d bytes", (int)n);
     if (size) CHECK(ka_b64_encode(text, size - 1, p, n) == KA_ENOSPC, "one short of %d", (int)size);
     char *in = exact(text, size);
     CHECK(ka_b64_decode(plain, n, in, size) == (ptrdiff_t)n && memcmp(plain, p, n) == 0, "decode(encode(%d bytes))", (int)n);
     if (n) CHECK(ka_b64_decode(plain, n - 1, in, size) == KA_ENOSPC, "one short of %d", (int)n);
     exact_free(in, size);
-    free(text);
-    free(plain);
+    block_free(text, size);
+    block_free(plain, n);
 
     /* as text: refused, or the one text for its bytes */
     size_t cap = KA_B64_DECODED(n);
     unsigned char *want = malloc(cap + 3);
-    plain = malloc(cap ? cap : 1);
-    text = malloc(n + 4);
-    if (!want || !plain || !text) abort();
+    plain = block(cap);
+    text = block(n);
+    if (!want) abort();
     ptrdiff_t expected = plain_base64(want, p, n), got = ka_b64_decode(plain, cap, p, n);
     CHECK(got == (expected < 0 ? KA_ESYNTAX : expected), "got %d, want %d", (int)got, (int)expected);
     if (got >= 0) {
         CHECK(memcmp(plain, want, (size_t)got) == 0, "%d bytes", (int)got);
-        CHECK(ka_b64_encode(text, n + 4, plain, (size_t)got) == (ptrdiff_t)n && memcmp(text, p, n) == 0, "encode(decode(%d characters))", (int)n);
+        CHECK(ka_b64_encode(text, n, plain, (size_t)got) == (ptrdiff_t)n && memcmp(text, p, n) == 0, "encode(decode(%d characters))", (int)n);
     }
     free(want);
-    free(plain);
-    free(text);
+    block_free(plain, cap);
+    block_free(text, n);
 }

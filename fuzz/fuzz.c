@@ -9,12 +9,14 @@
 
 #define _GNU_SOURCE 1
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -27,9 +29,11 @@
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <threads.h>
 #include <time.h>
 #include <unistd.h>
@@ -136,6 +140,7 @@ UNGUIDED_END
 #include "../ext/redis.h"
 #include "../ext/sse.h"
 #include "../ext/timer.h"
+#include "../ext/uuid.h"
 
 static int sim_thread(thrd_t *id, void *thread)
 {
@@ -149,12 +154,18 @@ static int sim_thread(thrd_t *id, void *thread)
 UNGUIDED_BEGIN
 
 #include "base64.h"
+#include "digits.h"
 #include "form.h"
 #include "json.h"
 #include "resp.h"
 #include "request.h"
 #include "chunked.h"
 #include "response.h"
+#ifdef FUZZ_EVERY
+#include "grammar.h"
+#include "grammar_http.h"
+#include "every.h"
+#endif
 #include "journal.h"
 #include "server.h"
 #include "messages.h"
@@ -162,6 +173,8 @@ UNGUIDED_BEGIN
 
 static const struct { const char *name; void (*run)(const char *p, size_t n); } targets[] = {
     { "base64",   target_base64 },
+    { "hex",      target_hex },
+    { "uuid",     target_uuid },
     { "form",     target_form },
     { "json",     target_json },
     { "resp",     target_resp },

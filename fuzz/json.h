@@ -47,11 +47,10 @@ static size_t json_put(const ka_json *v, bool python, char *room, size_t cap, in
 static void json_rewrite(const ka_json *v, bool python)
 {
     size_t cap = v->raw.n * 6 + 16;      /* of one byte of UTF-8, \u007f; of a comma, a space more */
-    char *room = malloc(cap), *text, *again;
-    if (!room) abort();
+    char *room = block(cap), *text, *again;
     size_t n = json_put(v, python, room, cap, KA_OK);
     text = exact(room, n);
-    free(room);
+    block_free(room, cap);
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)text[i], next = (unsigned char)(i + 1 < n ? text[i + 1] : 0), third = (unsigned char)(i + 2 < n ? text[i + 2] : 0);
         CHECK(c >= 0x20 && c != 0x7F && !(python && c > 0x7F), "byte %d is %02x", (int)i, c);

@@ -1,5 +1,6 @@
-/* fuzz/memory.h - memory that is counted and can fail; bytes that grow, and bytes that are read. The few large blocks
-   are kept, so that the system need not make new pages for every input. */
+/* fuzz/memory.h - memory that is counted and can fail; blocks of exactly their size; bytes that
+   grow, and bytes that are read. The few large blocks are kept, so that the system need not make
+   new pages for every input. */
 
 enum { LARGE = 65536 };
 static struct { void *p; size_t n; bool used; } large[16];
@@ -84,16 +85,54 @@ static unsigned next_byte(input *in)
     return (unsigned char)*in->p++;
 }
 
-/* A copy that ends where its block ends, so that a sanitizer sees the first byte too far. */
-static char *exact(const char *p, size_t n)
+/* n bytes right at the end of a block, so that the first byte too far is seen: by a sanitizer; or,
+   in ./build.sh every, because no memory is behind. */
+#ifdef FUZZ_EVERY
+enum { GUARDED = 16, PAGE = 4096 };
+static struct { char *end; bool used; } guarded[GUARDED];
+
+static char *block(size_t n)
 {
-    char *copy = calloc(n ? n : 1, 1);
-    if (!copy) abort();
-    if (n) memcpy(copy, p, n);
-    return n ? copy : copy + 1;
+    int i = 0;
+    CHECK(n <= PAGE, "a block of %d bytes", (int)n);
+    while (i < GUARDED && guarded[i].used) i++;
+    CHECK(i < GUARDED, "too many blocks at a time");
+    if (!guarded[i].end) {
+        char *p = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        CHECK(p != MAP_FAILED && mprotect(p + PAGE, PAGE, PROT_NONE) == 0, "no memory");
+        guarded[i].end = p + PAGE;
+    }
+    guarded[i].used = true;
+    return guarded[i].end - n;
 }
 
-static void exact_free(char *copy, size_t n) { free(n ? copy : copy - 1); }
+static void block_free(char *p, size_t n)
+{
+    int i = 0;
+    while (i < GUARDED && guarded[i].end != p + n) i++;
+    CHECK(i < GUARDED && guarded[i].used, "no such block");
+    guarded[i].used = false;
+}
+#else
+static char *block(size_t n)
+{
+    char *p = malloc(n ? n : 1);
+    if (!p) abort();
+    return n ? p : p + 1;
+}
+
+static void block_free(char *p, size_t n) { free(n ? p : p - 1); }
+#endif
+
+/* A copy in a block of exactly its size. */
+static char *exact(const char *p, size_t n)
+{
+    char *copy = block(n);
+    if (n) memcpy(copy, p, n);
+    return copy;
+}
+
+static void exact_free(char *copy, size_t n) { block_free(copy, n); }
 
 static uint64_t hash(const char *p, size_t n)
 {
