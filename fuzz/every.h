@@ -412,6 +412,7 @@ static const every_row every_rows[] = {
     { "json: escapes", "\"", LETTERS("\\uxU01/'\"d8n"), "\"", 6, JSON },
     { "json: Python's escapes", "'", LETTERS("\\uxU01/'\"d8a"), "'", 6, JSON },
     { "json: halves", "\"\\ud83", LETTERS("\\udDcC8f0eg\""), "\"", 7, JSON },
+    { "json: second halves", "\"\\ud83d\\u", LETTERS("dDbcCfeE08\"g"), "\"", 6, JSON },
     { "json: \\U", "'\\U00", LETTERS("01dDfF8'\\7xg"), "'", 7, JSON },
     { "json: UTF-8", "\"",
       LETTERS("a\x7F\x80\x9F\xA0\xBF\xC2\xE0\xED\xF0\xF4\x8F"), "\"", 7, JSON },
