@@ -382,7 +382,7 @@ static const every_row every_rows[] = {
       LETTERS("0789 5,\r\n-a1"), "\r\n\r\n", 5, REQUEST },
     { "request: coding", LINE "Host:\r\nTransfer-Encoding:",
       WORDS(coding_parts), "\r\n\r\n", 5, REQUEST },
-    { "request: connection", OLD "Connection:", WORDS(connection_parts), "\r\n\r\n", 5, REQUEST },
+    { "request: connection", OLD "Connection:", WORDS(connection_parts), "\r\n\r\n", 4, REQUEST },
     { "request: Expect", LINE "Host:\r\nExpect: 100-conti",
       LETTERS("nNuUeE ,;\r\n\t"), "\r\n\r\n", 5, REQUEST },
     { "request: fields", LINE, WORDS(request_lines), "\r\n", 5, REQUEST },
