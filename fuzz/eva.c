@@ -20,7 +20,7 @@ static void *plain_memchr(const void *p, int c, size_t n)
     return NULL;
 }
 
-static void *plain_memmove(void *to, const void *from, size_t n)      /* to the front, or elsewhere */
+static void *plain_memmove(void *to, const void *from, size_t n)      /* never to the back */
 {
     unsigned char *t = to;
     const unsigned char *f = from;
