@@ -126,7 +126,11 @@ class Servers:
             nginx_conf(self.directory, port)
         if command[0] == "bench/floor" and close:
             command[2:] = ["167", "close"]
-        return self.spawn(command, port), port
+        process = self.spawn(command, port)
+        # nginx's worker comes a little after its socket; without it there is no CPU to count.
+        while command[0] == "nginx" and process.poll() is None and len(pids(process)) < 2:
+            time.sleep(0.01)
+        return process, port
 
     def open(self, name, process, port, connections, shape):
         self.load.say("open", slug(name), port, connections, shape, *pids(process))
