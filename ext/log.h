@@ -39,8 +39,8 @@ enum {
 };
 
 /* Open a log for appending, or make it. No other process can open it by this function meanwhile.
-   Its first line must begin as told. A crash may have cut a commit short. Then the unfinished last
-   line is cut off, if it begins as told, but for zeros where a part was not written. The first line
+   Its first line must begin with `begins`. A crash may have cut a commit short. Then the unfinished
+   last line is cut off, if it begins so, but for zeros where a part was not written. The first line
    of a new file may have such zeros, too. If a disk writes the parts of a commit out of order, a
    line that has its line feed may keep zeros. Nobody was told of that line.
      *log       yours, until ka_log_close; NULL on failure
@@ -143,8 +143,8 @@ static int64_t ka__log_unfinished(ka_log *log, int64_t size)
     return 0;
 }
 
-/* Could a commit that was cut short have left what is from there on? Each line must begin as told,
-   but for zeros where a part of it was not written. */
+/* Could a commit that was cut short have left what is from there on? Each line must begin with
+   `begins`, but for zeros where a part of it was not written. */
 static int ka__log_torn(ka_log *log, int64_t at, int64_t size)
 {
     char piece[KA__LOG_PIECE];
@@ -162,8 +162,8 @@ static int ka__log_torn(ka_log *log, int64_t at, int64_t size)
     return KA_OK;
 }
 
-/* Of a file of that size, cut off an unfinished line. If the first line does not begin as told, the
-   first commit was cut short, or it is no log: then each line is looked at. */
+/* Of a file of that size, cut off an unfinished line. If the first line does not begin with
+   `begins`, the first commit was cut short, or it is no log: then each line is looked at. */
 static int ka__log_mend(ka_log *log, int64_t size, int64_t *cut)
 {
     int64_t end = ka__log_unfinished(log, size);
