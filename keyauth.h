@@ -58,8 +58,8 @@
      process.h (restart, kill the server of a client, children), framing.h (lines, JSON objects,
      frames), json.h, redis.h, journal.h (keys on disk), log.h, file.h, timer.h, input.h (standard
      input, interrupts), sse.h, peers.h (data of each connection), limit.h (limits of each peer),
-     lookup.h (names of hosts), service.h (systemd), access.h (a log of requests), metrics.h (for
-     Prometheus), route.h, uuid.h, cli.h (options, messages). */
+     site.h (browsers' pages), lookup.h (names of hosts), service.h (systemd), access.h (a log of
+     requests), metrics.h (for Prometheus), route.h, uuid.h, cli.h (options, messages). */
 
 #if defined(KEYAUTH_IMPLEMENTATION) && !defined(KEYAUTH_H)
 #  ifndef _GNU_SOURCE
@@ -303,12 +303,6 @@ KADEF void ka_wipe(void *p, size_t n);
 /* Make a fresh ID: KA_KEY_BYTES random bytes as base64, and a NUL. KA_OK or KA_ERANDOM. */
 KADEF int ka_fresh_id(char id[KA_KEY_TEXT + 1]);
 
-/* Make a fresh key, and its digest. Wipe the key after use. KA_OK or KA_ERANDOM. */
-KADEF int ka_key_new(char key[KA_KEY_TEXT], unsigned char digest[32]);
-
-/* The digest of a key: SHA-256 of its KA_KEY_BYTES bytes. KA_OK or KA_ESYNTAX: it is no key. */
-KADEF int ka_key_digest(unsigned char digest[32], ka_str key);
-
 /* Write n bytes as 2 * n hexadecimal digits in lower case, with no NUL. */
 KADEF void ka_hex_encode(char *out, const void *in, size_t n);
 
@@ -319,57 +313,14 @@ KADEF void ka_utc_text(char out[KA_UTC_TEXT + 1], int64_t wall_us);
 /* ------------------------------------------------------------------------------------------------
    3 text. Any thread; nothing is allocated; results are views into the bytes given. */
 
-/* The head of a message. Requests have no status unless they are refused; responses have neither
-   method nor target nor host. */
-typedef struct {
-    ka_str  method;
-    ka_str  target;           /* without "http://authority"; "/" if there is nothing behind that */
-    ka_str  host;             /* what the request is for, with the port if one was sent: the host in
-                                 the target, or else the field Host (RFC 9112 s.3.2.2, s.3.3) */
-    int     status;           /* of a response; or the status that fits a refused request */
-    int     minor;            /* HTTP/1.minor, 0 or 1 */
-    int64_t length;           /* Content-Length in bytes; -1: there is none */
-    bool    chunked;          /* Transfer-Encoding: chunked */
-    bool    keep_alive;       /* the connection goes on after this message */
-    bool    expects;          /* Expect: 100-continue */
-    bool    browser;          /* the request has Origin or Sec-Fetch-Site, which browsers send */
-    ka_str  fields;           /* the field lines, each with its CRLF */
-} ka_http;
-
-/* Read the head of a request, or of a response, at p (RFC 9110, RFC 9112). What two readers could
-   take in two ways is refused. No state is kept: after KA_EAGAIN, call this again with more bytes.
-   The result does not depend on how the bytes arrived.
-     *h         views of the bytes at p
-     returns    bytes of the head, with the empty line that ends it; KA_EAGAIN: more bytes are
-                needed; KA_ESYNTAX: refused; the status that fits a request is in h->status (400,
-                414, 417, 431, 501, 505) */
-KADEF ptrdiff_t ka_http_request(ka_http *h, const char *p, size_t n);
-KADEF ptrdiff_t ka_http_response(ka_http *h, const char *p, size_t n);
-
 /* The value of a field, without the white space around it.
-     fields     of a head that was read
+     fields     of a request: ev->fields
      name       of the field, in any case
      *value     a view of fields; {NULL, 0} unless KA_OK
      returns    KA_OK; KA_ENOTFOUND: there is none; KA_EINVAL: there are several, and readers
                 may differ in which one they take. Refuse such a request: do not take the field for
                 absent */
 KADEF int ka_field(ka_str fields, const char *name, ka_str *value);
-
-/* The state of a chunked body (RFC 9112 s.7.1). Begin with {.room = the most bytes of data}. */
-typedef struct {
-    uint32_t room;            /* bytes of data that may still come */
-    bool     done;            /* the body is complete */
-    /* the decoder's own */
-    uint8_t  state;
-    uint32_t left, line;      /* bytes of this chunk that are to come; bytes of this line */
-} ka_chunked;
-
-/* Decode n more bytes of a chunked body in place: the data moves to the front of p. Extensions and
-   trailer fields are checked and dropped.
-     *used      bytes taken: all n, or fewer if d->done
-     returns    bytes of data that are at p now; KA_ESYNTAX: malformed; KA_ENOSPC: more data than
-                d->room, or more trailers than KA_MAX_HEAD */
-KADEF ptrdiff_t ka_chunked_decode(ka_chunked *d, char *p, size_t n, size_t *used);
 
 /* Take the next name=value off *rest, a form (application/x-www-form-urlencoded, WHATWG URL s.5.1).
    Name and value are still percent-encoded.
@@ -455,8 +406,12 @@ typedef struct {
     const ka_framing *framing;   /* MESSAGE: what it was cut by */
     uint32_t seq;            /* REQUEST: its number on its connection; for ka_reply */
     uint8_t  flags;          /* REQUEST: for ka_reply */
-    ka_str   method, target; /* REQUEST that was not refused, and so the next two */
-    ka_str   host;           /* as in ka_http: check this one. The field Host may name another */
+    bool     browser;        /* REQUEST: it has Origin or Sec-Fetch-Site, as only browsers send:
+                                ext/site.h tells for whose pages */
+    ka_str   method;         /* REQUEST that was not refused, and so the next three */
+    ka_str   target;         /* without "http://authority"; "/" if there is nothing behind that */
+    ka_str   host;           /* what it is for, with the port if one was sent: the host in the
+                                target, or else the field Host (RFC 9112 s.3.2.2, s.3.3) */
     ka_str   fields;         /* the field lines, for ka_field */
     ka_str   body;           /* REQUEST, MESSAGE; for sources */
 } ka_event;
@@ -536,36 +491,6 @@ KADEF int ka_wait(ka_server *s, ka_event *ev, int timeout_ms);
                 bytes). Then give it another answer before the next ka_wait, which else says 500 */
 KADEF int ka_reply(ka_server *s, const ka_event *ev, int status, const char *fields,
                    const void *body, size_t n);
-
-enum {
-    KA_HOST_ALWAYS = 1,      /* look at the host of every request, not only of a browser's */
-    KA_LINKS = 2             /* let links of other sites pass: a GET that opens a tab of its own */
-};
-
-/* Has a browser sent this request for a page of another site? Such a page must not use what only
-   its visitor's machine, or network, can reach. Refuse the request then, by 403, and never grant
-   anything by Access-Control-Allow-... fields. True is any of these:
-   1. Origin (RFC 6454) is not http:// or https:// and the request's host, port included (80 and
-      443 may be left out); or there are two.
-   2. Sec-Fetch-Site (W3C Fetch Metadata) is neither same-origin nor none; or there are two.
-   3. The request has one of these fields, and its host is not the server's own. A site can give
-      one of its names the address of this server (DNS rebinding), but it can't give it this
-      server's names.
-   The server's own hosts, with any port, are 127.0.0.0/8 as a dotted quad, [::1], localhost, the
-   names that end with .localhost, and those in `hosts`. The listener's address makes no
-   difference: DNS rebinding reaches all of a network. Programs other than browsers send neither
-   field: for their requests this is false, whatever their host is.
-     hosts      without ports: "a.example,b.example"; "*": any host; NULL: no more of them
-     how        0, or the sum of these:
-                KA_HOST_ALWAYS, where reading does harm: after DNS rebinding a browser's GET may
-                have neither field. A request without a host, as HTTP/1.0 permits, is no browser's,
-                and passes.
-                KA_LINKS, where a GET changes nothing: no page can read what a link opens. */
-KADEF bool ka_cross_site(const ka_event *ev, const char *hosts, int how);
-
-/* Are these hosts as ka_cross_site takes them, and at least one? Schemes, ports and names with a *
-   in them are not. */
-KADEF bool ka_hosts_valid(const char *hosts);
 
 /* Answer a request, and have its connection go on in another framing. When the answer's turn has
    come, KA_OPENED with its listener and conn tells that it has begun; from then on the connection
@@ -679,7 +604,9 @@ typedef struct ka_store {
                const ka_ticket *t);
     int (*get)(struct ka_store *st, const unsigned char digest[32], int64_t now_ms,
                const ka_ticket *t, ka_str *id);
-    const char *hosts;               /* yours to set: ka_cross_site's; borrowed */
+    bool (*page)(const ka_event *ev, const char *hosts);      /* yours to set: may the page for
+                                        which a browser sends this use the store? NULL: none may */
+    const char *hosts;               /* yours to set: what `page` is given; borrowed */
     bool     malformed;              /* yours to set: get is asked about malformed keys, too; their
                                         digest is all zeros. Else they are wrong_key */
     int      refused_error;          /* the error of the last put; KA_OK: that key was given */
@@ -687,10 +614,10 @@ typedef struct ka_store {
 } ka_store;
 
 /* Answer a request by the protocol: POST ask_key=ID or login=KEY; anything else is wrong_query. So
-   is what a browser sends for a page of another site, by ka_cross_site(ev, store->hosts, 0): a page
-   must not fill the store of its visitor's machine. The answers:
+   is what a browser sends, unless store->page allows it (ext/site.h): a page of any site must not
+   fill the store of its visitor's machine. The answers:
      200        the key, or the ID
-     403        wrong_key; or wrong_query: another site's page
+     403        wrong_key; or wrong_query: a browser
      503        server_full or try_later
      405        wrong_query, with the field Allow: POST
      400, ev->status  wrong_query
@@ -700,8 +627,8 @@ typedef struct ka_store {
    proxy stands between, and then ka_client_kill_server kills nothing. If the listener is one of
    fd:N, which another process may hold, too, the server's PID follows.
      store      must live as long as ka_wait is called
-     returns    KA_OK: answered, or the store answers later; KA_EPERM: refused as another site's
-                page; KA_EINVAL: ev is no request */
+     returns    KA_OK: answered, or the store answers later; KA_EPERM: refused as a browser's;
+                KA_EINVAL: ev is no request */
 KADEF int ka_auth(ka_server *s, ka_store *store, const ka_event *ev);
 
 /* Answer a question for which put or get has said KA_EAGAIN, and wipe *t. If the connection has
@@ -1645,6 +1572,18 @@ static bool ka__address_read(ka__address *a, const char *ip, int port)
     return (zone || link_local) == (e.zone > 0);
 }
 
+/* Are the n bytes at p an IPv6 address? One with a zone is none to HTTP: RFC 6874 s.4 keeps zones
+   out of it, because a zone has a meaning on one machine only. */
+static bool ka__is_ipv6(const char *p, size_t n)
+{
+    struct in6_addr ip;
+    char text[INET6_ADDRSTRLEN];
+    if (n >= sizeof text) return false;
+    memcpy(text, p, n);
+    text[n] = 0;
+    return inet_pton(AF_INET6, text, &ip) == 1;
+}
+
 /* Is this 0.0.0.0 or ::, which mean all addresses of this machine? */
 static bool ka__ip_any(ka_end e)
 {
@@ -2149,20 +2088,12 @@ bool ka_is(ka_str s, const char *text)
 
 static char ka__lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c; }
 
-/* As ka_is, but the letters of s may be in either case. Those of text are in lower case. */
+/* As ka_is, but the case of letters does not count. */
 static bool ka__is_nocase(ka_str s, const char *text)
 {
     size_t i = 0;
-    while (i < s.n && text[i] && ka__lower(s.p[i]) == text[i]) i++;
+    while (i < s.n && text[i] && ka__lower(s.p[i]) == ka__lower(text[i])) i++;
     return i == s.n && text[i] == 0;
-}
-
-/* Are they the same when the case of letters is ignored? */
-static bool ka__same_nocase(ka_str a, ka_str b)
-{
-    size_t i = 0;
-    while (i < a.n && i < b.n && ka__lower(a.p[i]) == ka__lower(b.p[i])) i++;
-    return i == a.n && i == b.n;
 }
 
 /* A compiler may leave out a plain memset before a free or a return. It can't leave out this one,
@@ -2346,7 +2277,8 @@ static void ka__key_make(unsigned char raw[KA_KEY_BYTES], char key[KA_KEY_TEXT],
     ka_wipe(raw, KA_KEY_BYTES);
 }
 
-int ka_key_new(char key[KA_KEY_TEXT], unsigned char digest[32])
+/* Make a fresh key, and its digest. KA_OK or KA_ERANDOM. */
+static int ka__key_new(char key[KA_KEY_TEXT], unsigned char digest[32])
 {
     unsigned char raw[KA_KEY_BYTES];
     int r = ka_random(raw, sizeof raw);
@@ -2354,7 +2286,8 @@ int ka_key_new(char key[KA_KEY_TEXT], unsigned char digest[32])
     return r;
 }
 
-int ka_key_digest(unsigned char digest[32], ka_str key)
+/* The digest of a key: SHA-256 of its KA_KEY_BYTES bytes. KA_OK or KA_ESYNTAX: it is no key. */
+static int ka__key_digest(unsigned char digest[32], ka_str key)
 {
     unsigned char raw[KA_KEY_BYTES];
     if (key.n != KA_KEY_TEXT) return KA_ESYNTAX;
@@ -2530,9 +2463,23 @@ static bool ka__list_next(ka_str *rest, ka_str *member)
     return false;
 }
 
+/* The head of a message. */
+typedef struct {
+    ka_str  method;           /* this and the next two: of a request */
+    ka_str  target, host;     /* as in ka_event */
+    int     status;           /* of a response; or the status that fits a refused request */
+    int     minor;            /* HTTP/1.minor, 0 or 1 */
+    int64_t length;           /* Content-Length in bytes; -1: there is none */
+    bool    chunked;          /* Transfer-Encoding: chunked */
+    bool    keep_alive;       /* the connection goes on after this message */
+    bool    expects;          /* Expect: 100-continue */
+    bool    browser;          /* the request has Origin or Sec-Fetch-Site, which browsers send */
+    ka_str  fields;           /* the field lines, each with its CRLF */
+} ka__http;
+
 /* What the fields of a head say, gathered line by line. */
 typedef struct {
-    ka_http *h;
+    ka__http *h;
     bool     request;            /* the head is a request's */
     int      hosts;              /* Host fields */
     bool     coded;              /* there is a Transfer-Encoding */
@@ -2541,7 +2488,7 @@ typedef struct {
     bool     close, keep;        /* Connection: close, keep-alive */
 } ka__fields;
 
-static int ka__refuse(ka_http *h, int status)
+static int ka__refuse(ka__http *h, int status)
 {
     h->status = status;
     return KA_ESYNTAX;
@@ -2583,57 +2530,6 @@ static void ka__field_connection(ka__fields *f, ka_str v)
     }
 }
 
-/* IPv4address (RFC 3986 s.3.2.2): four numbers up to 255, without leading zeros. */
-static bool ka__ipv4_valid(ka__cursor c)
-{
-    for (int i = 0; i < 4; i++) {
-        int octet = 0;
-        if (i > 0 && (c.p == c.end || *c.p++ != '.')) return false;
-        const char *from = c.p;
-        for (; c.p < c.end && *c.p >= '0' && *c.p <= '9' && octet <= 255; c.p++)
-            octet = octet * 10 + (*c.p - '0');
-        if (c.p == from || octet > 255 || (*from == '0' && c.p - from > 1)) return false;
-    }
-    return c.p == c.end;
-}
-
-/* IPv6address (RFC 3986 s.3.2.2): 8 groups of 1 to 4 hexadecimal digits, or up to 7 groups around
-   one "::". An IPv4 address may stand for the last two groups. A zone is refused: RFC 6874 s.4
-   keeps zones out of HTTP, because a zone has a meaning on one machine only. */
-static bool ka__ipv6_valid(ka__cursor c)
-{
-    bool gap = false;
-    int groups = 0;
-    do {
-        if (c.end - c.p >= 2 && memcmp(c.p, "::", 2) == 0) {
-            if (gap) return false;
-            gap = true;
-            c.p += 2;
-            if (c.p == c.end) break;
-        } else if (groups > 0 && *c.p++ != ':') return false;
-        const char *from = c.p;
-        while (c.p < c.end && c.p - from < 5 && ka__hex(*c.p) >= 0) c.p++;
-        bool ipv4 = c.p < c.end && *c.p == '.';
-        if (ipv4 && !ka__ipv4_valid((ka__cursor){ from, c.end })) return false;
-        if (!ipv4 && (c.p == from || c.p - from > 4)) return false;
-        groups += 1 + ipv4;
-        if (ipv4) break;
-    } while (c.p < c.end);
-    return gap ? groups <= 7 : groups == 8;
-}
-
-/* What is between the brackets of an IP-literal (RFC 3986 s.3.2.2): IPv6address, or
-   IPvFuture = "v" 1*HEXDIG "." 1*( unreserved / sub-delims / ":" ). */
-static bool ka__ip_literal_valid(ka__cursor c)
-{
-    if (c.p == c.end || ka__lower(*c.p) != 'v') return ka__ipv6_valid(c);
-    const char *version = ++c.p;
-    while (c.p < c.end && ka__hex(*c.p) >= 0) c.p++;
-    if (c.p == version || c.end - c.p < 2 || *c.p++ != '.') return false;
-    while (c.p < c.end && (*c.p == ':' || (*c.p != '%' && ka__in(KA__NAME, *c.p)))) c.p++;
-    return c.p == c.end;
-}
-
 /* host [ ":" port ] (RFC 9110 s.7.2; RFC 3986 s.3.2). Userinfo is refused: RFC 9110 s.4.2.4 calls
    it an error. A port may have no digits. A port over 65535 is refused: its low 16 bits are another
    port. */
@@ -2643,7 +2539,7 @@ static bool ka__authority_valid(ka_str v, bool may_be_empty)
     uint32_t port = 0;
     if (v.n > 0 && *c.p == '[') {
         const char *close = memchr(c.p, ']', v.n);
-        if (!close || !ka__ip_literal_valid((ka__cursor){ c.p + 1, close })) return false;
+        if (!close || !ka__is_ipv6(c.p + 1, (size_t)(close - c.p - 1))) return false;
         c.p = close + 1;
     } else for (; c.p < c.end && ka__in(KA__NAME, *c.p); c.p++) {
         if (*c.p != '%') continue;
@@ -2715,7 +2611,7 @@ static int ka__fields_read(ka__fields *f, ka__cursor *c)
 /* What can only be told after the last field (RFC 9112). */
 static int ka__fields_check(const ka__fields *f)
 {
-    ka_http *h = f->h;
+    ka__http *h = f->h;
     if (f->coded && (h->length >= 0 || h->minor == 0)) return ka__refuse(h, 400);      /* s.6.1 */
     if (f->coded && (f->misplaced || !h->chunked)) return ka__refuse(h, 400);          /* s.6.3 */
     if (f->unknown_coding) return ka__refuse(h, 501);                                  /* s.6.1 */
@@ -2744,7 +2640,7 @@ int ka_field(ka_str fields, const char *name, ka_str *value)
         if (ka__expect(&c, ":") < 0) break;
         ka_str said = ka__take(&c, KA__VALUE, &whole);
         if (ka__expect(&c, "\r\n") < 0) break;
-        if (!ka__same_nocase(called, ka__text(name))) continue;
+        if (!ka__is_nocase(called, name)) continue;
         if (found.p) return KA_EINVAL;
         found = ka__trim(said);
     }
@@ -2753,7 +2649,7 @@ int ka_field(ka_str fields, const char *name, ka_str *value)
 }
 
 /* HTTP-version (RFC 9112 s.2.3). Another major version than 1 gets 505: it is well-formed. */
-static int ka__version(ka__cursor *c, ka_http *h)
+static int ka__version(ka__cursor *c, ka__http *h)
 {
     int r = ka__expect(c, "HTTP/");
     if (r < 0) return r == KA_EAGAIN ? r : ka__refuse(h, 400);
@@ -2776,7 +2672,7 @@ static size_t ka__scheme(ka_str url)
 
 /* The four forms of a target (RFC 9112 s.3.2). Of the absolute form, the scheme and the authority
    are cut off. */
-static int ka__target(ka_http *h)
+static int ka__target(ka__http *h)
 {
     ka_str *t = &h->target;
     if (ka_is(h->method, "CONNECT")) {
@@ -2795,7 +2691,7 @@ static int ka__target(ka_http *h)
     return KA_OK;
 }
 
-static int ka__request_line(ka__cursor *c, ka_http *h)
+static int ka__request_line(ka__cursor *c, ka__http *h)
 {
     bool whole;
     h->method = ka__take(c, KA__TOKEN, &whole);
@@ -2812,14 +2708,19 @@ static int ka__request_line(ka__cursor *c, ka_http *h)
 
 /* The result of reading a head: its bytes, or an error. A head that does not end within KA_MAX_HEAD
    bytes is refused with the status too_long. */
-static ptrdiff_t ka__head_result(int r, const ka__cursor *c, const char *p, ka_http *h,
+static ptrdiff_t ka__head_result(int r, const ka__cursor *c, const char *p, ka__http *h,
                                  int too_long)
 {
     if (r == KA_EAGAIN && c->end - p == KA_MAX_HEAD) r = ka__refuse(h, too_long);
     return r < 0 ? r : c->p - p;
 }
 
-ptrdiff_t ka_http_request(ka_http *h, const char *p, size_t n)
+/* Read the head of a request at p. What two readers could take in two ways is refused. No state is
+   kept: after KA_EAGAIN, call this again with more bytes.
+     *h         views of the bytes at p
+     returns    bytes of the head, with the empty line that ends it; KA_EAGAIN: more bytes are
+                needed; KA_ESYNTAX: refused; the status that fits is in h->status */
+static ptrdiff_t ka__http_request(ka__http *h, const char *p, size_t n)
 {
     ka__cursor c = { p, p + (n < KA_MAX_HEAD ? n : KA_MAX_HEAD) };
     ka__fields f = { .h = h, .request = true };
@@ -2833,7 +2734,7 @@ ptrdiff_t ka_http_request(ka_http *h, const char *p, size_t n)
 }
 
 /* HTTP-version SP 3DIGIT [SP reason] CRLF (s.4). */
-static int ka__status_line(ka__cursor *c, ka_http *h, int *status)
+static int ka__status_line(ka__cursor *c, ka__http *h, int *status)
 {
     bool whole;
     int r = ka__version(c, h);
@@ -2850,7 +2751,8 @@ static int ka__status_line(ka__cursor *c, ka_http *h, int *status)
     return whole ? ka__expect(c, "\r\n") : KA_EAGAIN;
 }
 
-ptrdiff_t ka_http_response(ka_http *h, const char *p, size_t n)
+/* As ka__http_request, of a response. */
+static ptrdiff_t ka__http_response(ka__http *h, const char *p, size_t n)
 {
     ka__cursor c = { p, p + (n < KA_MAX_HEAD ? n : KA_MAX_HEAD) };
     ka__fields f = { .h = h };
@@ -2867,101 +2769,83 @@ ptrdiff_t ka_http_response(ka_http *h, const char *p, size_t n)
 /* ---- chunked bodies (RFC 9112 s.7.1) ----
 
    chunked-body = *chunk last-chunk trailers CRLF
-   chunk        = size *( BWS ";" BWS name [ BWS "=" BWS argument ] ) CRLF data CRLF
+   chunk        = size [ BWS ";" extensions ] CRLF data CRLF
    last-chunk   = a chunk of size 0, which has no data and no CRLF behind it
    trailers     = field lines, as a head has them
 
-   A state is named by what was read last (NAME_MORE, QUOTED_END...) or by what must come next
-   (SIZE, DATA, SIZE_LF...). The states up to KA__QUOTED_END are within a size's line. */
+   A state is named by what was read last (SIZE_MORE, TRAILER_NAME...) or by what must come next
+   (SIZE, DATA, SIZE_LF...). The states up to KA__EXTENSION are within a size's line. */
 
 enum {
-    KA__SIZE, KA__SIZE_MORE, KA__GAP, KA__EXTENSION, KA__NAME_MORE, KA__NAME_GAP, KA__ARGUMENT,
-    KA__ARGUMENT_MORE, KA__QUOTED, KA__QUOTED_PAIR, KA__QUOTED_END, KA__SIZE_LF, KA__DATA,
-    KA__DATA_CR, KA__DATA_LF, KA__TRAILER, KA__TRAILER_NAME, KA__TRAILER_VALUE, KA__TRAILER_LF,
-    KA__LAST_LF, KA__CHUNK_STATES
+    KA__SIZE, KA__SIZE_MORE, KA__GAP, KA__EXTENSION, KA__SIZE_LF, KA__DATA, KA__DATA_CR,
+    KA__DATA_LF, KA__TRAILER, KA__TRAILER_NAME, KA__TRAILER_VALUE, KA__TRAILER_LF, KA__LAST_LF
 };
 
-/* What a byte is to that grammar. Another byte of a field's value is KA__OTHER_TEXT. */
-enum {
-    KA__NO_TEXT, KA__CR, KA__LF, KA__BLANK, KA__SEMICOLON, KA__EQUALS, KA__COLON, KA__QUOTE,
-    KA__BACKSLASH, KA__TOKENS, KA__OTHER_TEXT, KA__CHUNK_BYTES
-};
+/* Begin with {.room = the most bytes of data}. */
+typedef struct {
+    uint32_t room;            /* bytes of data that may still come */
+    uint32_t left, line;      /* bytes of this chunk that are to come; bytes of this line */
+    uint8_t  state;
+    bool     done;            /* the body is complete */
+} ka__chunked;
 
-static int ka__chunk_kind(char c)
+/* The state after one more hexadecimal digit of a chunk's size. */
+static int ka__chunk_digit(ka__chunked *d, int digit)
 {
-    switch (c) {
-    case '\r': return KA__CR;
-    case '\n': return KA__LF;
-    case ' ': case '\t': return KA__BLANK;
-    case ';': return KA__SEMICOLON;
-    case '=': return KA__EQUALS;
-    case ':': return KA__COLON;
-    case '"': return KA__QUOTE;
-    case '\\': return KA__BACKSLASH;
-    default:
-        if (ka__in(KA__TOKEN, c)) return KA__TOKENS;
-        return ka__in(KA__VALUE, c) ? KA__OTHER_TEXT : KA__NO_TEXT;
-    }
+    if (d->left > UINT32_MAX >> 4) return KA_ENOSPC;
+    d->left = d->left << 4 | (uint32_t)digit;
+    return d->left > d->room ? KA_ENOSPC : KA__SIZE_MORE;
 }
 
-/* The next state by state and byte; 0: the byte is refused. KA__SIZE, KA__SIZE_LF, KA__DATA_LF and
-   KA__LAST_LF are not here: ka__chunk_byte knows what follows them. */
-#define KA__EXTENSION_ENDS [KA__CR] = KA__SIZE_LF, [KA__SEMICOLON] = KA__EXTENSION
-#define KA__ANY_TEXT_IS(x) [KA__BLANK] = (x), [KA__SEMICOLON] = (x), [KA__EQUALS] = (x), \
-                           [KA__COLON] = (x), [KA__TOKENS] = (x), [KA__OTHER_TEXT] = (x)
-static const uint8_t ka__chunk_next[KA__CHUNK_STATES][KA__CHUNK_BYTES] = {
-    [KA__SIZE_MORE]     = { [KA__BLANK] = KA__GAP, KA__EXTENSION_ENDS },
-    [KA__GAP]           = { [KA__BLANK] = KA__GAP, [KA__SEMICOLON] = KA__EXTENSION },
-    [KA__EXTENSION]     = { [KA__BLANK] = KA__EXTENSION, [KA__TOKENS] = KA__NAME_MORE },
-    [KA__NAME_MORE]     = { [KA__TOKENS] = KA__NAME_MORE, [KA__EQUALS] = KA__ARGUMENT,
-                            [KA__BLANK] = KA__NAME_GAP, KA__EXTENSION_ENDS },
-    [KA__NAME_GAP]      = { [KA__BLANK] = KA__NAME_GAP, [KA__EQUALS] = KA__ARGUMENT,
-                            [KA__SEMICOLON] = KA__EXTENSION },
-    [KA__ARGUMENT]      = { [KA__BLANK] = KA__ARGUMENT, [KA__QUOTE] = KA__QUOTED,
-                            [KA__TOKENS] = KA__ARGUMENT_MORE },
-    [KA__ARGUMENT_MORE] = { [KA__TOKENS] = KA__ARGUMENT_MORE, [KA__BLANK] = KA__GAP,
-                            KA__EXTENSION_ENDS },
-    [KA__QUOTED]        = { KA__ANY_TEXT_IS(KA__QUOTED), [KA__QUOTE] = KA__QUOTED_END,
-                            [KA__BACKSLASH] = KA__QUOTED_PAIR },
-    [KA__QUOTED_PAIR]   = { KA__ANY_TEXT_IS(KA__QUOTED), [KA__QUOTE] = KA__QUOTED,
-                            [KA__BACKSLASH] = KA__QUOTED },
-    [KA__QUOTED_END]    = { [KA__BLANK] = KA__GAP, KA__EXTENSION_ENDS },
-    [KA__DATA_CR]       = { [KA__CR] = KA__DATA_LF },
-    [KA__TRAILER]       = { [KA__CR] = KA__LAST_LF, [KA__TOKENS] = KA__TRAILER_NAME },
-    [KA__TRAILER_NAME]  = { [KA__TOKENS] = KA__TRAILER_NAME, [KA__COLON] = KA__TRAILER_VALUE },
-    [KA__TRAILER_VALUE] = { KA__ANY_TEXT_IS(KA__TRAILER_VALUE), [KA__QUOTE] = KA__TRAILER_VALUE,
-                            [KA__BACKSLASH] = KA__TRAILER_VALUE, [KA__CR] = KA__TRAILER_LF },
-    [KA__TRAILER_LF]    = { [KA__LF] = KA__TRAILER }
-};
-#undef KA__EXTENSION_ENDS
-#undef KA__ANY_TEXT_IS
-
-/* The state after one byte that is no data, or KA_E... */
-static int ka__chunk_byte(ka_chunked *d, char c)
+/* The state after one byte that is no data, or KA_E... Extensions may say anything: nobody heeds
+   them. But a CR or LF among them would be the line's end to some readers. */
+static int ka__chunk_byte(ka__chunked *d, char c)
 {
-    int digit = ka__hex(c);
+    const bool token = ka__in(KA__TOKEN, c), value = ka__in(KA__VALUE, c);
     switch (d->state) {
-    case KA__SIZE: case KA__SIZE_MORE:
-        if (digit < 0 && d->state == KA__SIZE) return KA_ESYNTAX;
-        if (digit < 0) break;
-        if (d->left > UINT32_MAX >> 4) return KA_ENOSPC;
-        d->left = d->left << 4 | (uint32_t)digit;
-        return d->left > d->room ? KA_ENOSPC : KA__SIZE_MORE;
+    case KA__SIZE:
+        return ka__hex(c) < 0 ? KA_ESYNTAX : ka__chunk_digit(d, ka__hex(c));
+    case KA__SIZE_MORE:
+        if (ka__hex(c) >= 0) return ka__chunk_digit(d, ka__hex(c));
+        if (c == '\r') return KA__SIZE_LF;
+        /* fall through */
+    case KA__GAP:
+        if (c == ' ' || c == '\t') return KA__GAP;
+        return c == ';' ? KA__EXTENSION : KA_ESYNTAX;
+    case KA__EXTENSION:
+        if (c == '\r') return KA__SIZE_LF;
+        return value ? KA__EXTENSION : KA_ESYNTAX;
     case KA__SIZE_LF:
-        if (c != '\n') return KA_ESYNTAX;
         d->line = 0;
+        if (c != '\n') return KA_ESYNTAX;
         return d->left ? KA__DATA : KA__TRAILER;
+    case KA__DATA_CR:
+        return c == '\r' ? KA__DATA_LF : KA_ESYNTAX;
     case KA__DATA_LF:
         return c == '\n' ? KA__SIZE : KA_ESYNTAX;
-    case KA__LAST_LF:
+    case KA__TRAILER:
+        if (c == '\r') return KA__LAST_LF;
+        return token ? KA__TRAILER_NAME : KA_ESYNTAX;
+    case KA__TRAILER_NAME:
+        if (c == ':') return KA__TRAILER_VALUE;
+        return token ? KA__TRAILER_NAME : KA_ESYNTAX;
+    case KA__TRAILER_VALUE:
+        if (c == '\r') return KA__TRAILER_LF;
+        return value ? KA__TRAILER_VALUE : KA_ESYNTAX;
+    case KA__TRAILER_LF:
+        return c == '\n' ? KA__TRAILER : KA_ESYNTAX;
+    default:      /* KA__LAST_LF */
         d->done = c == '\n';
         return d->done ? KA__LAST_LF : KA_ESYNTAX;
     }
-    int next = ka__chunk_next[d->state][ka__chunk_kind(c)];
-    return next ? next : KA_ESYNTAX;
 }
 
-ptrdiff_t ka_chunked_decode(ka_chunked *d, char *p, size_t n, size_t *used)
+/* Decode n more bytes of a chunked body in place: the data moves to the front of p. Extensions and
+   trailer fields are dropped.
+     *used      bytes taken: all n, or fewer if d->done
+     returns    bytes of data that are at p now; KA_ESYNTAX: malformed; KA_ENOSPC: more data than
+                d->room, or more trailers than KA_MAX_HEAD */
+static ptrdiff_t ka__chunked_decode(ka__chunked *d, char *p, size_t n, size_t *used)
 {
     size_t in = 0, out = 0;
     while (in < n && !d->done) {
@@ -2980,7 +2864,7 @@ ptrdiff_t ka_chunked_decode(ka_chunked *d, char *p, size_t n, size_t *used)
         d->state = (uint8_t)next;
         d->line++;      /* bytes of this line, or of all trailers together */
         if (next == KA__DATA || next == KA__SIZE) d->line = 0;
-        if (next < KA__SIZE_LF && d->line > KA_MAX_CHUNK_LINE) return KA_ESYNTAX;
+        if (next <= KA__EXTENSION && d->line > KA_MAX_CHUNK_LINE) return KA_ESYNTAX;
         if (d->line > KA_MAX_HEAD) return KA_ENOSPC;
     }
     *used = in;
@@ -3318,9 +3202,8 @@ enum {
 };
 enum { KA__RUNS, KA__SERVES, KA__HAS_SERVED, KA__FINISHES };      /* ka__worker.draining */
 
-/* Flags of KA_REQUEST. HTTP/1.0 and HEAD come back with KA__REPLY. The third one: it has no Origin
-   and no Sec-Fetch-Site. */
-enum { KA__OLD = 1, KA__BODILESS = 2, KA__NO_BROWSER = 4 };
+/* Flags of KA_REQUEST. HTTP/1.0 and HEAD come back with KA__REPLY. */
+enum { KA__OLD = 1, KA__BODILESS = 2, KA__BROWSER = 4 };
 /* Further flags of KA__REPLY. Its fields replace Content-Type, Date or Cache-Control. Nothing
    follows it on its connection. It has Keyauth-Ends. */
 enum { KA__TYPED = 4, KA__DATED = 8, KA__CACHED = 16, KA__CLOSES = 32, KA__ENDS = 64 };
@@ -3349,7 +3232,7 @@ typedef struct {
     uint32_t    seq_in, seq_out;     /* HTTP: requests delivered, answers rendered */
     uint32_t    body_n;              /* HTTP: bytes of a chunked body decoded so far */
     union {
-        ka_chunked chunked;          /* HTTP */
+        ka__chunked chunked;          /* HTTP */
         ka_cut     cut;              /* another framing */
         struct { uint64_t tag; int error, os_error; } connecting;
     };
@@ -3981,7 +3864,7 @@ static void ka__part(uint16_t *at, uint16_t *n, const char *head, ka_str part)
 /* Give the parent a request. A request that was refused has neither head nor body.
      status     0, or the status that fits what was refused
      text       the head, head_n bytes, and behind it the body */
-static void ka__deliver(ka__worker *w, ka__conn *c, const ka_http *h, int status, const char *text,
+static void ka__deliver(ka__worker *w, ka__conn *c, const ka__http *h, int status, const char *text,
                         size_t head_n, size_t body_n)
 {
     ka__parts parts = { .peer = c->peer, .method_n = (uint16_t)h->method.n };
@@ -4001,7 +3884,7 @@ static void ka__deliver(ka__worker *w, ka__conn *c, const ka_http *h, int status
     r->request.listener = c->listener;
     if (!h->minor && !status) r->flags |= KA__OLD;
     if (ka_is(h->method, "HEAD")) r->flags |= KA__BODILESS;
-    if (!h->browser) r->flags |= KA__NO_BROWSER;
+    if (h->browser) r->flags |= KA__BROWSER;
     if (!h->keep_alive) c->last = true;
 }
 
@@ -4023,7 +3906,7 @@ static ka__record *ka__tell(ka__worker *w, const ka__conn *c, int kind, ka_str p
 static void ka__reject(ka__worker *w, ka__conn *c, int status, const char *p, size_t n)
 {
     bool head = n >= 5 && memcmp(p, "HEAD ", 5) == 0;
-    ka_http none = { .method = { "HEAD", head ? 4 : 0 } };
+    ka__http none = { .method = { "HEAD", head ? 4 : 0 } };
     c->linger = true;
     c->expects = false;
     if (!c->framing) {
@@ -4037,7 +3920,7 @@ static void ka__reject(ka__worker *w, ka__conn *c, int status, const char *p, si
 /* The body of a request whose head is h, in the n bytes at p behind that head.
      returns    bytes of the body; *end is where the next request begins; KA_EAGAIN; or KA_ESYNTAX
                 with h->status */
-static ptrdiff_t ka__body(ka__worker *w, ka__conn *c, ka_http *h, char *p, size_t n, size_t *end)
+static ptrdiff_t ka__body(ka__worker *w, ka__conn *c, ka__http *h, char *p, size_t n, size_t *end)
 {
     if (!h->chunked) {
         size_t length = h->length < 0 ? 0 : (size_t)h->length;
@@ -4047,7 +3930,7 @@ static ptrdiff_t ka__body(ka__worker *w, ka__conn *c, ka_http *h, char *p, size_
         return n < length ? KA_EAGAIN : (ptrdiff_t)length;
     }
     size_t used = 0;      /* what was decoded before lies in front */
-    ptrdiff_t got = ka_chunked_decode(&c->chunked, p + c->body_n, n - c->body_n, &used);
+    ptrdiff_t got = ka__chunked_decode(&c->chunked, p + c->body_n, n - c->body_n, &used);
     if (got < 0) return ka__refuse(h, got == KA_ENOSPC ? 413 : 400);
     c->expects = h->expects && n == 0;
     *end = c->body_n + used;
@@ -4065,11 +3948,11 @@ static bool ka__request(ka__worker *w, ka__conn *c)
         if (w->in_n - w->in_at < 2 || memcmp(w->in + w->in_at, "\r\n", 2) != 0) break;
     char *p = w->in + w->in_at;
     size_t n = w->in_n - w->in_at, end = 0;
-    ka_http h;
+    ka__http h;
     if (n == 0 || (n == 1 && *p == '\r')) return false;
     c->held = !ka__room(w, n);
     if (c->held) return false;
-    ptrdiff_t head = ka_http_request(&h, p, n), body = KA_ESYNTAX;
+    ptrdiff_t head = ka__http_request(&h, p, n), body = KA_ESYNTAX;
     if (head >= 0) body = ka__body(w, c, &h, p + head, n - (size_t)head, &end);
     if (head == KA_EAGAIN || body == KA_EAGAIN) return false;
     if (head < 0 || body < 0) {
@@ -4078,7 +3961,7 @@ static bool ka__request(ka__worker *w, ka__conn *c)
     }
     c->expects = false;
     ka__deliver(w, c, &h, 0, p, (size_t)head, (size_t)body);
-    c->chunked = (ka_chunked){ .room = KA_MAX_BODY };
+    c->chunked = (ka__chunked){ .room = KA_MAX_BODY };
     c->body_n = c->empty_lines = 0;
     w->in_at += (uint32_t)((size_t)head + end);
     return true;
@@ -4773,10 +4656,10 @@ struct ka_server {
     ka__worker  *workers[KA_MAX_WORKERS];
 };
 
-/* As ka_key_new, by the server's pool of random bytes. */
+/* As ka__key_new, by the server's pool of random bytes. */
 static int ka__key_next(struct ka__pool *pool, char key[KA_KEY_TEXT], unsigned char digest[32])
 {
-    if (!pool) return ka_key_new(key, digest);
+    if (!pool) return ka__key_new(key, digest);
     if (pool->left == 0) {
         int r = ka_random(pool->bytes, sizeof pool->bytes);
         if (r < 0) return r;
@@ -5047,6 +4930,7 @@ static void ka__on_request(ka_server *s, ka__record *r, ka_event *ev)
     ev->status = r->status;
     ev->seq = r->request.seq;
     ev->flags = r->flags;
+    ev->browser = r->flags & KA__BROWSER;
     ev->listener = r->request.listener;
     ev->since_us = s->now_us;
     ka__count(&s->requests, 1);
@@ -5355,75 +5239,6 @@ int ka_upgrade(ka_server *s, const ka_event *ev, int status, const char *fields,
     if (ev->kind == KA_REQUEST && (!can || (status != 200 && status != 101)))
         return ka__owe(s, ev, KA_EINVAL);
     return ka__reply(s, ev, 0, status, fields, (ka_str){ NULL, 0 }, framing);
-}
-
-/* Is it a host of this server's own? */
-static bool ka__host_own(ka_str host, const char *hosts)
-{
-    size_t n = host.n;
-    ka_str own = ka__text(hosts), name;
-    while (n && host.p[n - 1] >= '0' && host.p[n - 1] <= '9') n--;
-    if (n && host.p[n - 1] == ':') host.n = n - 1;      /* its port */
-    while (ka__list_next(&own, &name))
-        if (ka_is(name, "*") || ka__same_nocase(name, host)) return true;
-    if (ka__is_nocase(host, "localhost") || ka_is(host, "[::1]")) return true;
-    if (host.n > 10 && ka__is_nocase((ka_str){ host.p + host.n - 10, 10 }, ".localhost"))
-        return true;
-    return host.n > 4 && memcmp(host.p, "127.", 4) == 0 &&
-           ka__ipv4_valid((ka__cursor){ host.p, host.p + host.n });
-}
-
-bool ka_hosts_valid(const char *hosts)
-{
-    ka_str rest = ka__text(hosts), name;
-    bool some = false;
-    for (; ka__list_next(&rest, &name); some = true) {
-        if (!ka__authority_valid(name, false) || memchr(name.p, ':', name.n)) return false;
-        if (name.n > 1 && memchr(name.p, '*', name.n)) return false;
-    }
-    return some;
-}
-
-/* A host without this port, if it ends with the port. */
-static ka_str ka__without_port(ka_str host, ka_str port)
-{
-    bool ends = host.n > port.n && memcmp(host.p + host.n - port.n, port.p, port.n) == 0;
-    return (ka_str){ host.p, ends ? host.n - port.n : host.n };
-}
-
-/* Is it http:// or https:// and this host? The scheme's own port may be left out (RFC 9110
-   s.4.2.3): browsers leave it out, some proxies write it into Host. A page without an origin says
-   null. */
-static bool ka__origin_own(ka_str origin, ka_str host)
-{
-    size_t scheme = ka__scheme(origin);
-    ka_str port = ka__text(scheme == 7 ? ":80" : ":443");
-    ka_str from = { origin.p + scheme, origin.n - scheme };
-    return scheme && ka__same_nocase(ka__without_port(from, port), ka__without_port(host, port));
-}
-
-/* Is it a link that was followed, and not a frame, an image or a script's request? */
-static bool ka__link(const ka_event *ev)
-{
-    ka_str mode, dest;
-    return (ka_is(ev->method, "GET") || ka_is(ev->method, "HEAD")) &&
-           ka_field(ev->fields, "sec-fetch-mode", &mode) == KA_OK && ka_is(mode, "navigate") &&
-           ka_field(ev->fields, "sec-fetch-dest", &dest) == KA_OK && ka_is(dest, "document");
-}
-
-bool ka_cross_site(const ka_event *ev, const char *hosts, int how)
-{
-    ka_str origin, site;
-    if (ev->flags & KA__NO_BROWSER && !(how & KA_HOST_ALWAYS)) return false;
-    int origins = ka_field(ev->fields, "origin", &origin);
-    int sites = ka_field(ev->fields, "sec-fetch-site", &site);
-    bool browser = origins != KA_ENOTFOUND || sites != KA_ENOTFOUND;
-    if (!browser && !(how & KA_HOST_ALWAYS)) return false;
-    if ((browser || ev->host.n) && !ka__host_own(ev->host, hosts)) return true;
-    if (origins == KA_EINVAL || sites == KA_EINVAL) return true;
-    if (origins == KA_OK && !ka__origin_own(origin, ev->host)) return true;
-    if (sites != KA_OK || ka_is(site, "same-origin") || ka_is(site, "none")) return false;
-    return !(how & KA_LINKS && ka__link(ev));
 }
 
 /* A record for the worker of a connection, or NULL if there is no such worker. */
@@ -5836,7 +5651,7 @@ static int ka__auth_login(ka_ticket *t, ka_str value, int64_t now_ms, ka_str *te
     char key[KA_KEY_TEXT];
     ka_str id = { NULL, 0 };
     ptrdiff_t n = ka_percent_decode(key, sizeof key, value);      /* KA_E...: it is no key */
-    int r = ka_key_digest(digest, (ka_str){ key, n > 0 ? (size_t)n : 0 });
+    int r = ka__key_digest(digest, (ka_str){ key, n > 0 ? (size_t)n : 0 });
     ka_wipe(key, sizeof key);
     r = r == KA_OK || t->store->malformed ? t->store->get(t->store, digest, now_ms, t, &id)
                                           : KA_ENOTFOUND;
@@ -5850,7 +5665,7 @@ static int ka__auth_answer(ka_ticket *t, const ka_event *ev, ka_str *text)
     *text = ka__text("wrong_query");
     if (ev->status) return ev->status;
     if (!ka_is(ev->method, "POST")) return 405;
-    if (ka_cross_site(ev, t->store->hosts, 0)) return 403;
+    if (ev->browser && !(t->store->page && t->store->page(ev, t->store->hosts))) return 403;
     if (ka_form_next(&rest, &name, &value) < 0 || value.n == 0) return 400;
     if (ka_form_next(&rest, &other, &other) != KA_ENOTFOUND) return 400;
     if (t->login) return ka__auth_login(t, value, ev->now_ms, text);
@@ -5974,10 +5789,10 @@ static ptrdiff_t ka__client_recv(ka_client *c, size_t n, int64_t until)
 /* Read the head of an answer to the front of buf. Interim answers are skipped (RFC 9110 s.15.2).
      *n         the bytes in buf, of the head and what came behind it
      returns    the bytes of the head, or KA_E... */
-static ptrdiff_t ka__client_head(ka_client *c, ka_http *h, size_t *n, int64_t until)
+static ptrdiff_t ka__client_head(ka_client *c, ka__http *h, size_t *n, int64_t until)
 {
     for (*n = 0; ; ) {
-        ptrdiff_t head = ka_http_response(h, c->buf, *n);
+        ptrdiff_t head = ka__http_response(h, c->buf, *n);
         if (head >= 0 && h->status >= 200) return head;
         if (head >= 0 && h->status != 101) {
             memmove(c->buf, c->buf + head, *n - (size_t)head);
@@ -5994,15 +5809,15 @@ static ptrdiff_t ka__client_head(ka_client *c, ka_http *h, size_t *n, int64_t un
 /* Read the body (RFC 9112 s.6.3) at c->buf + head. n bytes of buf are received, the head included.
    If more bytes follow the body, the connection is not used again: nobody asked for them.
      returns    the length of the body, or KA_E... */
-static ptrdiff_t ka__client_body(ka_client *c, ka_http *h, size_t head, size_t n, int64_t until)
+static ptrdiff_t ka__client_body(ka_client *c, ka__http *h, size_t head, size_t n, int64_t until)
 {
-    ka_chunked chunked = { .room = KA_MAX_BODY };
+    ka__chunked chunked = { .room = KA_MAX_BODY };
     bool to_end = !h->chunked && h->length < 0, empty = h->status == 204 || h->status == 304;
     size_t body = 0, used;      /* body: the bytes of it that are decoded, or received */
     for (;;) {
         if (h->chunked && !empty) {
             char *next = c->buf + head + body;
-            ptrdiff_t got = ka_chunked_decode(&chunked, next, n - head - body, &used);
+            ptrdiff_t got = ka__chunked_decode(&chunked, next, n - head - body, &used);
             if (got < 0) return ka__client_failed(c, KA_EPROTO);
             if (head + body + used < n) h->keep_alive = false;
             body += (size_t)got;
@@ -6024,7 +5839,7 @@ static ptrdiff_t ka__client_body(ka_client *c, ka_http *h, size_t head, size_t n
 
 /* Does the answer's Keyauth-Ends name this connection? NULL: yes, or there is no such field. Else
    the reason, in words. If only the network namespace differs, the server is in another one. */
-static const char *ka__client_between(ka_client *c, const ka_http *h)
+static const char *ka__client_between(ka_client *c, const ka__http *h)
 {
     static const char
         proxy[] = "a proxy or forwarder stands between client and server; stop the server by hand",
@@ -6052,7 +5867,7 @@ static int ka__client_attempt(ka_client *c, const char *method, ka_str body, ka_
     if (strncmp(host, "unix:", 5) == 0) host = "localhost";
     const size_t host_n = strcspn(host, ",%");      /* without its interface (RFC 6874) */
     const bool six = memchr(host, ':', host_n) != NULL;
-    ka_http h;
+    ka__http h;
     size_t n;
     int head_n = snprintf(c->buf, KA_MAX_HEAD, "%s %s HTTP/1.1\r\nHost: %s%.*s%s:%d\r\n"
                           "Content-Type: %s\r\nContent-Length: %d\r\n\r\n", method,

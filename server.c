@@ -1,6 +1,5 @@
 /* server - the key handshake's server: HTTP in a worker thread, keys in the parent or in Redis.
-     cc -O2 -pthread -o server server.c
-   What it answers is ka_auth in keyauth.h, section 7. */
+     cc -O2 -pthread -o server server.c      What it answers: ka_auth in keyauth.h, section 7. */
 
 #define KEYAUTH_STATIC
 #define KEYAUTH_IMPLEMENTATION
@@ -14,6 +13,7 @@
 #include "ext/journal.h"
 #include "ext/limit.h"
 #include "ext/route.h"
+#include "ext/site.h"
 #include "ext/metrics.h"
 #include "ext/redis.h"
 #include "ext/service.h"
@@ -217,7 +217,7 @@ static int open_redis(server *v)
     return -1;
 }
 
-/* As open_journal. */
+/* As open_journal. Only the last step tells the worker its address. */
 static int start(server *v)
 {
     int status = -1, r = ka_server_start(&v->s, (int)v->workers);      /* it has no address yet */
@@ -235,8 +235,8 @@ static int start(server *v)
     if (v->most) ka_admit(v->s, &v->limit.door);
     if (v->wrong) v->store->get = wrong_get;
     v->store->malformed = v->wrong;
+    v->store->page = ka_own_page;
     v->store->hosts = v->host;
-    /* now the worker is told its address */
     return ka_listen_all(&v->listeners, v->s, NULL, "server", v->ip, (int)v->port);
 }
 

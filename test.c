@@ -45,6 +45,7 @@ static void test_free(void *p);
 #include "ext/process.h"
 #include "ext/redis.h"
 #include "ext/route.h"
+#include "ext/site.h"
 #include "ext/json.h"
 #include "ext/uuid.h"
 #include "ext/log.h"

@@ -19,6 +19,9 @@
 #ifndef KEYAUTH_ROUTE_H
 #error "ext/metrics.h: include ext/route.h first"
 #endif
+#ifndef KEYAUTH_SITE_H
+#error "ext/metrics.h: include ext/site.h first"
+#endif
 #ifndef KEYAUTH_METRICS_H
 #define KEYAUTH_METRICS_H
 #ifdef __cplusplus

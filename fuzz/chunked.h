@@ -5,11 +5,11 @@ typedef struct { int error; bool done; size_t used; bytes out; } decoded;
 static decoded decode(const char *p, size_t n, uint32_t room, size_t cut)
 {
     decoded d = { 0 };
-    ka_chunked state = { .room = room };
+    ka__chunked state = { .room = room };
     for (size_t at = 0, used = 0; at < n && !state.done; at += used) {
         size_t part = n - at < cut ? n - at : cut;
         char *piece = exact(p + at, part);
-        ptrdiff_t got = ka_chunked_decode(&state, piece, part, &used);
+        ptrdiff_t got = ka__chunked_decode(&state, piece, part, &used);
         if (got < 0) d.error = (int)got;
         else {
             CHECK((size_t)got <= used && used <= part && (state.done || used == part), "%d of %d, %d bytes", (int)used, (int)part, (int)got);

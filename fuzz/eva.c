@@ -38,6 +38,7 @@ static void *plain_memmove(void *to, const void *from, size_t n)      /* never t
 /* The platform, of which nothing is called here. */
 static void ka__free(void *p) { free(p); }
 static void ka__ip_text(char *ip, const ka_end *e) { (void)e, *ip = 0; }
+static bool ka__is_ipv6(const char *p, size_t n) { return (void)p, Frama_C_interval(0, (int)n) > 0; }
 static bool ka__sha256_native(uint32_t h[8], const unsigned char *p, const uint32_t k[64])
 {
     return (void)h, (void)p, (void)k, false;
@@ -122,15 +123,15 @@ void form(void)
 void chunked(void)
 {
     for (size_t n = 0; n <= BOUND; n++)
-        for (int state = 0; state < KA__CHUNK_STATES; state++) {
+        for (int state = 0; state <= KA__LAST_LF; state++) {
             size_t used = 0;
-            ka_chunked d = { .state = (uint8_t)state };
+            ka__chunked d = { .state = (uint8_t)state };
             Frama_C_make_unknown((char *)&d.room, sizeof d.room);
             Frama_C_make_unknown((char *)&d.left, sizeof d.left);
             d.line = (uint32_t)Frama_C_interval(0, KA_MAX_HEAD);
-            ptrdiff_t r = ka_chunked_decode(&d, any(n), n, &used);
+            ptrdiff_t r = ka__chunked_decode(&d, any(n), n, &used);
             //@ assert r == KA_ESYNTAX || r == KA_ENOSPC || 0 <= r <= used <= n;
-            //@ assert r < 0 || (d.state < KA__CHUNK_STATES && d.line <= KA_MAX_HEAD);
+            //@ assert r < 0 || (d.state <= KA__LAST_LF && d.line <= KA_MAX_HEAD);
         }
 }
 
@@ -145,8 +146,8 @@ void request(void)
 {
     const size_t m = sizeof FRONT - 1;
     for (size_t n = 0; n <= BOUND; n++) {
-        ka_http h;
-        ptrdiff_t r = ka_http_request(&h, behind(FRONT, m, n), m + n);
+        ka__http h;
+        ptrdiff_t r = ka__http_request(&h, behind(FRONT, m, n), m + n);
         //@ assert r == KA_EAGAIN || r == KA_ESYNTAX || 0 < r <= m + n;
     }
 }
@@ -155,8 +156,8 @@ void response(void)
 {
     const size_t m = sizeof FRONT - 1;
     for (size_t n = 0; n <= BOUND; n++) {
-        ka_http h;
-        ptrdiff_t r = ka_http_response(&h, behind(FRONT, m, n), m + n);
+        ka__http h;
+        ptrdiff_t r = ka__http_response(&h, behind(FRONT, m, n), m + n);
         //@ assert r == KA_EAGAIN || r == KA_ESYNTAX || 0 < r <= m + n;
     }
 }

@@ -15,7 +15,7 @@ typedef struct {
     size_t     size;            /* of the whole one */
     bool       dead;            /* the second reader: no text that begins so is taken */
     ka_cut     cut;             /* where the framing, and the decoder of chunks, stopped */
-    ka_chunked chunks;
+    ka__chunked chunks;
 } verdict;
 
 typedef struct {
@@ -75,7 +75,7 @@ static int fault_of(int status)
          : status == 505 ? FAULT_505 : 0;
 }
 
-static void check_names(const ka_http *h)      /* ka_field, by a search for the lines */
+static void check_names(const ka__http *h)      /* ka_field, by a search for the lines */
 {
     static const char *const called[] = { "a", "host", "content-length", "" };
     for (int i = 0; i < 4; i++) {
@@ -90,9 +90,9 @@ static void check_names(const ka_http *h)      /* ka_field, by a search for the 
 
 static verdict every_head(const char *p, size_t n, const verdict *shorter, bool request)
 {
-    ka_http h;
+    ka__http h;
     plain_head want = read_head(p, n, request);
-    ptrdiff_t r = request ? ka_http_request(&h, p, n) : ka_http_response(&h, p, n);
+    ptrdiff_t r = request ? ka__http_request(&h, p, n) : ka__http_response(&h, p, n);
     verdict v = { .r = want.r, .size = want.size, .dead = want.r == KA_ESYNTAX };
     CHECK(r == (want.r < 0 ? want.r : (ptrdiff_t)want.size), "got %d, want %d of %d bytes", (int)r,
           want.r, (int)want.size);
@@ -123,23 +123,23 @@ static verdict every_response(const char *p, size_t n, const verdict *shorter)
 
 static bool same_request(const char *p, size_t n, const verdict *v)
 {
-    ka_http h;
-    return ka_http_request(&h, p, n) == v->r && h.status == v->status;
+    ka__http h;
+    return ka__http_request(&h, p, n) == v->r && h.status == v->status;
 }
 
 static bool same_response(const char *p, size_t n, const verdict *v)
 {
-    ka_http h;
-    return ka_http_response(&h, p, n) == v->r;
+    ka__http h;
+    return ka__http_response(&h, p, n) == v->r;
 }
 
 /* Decode a piece in a block of its own, to the end of b->out. */
-static void every_piece(ka_chunked *d, plain_body *b, const char *p, size_t n)
+static void every_piece(ka__chunked *d, plain_body *b, const char *p, size_t n)
 {
     size_t used = 0;
     if (b->r != KA_EAGAIN) return;
     char *in = exact(p, n);
-    ptrdiff_t r = ka_chunked_decode(d, in, n, &used);
+    ptrdiff_t r = ka__chunked_decode(d, in, n, &used);
     b->r = r < 0 ? (int)r : d->done ? KA_OK : KA_EAGAIN;
     if (r >= 0) {
         CHECK((size_t)r <= used && (d->done ? used <= n : used == n), "%d of %d bytes",
@@ -155,7 +155,7 @@ static verdict every_chunked(const char *p, size_t n, const verdict *shorter)
 {
     plain_body want = read_chunks(p, n, EVERY_ROOM);
     for (size_t cut = n ? n : 1; cut-- > 0; ) {      /* in two pieces; at 0, in one */
-        ka_chunked d = { .room = EVERY_ROOM };
+        ka__chunked d = { .room = EVERY_ROOM };
         plain_body b = { .r = KA_EAGAIN };
         if (cut) every_piece(&d, &b, p, cut);
         every_piece(&d, &b, p + cut, n - cut);
@@ -174,9 +174,9 @@ static verdict every_chunked(const char *p, size_t n, const verdict *shorter)
 
 static bool same_chunked(const char *p, size_t n, const verdict *v)
 {
-    ka_chunked d = { .room = EVERY_ROOM };
+    ka__chunked d = { .room = EVERY_ROOM };
     size_t used;
-    return ka_chunked_decode(&d, (char *)(uintptr_t)p, n, &used) == v->r;
+    return ka__chunked_decode(&d, (char *)(uintptr_t)p, n, &used) == v->r;
 }
 
 static uint32_t plain_hex(const char *p, int n)

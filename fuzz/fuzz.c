@@ -138,6 +138,7 @@ UNGUIDED_END
 #include "../ext/framing.h"
 #include "../ext/lookup.h"
 #include "../ext/redis.h"
+#include "../ext/site.h"
 #include "../ext/sse.h"
 #include "../ext/timer.h"
 #include "../ext/uuid.h"

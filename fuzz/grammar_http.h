@@ -6,7 +6,7 @@
 enum { FAULT_400 = 1, FAULT_417 = 2, FAULT_501 = 4, FAULT_505 = 8 };
 
 typedef struct {
-    ka_http h;                  /* what it says */
+    ka__http h;                  /* what it says */
     int     r, faults;          /* KA_OK, KA_EAGAIN or KA_ESYNTAX, and what is wrong */
     size_t  size;               /* of the head */
     int     hosts, codings, chunked, unknown;      /* Host fields; codings of the body */
@@ -54,7 +54,7 @@ static bool host_fits(const char *p, size_t n, bool may_be_empty, bool needs_por
 }
 
 /* RFC 9112 s.3.2: the forms of a target. Only http and https are served. */
-static bool target_fits(ka_http *h)
+static bool target_fits(ka__http *h)
 {
     const char *p = h->target.p, *end = p + h->target.n;
     if (ka_is(h->method, "CONNECT")) {

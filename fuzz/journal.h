@@ -307,7 +307,7 @@ static void given_check(const char *text, known *k)
 {
     unsigned char digest[32];
     CHECK(file_durable(), "given, but not on disk");
-    CHECK(ka_key_digest(digest, (ka_str){ text, KA_KEY_TEXT }) == KA_OK, "given is no key");
+    CHECK(ka__key_digest(digest, (ka_str){ text, KA_KEY_TEXT }) == KA_OK, "given is no key");
     ka_str id = ka_keyring_find(&jt.j.keys, digest, clock_ms);
     CHECK(same_str(id, (ka_str){ k->id, k->id_n }) || k->low <= keyring_now_s(), "given, but found is %d bytes", (int)id.n);
     k->given = true;

@@ -392,7 +392,7 @@ static void settle(void)
     }
     for (int i = 0; i < peers_n; i++) {      /* all was read, and all that is whole was delivered */
         peer *p = &peers[i];
-        ka_http h;
+        ka__http h;
         char body[KA_MAX_BODY];
         size_t n, end;
         if (p->closed || !p->known || p->bare || failed() || p->window == 0) continue;
@@ -426,8 +426,8 @@ static void answer_all(void)
 static bool late_answer(const peer *p, uint32_t seq, const char *text, size_t n)
 {
     static const char begins[] = "HTTP/1.1 503 ";
-    ka_http h;
-    ptrdiff_t head = ka_http_response(&h, text, n);
+    ka__http h;
+    ptrdiff_t head = ka__http_response(&h, text, n);
     if (!at.slept || (seq >= p->seq && !at.freeing)) return false;
     if (head == KA_EAGAIN) return p->slow && memcmp(text, begins, n < 13 ? n : 13) == 0;
     return head >= 0 && (size_t)head == n && h.status == 503 && h.length == 0 && !h.keep_alive;
@@ -441,7 +441,7 @@ static bool bare_check(const struct answer *a, const char *text, size_t n)
 }
 
 /* An answer after which the connection goes on in another framing, and what was said there. */
-static void stream_check(const peer *p, const struct answer *a, const ka_http *h, const char *text, size_t n, bool excused)
+static void stream_check(const peer *p, const struct answer *a, const ka__http *h, const char *text, size_t n, bool excused)
 {
     CHECK(h->status == a->status && h->minor == 1 && !h->chunked && (h->status == 101 ||
           (h->length == -1 && !h->keep_alive)), "another framing's head, with %d", h->status);
@@ -457,7 +457,7 @@ static void answers_check(const peer *p)
     uint32_t seq = 0;
     bool excused = p->reset || p->slow || failed() || at.freeing || at.slept;
     while (n > 0) {
-        ka_http h;
+        ka__http h;
         if (late_answer(p, seq, text, n)) {
             n = 0;
             seq = p->seq;
@@ -469,7 +469,7 @@ static void answers_check(const peer *p)
             seq = p->seq;
             break;
         }
-        ptrdiff_t head = ka_http_response(&h, text, n);
+        ptrdiff_t head = ka__http_response(&h, text, n);
         if (head == KA_EAGAIN) break;
         CHECK(head > 0, "an answer is malformed: %.*s", (int)n, text);
         if (h.status == 100) {

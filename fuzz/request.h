@@ -51,7 +51,7 @@ static plain_fields plain_read(const char *p, size_t n)
     return f;
 }
 
-static void check_head(const ka_http *h, const char *p, size_t n, bool request)
+static void check_head(const ka__http *h, const char *p, size_t n, bool request)
 {
     CHECK(n >= 4 && n <= KA_MAX_HEAD && memcmp(p + n - 4, "\r\n\r\n", 4) == 0, "a head of %d bytes", (int)n);
     plain_fields f = plain_read(p, n);
@@ -103,7 +103,7 @@ static bool same_str(ka_str a, ka_str b)
 }
 
 /* A head's field lines are all between its first line and its empty one; each name is found, or is there twice. */
-static void check_fields(const ka_http *h, const char *p, size_t n)
+static void check_fields(const ka__http *h, const char *p, size_t n)
 {
     const char *first = memmem(p, n, "\r\n", 2);
     CHECK(first && h->fields.p == first + 2 && h->fields.n == n - (size_t)(first + 4 - p), "%d bytes of fields in %d", (int)h->fields.n, (int)n);
@@ -134,7 +134,7 @@ static void check_fields(const ka_http *h, const char *p, size_t n)
     else if (!h->method.p) CHECK(!h->host.p, "an answer's host");
     else CHECK(same_str(h->host, plain_field(h->fields.p, h->fields.n, "host", &(int){ 0 })) &&
                memchr("/*", h->target.p[0], 2), "the field's host");
-    if (h->host.n > 0 && h->host.p[0] == '[' && (h->host.p[1] | 32) != 'v') {
+    if (h->host.n > 0 && h->host.p[0] == '[') {
         char ip[64];
         struct in6_addr six;
         snprintf(ip, sizeof ip, "%.*s", (int)strcspn(h->host.p + 1, "]"), h->host.p + 1);
@@ -145,7 +145,8 @@ static void check_fields(const ka_http *h, const char *p, size_t n)
     int origins = ka_field(fields, "origin", &none);
     int sites = ka_field(fields, "sec-fetch-site", &none);
     bool browser = h->method.p && (origins != KA_ENOTFOUND || sites != KA_ENOTFOUND);
-    ka_event ev = { .kind = KA_REQUEST, .method = h->method, .host = h->host, .fields = fields };
+    ka_event ev = { .kind = KA_REQUEST, .method = h->method, .host = h->host, .fields = fields,
+                    .browser = browser };
     for (int how = 0; how < 4 && h->method.p; how++) {
         bool foreign = ka_cross_site(&ev, NULL, how);
         CHECK(foreign >= ka_cross_site(&ev, "a,*", how), "how %d: more hosts refuse no more", how);
@@ -157,7 +158,7 @@ static void check_fields(const ka_http *h, const char *p, size_t n)
     exact_free(lines, fields.n);
 }
 
-static bool same_head(const ka_http *a, const ka_http *b)
+static bool same_head(const ka__http *a, const ka__http *b)
 {
     return same_str(a->method, b->method) && same_str(a->target, b->target) &&
         same_str(a->host, b->host) && a->status == b->status && a->minor == b->minor &&
@@ -166,14 +167,14 @@ static bool same_head(const ka_http *a, const ka_http *b)
 }
 
 /* Any cut of a head is incomplete, or refused as the whole is; what follows a head doesn't change it. */
-static void check_cuts(ptrdiff_t (*parse)(ka_http *, const char *, size_t), bool request, const ka_http *whole, ptrdiff_t r, const char *p, size_t n)
+static void check_cuts(ptrdiff_t (*parse)(ka__http *, const char *, size_t), bool request, const ka__http *whole, ptrdiff_t r, const char *p, size_t n)
 {
     uint64_t h = hash(p, n);
     size_t cuts = n <= 40 ? n : 40, refused_at = n + 1, accepted_at = r >= 0 ? (size_t)r : n + 1;
     for (size_t i = 0; i < cuts; i++, h = h * 6364136223846793005u + 1442695040888963407u) {
         size_t cut = n <= 40 ? i : (size_t)(h >> 33) % n;
         if (r > 0 && i < 2 && n > 40) cut = (size_t)r - i;      /* right at its end, and one before */
-        ka_http part;
+        ka__http part;
         char *in = exact(p, cut);
         ptrdiff_t got = parse(&part, in, cut);
         if (r == KA_ESYNTAX && got == KA_ESYNTAX) {
@@ -186,7 +187,7 @@ static void check_cuts(ptrdiff_t (*parse)(ka_http *, const char *, size_t), bool
         exact_free(in, cut);
     }
     for (size_t i = 1; r == KA_ESYNTAX && refused_at + i <= n && i < 8; i++) {      /* who has refused doesn't change his mind */
-        ka_http part;
+        ka__http part;
         char *in = exact(p, refused_at + i);
         ptrdiff_t got = parse(&part, in, refused_at + i);
         CHECK(got == KA_ESYNTAX && part.status == (request ? whole->status : part.status), "refused at %d, but not at %d", (int)refused_at, (int)(refused_at + i));
@@ -196,12 +197,12 @@ static void check_cuts(ptrdiff_t (*parse)(ka_http *, const char *, size_t), bool
 
 static void target_request(const char *p, size_t n)
 {
-    ka_http h, again;
-    ptrdiff_t r = ka_http_request(&h, p, n);
+    ka__http h, again;
+    ptrdiff_t r = ka__http_request(&h, p, n);
     CHECK(r == KA_EAGAIN || r == KA_ESYNTAX || (r > 0 && (size_t)r <= n), "got %d of %d", (int)r, (int)n);
     CHECK(r != KA_EAGAIN || n < KA_MAX_HEAD, "still incomplete with %d bytes", (int)n);
     if (r == KA_ESYNTAX) CHECK(strstr("400 414 417 431 501 505", (char[]){ (char)('0' + h.status / 100), (char)('0' + h.status / 10 % 10), (char)('0' + h.status % 10), 0 }), "status %d", h.status);
-    check_cuts(ka_http_request, true, &h, r, p, n);
+    check_cuts(ka__http_request, true, &h, r, p, n);
     if (r < 0) return;
     check_head(&h, p, (size_t)r, true);
     check_fields(&h, p, (size_t)r);
@@ -220,7 +221,7 @@ static void target_request(const char *p, size_t n)
     if (h.chunked) append_text(&text, "Transfer-encoding:chunked \r\n");
     if (h.expects) append_text(&text, "EXPECT: 100-CONTINUE\r\n");
     append_text(&text, h.keep_alive ? "Connection: a, Keep-Alive\r\n\r\n" : "Connection: CLOSE\r\n\r\n");
-    ptrdiff_t r2 = text.n <= KA_MAX_HEAD ? ka_http_request(&again, text.p, text.n) : 0;
+    ptrdiff_t r2 = text.n <= KA_MAX_HEAD ? ka__http_request(&again, text.p, text.n) : 0;
     if (text.n <= KA_MAX_HEAD) CHECK(r2 == (ptrdiff_t)text.n && same_head(&h, &again), "written anew: %d of %d: %.*s", (int)r2, (int)text.n, (int)text.n, text.p);
     release(&text);
 }

@@ -34,16 +34,16 @@ static reading read_answer(const char *p, size_t n, size_t cut, bool end)
 
 static void target_response(const char *p, size_t n)
 {
-    ka_http h;
-    ptrdiff_t r = ka_http_response(&h, p, n);
+    ka__http h;
+    ptrdiff_t r = ka__http_response(&h, p, n);
     CHECK(r == KA_EAGAIN || r == KA_ESYNTAX || (r > 0 && (size_t)r <= n), "got %d of %d", (int)r, (int)n);
-    check_cuts(ka_http_response, false, &h, r, p, n);
+    check_cuts(ka__http_response, false, &h, r, p, n);
     if (r > 0) check_head(&h, p, (size_t)r, false);
     if (r > 0) check_fields(&h, p, (size_t)r);
 
     reading whole = read_answer(p, n, SIZE_MAX, true);
     for (size_t at = 0; whole.status > 0; at += (size_t)r) {      /* it took one whole body, behind the interim answers */
-        r = ka_http_response(&h, p + at, n - at);
+        r = ka__http_response(&h, p + at, n - at);
         CHECK(r > 0, "took a head that is none");
         if (h.status < 200) continue;
         size_t left = n - at - (size_t)r, want = h.length >= 0 ? (size_t)h.length : left;

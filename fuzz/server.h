@@ -231,7 +231,7 @@ static void worker_check(ka__worker *w)
 
 /* The next request in the bytes that a peer sent and the server heard, read in one piece.
      returns    KA_OK: *h, *body, and the place behind it; or KA_EAGAIN; or KA_ESYNTAX: refused with h->status */
-static int next_request(const peer *p, ka_http *h, char body[KA_MAX_BODY], size_t *body_n, size_t *end)
+static int next_request(const peer *p, ka__http *h, char body[KA_MAX_BODY], size_t *body_n, size_t *end)
 {
     size_t from = p->at;
     if (p->heard == from) return KA_EAGAIN;
@@ -240,17 +240,17 @@ static int next_request(const peer *p, ka_http *h, char body[KA_MAX_BODY], size_
     const char *text = p->to_server.p + from;
     size_t n = p->heard - from;
     if (n == 0 || (n == 1 && *text == '\r')) return KA_EAGAIN;
-    ptrdiff_t head = ka_http_request(h, text, n);
+    ptrdiff_t head = ka__http_request(h, text, n);
     if (head < 0) return (int)head;
     text += head;
     n -= (size_t)head;
     *end = from + (size_t)head;
     *body_n = 0;
     if (h->chunked) {
-        ka_chunked d = { .room = KA_MAX_BODY };
+        ka__chunked d = { .room = KA_MAX_BODY };
         char *copy = exact(text, n);
         size_t used = 0;
-        ptrdiff_t got = ka_chunked_decode(&d, copy, n, &used);
+        ptrdiff_t got = ka__chunked_decode(&d, copy, n, &used);
         if (got > 0) memcpy(body, copy, (size_t)got);
         exact_free(copy, n);
         if (got < 0) return ka__refuse(h, got == KA_ENOSPC ? 413 : 400);
@@ -298,7 +298,7 @@ static void end_check(const ka_event *ev, const peer *p)
 static void event_check(const ka_event *ev)
 {
     peer *p = peer_of(ev->conn);
-    ka_http h;
+    ka__http h;
     char body[KA_MAX_BODY];
     size_t n = 0, end = 0;
     CHECK(ev->seq == p->seq, "request %d instead of %d", (int)ev->seq, (int)p->seq);

@@ -46,8 +46,8 @@ static void script_run(void *arg)
             open = true;
         }
         for (;;) {
-            ka_http h;
-            ptrdiff_t head = ka_http_request(&h, w.buf, w.n);
+            ka__http h;
+            ptrdiff_t head = ka__http_request(&h, w.buf, w.n);
             if (head > 0) snprintf(s->got, sizeof s->got, "%.*s", (int)head, w.buf);
             if (head > 0 && w.n >= (size_t)(head + h.length)) break;
             if (wire_more(&w) <= 0) break;

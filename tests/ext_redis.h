@@ -202,8 +202,8 @@ static void play_ask(play *p, const char *body)
 
 static bool play_answered(play *p)
 {
-    ka_http h;
-    ptrdiff_t head = ka_http_response(&h, p->web.buf, p->web.n);
+    ka__http h;
+    ptrdiff_t head = ka__http_response(&h, p->web.buf, p->web.n);
     return head > 0 && p->web.n >= (size_t)(head + h.length);
 }
 

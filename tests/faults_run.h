@@ -26,8 +26,8 @@ static bool visitor_step(visitor *v, int port)
     ptrdiff_t got = ka__sock_recv(v->w.sock, v->w.buf + v->w.n, sizeof v->w.buf - v->w.n);
     if (got > 0) v->w.n += (size_t)got;
     v->ended = got == 0 || (got < 0 && got != KA_EAGAIN);
-    for (ka_http h; v->w.n; ) {
-        ptrdiff_t head = ka_http_response(&h, v->w.buf, v->w.n);
+    for (ka__http h; v->w.n; ) {
+        ptrdiff_t head = ka__http_response(&h, v->w.buf, v->w.n);
         size_t all = head > 0 ? (size_t)head + (size_t)h.length : 0;
         if (head != KA_EAGAIN && (head < 0 || h.status < 200)) CHECK(false, "no answer: %.40s; %s", v->w.buf, story());
         if (all == 0 || v->w.n < all) break;
@@ -396,9 +396,9 @@ static void responder_serve(ka__sock s)
     static const char answer[] = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\n\r\n";
     static char buf[4096];
     size_t n = 0;
-    ka_http h;
+    ka__http h;
     for (ptrdiff_t got = 0; !atomic_load(&responder.stop) && n < sizeof buf; n += (size_t)got) {
-        ptrdiff_t head = ka_http_request(&h, buf, n);
+        ptrdiff_t head = ka__http_request(&h, buf, n);
         if (head > 0 && n >= (size_t)(head + h.length)) {
             ka__sock_send(s, answer, sizeof answer - 1);
             n = 0;

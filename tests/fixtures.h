@@ -203,9 +203,9 @@ static int wire_more(wire *w)
 /* Read one answer: its status, or 0 at a clean end, -1 otherwise. Its text, head included, goes to head. */
 static int wire_answer(wire *w, char *body, size_t body_cap, char *head_text, bool bodiless)
 {
-    ka_http h;
+    ka__http h;
     for (;;) {
-        ptrdiff_t head = ka_http_response(&h, w->buf, w->n);
+        ptrdiff_t head = ka__http_response(&h, w->buf, w->n);
         size_t length = h.length > 0 && !bodiless ? (size_t)h.length : 0;
         if (head > 0 && w->n >= (size_t)head + length) {
             size_t keep = length < body_cap - 1 ? length : body_cap - 1;

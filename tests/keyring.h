@@ -7,7 +7,7 @@ static int key_issue(ka_store *st, ka_str id, int64_t now_ms, char key[KA_KEY_TE
 {
     const ka_ticket t = { .server = &no_workers, .store = st };
     unsigned char digest[32];
-    int r = ka_key_new(key, digest);
+    int r = ka__key_new(key, digest);
     return r == KA_OK ? st->put(st, digest, id, now_ms, &t) : r;
 }
 
@@ -16,7 +16,7 @@ static ka_str key_find(ka_store *st, ka_str key, int64_t now_ms)
 {
     unsigned char digest[32];
     ka_str id = { NULL, 0 };
-    int r = ka_key_digest(digest, key);
+    int r = ka__key_digest(digest, key);
     if (r == KA_OK) r = st->get(st, digest, now_ms, NULL, &id);
     return r == KA_OK ? id : (ka_str){ NULL, 0 };
 }
@@ -221,14 +221,16 @@ static void test_protocol(void)
     ka_keyring_free(&k);
 }
 
-/* A page of another site gets no key; what hosts are the server's own is the store's to say. */
+/* No page gets a key, unless the store says that it is one of the server's own. */
 static void test_protocol_pages(void)
 {
-    static const struct { const char *host, *fields, *hosts; int status; } pages[] = {
-        { "127.0.0.2:9999", "Origin: http://keys.example\r\n", NULL, 403 },
-        { "keys.example", "Origin: http://keys.example\r\n", NULL, 403 },
-        { "127.0.0.2:9999", "Origin: http://127.0.0.2:9999\r\n", NULL, 200 },
-        { "keys.example", "Origin: http://keys.example\r\n", "keys.example", 200 },
+    static const struct { const char *host, *fields, *hosts; int status; bool asks; } pages[] = {
+        { "127.0.0.2:9999", "Origin: http://keys.example\r\n", NULL, 403, true },
+        { "keys.example", "Origin: http://keys.example\r\n", NULL, 403, true },
+        { "127.0.0.2:9999", "Origin: http://127.0.0.2:9999\r\n", NULL, 200, true },
+        { "127.0.0.2:9999", "Origin: http://127.0.0.2:9999\r\n", NULL, 403, false },
+        { "keys.example", "Origin: http://keys.example\r\n", "keys.example", 200, true },
+        { "keys.example", "Origin: http://keys.example\r\n", "keys.example", 403, false },
     };
     ka_keyring k;
     char out[KA_MAX_ID];
@@ -236,9 +238,10 @@ static void test_protocol_pages(void)
     if (!CHECK(ka_keyring_init(&k, 0, 0) == KA_OK, "init")) return;
     for (size_t i = 0; i < COUNT(pages); i++) {
         ka_event ev = { .kind = KA_REQUEST, .now_ms = 1, .method = str("POST"),
-                        .body = str("ask_key=a"),
+                        .body = str("ask_key=a"), .browser = true,
                         .host = str(pages[i].host), .fields = str(pages[i].fields) };
         size_t n = 0;
+        k.store.page = pages[i].asks ? ka_own_page : NULL;
         k.store.hosts = pages[i].hosts;
         int status = auth_answer(&no_workers, &k.store, &ev, out, &n);
         bool refused = ka_is((ka_str){ out, n }, "wrong_query");

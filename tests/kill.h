@@ -214,7 +214,7 @@ static void test_ends_differ(void)
             if (strchr("CSN", *f)) snprintf(fields + n, sizeof fields - n, "%llu", number);
             else fields[n] = *f;
         }
-        c.between = ka__client_between(&c, &(ka_http){ .fields = str(fields) });
+        c.between = ka__client_between(&c, &(ka__http){ .fields = str(fields) });
         CHECK(!c.between == !rows[i].why, "%s", fields);
         if (!c.between || !rows[i].why) continue;
         r = ka_client_kill_server(&c, &pid);

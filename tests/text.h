@@ -158,8 +158,6 @@ static const struct { const char *host; bool good; const char *why; } hosts[] = 
     { "[::1]:", true, "a port without digits" },
     { "[::1]:0080", true, "a port" },
     { "[::1]:65535", true, "the highest port" },
-    { "[v1.a]", true, "a later version" },
-    { "[VAf.a:1-._~!$&'()*+,;=]", true, "what a later version may have" },
     { "a:", true, "a name and a port without digits" },
     { "a:65535", true, "the highest port" },
     { "1.2.3.256", true, "a name of digits: the grammar takes it for no address" },
@@ -211,12 +209,8 @@ static const struct { const char *host; bool good; const char *why; } hosts[] = 
     { "a[::1]", false, "something before the bracket" },
     { "[ ::1]", false, "a space" },
     { "::1", false, "no brackets" },
-    { "[v.a]", false, "no version" },
-    { "[v1]", false, "no dot" },
-    { "[v1.]", false, "nothing behind the dot" },
-    { "[vg.a]", false, "a version that is no number" },
-    { "[v1.a%41]", false, "an escape in a later version" },
-    { "[v1.a/b]", false, "a slash in a later version" },
+    { "[v1.a]", false, "a later version of IP: there is none" },
+    { "[::0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000:0000]", false, "too long" },
     { "[::1]:65536", false, "a port over 65535" },
     { "a:99999", false, "a port over 65535" },
     { "a:4294967376", false, "a port that is 80 in 32 bits" },
@@ -241,10 +235,10 @@ static const struct { const char *host; bool good; const char *why; } hosts[] = 
 static void host_test(const char *host, const char *head, bool good, const char *why)
 {
     size_t n = strlen(head), refused_at = 0;
-    ka_http h;
+    ka__http h;
     for (size_t cut = 0; cut <= n; cut++) {
         char *in = exact(head, cut);
-        ptrdiff_t r = ka_http_request(&h, in, cut);
+        ptrdiff_t r = ka__http_request(&h, in, cut);
         if (r == KA_ESYNTAX && !refused_at) refused_at = cut;
         bool same = refused_at ? r == KA_ESYNTAX && h.status == 400
             : r == (cut < n ? KA_EAGAIN : (ptrdiff_t)n);
@@ -283,8 +277,8 @@ static void test_requests(void)
         char says[128];
         for (size_t cut = 0; cut <= n; cut++) {
             char *in = exact(requests[i].in, cut);
-            ka_http h;
-            ptrdiff_t r = ka_http_request(&h, in, cut);
+            ka__http h;
+            ptrdiff_t r = ka__http_request(&h, in, cut);
             if (requests[i].want) {
                 if (r != KA_EAGAIN && refused_at == 0) refused_at = cut;
                 bool good = refused_at ? r == KA_ESYNTAX && h.status == requests[i].want : r == KA_EAGAIN && cut < n;
@@ -317,12 +311,12 @@ static void test_long_heads(void)
             memset(in, rows[i].fill, n);
             memcpy(in, rows[i].before, b);
             memcpy(in + n - a, rows[i].after, a);
-            ka_http h;
-            ptrdiff_t r = ka_http_request(&h, in, n);
+            ka__http h;
+            ptrdiff_t r = ka__http_request(&h, in, n);
             /* a request line that is too long is told only if the line itself doesn't end */
             int want = rows[i].want == 414 && over ? 431 : rows[i].want;
             CHECK(over ? r == KA_ESYNTAX && h.status == want : r == (ptrdiff_t)n, "row %d, %d over: got %d with %d", (int)i, (int)over, (int)r, h.status);
-            r = ka_http_request(&h, in, KA_MAX_HEAD - 200);
+            r = ka__http_request(&h, in, KA_MAX_HEAD - 200);
             CHECK(r == KA_EAGAIN, "row %d: got %d, want KA_EAGAIN", (int)i, (int)r);
             free(in);
         }
@@ -330,8 +324,8 @@ static void test_long_heads(void)
     char line[KA_MAX_HEAD];
     memset(line, 'x', sizeof line);
     memcpy(line, "GET /", 5);
-    ka_http h;
-    CHECK(ka_http_request(&h, line, sizeof line) == KA_ESYNTAX && h.status == 414, "a target without an end: got %d", h.status);
+    ka__http h;
+    CHECK(ka__http_request(&h, line, sizeof line) == KA_ESYNTAX && h.status == 414, "a target without an end: got %d", h.status);
 }
 
 static void test_responses(void)
@@ -356,8 +350,8 @@ static void test_responses(void)
         bool refused = false;
         for (size_t cut = 0; cut <= n; cut++) {
             char *in = exact(rows[i].in, cut);
-            ka_http h;
-            ptrdiff_t r = ka_http_response(&h, in, cut);
+            ka__http h;
+            ptrdiff_t r = ka__http_response(&h, in, cut);
             refused = refused || r == KA_ESYNTAX;
             snprintf(says, sizeof says, "%d %lld %s%s", h.minor, (long long)h.length, h.keep_alive ? "k" : "", h.chunked ? "c" : "");
             if (cut == n && rows[i].status)
@@ -373,13 +367,13 @@ static void test_responses(void)
 /* Feed in pieces of a length, or cut once at `cut`; what comes out must not depend on it. */
 static ptrdiff_t feed_chunked(const char *in, size_t n, size_t cut, size_t piece, char *out, size_t *taken)
 {
-    ka_chunked d = { .room = 40 };
+    ka__chunked d = { .room = 40 };
     size_t at = 0, total = 0;
     while (at < n && !d.done) {
         size_t part = piece ? piece : at < cut ? cut - at : n - at, used;
         if (part > n - at) part = n - at;
         char *copy = exact(in + at, part);
-        ptrdiff_t got = ka_chunked_decode(&d, copy, part, &used);
+        ptrdiff_t got = ka__chunked_decode(&d, copy, part, &used);
         if (got >= 0) memcpy(out + total, copy, (size_t)got);
         free(copy);
         if (got < 0) return got;
@@ -400,12 +394,10 @@ static const struct { const char *in; ptrdiff_t want; const char *data, *why; } 
     { "3 ; a\t=\t\"b\" ;c\t; d\r\nabc\r\n0\r\n\r\n", 3, "abc", "s.7.1.1: bad white space, to be parsed" },
     { "3 \r\nabc\r\n0\r\n\r\n", KA_ESYNTAX, "", "s.7.1: a space after the size" },
     { "3 4\r\nabc\r\n", KA_ESYNTAX, "", "two sizes" },
-    { "3;\r\nabc\r\n", KA_ESYNTAX, "", "no extension" },
-    { "3;=x\r\nabc\r\n", KA_ESYNTAX, "", "an extension without a name" },
-    { "3;a b\r\nabc\r\n", KA_ESYNTAX, "", "two names" },
-    { "3;a=\r\nabc\r\n", KA_ESYNTAX, "", "an extension without its value" },
-    { "3;a=b c\r\nabc\r\n", KA_ESYNTAX, "", "two values" },
-    { "3;a=\"b\"c\r\nabc\r\n", KA_ESYNTAX, "", "text behind a quoted value" },
+    { "3;\r\nabc\r\n0;=x\r\n\r\n", 3, "abc", "nobody reads extensions" },
+    { "3;a b=\r\nabc\r\n0;a=\"b\"c\"\r\n\r\n", 3, "abc", "whatever they say" },
+    { "3;a\nabc\r\n", KA_ESYNTAX, "", "bare LF in an extension" },
+    { "3 a\r\nabc\r\n", KA_ESYNTAX, "", "text behind a space" },
     { "1\r\na\r\n0\r\nA: b\r\nC:\r\n\r\n", 1, "a", "trailers" },
     { "28\r\n0123456789012345678901234567890123456789\r\n0\r\n\r\n", 40, "0123456789012345678901234567890123456789", "all the room" },
     { "29\r\n", KA_ENOSPC, "", "more than the room" },
@@ -429,7 +421,6 @@ static const struct { const char *in; ptrdiff_t want; const char *data, *why; } 
     { "3;a\x7f\r\nabc\r\n", KA_ESYNTAX, "", "control character in a name" },
     { "3;\"\\\x01\"\r\nabc\r\n", KA_ESYNTAX, "", "control character in a quoted pair" },
     { "3;a=\"b, (c)\"\r\nabc\r\n0\r\nA: (b), \"c\\\"\r\n\r\n", 3, "abc", "text that is no token" },
-    { "3;a=(\r\nabc\r\n", KA_ESYNTAX, "", "text that is no token, as a value" },
     { "3\r\nabc\r\n0\r\n\r", KA_EAGAIN, "", "not over" },
 };
 

@@ -15,6 +15,7 @@
 #include "ext/file.h"
 #include "ext/json.h"
 #include "ext/log.h"
+#include "ext/site.h"
 #include "ext/uuid.h"
 #include <stdarg.h>
 #include <stdio.h>

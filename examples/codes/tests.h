@@ -26,7 +26,7 @@ static const char *exchange(int port, const char *method, const char *body, size
     static wire w;
     static char text[4096];
     char head[256];
-    ka_http h;
+    ka__http h;
     const char *version = strstr(method, "HTTP/1.1") ? "" : " HTTP/1.1";      /* or a field */
     int head_n = snprintf(head, sizeof head,
                           "%s%s\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n",
@@ -36,7 +36,7 @@ static const char *exchange(int port, const char *method, const char *body, size
     wire_send(&w, body, n);
     while (wire_more(&w) > 0) {}
     wire_close(&w);
-    ptrdiff_t got = ka_http_response(&h, w.buf, w.n);
+    ptrdiff_t got = ka__http_response(&h, w.buf, w.n);
     if (got < 0) snprintf(text, sizeof text, "bare %.*s", (int)w.n, w.buf);
     else snprintf(text, sizeof text, "%d %.*s", h.status, (int)(w.n - (size_t)got), w.buf + got);
     if (got >= 0 && !strstr(w.buf, "Content-Type: application/json\r\n")) return "no application/json";

@@ -46,6 +46,7 @@
 #include "ext/process.h"
 #include "ext/redis.h"
 #include "ext/route.h"
+#include "ext/site.h"
 #include "ext/sse.h"
 #include "ext/timer.h"
 #include "ext/uuid.h"
