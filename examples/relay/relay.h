@@ -4,8 +4,8 @@
    written \n, a carriage return \r and a backslash \\.
      message X   to the server: forward X to one of the active connections, chosen at random. The
                  sender is one of them. From the server: answer by `ok X`
-     ok X        to the server, from a connection that X was forwarded to: all that sent
-                 `message X` and still wait get `ok X`
+     ok X        to the server, from a connection that got `message X`: every connection that has
+                 sent `message X` and still waits gets `ok X`
      stats       to the server: answer by `stats {...}`, figures in JSON. The connection that asks
                  is no longer active
      error WHY   from the server: the line was not taken */
