@@ -1997,7 +1997,7 @@ static void ka__awake(ka__sleeper *z)
    fuser look. */
 
 /* Not under TSan, which takes equal numbers for the same descriptor. */
-#if defined(__linux__) && !defined(KA__TSAN) && !defined(KA_ONE_TABLE) && !defined(KA_POLL)
+#if defined(__linux__) && !defined(KA__TSAN) && !defined(KA_POLL)
 /* A descriptor of the main table, in this thread's table; -1 if that can't be had. */
 static int ka__fd_take(int fd)
 {

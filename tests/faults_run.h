@@ -582,8 +582,18 @@ static const struct { const char *name; void (*run)(void), (*before)(void), (*af
     SCENARIOS(SCENARIO)
 };
 
+/* KA_FAULTS in the environment. FEW is for where a call takes long: under Wine. */
+typedef enum { FEW, SOME, ALL } faults_wish;
+
+static faults_wish faults_wished(void)
+{
+    const char *wish = getenv("KA_FAULTS");
+    if (wish && strcmp(wish, "few") == 0) return FEW;
+    return wish && strcmp(wish, "all") == 0 ? ALL : SOME;
+}
+
 /* One run, whose n-th call fails in its v-th way. Returns the number of calls. */
-static long faults_run(size_t which, int kind, long n, int v, bool all)
+static long faults_run(size_t which, int kind, long n, int v, faults_wish wish)
 {
     snprintf(fault_story, sizeof fault_story, "%s, from call %ld on, %s, code %d", scenarios[which].name, n, fault_kinds[kind].name, v);
     fault_exempt = true;
@@ -595,7 +605,8 @@ static long faults_run(size_t which, int kind, long n, int v, bool all)
     atomic_store(&fault_seen, 0);
     atomic_store(&fault_failed, 0);
     atomic_store(&fault_first, -1);
-    atomic_store(&fault_most, all ? scenarios[which].most_of_all : scenarios[which].most);
+    int most = wish == ALL ? scenarios[which].most_of_all : scenarios[which].most;
+    atomic_store(&fault_most, wish == FEW && most > 2 ? 2 : most);
     for (int i = 0; i < FAULT_CALLS_N; i++) atomic_store(&fault_counts[i], 0);
     atomic_store(&fault_deadline, ka_now_ms() + PATIENCE_MS);
     atomic_store(&fault_armed, true);
@@ -605,24 +616,25 @@ static long faults_run(size_t which, int kind, long n, int v, bool all)
     return atomic_load(&fault_seen);
 }
 
-/* n = 1, 2, ... until the run has fewer calls. Each code of a call if all is asked for, or few calls count and one fails;
-   else another one each time, and larger and larger steps where several calls fail. */
-static void faults_walk(size_t which, int kind, bool all)
+/* n = 1, 2, ... until the run has fewer calls. ALL: each code of each call. Else another code each time, but for a
+   scenario of which few calls count; and larger and larger steps where several calls fail. FEW: of each name only the
+   first two calls count. */
+static void faults_walk(size_t which, int kind, faults_wish wish)
 {
     long calls = LONG_MAX;
     int runs = 0, broken = failed;
     int64_t start = ka_now_ms(), slowest = 0;
-    const bool each = all || (kind == 0 && scenarios[which].most < INT_MAX);
+    const bool each = wish == ALL || (wish == SOME && kind == 0 && scenarios[which].most < INT_MAX);
     for (long n = 1, last = 0; last <= calls && failed < broken + 5; ) {
         for (int v = each ? 0 : (int)n + kind, end = v + 1; v < end; v++) {
             int64_t begun = ka_now_ms();
-            calls = faults_run(which, kind, n, v, all);
+            calls = faults_run(which, kind, n, v, wish);
             if (each && atomic_load(&fault_first) >= 0) end = fault_codes(atomic_load(&fault_first));
             if (ka_now_ms() - begun > slowest) slowest = ka_now_ms() - begun;
             runs++;
         }
         last = n;
-        n += kind && !all ? 1 + n / 8 : 1;
+        n += kind && wish != ALL ? 1 + n / 8 : 1;
     }
     CHECK(failed == broken, "%s, %s", scenarios[which].name, fault_kinds[kind].name);
     printf("  %-14s %-22s %4d runs, %5ld calls, %5d ms, %4d ms the slowest\n", scenarios[which].name, fault_kinds[kind].name, runs, calls,
@@ -630,17 +642,15 @@ static void faults_walk(size_t which, int kind, bool all)
     fflush(stdout);
 }
 
-/* KA_FAULTS=all in the environment: every code of every call. */
 static void test_scenario(size_t which)
 {
-    const char *wish = getenv("KA_FAULTS");
     ka__thread watch;
     if (scenarios[which].run == faults_children && cannot_restart()) return;
     atomic_store(&fault_over, false);
     atomic_store(&fault_deadline, INT64_MAX);
     if (ka__thread_start(&watch, fault_watch, NULL) != KA_OK) abort();
     if (scenarios[which].before) scenarios[which].before();
-    for (int kind = 0; kind < (int)COUNT(fault_kinds); kind++) faults_walk(which, kind, wish && strcmp(wish, "all") == 0);
+    for (int kind = 0; kind < (int)COUNT(fault_kinds); kind++) faults_walk(which, kind, faults_wished());
     if (scenarios[which].after) scenarios[which].after();
     atomic_store(&fault_over, true);
     ka__thread_join(&watch);
