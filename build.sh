@@ -35,19 +35,15 @@ compiles() { # COMPILER HOW-TO-GET-IT: it is there, and so are C11's atomics (tc
     printf '#include <stdatomic.h>\n#include <stdlib.h>\n' | $1 -E - >/dev/null 2>&1 || fail "$1 cannot compile this. $2"
 }
 
-build() { # each program that is here, all at once
+build() { # each program that is here, as many at once as there are processors
     compiles "${CC:-cc}" "It takes gcc or clang, with C11 atomics, and the C library's headers:
   Debian, Ubuntu   apt install gcc libc6-dev
   Fedora           dnf install gcc
   Alpine           apk add gcc musl-dev
   macOS            xcode-select --install
   another one      CC=clang ./build.sh"
-    pids=
-    for f; do
-        [ -f "$f.c" ] || continue
-        ${CC:-cc} $warn $harden ${CFLAGS:-$optimise} -I. -pthread -o "$f" "$f.c" ${LDFLAGS-$link} & pids="$pids $!"
-    done
-    for pid in $pids; do wait "$pid"; done
+    for f; do [ ! -f "$f.c" ] || echo "$f"; done | xargs -P "$(getconf _NPROCESSORS_ONLN)" -I{} \
+        ${CC:-cc} $warn $harden ${CFLAGS:-$optimise} -I. -pthread -o {} {}.c ${LDFLAGS-$link} || exit 1
 }
 
 need() {

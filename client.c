@@ -116,7 +116,7 @@ static int handshake(ka_client *c, ka_str id)
         int status = post(c, "ask_key", id, &answer);
         if (status < 0) return post_failed(c, status);
         if (status != 200 || !is_fresh(answer))
-            return fail(EXIT_PROTOCOL, "ask_key was answered with status %d and no key", status);
+            return fail(EXIT_PROTOCOL, "ask_key: status %d, no key; is it a keyauth server?", status);
         memcpy(key, answer.p, sizeof key);
         note("logging in");
         status = post(c, "login", (ka_str){ key, sizeof key }, &answer);
@@ -127,7 +127,7 @@ static int handshake(ka_client *c, ka_str id)
         if (status == 403)
             return fail(EXIT_PROTOCOL, "the server does not know the key that it gave (wrong_key)");
         if (status != 200 || !may_be_id(answer))
-            return fail(EXIT_PROTOCOL, "login was answered with status %d and no ID", status);
+            return fail(EXIT_PROTOCOL, "login: status %d, no ID; is it a keyauth server?", status);
         if (answer.n == id.n && ka_eq_ct(answer.p, id.p, id.n)) return EXIT_RIGHT;
         return kill_server(c);
     }
@@ -149,9 +149,9 @@ int main(int argc, char **argv)
         return fail(EXIT_SYSTEM, "cannot write the ID to stdout");
     }
     bool path = words[0] && strncmp(words[0], "unix:", 5) == 0;
-    if (!words[0] || !words[1] != path || (!path && words[2]))
-        return fail(EXIT_USAGE, "HOST PORT or unix:PATH is needed, and options go before it; "
-                    "client --help lists them");
+    if (!words[0] || !*words[0] || !words[1] != path || (!path && words[2]))
+        return fail(EXIT_USAGE, "HOST PORT or unix:PATH is needed, nothing else, and options go "
+                    "before it; client --help lists them");
     if (!path && !ka_number(words[1], 1, 65535, &port))
         return fail(EXIT_USAGE, "%s: a port from 1 to 65535 is needed", words[1]);
     status = ka_find_hosts(ips, "client", words[0]);

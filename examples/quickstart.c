@@ -8,14 +8,15 @@
 
 int main(void)
 {
-    ka_server *s;
+    const char *ip = "127.0.0.2";
+    ka_server *s = NULL;
     ka_keyring keys;
-    int r;
-    if (ka_keyring_init(&keys, 0, 0) < 0 || ka_server_start(&s, 1) < 0) return 1;
-    ka_listen(s, "127.0.0.2", 9999);
-    for (ka_event ev; (r = ka_wait(s, &ev, -1)) == KA_OK; )
+    int port = 9999, r = ka_keyring_init(&keys, 0, 0);
+    if (r == KA_OK) r = ka_server_start(&s, 1);
+    if (r == KA_OK) ka_listen(s, ip, port);
+    for (ka_event ev; r == KA_OK && (r = ka_wait(s, &ev, -1)) == KA_OK; )
         if (ev.kind == KA_REQUEST) ka_auth(s, &keys.store, &ev);
-    if (r != KA_ESTOPPED) printf("127.0.0.2:9999: %s\n", ka_error_text(r));
+    if (r != KA_ESTOPPED) printf("%s:%d: %s\n", ip, port, ka_error_text(r));
     ka_server_free(s);
     ka_keyring_free(&keys);
     return r != KA_ESTOPPED;

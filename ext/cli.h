@@ -272,8 +272,10 @@ static int ka__cli_value(const ka_option *o, const char *program, const char *va
 /* Behind an unknown word's name may be an address with a password, which is not shown. */
 static int ka__cli_unknown(const char *program, const char *word)
 {
-    return ka_fail(KA_EXIT_USAGE, "%.*s: %.*s: no such option; %s --help lists them",
-                   (int)strcspn(program, " "), program, (int)strcspn(word, "=,:@/"), word, program);
+    const size_t n = strcspn(word, "=,:@/");
+    return ka_fail(KA_EXIT_USAGE, "%.*s: %.*s: no such option; %s --help lists them%s",
+                   (int)strcspn(program, " "), program, (int)n, word, program,
+                   word[n] == '=' ? ". A value follows a blank, not =" : "");
 }
 
 int ka_options(const ka_option *known, const char *program, const char *usage, char **argv)
@@ -315,7 +317,8 @@ int ka_find_hosts(char ips[KA_IPS_TEXT + 1], const char *program, const char *ho
         if (r == KA_OK && strlen(found) + 1 > room) r = KA_ENOSPC;
         if (r < 0)
             return ka_fail(KA_EXIT_SYSTEM, "%s: cannot look up %s: %s", program, host,
-                           r == KA_ETIME ? "no name server answers" : ka_error_text(r));
+                           r == KA_ETIME ? "no name server answers; an address needs none" :
+                           ka_error_text(r));
         end += snprintf(end, room + 1, "%s%s", end > ips ? "," : "", found);
     }
     return -1;

@@ -1,6 +1,6 @@
 /* ext/metrics.h - figures of a server for Prometheus: GET /metrics, on a listener of its own.
 
-   HOW TO INCLUDE: ext/cli.h and ext/route.h before it, with all that they need.
+   HOW TO INCLUDE: keyauth.h, and of ext/: input.h, lookup.h, cli.h, route.h, site.h before it.
    USE; at the end the program returns metrics.status
         static void more(ka_metrics *m) {
             ka_metrics_put(m, "chat_rooms", "Rooms now.", *(int *)m->arg);

@@ -6,9 +6,10 @@
          #include "keyauth.h"
          #include "ext/peers.h"
 
-   USE: count the messages of each connection, and tell all of them (examples/chat.c is a program)
+   USE: count the lines (of ext/framing.h) of each connection, and tell all; see examples/chat.c
          ka_peers peers;
          ka_peers_init(&peers, s, sizeof(int));
+         ka_listen_as(s, &ka_lines, "127.0.0.1", 9000);
          for (ka_event ev; ka_wait(s, &ev, -1) == KA_OK; ) {
              if (ev.kind != KA_MESSAGE) continue;
              int *count = ka_peer(&peers, ev.conn);

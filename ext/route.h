@@ -7,13 +7,16 @@
          #include "ext/route.h"
 
    USE: GET /rooms/blue?limit=5
-         ka_str query, name, limit, path = ka_path(ev.target, &query);
-         if (ka_path_fits(path, "/health", NULL) == KA_OK)
-             return ka_reply(s, &ev, 200, NULL, "up", 2);
-         if (ka_path_fits(path, "/rooms/{name}", &name) < 0)
-             return ka_reply(s, &ev, 404, NULL, "", 0);
-         if (ka_query(query, "limit", &limit) < 0) limit = (ka_str){ "20", 2 };
-         ka_reply(s, &ev, 200, NULL, limit.p, limit.n);
+         static void answer(ka_server *s, const ka_event *ev) {
+             ka_str query, name, limit, path = ka_path(ev->target, &query);
+             if (ka_path_fits(path, "/rooms/{name}", &name) < 0) {
+                 ka_reply(s, ev, 404, NULL, "", 0);
+                 return;
+             }
+             if (ka_query(query, "limit", &limit) < 0) limit = (ka_str){ "20", 2 };
+             ka_reply(s, ev, 200, NULL, limit.p, limit.n);
+         }
+         if (ev.kind == KA_REQUEST) answer(s, &ev);
 
    Nothing is allocated; any thread; results are views into the target, percent-encoded as they
    were: ka_percent_decode reads them. */

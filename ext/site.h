@@ -6,15 +6,15 @@
          #include "keyauth.h"
          #include "ext/site.h"
 
-   USE: a page of http://keys.example may ask for keys, and call a route of your own
-         static ka_keyring keys;
+   USE: a page of http://keys.example may ask for keys, and call a route. init clears page and hosts
+         static const char hosts[] = "keys.example";
+         ka_keyring keys;
+         ka_keyring_init(&keys, 0, 0);
          keys.store.page = ka_own_page;
-         keys.store.hosts = "keys.example";
-         if (ka_is(ev.target, "/hello")) {
-             if (ka_cross_site(&ev, "keys.example", 0)) return ka_reply(s, &ev, 403, NULL, "", 0);
-             return ka_reply(s, &ev, 200, NULL, "hello", 5);
-         }
-         ka_auth(s, &keys.store, &ev);
+         keys.store.hosts = hosts;
+         if (!ka_is(ev.target, "/hello")) ka_auth(s, &keys.store, &ev);
+         else if (ka_cross_site(&ev, hosts, 0)) ka_reply(s, &ev, 403, NULL, "", 0);
+         else ka_reply(s, &ev, 200, NULL, "hello", 5);
 
    Nothing is allocated; any thread. */
 
@@ -54,7 +54,7 @@ enum {
                 KA_LINKS, where a GET changes nothing: no page can read what a link opens. */
 KADEF bool ka_cross_site(const ka_event *ev, const char *hosts, int how);
 
-/* The other way round, with `how` 0: for ka_store.page. */
+/* Is it not for a page of another site? For ka_store.page. `how` is 0. */
 KADEF bool ka_own_page(const ka_event *ev, const char *hosts);
 
 /* Are these hosts as ka_cross_site takes them, and at least one? Schemes, ports and names with a *

@@ -198,6 +198,7 @@ static void test_file_strangers(void)
             if (fd >= 0) close(fd);
             if (!done || (lstat)(at, &before) != 0) {
                 skip(file_strangers_things[i].why, "it can't be made here");
+                (void)remove(at);
                 continue;
             }
             int want = new ? KA_EINUSE : file_strangers_things[i].want;

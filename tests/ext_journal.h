@@ -569,10 +569,10 @@ static void test_journal_rewrite(void)
     int64_t now = ka_now_ms(), most = 0;
     int rewritten = 0, lost = 0;
     journal_remove();
-    if (journal_open(&k, 10, false, &report) < 0) abort();
+    if (journal_open(&k, 1000, false, &report) < 0) abort();
     for (int i = 0; i < KEYS; i++) {
         snprintf(id, sizeof id, "%d", i);
-        if (i == KEYS / 2) now += 12000;          /* the first half ends */
+        if (i == KEYS / 2) now += 1002000;      /* the first half ends */
         k.own->server = &no_workers;      /* so that it waits for a commit */
         if (key_issue(&k.store, str(id), now, keys[i]) != KA_EAGAIN) lost++;
         k.own->server = NULL;
