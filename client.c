@@ -116,7 +116,7 @@ static int handshake(ka_client *c, ka_str id)
         int status = post(c, "ask_key", id, &answer);
         if (status < 0) return post_failed(c, status);
         if (status != 200 || !is_fresh(answer))
-            return fail(EXIT_PROTOCOL, "ask_key: status %d, no key; is it a keyauth server?", status);
+            return fail(EXIT_PROTOCOL, "ask_key: status %d, no key; is it keyauth?", status);
         memcpy(key, answer.p, sizeof key);
         note("logging in");
         status = post(c, "login", (ka_str){ key, sizeof key }, &answer);
@@ -127,7 +127,7 @@ static int handshake(ka_client *c, ka_str id)
         if (status == 403)
             return fail(EXIT_PROTOCOL, "the server does not know the key that it gave (wrong_key)");
         if (status != 200 || !may_be_id(answer))
-            return fail(EXIT_PROTOCOL, "login: status %d, no ID; is it a keyauth server?", status);
+            return fail(EXIT_PROTOCOL, "login: status %d, no ID; is it keyauth?", status);
         if (answer.n == id.n && ka_eq_ct(answer.p, id.p, id.n)) return EXIT_RIGHT;
         return kill_server(c);
     }
