@@ -191,7 +191,7 @@ static void test_journal_torn(void)
     ka_journal k;
     ka_journal_report report;
     size_t n = journal_make(4, keys, bytes, sizeof bytes);
-    for (size_t cut = KA__FRAME_HEAD; cut <= n; cut++) {
+    for (size_t cut = KA__FRAME_HEAD; cut <= n; cut += (size_t)alike()) {
         unsigned whole = (unsigned)(cut - KA__FRAME_HEAD) / FRAME;
         size_t rest = (cut - KA__FRAME_HEAD) % FRAME;
         while (rest > 0 && bytes[KA__FRAME_HEAD + whole * FRAME + rest - 1] == 0) rest--;      /* those are room */
@@ -218,7 +218,7 @@ static void test_journal_damaged(void)
     ka_journal k;
     ka_journal_report report;
     size_t n = journal_make(4, keys, bytes, sizeof bytes);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i += (size_t)alike()) {
         int frame = i < KA__FRAME_HEAD ? 0 : (int)(i - KA__FRAME_HEAD) / FRAME + 1;
         int64_t at = frame == 0 ? 0 : KA__FRAME_HEAD + (frame - 1) * FRAME, size = frame == 0 ? KA__FRAME_HEAD : FRAME;
         unsigned rest = frame == 0 ? 15 : 15 & ~(1u << (frame - 1));

@@ -315,7 +315,9 @@ static int dialogues_run(fixture *f, const dialogue *rows, size_t n)
         dialogue_run(f, rows[i], rows[i].in.n, rows[i].in.n);
         dialogue_run(f, rows[i], 1, 1);
         runs += 2;
-        for (size_t split = 1; split < rows[i].in.n; split += 1 + rows[i].in.n / 64, runs++) dialogue_run(f, rows[i], split, rows[i].in.n);
+        const size_t step = (1 + rows[i].in.n / 64) * (size_t)alike();
+        for (size_t split = 1; split < rows[i].in.n; split += step, runs++)
+            dialogue_run(f, rows[i], split, rows[i].in.n);
     }
     return runs;
 }

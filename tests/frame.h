@@ -44,6 +44,9 @@ static bool on_wine(void)
 #endif
 }
 
+/* The step through cases that are alike: each of them, or fewer where a call takes long. */
+static int alike(void) { return on_wine() || emulator() ? 8 : 1; }
+
 /* Is this what it can't do? Then that is a skip. */
 static bool emulator_lacks(const char *name, const char *why)
 {
