@@ -1,6 +1,7 @@
 /* test - keyauth.h and ext/ by their units, by a server in this process, and by the real programs.
      ./build.sh test      builds all and runs all topics
      ./test NAME          runs the topics that have NAME in their names
+     ./test =NAME         runs the topic of this name
    A failure says where, why, what came and what was wanted, and the run goes on. The last line is the
    count, and the exit status the verdict: 0, all passed. tests/README.md says what is where. */
 

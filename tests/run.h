@@ -25,17 +25,19 @@ static void run_here(int i)
     if (!place_enter("..")) abort();
     CHECK(place_remove(job_name(i, "")), "it left files in %s", job_name(i, ""));
     printf("%-24s %5d passed%s, %d ms\n", topic, passed - before, failed > broken ? ", SOME FAILED" : "", (int)(ka_now_ms() - start));
-    if (failed > broken) printf("    that topic alone: ./test \"%s\"\n", topic);
+    if (failed > broken) printf("    that topic alone: ./test \"=%s\"\n", topic);
     fflush(stdout);
 }
 
-/* All that have this in their names, in this process; false: none has. */
+/* All that have this in their names, or the one named NAME if this is =NAME, in this process. False:
+   there is none. */
 static bool run_in_turn(const char *name)
 {
-    bool any = false;
+    bool any = false, alone = *name == '=';
+    name += alone;
     ports_take();
     for (int i = 0; i < tests_n; i++) {
-        if (!strstr(tests[i]->name, name)) continue;
+        if (alone ? strcmp(tests[i]->name, name) != 0 : !strstr(tests[i]->name, name)) continue;
         any = true;
         run_here(i);
     }
