@@ -13,6 +13,24 @@ static void put_remove(void)
     folder_remove(PUT "-folder");
 }
 
+#if defined(STATX_SIZE)
+#include <sys/sysmacros.h>
+#endif
+
+/* Two files are one if their numbers are alike, and those of their disks. */
+static void test_file_stat(void)
+{
+#if defined(STATX_SIZE)
+    struct stat got, want;
+    if (!CHECK(stat(".", &want) == 0 && ka__file_stat(AT_FDCWD, ".", 0, &got) == 0, "stat")) return;
+    dev_t disk = (dev_t)major(want.st_dev) << 32 | minor(want.st_dev);
+    CHECK(got.st_ino == want.st_ino && got.st_dev == disk, "%llx, not %llx",
+          (unsigned long long)got.st_dev, (unsigned long long)disk);
+    CHECK(got.st_mode == want.st_mode && got.st_nlink == want.st_nlink &&
+          got.st_uid == want.st_uid && got.st_gid == want.st_gid, "mode, links, user and group");
+#endif
+}
+
 static void test_file_put(void)
 {
     static char path[4002];
@@ -326,7 +344,23 @@ static void test_file_modes(void)
 }
 #endif
 
+/* The file has its error from the new one, which could not be written. */
+static void test_file_replace_fails(void)
+{
+    ka_file f = { .handle = 0 }, fresh;
+    put_remove();
+    if (!CHECK(ka_file_open(&f, PUT, NULL) == KA_OK, "opens")) return;
+    CHECK(ka_file_sync(&f) == KA_OK && f.named, "synced");
+    if (!CHECK(ka_file_fresh(&f, &fresh, "", 0) == KA_OK, "a new one")) return;
+    fresh.os_error = 28;
+    CHECK(ka_file_replace(&f, &fresh, KA_EOS) == KA_EOS && f.os_error == 28, "%d", f.os_error);
+    CHECK(!opens(PUT ".new", "rb"), "and the new one is removed");
+    ka_file_close(&f);
+    put_remove();
+}
+
 static const subject ext_file_topics[] = {
+    { "file stat", test_file_stat }, { "file replace fails", test_file_replace_fails },
     { "file put", test_file_put }, { "file trouble", test_file_trouble },
     { "file strangers", test_file_strangers }, { "file modes", test_file_modes },
     { "file torn", test_file_torn }, { "file ahead", test_file_ahead },

@@ -586,6 +586,7 @@ static void test_journal_rewrite(void)
     CHECK(k.keys.count == KEYS / 2 && size_of(&k.own->file) == k.own->file.room &&
           k.own->file.size < most, "%d keys in %d bytes", (int)k.keys.count,
           (int)k.own->file.size);
+    CHECK(k.own->keys == KEYS / 2, "the file has %d keys", (int)k.own->keys);
     CHECK(journal_open(&other, 0, false, &report) == KA_EINUSE, "the new file is locked");
     ka_journal_close(&other);
     ka_journal_close(&k);

@@ -271,6 +271,11 @@ static void test_log_later(void)
     ka_log_add(log, "line 3", 6);
     while (atomic_load(&log->writing)) ka_sleep_ms(1);
     log->source.due_ms = 0;
+    atomic_store(&log->writing, 1);
+    ka_wait(s, &ev, 0);
+    CHECK(log->pending.n == 7 && log->source.due_ms > 0, "a thread still writes: they wait on");
+    atomic_store(&log->writing, 0);
+    log->source.due_ms = 0;
     atomic_store(&allocations_left, 0);
     ka_wait(s, &ev, 0);
     atomic_store(&allocations_left, -1);

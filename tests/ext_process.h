@@ -173,7 +173,23 @@ static void test_descriptors_raise(void)
 #endif
 }
 
+/* The owner is who holds the end (1) and a listener (2, 4, ...). Others hold the rest. */
+static void test_owners(void)
+{
+    static const struct { uint32_t held[3]; int pid; uint32_t owned, others; } rows[] = {
+        { { 3 }, 1, 3, 0 }, { { 2 }, 0, 0, 2 }, { { 1 }, 0, 0, 1 }, { { 2, 1 }, 0, 0, 3 },
+        { { 2, 5 }, 2, 5, 2 }, { { 3, 5 }, 1, 3, 5 }, { { 1, 6, 7 }, 3, 7, 7 },
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        ka__owners o = { .pid = 0 };
+        for (int n = 0; n < 3; n++) ka__owner_count(&o, n + 1, rows[i].held[n]);
+        CHECK(o.pid == rows[i].pid && o.owned == rows[i].owned && o.others == rows[i].others,
+              "row %d: %d, %u, %u", (int)i, (int)o.pid, o.owned, o.others);
+    }
+}
+
 static const subject ext_process_topics[] = {
+    { "owners", test_owners },
     { "children", test_children }, { "children signals", test_children_signals },
     { "usage", test_usage }, { "memory trim", test_memory_trim },
     { "raise", test_descriptors_raise },

@@ -725,6 +725,7 @@ static void test_redis_password_file(void)
     static const struct { const char *content, *want, *why; } rows[] = {
         { "hush\n", "hush", "a line" }, { "hush", "hush", "without an end" }, { "h,u s@h\r\nx\n", "h,u s@h", "the first one" },
         { "", NULL, "empty" }, { "\nhush\n", NULL, "an empty line" },
+        { "hush, hush, hush, hush, hush", "hush, hush, hush, hush, hush", "longer than its path" },
     };
     static ka_redis_address a;
     char path[64], text[128], longest[KA_REDIS_SECRET + 2];

@@ -128,6 +128,24 @@ static void test_keyring_out_of_memory(void)
     CHECK(refusals == 4, "each of the 4 allocations failed once: %d", refusals);
 }
 
+/* Each pool begins with random bytes, and goes on with others. */
+static void test_keyring_pool(void)
+{
+    enum { POOLS = 3, EACH = 200, KEYS = POOLS * EACH };
+    static char keys[KEYS][KA_KEY_TEXT];
+    unsigned char digest[32];
+    int same = 0;
+    for (int i = 0; i < KEYS; ) {
+        struct ka__pool *pool = ka__page_new();
+        for (int n = 0; n < EACH; n++, i++)
+            if (ka__key_next(pool, keys[i], digest) != KA_OK) abort();
+        ka__page_free(pool);
+    }
+    for (int i = 0; i < KEYS; i++)
+        for (int j = 0; j < i; j++) same += memcmp(keys[i], keys[j], KA_KEY_TEXT) == 0;
+    CHECK(same == 0, "%d keys were made twice", same);
+}
+
 /* Random bytes are fetched for several keys at a time: a child must not give out its parent's next key. */
 static void test_keyring_fork(void)
 {
@@ -255,6 +273,7 @@ static void test_protocol_pages(void)
 static const subject keyring_topics[] = {
     { "keyring", test_keyring }, { "keyring growth", test_keyring_growth },
     { "keyring within", test_keyring_within },
-    { "keyring out of memory", test_keyring_out_of_memory }, { "keyring fork", test_keyring_fork },
+    { "keyring out of memory", test_keyring_out_of_memory }, { "keyring pool", test_keyring_pool },
+    { "keyring fork", test_keyring_fork }, { "keyring pool", test_keyring_pool },
     { "protocol", test_protocol }, { "protocol, pages", test_protocol_pages },
 };

@@ -60,6 +60,9 @@ static const struct { const char *in; int want; const char *says, *why; } reques
     { "GET https://a/b HTTP/1.1\r\nHost: a%41\r\n\r\n", 0, "GET /b 1 -1 k", "the other scheme; an escape in Host" },
     { "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 0, "OPTIONS * 1 -1 k", "asterisk form" },
     { "CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 0, "CONNECT a:443 1 -1 k", "authority form" },
+    { "CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 0, "CONNECT a:80 1 -1 k", "the lowest digit" },
+    { "CONNECT a:9 HTTP/1.1\r\nHost: a\r\n\r\n", 0, "CONNECT a:9 1 -1 k", "the highest digit" },
+    { "CONNECT a:/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "", "the character below the digits" },
     { "M-!#$%&'*+.^_`|~ / HTTP/1.1\r\nHost: [::1]:8\r\nX:\r\nY: a\tb \x80\xff\r\n\r\n", 0, "M-!#$%&'*+.^_`|~ / 1 -1 k", "odd but allowed" },
     { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 922337203685477580\r\n\r\n", 0, "POST / 1 922337203685477580 k", "large, not overflowing" },
     { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 000\r\n\r\n", 0, "POST / 1 0 k", "zeros" },
@@ -492,7 +495,27 @@ static void test_field(void)
           "none at all");
 }
 
+/* Each byte, beside the characters that the grammars list. A value may have any byte above 127. */
+static void test_bytes_of_text(void)
+{
+#define ALNUM "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    static const struct { const char *what; int kind; const char *bytes; bool above; } rows[] = {
+        { "a token", KA__TOKEN, ALNUM "!#$%&'*+-.^_`|~", false },
+        { "a target", KA__TARGET, ALNUM "-._~!$&'()*+,;=:@/?[]%", false },
+        { "a name", KA__NAME, ALNUM "-._~!$&'()*+,;=%", false },
+        { "a value", KA__VALUE, ALNUM "\t !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", true },
+    };
+#undef ALNUM
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        for (int byte = 0; byte < 256; byte++) {
+            bool want = byte > 127 ? rows[i].above : byte && strchr(rows[i].bytes, byte) != NULL;
+            CHECK(ka__in(rows[i].kind, (char)byte) == want, "%s: %02x", rows[i].what, (unsigned)byte);
+        }
+    }
+}
+
 static const subject text_topics[] = {
+    { "bytes of text", test_bytes_of_text },
     { "forms", test_forms }, { "hosts", test_hosts }, { "requests", test_requests },
     { "long heads", test_long_heads }, { "responses", test_responses }, { "chunked", test_chunked },
     { "field", test_field },
