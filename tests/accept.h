@@ -89,10 +89,13 @@ static void test_accept_refused(void)
     if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_listen(s, "127.0.0.1", 0) == 0 && ka_wait(s, &ev, PATIENCE_MS) == KA_OK && !ev.error, "starts")) return;
     int port = ev.port;
     accept_refused = EPERM;
+    int64_t start = ka_now_ms();
     wire_open(&w, port);
     wire_text(&w, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_OK && ev.kind == KA_LISTENING && ev.listener == 0 && ev.error == KA_EPERM && ev.os_error == EPERM,
           "the parent is told: kind %d, error %d, %d", ev.kind, ev.error, ev.os_error);
+    CHECK(ka_now_ms() - start >= (KA__ACCEPT_TRIES - 2) * KA__ACCEPT_AGAIN_MS, "after %d ms",
+          (int)(ka_now_ms() - start));
     CHECK(ka_wait(s, &ev, 1500) == KA_ETIME, "once");
     accept_refused = 0;
     CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_OK && ev.kind == KA_REQUEST && ka_reply(s, &ev, 200, NULL, "x", 1) == KA_OK, "it is over");

@@ -240,6 +240,13 @@ static void test_mapped_kill(void)
 /* ---- Unix sockets ---- */
 
 #ifdef _WIN32
+static int descriptors_open(void)
+{
+    int n = 0;
+    for (int fd = 0; fd < 1024; fd++) n += fcntl(fd, F_GETFD) != -1;
+    return n;
+}
+
 static void test_unix(void)
 {
     ka_server *s;
@@ -275,7 +282,7 @@ static void test_unix(void)
     ka_server *s, *second;
     ka_event ev;
     char text[KA_END_TEXT + 1], want[KA_END_TEXT + 1], longest[KA_IP_TEXT + 1];
-    int mode = 0;
+    int mode = 0, before = descriptors_open();
     if (!CHECK(ka_server_start(&s, 2) == KA_OK && ka_server_start(&second, 1) == KA_OK, "start")) return;
     path_leave("unix:left.sock");
     ev = listen_at(s, &ka_lines, "unix:left.sock", 0);
@@ -310,6 +317,7 @@ static void test_unix(void)
     ka_server_free(second);
     CHECK(path_kind(longest + 5, &mode) == '-' && path_kind("file.sock", &mode) == 'f', "and by ka_server_free");
     (void)remove("file.sock");
+    CHECK(descriptors_open() == before, "%d descriptors, not %d", descriptors_open(), before);
 }
 
 /* A path that somebody else has by now stays. */

@@ -158,6 +158,23 @@ static void test_client_reads(void)
     }
 }
 
+/* A server that always has more to say does not keep the client for longer than it wants. */
+static void test_client_time(void)
+{
+    static ka_client c;
+    static wire w;
+    ka__sock listener, peer = -1;
+    int port;
+    if (!CHECK(sock_listen(&listener, &port) == KA_OK && wire_open(&w, port), "connects")) return;
+    if (!CHECK(wire_wait(listener, KA__IN), "somebody comes")) return;
+    CHECK(ka__sock_accept(listener, &peer, NULL) == KA_OK && wire_text(&w, "x"), "says x");
+    CHECK(wire_wait(peer, KA__IN) && ka__sock_waiting(peer) == 1, "x has come");
+    c = (ka_client){ .sock = (intptr_t)peer, .open = true };
+    CHECK(ka__client_recv(&c, 0, ka_now_ms()) == KA_ETIME && !c.open, "its time is over");
+    wire_close(&w);
+    ka__sock_close(listener);
+}
+
 /* A connection that became readable while idle is replaced, which is no miss: what lies on it is no answer. */
 static void test_client_idle(void)
 {
@@ -254,6 +271,7 @@ static void test_client_asks(void)
 }
 
 static const subject client_topics[] = {
+    { "client time", test_client_time },
     { "retries", test_retries }, { "client refused", test_client_refused },
     { "client reads", test_client_reads }, { "client idle", test_client_idle },
     { "client type", test_client_type }, { "client asks", test_client_asks },

@@ -347,7 +347,21 @@ static void test_outgoing_unsent(void)
     ka_server_free(s);
 }
 
+/* Only the event of an outgoing connection can be that of a name. */
+static void test_connect_name_others(void)
+{
+    static const struct { int kind, listener; } rows[] = { { KA_OPENED, 0 }, { KA_CLOSED, -1 } };
+    struct ka__lookup one = { .tag = 7 };
+    ka_lookups names = { .first = &one };
+    atomic_store(&one.state, KA__LOOKUP_TRYING);
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        ka_event ev = { .kind = rows[i].kind, .listener = rows[i].listener, .tag = 7 };
+        CHECK(!ka_lookups_take(&names, &ev) && names.first == &one, "row %d", (int)i);
+    }
+}
+
 static const subject connect_topics[] = {
+    { "connect name, others", test_connect_name_others },
     { "connect, no memory", test_connect_no_memory }, { "connect", test_connect },
     { "connect name", test_connect_name }, { "connect name late", test_connect_name_late },
     { "connect from", test_connect_from }, { "outgoing, drain", test_drain_outgoing },

@@ -119,6 +119,27 @@ static void sockets_count(int *listening, int *others)
         ++*(on ? listening : others);
     }
 }
+
+/* Descriptors of processes, in the tables of all threads. */
+static int process_descriptors(void)
+{
+    int found = 0;
+    DIR *threads = opendir("/proc/self/task"), *fds;
+    for (struct dirent *t; threads && (t = readdir(threads)) != NULL; ) {
+        char path[600], to[64];
+        snprintf(path, sizeof path, "/proc/self/task/%.200s/fd", t->d_name);
+        if (t->d_name[0] == '.' || (fds = opendir(path)) == NULL) continue;
+        for (struct dirent *d; (d = readdir(fds)) != NULL; ) {
+            snprintf(path, sizeof path, "/proc/self/task/%.200s/fd/%.200s", t->d_name, d->d_name);
+            ssize_t n = readlink(path, to, sizeof to - 1);
+            to[n > 0 ? n : 0] = 0;
+            found += strstr(to, "pidfd") != NULL;
+        }
+        closedir(fds);
+    }
+    if (threads) closedir(threads);
+    return found;
+}
 #endif
 
 /* The process's main table has the listener, for ss and lsof, and no connection; a worker's own table has
@@ -149,6 +170,7 @@ static void test_descriptors(void)
     CHECK(served == CLIENTS, "%d of %d served", served, CLIENTS);
     CHECK(before[0] == 1, "the listener is in the main table: %d are", before[0]);
     CHECK(after[1] - before[1] == CLIENTS, "of %d connections, their clients' ends are in the main table, and %d more", CLIENTS, after[1] - before[1] - CLIENTS);
+    CHECK(process_descriptors() == 0, "a worker holds no descriptor of its process");
     close(ends[1]);
     struct pollfd p = { ends[0], POLLIN, 0 };
     CHECK(poll(&p, 1, PATIENCE_MS) == 1 && (p.revents & POLLHUP), "no worker holds the pipe open");

@@ -299,7 +299,7 @@ static void test_messages_flood(void)
 /* What is not HTTP ends by its time-outs, its own faults, and ka_stop. */
 static void test_messages_end(void)
 {
-    static wire slow, deaf, idle, late;
+    static wire slow, deaf, idle, late, parts;
     static char big[KA_MAX_BODY + 3];
     fixture f;
     if (!fixture_start(&f, TALK, 1)) return;
@@ -307,17 +307,25 @@ static void test_messages_end(void)
     wire_open(&deaf, atomic_load(&f.port));
     wire_open(&idle, atomic_load(&f.port));
     wire_open(&late, atomic_load(&f.port));
+    wire_open(&parts, atomic_load(&f.port));
     wire_text(&slow, "{\"a\": ");
+    wire_text(&parts, "{}{");
     memset(big, 'x', sizeof big);
     memcpy(big, "{\"", 2);
     wire_send(&late, big, sizeof big);
     CHECK(wire_ends(&late, HELLO + 4, "413;", 4) && wire_more(&late) == 0, "one over KA_MAX_BODY is 413, and closed");
+    ka_sleep_ms(KA_REQUEST_MS / 2);
+    wire_text(&parts, "}{");
     CHECK(wire_ends(&slow, HELLO + 4, "408;", 4) && wire_more(&slow) == 0, "an unfinished one is 408, and closed");
+    wire_text(&parts, "}");
+    CHECK(wire_ends(&parts, HELLO + 9, "{};{};{};", 9), "each has its own time to be finished");
+    wire_close(&parts);
     wire_close(&late);
     wire_close(&slow);
     memcpy(big + KA_MAX_BODY - 2, "\"}", 2);
     int64_t until = ka_now_ms() + PATIENCE_MS;
-    while (atomic_load(&f.closed) < 3 && ka_now_ms() < until && wire_send(&deaf, big, KA_MAX_BODY)) {}
+    while (atomic_load(&f.closed) < 4 && ka_now_ms() < until)
+        if (!wire_send(&deaf, big, KA_MAX_BODY)) break;
     CHECK(ka_now_ms() < until, "who doesn't read is closed");
     wire_close(&deaf);
     wire_text(&idle, "{");
@@ -326,7 +334,7 @@ static void test_messages_end(void)
     CHECK(wire_ends(&idle, HELLO + 4, "bye;", 4) && wire_more(&idle) == 0, "at the end there's a last word");
     wire_close(&idle);
     fixture_stop(&f);
-    CHECK(atomic_load(&f.opened) == 4 && atomic_load(&f.closed) == 4, "all are told");
+    CHECK(atomic_load(&f.opened) == 5 && atomic_load(&f.closed) == 5, "all are told");
 }
 
 /* What one peer of `sends` gets: some lines, cut off where it was closed. */

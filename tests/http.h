@@ -548,7 +548,36 @@ static void test_fields_flood(void)
     ka_server_free(s);
 }
 
+/* What the parent is told of a request. */
+static void test_request_event(void)
+{
+    static const struct { const char *in, *method, *target, *host, *body; } rows[] = {
+        { "GET /a?b HTTP/1.1\r\nHost: c.example:81\r\n\r\n", "GET", "/a?b", "c.example:81", "" },
+        { "PUT http://d/e HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\n\r\nfg", "PUT", "/e", "d",
+          "fg" },
+        { "GET / HTTP/1.0\r\n\r\n", "GET", "/", "", "" },
+    };
+    static wire w;
+    ka_server *s;
+    ka_event ev;
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
+    ka_listen(s, "127.0.0.1", 0);
+    if (!CHECK(next_event(s, &ev, KA_LISTENING), "listens")) return;
+    int port = ev.port;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        if (!wire_open(&w, port) || !wire_text(&w, rows[i].in)) return;
+        if (!CHECK(next_event(s, &ev, KA_REQUEST), "%s", rows[i].in)) return;
+        CHECK(ka_is(ev.method, rows[i].method) && ka_is(ev.target, rows[i].target), "its line");
+        CHECK(ka_is(ev.host, rows[i].host), "%s: %.*s", rows[i].in, (int)ev.host.n, ev.host.p);
+        CHECK(ka_is(ev.body, rows[i].body), "its body");
+        ka_reply(s, &ev, 200, NULL, "x", 1);
+        wire_close(&w);
+    }
+    ka_server_free(s);
+}
+
 static const subject http_topics[] = {
+    { "request event", test_request_event },
     { "dialogues", test_dialogues }, { "answer form", test_answer_form },
     { "answer fields", test_answer_fields }, { "answer closes", test_answer_closes },
     { "answer refused", test_answer_refused }, { "statuses", test_statuses },

@@ -337,12 +337,12 @@ static void test_linger(void)
 }
 
 /* Stopping: idle connections close at once, a request that was begun is finished, no newcomer gets in. */
-static void test_drain(void)
+static void drain(int workers)
 {
     static wire idle, begun;
     fixture f;
     char body[64], head[1024];
-    if (!fixture_start(&f, ECHO, 2)) return;
+    if (!fixture_start(&f, ECHO, workers)) return;
     wire_open(&idle, atomic_load(&f.port));
     wire_open(&begun, atomic_load(&f.port));
     wire_text(&idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -353,11 +353,6 @@ static void test_drain(void)
     ka_sleep_ms(100);                  /* the begun one has been read; were it not, it would count as well */
     ka_stop(f.s);
     CHECK(wire_answer(&idle, body, sizeof body, NULL, false) == 0, "the idle one is closed");
-    wire_text(&begun, "b");
-    CHECK(wire_answer(&begun, body, sizeof body, head, false) == 200 && strcmp(body, "POST /b ab") == 0 && strstr(head, "Connection: close\r\n"), "the begun one is finished");
-    CHECK(wire_answer(&begun, body, sizeof body, NULL, false) == 0, "and closed");
-    wire_close(&idle);
-    wire_close(&begun);
     int r = KA_OK;                     /* the listener is closed once both workers have let go of it */
     for (int64_t until = ka_now_ms() + PATIENCE_MS; r == KA_OK && ka_now_ms() < until; ) {
         ka__sock s;
@@ -367,7 +362,19 @@ static void test_drain(void)
         ka__sock_close(s);
     }
     CHECK(r == KA_EOFFLINE, "nobody listens any more: %d", r);
+    wire_text(&begun, "b");
+    CHECK(wire_answer(&begun, body, sizeof body, head, false) == 200 && strcmp(body, "POST /b ab") == 0 && strstr(head, "Connection: close\r\n"), "the begun one is finished");
+    CHECK(wire_answer(&begun, body, sizeof body, NULL, false) == 0, "and closed");
+    wire_close(&idle);
+    wire_close(&begun);
     fixture_stop(&f);
+}
+
+/* With one table of descriptors for all threads, and with one for each. */
+static void test_drain(void)
+{
+    drain(2);
+    drain(2 + KA_OWN_DESCRIPTORS);
 }
 
 /* Drain with a request that never ends: over after KA_REQUEST_MS, or KA_DRAIN_MS at the latest. */
@@ -429,6 +436,7 @@ static void test_workers(void)
             if (wire_answer(&w[i], body, sizeof body, NULL, false) != 200 || strcmp(body, text) != 0) wrong++;
         }
     }
+    CHECK(f.s->workers_n == 3, "%d workers", f.s->workers_n);
     CHECK(wrong == 0, "%d of 1200 answers wrong", wrong);
     ka_stats st;
     ka_server_stats(f.s, &st);
@@ -503,6 +511,32 @@ static void test_listener_numbers(void)
     }
 }
 
+/* ka_wait returns a listener's error if no other one listens. t: a taken port; f: a free one. */
+static void test_listener_left(void)
+{
+    static const struct { const char *ports; int want; } rows[] = {
+        { "t", KA_EINUSE }, { "tt", KA_EINUSE },
+        { "tf", KA_ETIME }, { "ft", KA_ETIME }, { "ttf", KA_ETIME },
+    };
+    ka__sock taken;
+    int port;
+    if (!CHECK(sock_listen(&taken, &port) == KA_OK, "listens")) return;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        ka_server *s;
+        ka_event ev;
+        if (!CHECK(ka_server_start(&s, 0) == KA_OK && s->workers_n == 1, "none is one")) break;
+        for (const char *p = rows[i].ports; *p; p++)
+            ka_listen(s, "127.0.0.1", *p == 't' ? port : 0);
+        for (const char *p = rows[i].ports; *p; p++)
+            CHECK(next_event(s, &ev, KA_LISTENING) && !ev.error == (*p == 'f') &&
+                  !ev.os_error == (*p == 'f'), "%s: %d, %d", p, ev.error, ev.os_error);
+        int r = ka_wait(s, &ev, 0);
+        CHECK(r == rows[i].want, "%s: %d, not %d", rows[i].ports, r, rows[i].want);
+        ka_server_free(s);
+    }
+    ka__sock_close(taken);
+}
+
 static const subject worker_topics[] = {
     { "unanswered", test_unanswered }, { "full mailbox", test_full_mailbox },
     { "fairness", test_fairness }, { "time-outs", test_time_outs },
@@ -510,5 +544,5 @@ static const subject worker_topics[] = {
     { "never reads", test_never_reads }, { "linger", test_linger }, { "drain", test_drain },
     { "drain ends", test_drain_ends }, { "drain, busy", test_drain_busy },
     { "workers", test_workers }, { "server out of memory", test_server_out_of_memory },
-    { "listeners' numbers", test_listener_numbers },
+    { "listeners' numbers", test_listener_numbers }, { "listener left", test_listener_left },
 };
