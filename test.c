@@ -5,7 +5,8 @@
    A failure says where, why, what came and what was wanted, and the run goes on. The last line is the
    count, and the exit status the verdict: 0, all passed. tests/README.md says what is where. */
 
-/* Odd limits and short times, to see that they are honoured; an allocator that counts and can fail. */
+/* Odd limits and short times, to see that they are honoured; an allocator that counts and can fail.
+   */
 #define KA_MAX_HEAD 2000
 #define KA_MAX_BODY 1500
 #define KA_MAX_CHUNK_LINE 64
@@ -103,19 +104,56 @@ static void test_free(void *p);
 #include "tests/faults_run.h"
 #include "tests/run.h"
 
-/* Longest first, since what is begun last ends last. PROGRAMS: other programs are started, whose waits are the same on
-   each processor; an emulator is spared them. */
-static const struct { const subject *topics; size_t n; bool programs; } tables[] = {
+/* Longest first, since what is begun last ends last. PROGRAMS: other programs are started, whose
+   waits are the same on each processor; an emulator is spared them. */
+static const struct { const subject *topics; size_t n; bool programs;
+} tables[] = {
 #define TOPICS(name) { name##_topics, COUNT(name##_topics), false }
 #define PROGRAMS(name) { name##_topics, COUNT(name##_topics), true }
-    TOPICS(ext_redis), PROGRAMS(words), PROGRAMS(programs), PROGRAMS(signals), PROGRAMS(accept),
-    TOPICS(connect), TOPICS(worker), PROGRAMS(relay), PROGRAMS(gate), PROGRAMS(codes),
-    PROGRAMS(programs_journal), PROGRAMS(kill), PROGRAMS(ext_service), PROGRAMS(addresses_kill), PROGRAMS(server), PROGRAMS(descriptors),
-    TOPICS(faults_run), TOPICS(ext_sse), TOPICS(ext_framing), TOPICS(ext_resp), TOPICS(http),
-    TOPICS(ext_peers), TOPICS(ext_limit), TOPICS(ext_access), TOPICS(ext_metrics), TOPICS(ext_timer), TOPICS(ext_process), TOPICS(ext_input), TOPICS(client),
-    TOPICS(cross_site), TOPICS(secrets), TOPICS(ext_journal), TOPICS(ext_file), TOPICS(ext_log),
-    TOPICS(keyring), TOPICS(mailbox), TOPICS(platform), TOPICS(bytes), TOPICS(text),
-    TOPICS(ext_json), TOPICS(ext_cli), TOPICS(ext_uuid), TOPICS(ext_route), TOPICS(addresses),
+    TOPICS(ext_redis),
+    PROGRAMS(words),
+    PROGRAMS(programs),
+    PROGRAMS(signals),
+    PROGRAMS(accept),
+    TOPICS(connect),
+    TOPICS(worker),
+    PROGRAMS(relay),
+    PROGRAMS(gate),
+    PROGRAMS(codes),
+    PROGRAMS(programs_journal),
+    PROGRAMS(kill),
+    PROGRAMS(ext_service),
+    PROGRAMS(addresses_kill),
+    PROGRAMS(server),
+    PROGRAMS(descriptors),
+    TOPICS(faults_run),
+    TOPICS(ext_sse),
+    TOPICS(ext_framing),
+    TOPICS(ext_resp),
+    TOPICS(http),
+    TOPICS(ext_peers),
+    TOPICS(ext_limit),
+    TOPICS(ext_access),
+    TOPICS(ext_metrics),
+    TOPICS(ext_timer),
+    TOPICS(ext_process),
+    TOPICS(ext_input),
+    TOPICS(client),
+    TOPICS(cross_site),
+    TOPICS(secrets),
+    TOPICS(ext_journal),
+    TOPICS(ext_file),
+    TOPICS(ext_log),
+    TOPICS(keyring),
+    TOPICS(mailbox),
+    TOPICS(platform),
+    TOPICS(bytes),
+    TOPICS(text),
+    TOPICS(ext_json),
+    TOPICS(ext_cli),
+    TOPICS(ext_uuid),
+    TOPICS(ext_route),
+    TOPICS(addresses),
 };
 
 int main(int argc, char **argv)
@@ -124,13 +162,16 @@ int main(int argc, char **argv)
     int n = asked ? atoi(asked) : JOBS;
     for (size_t i = 0; i < COUNT(tables); i++) {
         topic = tables[i].topics[0].name;
-        if (tables[i].programs && emulator_lacks("qemu", "and those with it: they start programs")) continue;
+        if (tables[i].programs && emulator_lacks("qemu", "and those with it: they start programs"))
+            continue;
         for (size_t k = 0; k < tables[i].n; k++) tests[tests_n++] = &tables[i].topics[k];
     }
     if (argc > 2 && strcmp(argv[1], "--child") == 0) return child_main(argc, argv);
     if (ka_network_start() < 0) return 2;
     if (!opens("server" EXE, "rb") || !opens(".test-writable", "wb")) {
-        fprintf(stderr, "test: run it in a folder with server and client in which it can write, by ./build.sh test\n");
+        fprintf(
+            stderr,
+            "test: run it in a folder with server and client in which it can write, by ./build.sh test\n");
         return 2;
     }
     (void)remove(".test-writable");

@@ -40,7 +40,8 @@ static void serve(int fd, size_t request_bytes, bool close_after)
     }
     const char *answer = close_after ? closing : kept;
     size_t n = 0, answer_bytes = (close_after ? sizeof closing : sizeof kept) - 1;
-    for (unanswered[fd] += (size_t)got; unanswered[fd] >= request_bytes; unanswered[fd] -= request_bytes) {
+    for (unanswered[fd] += (size_t)got; unanswered[fd] >= request_bytes;
+         unanswered[fd] -= request_bytes) {
         memcpy(out + n, answer, answer_bytes);
         n += answer_bytes;
     }
@@ -76,16 +77,20 @@ int main(int argc, char **argv)
 {
     struct epoll_event ev = { .events = EPOLLIN }, events[EVENTS];
     struct sockaddr_in a = { .sin_family = AF_INET };
-    int on = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), epoll = epoll_create1(0);
+    int on = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0),
+        epoll = epoll_create1(0);
     if (argc < 3) return fputs("usage: floor PORT REQUEST_BYTES [close|hand-off]\n", stderr), 2;
     bool closes = argc > 3 && strcmp(argv[3], "close") == 0, hands_off = argc > 3 && !closes;
     size_t request_bytes = (size_t)atoi(argv[2]);
-    if (request_bytes < 80) return fputs("floor: a request has 80 bytes at least\n", stderr), 2;      /* else `out` is too small */
+    if (request_bytes < 80)
+        return fputs("floor: a request has 80 bytes at least\n", stderr),
+               2; /* else `out` is too small */
     a.sin_port = htons((unsigned short)atoi(argv[1]));
     inet_pton(AF_INET, "127.0.0.2", &a.sin_addr);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (bind(listener, (struct sockaddr *)&a, sizeof a) != 0 || listen(listener, 4096) != 0) return perror("floor"), 1;
+    if (bind(listener, (struct sockaddr *)&a, sizeof a) != 0 || listen(listener, 4096) != 0)
+        return perror("floor"), 1;
     ev.data.fd = listener;
     epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &ev);
     if (hands_off) parent_start();

@@ -33,14 +33,15 @@
 #define IP "127.0.0.2"
 #define SERVER "./server"
 #define TTL_S "20"                                         /* keys expire, so that memory that grows is not theirs */
-/* glibc's settings for two rounds, which are too few for a heap to settle: as it comes, RSS after a round is anything
-   from 6 to 14 MB. If blocks go back to the system at once, it tells what is in use. A soak changes nothing. */
+/* glibc's settings for two rounds, which are too few for a heap to settle: as it comes, RSS after a
+   round is anything from 6 to 14 MB. If blocks go back to the system at once, it tells what is in
+   use. A soak changes nothing. */
 #define TUNABLES "glibc.malloc.mmap_threshold=65536:glibc.malloc.trim_threshold=65536:glibc.malloc.mxfast=0:glibc.malloc.tcache_count=0"
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
-/* The limits of the last two phases, which the command line of the server needs as text. As long as a key lasts, which
-   is less than a second more than TTL_S, one address gets 40 + 20 * 21 keys at most. So two of them can't fill a server
-   of 1000. Without the limit one can, in no time. */
+/* The limits of the last two phases, which the command line of the server needs as text. As long as
+   a key lasts, which is less than a second more than TTL_S, one address gets 40 + 20 * 21 keys at
+   most. So two of them can't fill a server of 1000. Without the limit one can, in no time. */
 #define PER_PEER 8
 #define ASK_RATE 20                                        /* twice what the neighbour asks for */
 #define ASK_BURST 40
@@ -63,48 +64,59 @@ enum {
 
 /* Limits */
 enum {
-    DESCRIPTORS = 20000,       /* the server's limit, or the hard one where that is less, but not less than */
+    DESCRIPTORS =
+        20000, /* the server's limit, or the hard one where that is less, but not less than */
     DESCRIPTORS_LEAST = 4096,
-    DESCRIPTORS_FEW = 64,      /* of the server that is crowded */
-    HELD_EACH = 8000,          /* idle connections of one process */
-    MAX_HELD = DESCRIPTORS + BEYOND, MAX_HOLDERS = 12, MAX_CHILDREN = 24,
-    SOURCES = 64,              /* addresses that connections come from: ports of those that ended are blocked for a minute */
-    SLOTS = 128,               /* connections of garbage at a time */
-    MUTATIONS = 4,             /* of a request, at most */
-    HOLD_EVERY = 16,           /* of the garbage: not followed by an end, and left after */
+    DESCRIPTORS_FEW = 64, /* of the server that is crowded */
+    HELD_EACH = 8000, /* idle connections of one process */
+    MAX_HELD = DESCRIPTORS + BEYOND,
+    MAX_HOLDERS = 12,
+    MAX_CHILDREN = 24,
+    SOURCES =
+        64, /* addresses that connections come from: ports of those that ended are blocked for a minute */
+    SLOTS = 128, /* connections of garbage at a time */
+    MUTATIONS = 4, /* of a request, at most */
+    HOLD_EVERY = 16, /* of the garbage: not followed by an end, and left after */
     HOLD_MS = 300,
-    REQUEST_CAP = 24576, ANSWER_CAP = 16384,
-    HEAD_MOST = 1024,          /* bytes of an answer's head */
-    SHOTS = 1 << 18,           /* good handshakes */
-    SAMPLES = 1 << 14          /* seconds of a soak */
+    REQUEST_CAP = 24576,
+    ANSWER_CAP = 16384,
+    HEAD_MOST = 1024, /* bytes of an answer's head */
+    SHOTS = 1 << 18, /* good handshakes */
+    SAMPLES = 1 << 14 /* seconds of a soak */
 };
 
 /* Times. The server's own limits are exact; what is added here is for a machine with other work */
 enum {
-    SECONDS = 80,              /* which is room for two rounds, the least that tells whether memory is flat */
-    OVERRUN_S = 120, SOAK_MINUTES_MOST = 180,
+    SECONDS = 80, /* which is room for two rounds, the least that tells whether memory is flat */
+    OVERRUN_S = 120,
+    SOAK_MINUTES_MOST = 180,
     ROUNDS_LEAST = 2,
-    START_MS = 10000,          /* of the server, to its first line */
-    BASE_LOOKS = 20,           /* at its descriptors, one each 5 ms: those that stay are the least */
+    START_MS = 10000, /* of the server, to its first line */
+    BASE_LOOKS = 20, /* at its descriptors, one each 5 ms: those that stay are the least */
     STOP_MS = KA_DRAIN_MS + 5000,
-    GOOD_EVERY_MS = 100,       /* a good handshake, on a fresh connection and on the kept one */
-    HANDSHAKE_MS = 10000,      /* of a good handshake: by then the client of keyauth.h gives an attempt up */
-    BACK_MS = 10000,           /* until all descriptors are back after a phase */
-    ANSWER_MS = 20000,         /* until a client that has said all is answered or closed: more than KA_REQUEST_MS and KA_LINGER_MS */
-    EARLY_MS = 500,            /* KA_REQUEST_MS counts from a clock that is read once a batch */
-    LATE_MS = 10000,           /* after KA_REQUEST_MS and KA_LINGER_MS */
-    STALL_LATE_MS = 45000,     /* after KA_STALL_MS: while the system still finds room for a byte, the stall begins anew */
-    DRIP_MS = 1000,            /* between two bytes of a slow client */
-    CROWD_DRIP_MS = 200,       /* the same in the crowd, */
-    CROWD_AGAIN_MS = 50,       /* and until one that was closed is opened anew */
-    CROWD_LAST_MS = 5000,      /* at the end, for its last answers: with LIMITED_MS less than KA_REQUEST_MS, as then
+    GOOD_EVERY_MS = 100, /* a good handshake, on a fresh connection and on the kept one */
+    HANDSHAKE_MS =
+        10000, /* of a good handshake: by then the client of keyauth.h gives an attempt up */
+    BACK_MS = 10000, /* until all descriptors are back after a phase */
+    ANSWER_MS =
+        20000, /* until a client that has said all is answered or closed: more than KA_REQUEST_MS and KA_LINGER_MS */
+    EARLY_MS = 500, /* KA_REQUEST_MS counts from a clock that is read once a batch */
+    LATE_MS = 10000, /* after KA_REQUEST_MS and KA_LINGER_MS */
+    STALL_LATE_MS =
+        45000, /* after KA_STALL_MS: while the system still finds room for a byte, the stall begins anew */
+    DRIP_MS = 1000, /* between two bytes of a slow client */
+    CROWD_DRIP_MS = 200, /* the same in the crowd, */
+    CROWD_AGAIN_MS = 50, /* and until one that was closed is opened anew */
+    CROWD_LAST_MS =
+        5000, /* at the end, for its last answers: with LIMITED_MS less than KA_REQUEST_MS, as then
                                   those that stay would be closed, too */
-    CROWD_GOOD_MS = 10,        /* the neighbour of the crowd makes a good handshake so often, */
-    LIMITED_MS = 2500,         /* for so long, */
-    LIMITED_GOOD = 20          /* and so many at least */
+    CROWD_GOOD_MS = 10, /* the neighbour of the crowd makes a good handshake so often, */
+    LIMITED_MS = 2500, /* for so long, */
+    LIMITED_GOOD = 20 /* and so many at least */
 };
 
-/* Memory that may be there after a round and wasn't after the first, or in the last third of a soak and not in the second */
+/* Memory that may be there after a round and wasn't after the first, or in the last third of a soak
+   and not in the second */
 enum { RSS_MORE_KB = 1024, SOAK_MORE_KB = 4096 };
 
 enum {
@@ -124,9 +136,11 @@ typedef struct {
     _Atomic(int) reset;
     _Atomic(int) left;         /* by us */
     _Atomic(int) open;         /* now */
-    _Atomic(int) early, stuck; /* ended before the server's time-out; not ended when it should have been */
+    _Atomic(int) early,
+        stuck; /* ended before the server's time-out; not ended when it should have been */
     _Atomic(int) wrong;        /* answers that are not HTTP, or not to be given */
-    _Atomic(int) failed;       /* connections that could not be made, and requests of ours that got no 200 */
+    _Atomic(int)
+        failed; /* connections that could not be made, and requests of ours that got no 200 */
 } tally;
 
 typedef struct { double at_s; float ms; int ok; } shot;
@@ -195,7 +209,8 @@ static size_t below(uint64_t *state, size_t n) { return (size_t)(random_next(sta
 /* Each connection has its own numbers, so that one can be made again whatever came between. */
 static uint64_t random_for(int phase, int i)
 {
-    uint64_t state = (uint64_t)options.seed << 48 ^ (uint64_t)turn << 32 ^ (uint64_t)phase << 24 ^ (uint64_t)i;
+    uint64_t state =
+        (uint64_t)options.seed << 48 ^ (uint64_t)turn << 32 ^ (uint64_t)phase << 24 ^ (uint64_t)i;
     random_next(&state);
     return state;
 }
@@ -206,7 +221,7 @@ static void mark(bool ok, const char *format, ...)
     va_start(args, format);
     if (ok) passed++;
     else failed++;
-    if (!ok || !options.soak) {                            /* a soak has a line a minute, and what failed */
+    if (!ok || !options.soak) { /* a soak has a line a minute, and what failed */
         printf("%s  ", ok ? "ok    " : "FAILED");
         vprintf(format, args);
         putchar('\n');
@@ -255,7 +270,8 @@ static long status_kb(const char *name)
     size_t n = strlen(name);
     snprintf(path, sizeof path, "/proc/%d/status", (int)server.pid);
     FILE *f = fopen(path, "r");
-    while (f && fgets(line, sizeof line, f)) if (strncmp(line, name, n) == 0) kb = strtol(line + n, NULL, 10);
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, name, n) == 0) kb = strtol(line + n, NULL, 10);
     if (f) fclose(f);
     return kb;
 }
@@ -276,7 +292,8 @@ static int numbered(const char *path, long not_this, long *last)
     return n;
 }
 
-/* Open descriptors of the worker, which has a table of its own: /proc/PID/fd is the main thread's. */
+/* Open descriptors of the worker, which has a table of its own: /proc/PID/fd is the main thread's.
+   */
 static int descriptors(void)
 {
     char path[64];
@@ -284,7 +301,8 @@ static int descriptors(void)
     return numbered(path, 0, NULL);
 }
 
-/* The connections that the server counts itself: its last line on stderr, which is one a second old. */
+/* The connections that the server counts itself: its last line on stderr, which is one a second
+   old. */
 static long connections_told(void)
 {
     char tail[256];
@@ -295,13 +313,16 @@ static long connections_told(void)
     char *last = strrchr(tail, '\n');
     if (last) *last = 0;
     char *line = strrchr(tail, '\n');
-    return sscanf(line ? line + 1 : tail, "%ld keys, %*d refused, %ld connections", &keys, &connections) == 2 ? connections : -1;
+    return sscanf(line ? line + 1 : tail, "%ld keys, %*d refused, %ld connections", &keys,
+                  &connections) == 2
+               ? connections
+               : -1;
 }
 
 static char *const plain[] = { SERVER, "--ip", IP, "--port", "0", "--ttl", TTL_S, "--stats", NULL };
-static char *const crowded[] = {
-    SERVER, "--ip", IP, "--port", "0", "--ttl", TTL_S, "--stats", "--max-per-peer", QUOTE(PER_PEER), NULL
-};
+static char *const crowded[] = { SERVER,  "--ip", IP,        "--port",         "0",
+                                 "--ttl", TTL_S,  "--stats", "--max-per-peer", QUOTE(PER_PEER),
+                                 NULL };
 static char *const asked[] = {
     SERVER, "--ip", IP, "--port", "0", "--ttl", TTL_S, "--stats", "--max-keys", QUOTE(MAX_KEYS),
     "--ask-rate", QUOTE(ASK_RATE) "," QUOTE(ASK_BURST), NULL
@@ -330,20 +351,23 @@ static void server_start(char *const args[], int limit, int kept)
     server.limit = limit;
     server.kept = kept;
     server.said = mkstemp(said);
-    if (server.said < 0 || unlink(said) != 0 || pipe2(ends, O_CLOEXEC) != 0) die("cannot start: %s", strerror(errno));
+    if (server.said < 0 || unlink(said) != 0 || pipe2(ends, O_CLOEXEC) != 0)
+        die("cannot start: %s", strerror(errno));
     server.pid = fork();
     if (server.pid < 0) die("cannot start: %s", strerror(errno));
     if (server.pid == 0) server_exec(ends[1], args);
     close(ends[1]);
     struct pollfd p = { .fd = ends[0], .events = POLLIN };
     ssize_t n = poll(&p, 1, START_MS) == 1 ? read(ends[0], line, sizeof line - 1) : 0;
-    if (n <= 0 || sscanf(line, "listening on " IP ":%d", &server.port) != 1) die(SERVER " did not listen; build it with ./build.sh");
+    if (n <= 0 || sscanf(line, "listening on " IP ":%d", &server.port) != 1)
+        die(SERVER " did not listen; build it with ./build.sh");
     close(ends[0]);
     snprintf(path, sizeof path, "/proc/%d/task", (int)server.pid);
     if (numbered(path, server.pid, &worker) != 2) die("one worker was expected");
     server.worker = (pid_t)worker;
     server.base = descriptors();
-    for (int i = 0; i < BASE_LOOKS; i++) {                 /* it may not have closed yet what it wrote its line to */
+    for (int i = 0; i < BASE_LOOKS;
+         i++) { /* it may not have closed yet what it wrote its line to */
         nap(5);
         int now = descriptors();
         if (now < server.base) server.base = now;
@@ -360,7 +384,9 @@ static bool server_ended(void)
     off_t end = lseek(server.said, 0, SEEK_END);
     ssize_t n = pread(server.said, tail, sizeof tail - 1, end > 2047 ? end - 2047 : 0);
     tail[n > 0 ? n : 0] = 0;
-    printf("%s\nthe server ended, status %d, signal %d\n", tail, WIFEXITED(status) ? WEXITSTATUS(status) : -1, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+    printf("%s\nthe server ended, status %d, signal %d\n", tail,
+           WIFEXITED(status) ? WEXITSTATUS(status) : -1,
+           WIFSIGNALED(status) ? WTERMSIG(status) : 0);
     return true;
 }
 
@@ -370,13 +396,17 @@ static bool server_ended(void)
 static int connect_from(int phase, int i, int receive_bytes)
 {
     struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons((uint16_t)server.port) };
-    struct sockaddr_in from = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7F010101u + (unsigned)phase * 256 + (unsigned)i % SOURCES) };
+    struct sockaddr_in from = { .sin_family = AF_INET,
+                                .sin_addr.s_addr = htonl(0x7F010101u + (unsigned)phase * 256 +
+                                                         (unsigned)i % SOURCES) };
     inet_pton(AF_INET, IP, &to.sin_addr);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return -1;
     if (receive_bytes) setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof receive_bytes);
-    if (setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &(int){ 1 }, sizeof(int)) == 0 && bind(fd, (struct sockaddr *)&from, sizeof from) == 0 &&
-        connect(fd, (struct sockaddr *)&to, sizeof to) == 0) return fd;
+    if (setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &(int){ 1 }, sizeof(int)) == 0 &&
+        bind(fd, (struct sockaddr *)&from, sizeof from) == 0 &&
+        connect(fd, (struct sockaddr *)&to, sizeof to) == 0)
+        return fd;
     close(fd);
     return -1;
 }
@@ -404,18 +434,23 @@ static void close_counted(int phase, int *fd, _Atomic(int) *outcome)
     shared->of[phase].open--;
 }
 
-static ssize_t put(int fd, const char *p, size_t n) { return send(fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT); }
+static ssize_t put(int fd, const char *p, size_t n)
+{
+    return send(fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
 
 /* ---- answers: read by rules of our own, since those of keyauth.h are judged ---- */
 
 typedef struct { int status; bool last; const char *body; size_t body_n; } answer;
 
-/* A line of a head, from p to its CR LF: a field, of token characters, a colon, and visible ones. */
+/* A line of a head, from p to its CR LF: a field, of token characters, a colon, and visible ones.
+   */
 static bool field_read(const char *p, const char *end, long *length, bool *last)
 {
     const char *colon = memchr(p, ':', (size_t)(end - p));
     if (!colon || colon == p) return false;
-    for (const char *c = p; c < colon; c++) if (!isalnum((unsigned char)*c) && !strchr("!#$%&'*+-.^_`|~", *c)) return false;
+    for (const char *c = p; c < colon; c++)
+        if (!isalnum((unsigned char)*c) && !strchr("!#$%&'*+-.^_`|~", *c)) return false;
     for (const char *c = colon; c < end; c++) if ((unsigned char)*c < 32 || *c == 127) return false;
     if (strncasecmp(p, "content-length:", 15) == 0) {
         char *stop;
@@ -454,13 +489,16 @@ static ptrdiff_t answer_read(const char *p, size_t n, answer *a)
     return n - head - 4 < a->body_n ? 0 : (ptrdiff_t)(head + 4 + a->body_n);
 }
 
-/* Send a request with this body and wait for its answer, with the text in room. NULL, or what went wrong. */
+/* Send a request with this body and wait for its answer, with the text in room. NULL, or what went
+   wrong. */
 static const char *exchange(int fd, const char *body, char room[HEAD_MOST * 2], answer *a)
 {
     char request[512];
     size_t n = 0;
     double began = now_s();
-    int m = snprintf(request, sizeof request, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n%s", strlen(body), body);
+    int m =
+        snprintf(request, sizeof request,
+                 "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n%s", strlen(body), body);
     if (send(fd, request, (size_t)m, MSG_NOSIGNAL) != m) return "cannot send";
     for (ptrdiff_t whole; ; ) {
         struct pollfd p = { .fd = fd, .events = POLLIN };
@@ -479,11 +517,13 @@ static const char *exchange(int fd, const char *body, char room[HEAD_MOST * 2], 
 static bool is_key(const char *p, size_t n)
 {
     if (n != KA_KEY_TEXT || memcmp(p + n - 2, "==", 2) != 0) return false;
-    for (size_t i = 0; i < n - 2; i++) if (!isalnum((unsigned char)p[i]) && p[i] != '+' && p[i] != '/') return false;
+    for (size_t i = 0; i < n - 2; i++)
+        if (!isalnum((unsigned char)p[i]) && p[i] != '+' && p[i] != '/') return false;
     return true;
 }
 
-/* Ask for a key and log in with it; NULL, or what went wrong. The key stays in login, behind "login=". */
+/* Ask for a key and log in with it; NULL, or what went wrong. The key stays in login, behind
+   "login=". */
 static const char *handshake(int fd, const char *id, char login[128])
 {
     char room[HEAD_MOST * 2], ask[128];
@@ -500,7 +540,8 @@ static const char *handshake(int fd, const char *id, char login[128])
 
 /* ---- the good client ---- */
 
-/* The i-th handshake, on a connection that is made for it if there is none, from one of many addresses. */
+/* The i-th handshake, on a connection that is made for it if there is none, from one of many
+   addresses. */
 static void good_shot(int *fd, const char *kind, int i, int from)
 {
     char id[32], login[128];
@@ -512,7 +553,8 @@ static void good_shot(int *fd, const char *kind, int i, int from)
     shared->shots[at % SHOTS] = (shot){ now_s(), (float)((now_s() - began) * 1000), !why };
     shared->shots_n++;
     if (!why) return;
-    dprintf(1, "        handshake %d on a %s connection, at %.1f s: %s\n", i, kind, began - start_s, why);
+    dprintf(1, "        handshake %d on a %s connection, at %.1f s: %s\n", i, kind, began - start_s,
+            why);
     if (*fd >= 0) close(*fd);
     *fd = -1;
 }
@@ -581,7 +623,8 @@ static void hold(int h)
     shared->ready++;
     for (int done = begun, stage; done != CLOSING; nap(1)) {
         if ((stage = shared->stage) == done) continue;
-        for (int i = 0; stage == TOUCHING && i < n; i++) if (!r->newcomers && touched(r->from + i)) ask_once(fds[i]);
+        for (int i = 0; stage == TOUCHING && i < n; i++)
+            if (!r->newcomers && touched(r->from + i)) ask_once(fds[i]);
         if (stage == LOOKING) look(r->from, n, fds);
         shared->ready++;
         done = stage;
@@ -593,8 +636,8 @@ static void hold(int h)
 static const char id_known[] = "hostile";
 static char login_known[128];                              /* that a phase's mutations begin with */
 
-/* Parts of requests without a `=`, of which therefore none can be a right one. HEAD isn't among them: the answer's
-   bytes then would depend on what the server took for the method. */
+/* Parts of requests without a `=`, of which therefore none can be a right one. HEAD isn't among
+   them: the answer's bytes then would depend on what the server took for the method. */
 static const char *const parts[] = {
     "POST ", "GET ", "/", " HTTP/1.1", " HTTP/1.0", " HTTP/9.9", "\r\n", "\n", "\r", "\r\n\r\n", "Host: a", "Host : a", "Host:", "Content-Length: 9",
     "Content-Length: 99999999999999999999", "Content-Length: -1", "Transfer-Encoding: chunked", "Transfer-Encoding: gzip", "0\r\n\r\n", "FFFFFFFFF\r\n",
@@ -628,8 +671,11 @@ static size_t garbage(uint64_t *r, char *out)
         return n + below(r, REQUEST_CAP - 4096);
     default:                                               /* a whole request for nothing we know */
         n = below(r, 500);
-        size_t head = (size_t)sprintf(out, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n", n);
-        for (size_t i = 0; i < n; i++) out[head + i] = (char)(random_next(r) % 256 == '=' ? 'x' : random_next(r) % 61);      /* `=` is 61 */
+        size_t head =
+            (size_t)sprintf(out, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n", n);
+        for (size_t i = 0; i < n; i++)
+            out[head + i] =
+                (char)(random_next(r) % 256 == '=' ? 'x' : random_next(r) % 61); /* `=` is 61 */
         return head + n;
     }
 }
@@ -640,13 +686,36 @@ static size_t request(uint64_t *r, char *out)
     int n;
     switch (below(r, 7)) {
     case 0:  n = sprintf(out, "%sContent-Length: 15\r\n\r\nask_key=hostile", head); break;
-    case 1:  n = sprintf(out, "%sContent-Length: %zu\r\n\r\n%s", head, strlen(login_known), login_known); break;
-    case 2:  n = sprintf(out, "%sTransfer-Encoding: chunked\r\n\r\n4\r\nask_\r\nB;x=\"y\"\r\nkey=hostile\r\n0\r\nX-Trailer: z\r\n\r\n", head); break;
-    case 3:  n = sprintf(out, "%sContent-Length: 15\r\nExpect: 100-continue\r\n\r\nask_key=hostile", head); break;
-    case 4:  n = sprintf(out, "POST http://a/ HTTP/1.0\r\nContent-Length: 19\r\nConnection: keep-alive\r\n\r\nask_key=%%68ostil%%65"); break;
-    case 5:  n = sprintf(out, "%sContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 15\r\nConnection: close\r\n\r\nask_key=hostile", head); break;
-    default: n = sprintf(out, "%sContent-Length: 15\r\n\r\nask_key=hostileGET / HTTP/1.1\r\nHost: a\r\n\r\n%sContent-Length: %zu\r\n\r\n%s", head, head,
-                         strlen(login_known), login_known); break;
+    case 1:
+        n = sprintf(out, "%sContent-Length: %zu\r\n\r\n%s", head, strlen(login_known), login_known);
+        break;
+    case 2:
+        n = sprintf(
+            out,
+            "%sTransfer-Encoding: chunked\r\n\r\n4\r\nask_\r\nB;x=\"y\"\r\nkey=hostile\r\n0\r\nX-Trailer: z\r\n\r\n",
+            head);
+        break;
+    case 3:
+        n = sprintf(out, "%sContent-Length: 15\r\nExpect: 100-continue\r\n\r\nask_key=hostile",
+                    head);
+        break;
+    case 4:
+        n = sprintf(
+            out,
+            "POST http://a/ HTTP/1.0\r\nContent-Length: 19\r\nConnection: keep-alive\r\n\r\nask_key=%%68ostil%%65");
+        break;
+    case 5:
+        n = sprintf(
+            out,
+            "%sContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 15\r\nConnection: close\r\n\r\nask_key=hostile",
+            head);
+        break;
+    default:
+        n = sprintf(
+            out,
+            "%sContent-Length: 15\r\n\r\nask_key=hostileGET / HTTP/1.1\r\nHost: a\r\n\r\n%sContent-Length: %zu\r\n\r\n%s",
+            head, head, strlen(login_known), login_known);
+        break;
     }
     return (size_t)n;
 }
@@ -676,8 +745,8 @@ static size_t mutate(uint64_t *r, char *p, size_t n)
 
 /* One connection of garbage or a mutation. */
 typedef struct {
-    int    fd, i, status;                                  /* status: 0, 200, or the last of others */
-    bool   held, over;                                     /* held: not half-closed; over: no answer may follow */
+    int fd, i, status; /* status: 0, 200, or the last of others */
+    bool held, over; /* held: not half-closed; over: no answer may follow */
     double began_s;
     size_t in_n;
     char   in[ANSWER_CAP + 1];
@@ -703,16 +772,20 @@ static void volley_open(int phase, int i, client *c)
     if (!c->held) shutdown(c->fd, SHUT_WR);
 }
 
-/* Nobody gets 200 for garbage; for a mutation it may be a key, or the ID that the known key belongs to. */
+/* Nobody gets 200 for garbage; for a mutation it may be a key, or the ID that the known key belongs
+   to. */
 static bool may_say(int phase, const answer *a)
 {
     if (a->status != 200) return true;
-    return phase == MUTANT && (is_key(a->body, a->body_n) || (a->body_n == sizeof id_known - 1 && memcmp(a->body, id_known, a->body_n) == 0));
+    return phase == MUTANT &&
+           (is_key(a->body, a->body_n) ||
+            (a->body_n == sizeof id_known - 1 && memcmp(a->body, id_known, a->body_n) == 0));
 }
 
 static void complain(int phase, const client *c, const char *why)
 {
-    dprintf(1, "        %s: seed %lld, turn %d, connection %d: %s: ", phase_names[phase], options.seed, turn, c->i, why);
+    dprintf(1, "        %s: seed %lld, turn %d, connection %d: %s: ", phase_names[phase],
+            options.seed, turn, c->i, why);
     dprintf(1, "%.200s\n", c->in_n ? c->in : "(nothing)");
     shared->of[phase].wrong++;
 }
@@ -725,7 +798,10 @@ static void volley_answers(int phase, client *c)
         n = answer_read(c->in, c->in_n, &a);
         if (n == 0) return;
         if (n < 0 || c->over || !may_say(phase, &a)) {
-            complain(phase, c, n < 0 ? "not HTTP" : c->over ? "an answer after the last" : "not to be said");
+            complain(phase, c,
+                     n < 0     ? "not HTTP"
+                     : c->over ? "an answer after the last"
+                               : "not to be said");
             c->in_n = 0;
             return;
         }
@@ -743,7 +819,10 @@ static void volley_close(int phase, client *c, _Atomic(int) *without_answer)
         t->stuck++;
         complain(phase, c, "neither answered nor closed");
     }
-    close_counted(phase, &c->fd, c->status == 200 ? &t->answered : c->status ? &t->refused : without_answer);
+    close_counted(phase, &c->fd,
+                  c->status == 200 ? &t->answered
+                  : c->status      ? &t->refused
+                                   : without_answer);
 }
 
 static void volley_event(int phase, client *c)
@@ -772,7 +851,8 @@ static void volley(int phase)
         open = 0;
         for (int i = 0; i < SLOTS; i++) {
             client *c = &clients[i];
-            if (c->fd >= 0 && ms_since(c->began_s) > (c->held ? HOLD_MS : ANSWER_MS)) volley_close(phase, c, &shared->of[phase].left);
+            if (c->fd >= 0 && ms_since(c->began_s) > (c->held ? HOLD_MS : ANSWER_MS))
+                volley_close(phase, c, &shared->of[phase].left);
             if (c->fd < 0 && next < all) volley_open(phase, next++, c);
             polls[i] = (struct pollfd){ .fd = c->fd, .events = POLLIN };
             open += c->fd >= 0;
@@ -797,21 +877,26 @@ static void leave(int phase)
         int fd = connect_counted(phase, i, 0);
         if (fd < 0) continue;
         put(fd, p, strlen(p));
-        if (i % 2) nap(1);                                 /* the server may have read it, and answered, or not */
-        if (phase == RESET) setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ .l_onoff = 1 }, sizeof(struct linger));
+        if (i % 2) nap(1); /* the server may have read it, and answered, or not */
+        if (phase == RESET)
+            setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ .l_onoff = 1 },
+                       sizeof(struct linger));
         close_counted(phase, &fd, &shared->of[phase].left);
     }
 }
 
 /* ---- who is slow ---- */
 
-static const struct { const char *begin, *then; } drips[] = {       /* then: one of its bytes now and then, over and over */
+static const struct {
+    const char *begin, *then;
+} drips[] = {
+    /* then: one of its bytes now and then, over and over */
     { "POST / HTTP/1.1\r\nHost: a\r\nX-", "" },
     { "POST / HTTP/1.1\r\nHost: a\r\nX-", "a" },
     { "POST / HTTP/1.1\r\nHost: a\r\n", "a: b\r\n" },
     { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\nask_key=", "a" },
     { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\na\r\n" },
-    { "GET / HTTP/1.1\r\nHost: a\r\n\r\nP", "OST" }                  /* a whole request, then a slow one */
+    { "GET / HTTP/1.1\r\nHost: a\r\n\r\nP", "OST" } /* a whole request, then a slow one */
 };
 
 typedef struct { int fd, drops, status; double began_s, dripped_s; } slow_client;
@@ -821,7 +906,10 @@ static void slow_end(slow_client *c, bool reset)
     tally *t = &shared->of[SLOWLORIS];
     int ms = ms_since(c->began_s);
     if (ms < KA_REQUEST_MS - EARLY_MS) t->early++;
-    close_counted(SLOWLORIS, &c->fd, c->status == 408 ? &t->refused : reset ? &t->reset : &t->closed);
+    close_counted(SLOWLORIS, &c->fd,
+                  c->status == 408 ? &t->refused
+                  : reset          ? &t->reset
+                                   : &t->closed);
 }
 
 /* The last answer is the one that counts: a whole request before may have been answered as well. */
@@ -859,16 +947,20 @@ static void slow(int phase)
     double began = now_s();
     for (int i = 0; i < SLOW; i++) {
         const char *p = drips[(size_t)i % COUNT(drips)].begin;
-        clients[i] = (slow_client){ .fd = connect_counted(phase, i, 0), .began_s = now_s(), .dripped_s = now_s() };
+        clients[i] = (slow_client){ .fd = connect_counted(phase, i, 0),
+                                    .began_s = now_s(),
+                                    .dripped_s = now_s() };
         if (clients[i].fd >= 0) put(clients[i].fd, p, strlen(p));
     }
     shared->ready++;
     while (t->open > 0 && ms_since(began) < KA_REQUEST_MS + KA_LINGER_MS + LATE_MS) {
-        for (int i = 0; i < SLOW; i++) polls[i] = (struct pollfd){ .fd = clients[i].fd, .events = POLLIN };
+        for (int i = 0; i < SLOW; i++)
+            polls[i] = (struct pollfd){ .fd = clients[i].fd, .events = POLLIN };
         if (poll(polls, SLOW, 100) < 0) break;
         for (int i = 0; i < SLOW; i++) {
             if (polls[i].revents) slow_event(&clients[i]);
-            if (clients[i].fd >= 0) slow_drip(&clients[i], drips[(size_t)i % COUNT(drips)].then, DRIP_MS);
+            if (clients[i].fd >= 0)
+                slow_drip(&clients[i], drips[(size_t)i % COUNT(drips)].then, DRIP_MS);
         }
     }
     t->stuck += t->open;
@@ -885,18 +977,21 @@ static void no_read_fill(int fd)
     while (put(fd, many, sizeof many) > 0) {}
 }
 
-/* Until it is killed: whether the server has closed a connection shows there, and here only if its reset lies in the
-   window, which is shut. */
+/* Until it is killed: whether the server has closed a connection shows there, and here only if its
+   reset lies in the window, which is shut. */
 static void no_read(int phase)
 {
     static struct pollfd polls[UNREAD];
     tally *t = &shared->of[phase];
-    for (int i = 0; i < UNREAD; i++) polls[i] = (struct pollfd){ .fd = connect_counted(phase, i, 4096) };
+    for (int i = 0; i < UNREAD; i++)
+        polls[i] = (struct pollfd){ .fd = connect_counted(phase, i, 4096) };
     shared->ready++;
     for (;; nap(200)) {
         for (int i = 0; i < UNREAD; i++) if (polls[i].fd >= 0) no_read_fill(polls[i].fd);
         if (poll(polls, UNREAD, 0) < 0) continue;
-        for (int i = 0; i < UNREAD; i++) if (polls[i].revents & (POLLERR | POLLHUP)) close_counted(phase, &polls[i].fd, &t->reset);
+        for (int i = 0; i < UNREAD; i++)
+            if (polls[i].revents & (POLLERR | POLLHUP))
+                close_counted(phase, &polls[i].fd, &t->reset);
     }
 }
 
@@ -921,22 +1016,26 @@ static void crowd_event(slow_client *c)
         return;
     }
     in[got] = 0;
-    if (answer_read(in, (size_t)got, &a) != got || (!is_try_later(&a) && a.status != 408)) t->wrong++;
+    if (answer_read(in, (size_t)got, &a) != got || (!is_try_later(&a) && a.status != 408))
+        t->wrong++;
     shared->later += is_try_later(&a);
     c->status = a.status;
 }
 
-/* One address wants as many connections as it can get, and says a slow POST on each. Which ones it has shows only when
-   it opens no more: so it waits, at the end, for the answers to those that it opened last. */
+/* One address wants as many connections as it can get, and says a slow POST on each. Which ones it
+   has shows only when it opens no more: so it waits, at the end, for the answers to those that it
+   opened last. */
 static void crowd(int phase)
 {
-    static const char text[] = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\nask_key=crowd";
+    static const char text[] =
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\nask_key=crowd";
     static slow_client clients[CROWDING];
     struct pollfd polls[CROWDING];
     tally *t = &shared->of[phase];
     bool begun = false, over = false;
     for (int i = 0; i < CROWDING; i++) clients[i].fd = -1;
-    for (double last_s = now_s(); !over || (t->open > PER_PEER && ms_since(last_s) < CROWD_LAST_MS); ) {
+    for (double last_s = now_s();
+         !over || (t->open > PER_PEER && ms_since(last_s) < CROWD_LAST_MS);) {
         for (int i = 0; i < CROWDING; i++) {
             slow_client *c = &clients[i];
             if (c->fd < 0 && !over && ms_since(c->began_s) >= CROWD_AGAIN_MS)
@@ -953,9 +1052,11 @@ static void crowd(int phase)
     t->left += t->open;
 }
 
-static const char asks_one[] = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\nask_key=asks";
+static const char asks_one[] =
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\nask_key=asks";
 
-/* One connection that asks without end. sent: bytes of the request that the system took only in part. */
+/* One connection that asks without end. sent: bytes of the request that the system took only in
+   part. */
 typedef struct { int fd; size_t sent, in_n; char in[ANSWER_CAP + 1]; } asker;
 
 /* Count the answers that are whole: a key, or 429 with the time after which to ask again. */
@@ -963,7 +1064,8 @@ static void asks_answers(asker *c)
 {
     answer a;
     size_t at = 0;
-    for (ptrdiff_t n; at < c->in_n && (n = answer_read(c->in + at, c->in_n - at, &a)) != 0; at += (size_t)n) {
+    for (ptrdiff_t n; at < c->in_n && (n = answer_read(c->in + at, c->in_n - at, &a)) != 0;
+         at += (size_t)n) {
         bool key = n > 0 && a.status == 200 && is_key(a.body, a.body_n);
         const char *field = strstr(c->in + at, "\r\nRetry-After: ");
         bool later = n > 0 && is_try_later(&a) && field && field < a.body;
@@ -1005,10 +1107,11 @@ static void asks(int phase)
     for (int i = 0; i < ASKING; i++) clients[i].fd = connect_counted(phase, 0, 0);
     for (bool begun = false; shared->stage != CLOSING; ) {
         if (!begun && (t->open == 0 || shared->keys + shared->later + t->wrong >= MAX_KEYS)) {
-            begun = true;                                  /* without the limit there is no room for a key any more */
+            begun = true; /* without the limit there is no room for a key any more */
             shared->ready++;
         }
-        for (int i = 0; i < ASKING; i++) polls[i] = (struct pollfd){ .fd = clients[i].fd, .events = POLLIN | POLLOUT };
+        for (int i = 0; i < ASKING; i++)
+            polls[i] = (struct pollfd){ .fd = clients[i].fd, .events = POLLIN | POLLOUT };
         if (poll(polls, ASKING, 10) < 0) break;
         for (int i = 0; i < ASKING; i++) {
             if (polls[i].revents) asks_event(&clients[i], polls[i].revents, many, sizeof many);
@@ -1053,7 +1156,7 @@ static void sample(void)
     static float ms[SHOTS];
     static int shots_at;
     size_t bad, n;
-    if (!server.kept) return;                              /* a server with limits has a memory of its own */
+    if (!server.kept) return; /* a server with limits has a memory of its own */
     if (samples_n >= SAMPLES || ms_since(start_s) < samples_n * 1000) return;
     samples[samples_n++] = rss_kb();
     if (!options.soak || samples_n % 60 != 1 || samples_n == 1) return;
@@ -1064,9 +1167,11 @@ static void sample(void)
     }
     n = shots_from(shots_at, ms, &bad);
     shots_at = shared->shots_n;
-    printf("minute %3d: RSS %6.1f MB (least %.1f, most %.1f), %5d descriptors, %ld connections so far, %zu handshakes good, %zu failed, p50 %.1f ms, max %.1f ms\n",
-           samples_n / 60, (double)samples[samples_n - 1] / 1024, (double)least / 1024, (double)most / 1024, descriptors(), total_made(), n, bad,
-           n ? (double)ms[n / 2] : 0, n ? (double)ms[n - 1] : 0);
+    printf(
+        "minute %3d: RSS %6.1f MB (least %.1f, most %.1f), %5d descriptors, %ld connections so far, %zu handshakes good, %zu failed, p50 %.1f ms, max %.1f ms\n",
+        samples_n / 60, (double)samples[samples_n - 1] / 1024, (double)least / 1024,
+        (double)most / 1024, descriptors(), total_made(), n, bad, n ? (double)ms[n / 2] : 0,
+        n ? (double)ms[n - 1] : 0);
 }
 
 /* Called wherever we wait. */
@@ -1101,7 +1206,8 @@ static size_t spawn(void (*run)(int), int arg)
 static bool running(size_t place)
 {
     int status;
-    if (!children[place] || waitpid(children[place], &status, WNOHANG) != children[place]) return children[place] != 0;
+    if (!children[place] || waitpid(children[place], &status, WNOHANG) != children[place])
+        return children[place] != 0;
     if (status != 0) mark(false, "a process of ours ended well (status %x)", (unsigned)status);
     children[place] = 0;
     return false;
@@ -1116,7 +1222,8 @@ static bool back(void)
 {
     for (double began = now_s(); ms_since(began) < BACK_MS; tick()) {
         int more = descriptors() - expected(), most = undecided();
-        if (more >= (ms_since(total[NO_READ].began_s) < KA_STALL_MS ? most : 0) && more <= most) return true;
+        if (more >= (ms_since(total[NO_READ].began_s) < KA_STALL_MS ? most : 0) && more <= most)
+            return true;
     }
     return false;
 }
@@ -1139,10 +1246,15 @@ static void phase_end(int p)
     total[p].rss_kb = rss_kb();
     total[p].descriptors = descriptors();
     n = shots_from(total[p].shots_at, total[p].ms + total[p].good, &bad);
-    mark(is_back, "%s: the server's descriptors are back: %d, and should be %d", phase_names[p], total[p].descriptors, expected() + undecided());
-    mark(t->made == t->answered + t->refused + t->closed + t->reset + t->left, "%s: all %d connections are accounted for", phase_names[p], t->made);
-    mark(t->failed == 0, "%s: all could connect, and were served if they asked (%d not)", phase_names[p], t->failed);
-    if (p != VANISHED && p != RESET && p != NO_READ) mark(t->wrong == 0, "%s: all answers are HTTP, and may be given (%d not)", phase_names[p], t->wrong);
+    mark(is_back, "%s: the server's descriptors are back: %d, and should be %d", phase_names[p],
+         total[p].descriptors, expected() + undecided());
+    mark(t->made == t->answered + t->refused + t->closed + t->reset + t->left,
+         "%s: all %d connections are accounted for", phase_names[p], t->made);
+    mark(t->failed == 0, "%s: all could connect, and were served if they asked (%d not)",
+         phase_names[p], t->failed);
+    if (p != VANISHED && p != RESET && p != NO_READ)
+        mark(t->wrong == 0, "%s: all answers are HTTP, and may be given (%d not)", phase_names[p],
+             t->wrong);
     mark(n > 0 && bad == 0, "%s: %zu good handshakes, %zu failed", phase_names[p], n, bad);
     total[p].good += n;
     total[p].bad += bad;
@@ -1163,7 +1275,8 @@ static void stage(int next, int holders)
     while (shared->ready < holders) tick();
 }
 
-/* Have [from, to) opened, process by process: the order in which they came is that of their numbers. */
+/* Have [from, to) opened, process by process: the order in which they came is that of their
+   numbers. */
 static int held(int holders, int from, int to, int newcomers)
 {
     int each = server.limit - 100 < HELD_EACH ? server.limit - 100 : HELD_EACH;
@@ -1177,7 +1290,8 @@ static int held(int holders, int from, int to, int newcomers)
     return holders;
 }
 
-/* Who was closed must be the first of those that made no request, and as many as room was needed for. */
+/* Who was closed must be the first of those that made no request, and as many as room was needed
+   for. */
 static void idle_judge(int fill, int all, int others_before, int others_after)
 {
     int room = server.limit - server.base, closed = 0, out_of_turn = 0, open_before = 0;
@@ -1188,8 +1302,11 @@ static void idle_judge(int fill, int all, int others_before, int others_after)
         if (!lost && i < fill && !touched(i)) open_before++;
         if (lost && (open_before > 0 || touched(i) || i >= fill)) out_of_turn++;
     }
-    int extra = ms_since(total[IDLE].began_s) / 1000 + 2;      /* a fresh connection a second needs room as well */
-    mark(closed >= least && closed <= most + extra, "idle: %d were closed for newcomers, of at least %d and at most %d", closed, least, most + extra);
+    int extra = ms_since(total[IDLE].began_s) / 1000 +
+                2; /* a fresh connection a second needs room as well */
+    mark(closed >= least && closed <= most + extra,
+         "idle: %d were closed for newcomers, of at least %d and at most %d", closed, least,
+         most + extra);
     mark(out_of_turn == 0, "idle: those were the longest idle (%d were not)", out_of_turn);
     shared->of[IDLE].closed += closed - out_of_turn;
     shared->of[IDLE].left += fill - TOUCHED - (closed - out_of_turn);
@@ -1200,12 +1317,16 @@ static int others(void) { return shared->of[SLOWLORIS].open + shared->of[NO_READ
 
 static void idle_phase(void)
 {
-    int fill = server.limit - server.base - others() - 1 - ROOM, all = fill + ROOM + BEYOND, before = others(), want;
+    int fill = server.limit - server.base - others() - 1 - ROOM, all = fill + ROOM + BEYOND,
+        before = others(), want;
     phase_begin(IDLE);
     shared->stage = FILLING;
     int holders = held(0, 0, fill, 0);
-    for (double began = now_s(); descriptors() < (want = server.base + fill + others()) && ms_since(began) < BACK_MS; ) tick();
-    mark(descriptors() >= want, "idle: %d are held, near the limit of %d descriptors: %d open", fill, server.limit, descriptors());
+    for (double began = now_s();
+         descriptors() < (want = server.base + fill + others()) && ms_since(began) < BACK_MS;)
+        tick();
+    mark(descriptors() >= want, "idle: %d are held, near the limit of %d descriptors: %d open",
+         fill, server.limit, descriptors());
     stage(TOUCHING, holders);
     before = others();
     holders = held(holders, fill, all, 1);
@@ -1221,9 +1342,14 @@ static void ahead_phase(int p)
     phase_begin(p);
     for (size_t place = spawn(p < VANISHED ? volley : leave, p); running(place); ) tick();
     phase_end(p);
-    if (p == GARBLED || p == MUTANT) mark(shared->of[p].stuck == 0, "%s: each is answered or closed (%d not)", phase_names[p], shared->of[p].stuck);
-    if (p == GARBLED) mark(shared->of[p].answered == 0 && shared->of[p].refused > 0, "garbage: never gets 200");
-    if (p == MUTANT) mark(shared->of[p].answered > 0 && shared->of[p].refused > 0, "mutated: some were still right, some were refused");
+    if (p == GARBLED || p == MUTANT)
+        mark(shared->of[p].stuck == 0, "%s: each is answered or closed (%d not)", phase_names[p],
+             shared->of[p].stuck);
+    if (p == GARBLED)
+        mark(shared->of[p].answered == 0 && shared->of[p].refused > 0, "garbage: never gets 200");
+    if (p == MUTANT)
+        mark(shared->of[p].answered > 0 && shared->of[p].refused > 0,
+             "mutated: some were still right, some were refused");
 }
 
 static size_t beside_begin(int p, void (*run)(int))
@@ -1238,7 +1364,8 @@ static size_t beside_begin(int p, void (*run)(int))
 static void beside_end(int p, int time_out_ms, const char *what)
 {
     const tally *t = &shared->of[p];
-    mark(t->stuck == 0 && t->early == 0, "%s: %s after %d s (%d were not, %d were before)", phase_names[p], what, time_out_ms / 1000, t->stuck, t->early);
+    mark(t->stuck == 0 && t->early == 0, "%s: %s after %d s (%d were not, %d were before)",
+         phase_names[p], what, time_out_ms / 1000, t->stuck, t->early);
     shared->of[p].open = 0;
     shared->of[p].left += t->made - t->answered - t->refused - t->closed - t->reset;
     phase_end(p);
@@ -1248,7 +1375,9 @@ static void beside_end(int p, int time_out_ms, const char *what)
 static void no_read_end(size_t place)
 {
     tally *t = &shared->of[NO_READ];
-    while (descriptors() > expected() && ms_since(total[NO_READ].began_s) < KA_STALL_MS + STALL_LATE_MS) tick();
+    while (descriptors() > expected() &&
+           ms_since(total[NO_READ].began_s) < KA_STALL_MS + STALL_LATE_MS)
+        tick();
     t->stuck += descriptors() > expected() ? descriptors() - expected() : 0;
     kill_child(place);
     t->closed += t->open - t->stuck;
@@ -1273,11 +1402,14 @@ static void round_run(void)
     if (!slow_over) beside_end(SLOWLORIS, KA_REQUEST_MS, "each gets 408 or is closed");
     no_read_end(unreads);
     for (double began = now_s(); connections_told() != 1 && ms_since(began) < BACK_MS; ) tick();
-    mark(connections_told() == 1, "round: the server counts %ld connection, the kept one", connections_told());
+    mark(connections_told() == 1, "round: the server counts %ld connection, the kept one",
+         connections_told());
     long kb = rss_kb();
     if (!first_rss_kb) first_rss_kb = kb;
     if (options.soak) return;                              /* judged by thirds, at the end */
-    mark(kb <= first_rss_kb + RSS_MORE_KB, "round: RSS is %ld KB, %ld after the first, may be %d more", kb, first_rss_kb, RSS_MORE_KB);
+    mark(kb <= first_rss_kb + RSS_MORE_KB,
+         "round: RSS is %ld KB, %ld after the first, may be %d more", kb, first_rss_kb,
+         RSS_MORE_KB);
 }
 
 /* ---- all ---- */
@@ -1292,23 +1424,26 @@ static void soak_judge(void)
             if (samples[i] > most[k]) most[k] = samples[i];
         }
         mean[k] /= third;
-        printf("third %d: RSS mean %.1f MB, most %.1f MB\n", k + 1, (double)mean[k] / 1024, (double)most[k] / 1024);
+        printf("third %d: RSS mean %.1f MB, most %.1f MB\n", k + 1, (double)mean[k] / 1024,
+               (double)most[k] / 1024);
     }
-    mark(most[2] <= most[1] + SOAK_MORE_KB && mean[2] <= mean[1] + SOAK_MORE_KB, "soak: RSS is flat: the last third has at most %d KB more than the second",
-         SOAK_MORE_KB);
+    mark(most[2] <= most[1] + SOAK_MORE_KB && mean[2] <= mean[1] + SOAK_MORE_KB,
+         "soak: RSS is flat: the last third has at most %d KB more than the second", SOAK_MORE_KB);
 }
 
 static void table(void)
 {
-    printf("\n%-8s %8s %8s %8s %8s %8s %8s | %5s %6s %8s %8s | %8s %6s\n", "phase", "made", "answered", "refused", "closed", "reset", "left", "good", "failed",
-           "p50 ms", "max ms", "RSS KB", "fds");
+    printf("\n%-8s %8s %8s %8s %8s %8s %8s | %5s %6s %8s %8s | %8s %6s\n", "phase", "made",
+           "answered", "refused", "closed", "reset", "left", "good", "failed", "p50 ms", "max ms",
+           "RSS KB", "fds");
     for (int p = 0; p < PHASES; p++) {
         size_t n = total[p].good;
         if (!total[p].ms) continue;
         qsort(total[p].ms, n, sizeof *total[p].ms, by_value);
-        printf("%-8s %8ld %8ld %8ld %8ld %8ld %8ld | %5zu %6zu %8.2f %8.2f | %8ld %6d\n", phase_names[p], total[p].made, total[p].answered, total[p].refused,
-               total[p].closed, total[p].reset, total[p].left, n, total[p].bad, n ? (double)total[p].ms[n / 2] : 0, n ? (double)total[p].ms[n - 1] : 0,
-               total[p].rss_kb, total[p].descriptors);
+        printf("%-8s %8ld %8ld %8ld %8ld %8ld %8ld | %5zu %6zu %8.2f %8.2f | %8ld %6d\n",
+               phase_names[p], total[p].made, total[p].answered, total[p].refused, total[p].closed,
+               total[p].reset, total[p].left, n, total[p].bad, n ? (double)total[p].ms[n / 2] : 0,
+               n ? (double)total[p].ms[n - 1] : 0, total[p].rss_kb, total[p].descriptors);
     }
 }
 
@@ -1316,7 +1451,8 @@ static _Noreturn void summary(void)
 {
     kill_all();
     table();
-    printf("\nseed %lld, %.0f s\n%d passed, %d failed, 0 skipped\n", options.seed, now_s() - start_s, passed, failed);
+    printf("\nseed %lld, %.0f s\n%d passed, %d failed, 0 skipped\n", options.seed,
+           now_s() - start_s, passed, failed);
     exit(failed != 0);
 }
 
@@ -1326,7 +1462,8 @@ static void stop_server(void)
     int status = -1;
     bool over = false;
     kill(server.pid, SIGTERM);
-    for (double began = now_s(); !over && ms_since(began) < STOP_MS; nap(5)) over = waitpid(server.pid, &status, WNOHANG) == server.pid;
+    for (double began = now_s(); !over && ms_since(began) < STOP_MS; nap(5))
+        over = waitpid(server.pid, &status, WNOHANG) == server.pid;
     server.ended = over;
     mark(over && status == 0, "the server stops when it is told (status %d)", status);
 }
@@ -1341,10 +1478,12 @@ static void parse(int argc, char **argv)
         size_t k = 0;
         char *end = NULL;
         while (k < COUNT(flags) && strcmp(argv[i], flags[k].name) != 0) k++;
-        if (k == COUNT(flags)) die("usage: hostile [--seconds S, %d or more] [--seed N] [--soak MINUTES]", SECONDS);
+        if (k == COUNT(flags))
+            die("usage: hostile [--seconds S, %d or more] [--seed N] [--soak MINUTES]", SECONDS);
         long long v = i + 1 < argc ? strtoll(argv[i + 1], &end, 10) : -1;
         if (i + 1 == argc || *end || v < flags[k].least || v > flags[k].most)
-            die("%s: a whole number from %lld to %lld is needed", flags[k].name, flags[k].least, flags[k].most);
+            die("%s: a whole number from %lld to %lld is needed", flags[k].name, flags[k].least,
+                flags[k].most);
         *flags[k].value = v;
     }
     die_status = 1;
@@ -1357,7 +1496,8 @@ static int prepare(void)
     struct rlimit limit;
     struct sigaction act = { .sa_handler = on_signal };
     getrlimit(RLIMIT_NOFILE, &limit);
-    if (limit.rlim_max < DESCRIPTORS_LEAST) die("a limit of %d descriptors is needed (ulimit -Hn)", DESCRIPTORS_LEAST);
+    if (limit.rlim_max < DESCRIPTORS_LEAST)
+        die("a limit of %d descriptors is needed (ulimit -Hn)", DESCRIPTORS_LEAST);
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
     sigaction(SIGINT, &act, NULL);
@@ -1370,20 +1510,21 @@ static int prepare(void)
 
 /* ---- the phases with limits of each address ---- */
 
-/* An attack by one address, and meanwhile the handshakes of its neighbour. On a machine with other work they get more
-   time, until the first of them would have failed. */
+/* An attack by one address, and meanwhile the handshakes of its neighbour. On a machine with other
+   work they get more time, until the first of them would have failed. */
 static void limited_phase(int p, void (*attack)(int), int every_ms)
 {
-    if (!options.soak) printf("-- server %d, limit %d descriptors\n", (int)server.pid, server.limit);
+    if (!options.soak)
+        printf("-- server %d, limit %d descriptors\n", (int)server.pid, server.limit);
     shared->stage = FILLING;
     shared->keys = shared->later = 0;
     size_t attacker = beside_begin(p, attack), good_one = spawn(neighbour, every_ms);
     int from = total[p].shots_at, ms;
     while ((ms = ms_since(total[p].began_s)) < LIMITED_MS ||
            (shared->shots_n < from + LIMITED_GOOD && ms < LIMITED_MS + HANDSHAKE_MS)) tick();
-    kill_child(good_one);                                  /* while the attack goes on: all were made beside it */
-    mark(shared->shots_n >= from + LIMITED_GOOD, "%s: %d handshakes beside it, of at least %d", phase_names[p],
-         shared->shots_n - from, LIMITED_GOOD);
+    kill_child(good_one); /* while the attack goes on: all were made beside it */
+    mark(shared->shots_n >= from + LIMITED_GOOD, "%s: %d handshakes beside it, of at least %d",
+         phase_names[p], shared->shots_n - from, LIMITED_GOOD);
     shared->stage = CLOSING;
     while (running(attacker)) tick();
     phase_end(p);
@@ -1396,13 +1537,14 @@ static void crowd_phase(void)
     server_start(crowded, DESCRIPTORS_FEW, 0);
     limited_phase(CROWD, crowd, CROWD_GOOD_MS);
     int turned_away = t->refused + t->closed + t->reset;
-    mark(shared->later > 0 && turned_away >= CROWDING - PER_PEER, "crowd: %d were turned away, %d of them by 429",
-         turned_away, shared->later);
+    mark(shared->later > 0 && turned_away >= CROWDING - PER_PEER,
+         "crowd: %d were turned away, %d of them by 429", turned_away, shared->later);
     mark(t->left > 0 && t->left <= PER_PEER, "crowd: %d stayed, of at most %d", t->left, PER_PEER);
     int fd = connect_from(CROWD, 0, 0);
     const char *why = fd < 0 ? "cannot connect" : handshake(fd, "crowd", login);
     if (fd >= 0) close(fd);
-    mark(!why, "crowd: its address is served again when they have gone%s%s", why ? ": " : "", why ? why : "");
+    mark(!why, "crowd: its address is served again when they have gone%s%s", why ? ": " : "",
+         why ? why : "");
     stop_server();
 }
 
@@ -1411,8 +1553,10 @@ static void asks_phase(int limit)
     server_start(asked, limit, 0);
     limited_phase(ASKS, asks, GOOD_EVERY_MS);
     int most = ASK_BURST + ASK_RATE * ms_since(total[ASKS].began_s) / 1000 + 1;
-    mark(shared->keys > 0 && shared->keys <= most, "asks: it got %d keys, of at most %d", shared->keys, most);
-    mark(shared->later > shared->keys, "asks: most of its answers are 429 try_later (%d)", shared->later);
+    mark(shared->keys > 0 && shared->keys <= most, "asks: it got %d keys, of at most %d",
+         shared->keys, most);
+    mark(shared->later > shared->keys, "asks: most of its answers are 429 try_later (%d)",
+         shared->later);
     stop_server();
 }
 
@@ -1425,7 +1569,8 @@ int main(int argc, char **argv)
     server_start(plain, limit, 1);
     start_s = now_s();
     deadline_s = start_s + (double)options.seconds + OVERRUN_S;
-    printf("server %d on " IP ":%d, limit %d descriptors, seed %lld\n", (int)server.pid, server.port, server.limit, options.seed);
+    printf("server %d on " IP ":%d, limit %d descriptors, seed %lld\n", (int)server.pid,
+           server.port, server.limit, options.seed);
     size_t good_one = spawn(good, -1);
     while (shared->shots_n < 2) tick();
     mark(shared->shots[0].ok && shared->shots[1].ok, "the first handshakes");
@@ -1435,10 +1580,12 @@ int main(int argc, char **argv)
         if (!options.soak) printf("-- round %d\n", round + 1);
         round_run();
         double took = now_s() - began, gone = now_s() - start_s;
-        if (round + 1 >= ROUNDS_LEAST && gone + (options.soak ? 0 : took) > (double)options.seconds) break;
+        if (round + 1 >= ROUNDS_LEAST && gone + (options.soak ? 0 : took) > (double)options.seconds)
+            break;
     }
     int seconds = ms_since(start_s) / 1000;
-    mark(shared->shots_n >= seconds, "a good handshake a second at least: %d in %d s", shared->shots_n, seconds);
+    mark(shared->shots_n >= seconds, "a good handshake a second at least: %d in %d s",
+         shared->shots_n, seconds);
     if (options.soak) soak_judge();
     kill_child(good_one);
     stop_server();

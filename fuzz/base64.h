@@ -29,7 +29,8 @@ static void target_base64(const char *p, size_t n)
     CHECK(ka_b64_encode(text, size, p, n) == (ptrdiff_t)size, "%d bytes", (int)n);
     if (size) CHECK(ka_b64_encode(text, size - 1, p, n) == KA_ENOSPC, "one short of %d", (int)size);
     char *in = exact(text, size);
-    CHECK(ka_b64_decode(plain, n, in, size) == (ptrdiff_t)n && memcmp(plain, p, n) == 0, "decode(encode(%d bytes))", (int)n);
+    CHECK(ka_b64_decode(plain, n, in, size) == (ptrdiff_t)n && memcmp(plain, p, n) == 0,
+          "decode(encode(%d bytes))", (int)n);
     if (n) CHECK(ka_b64_decode(plain, n - 1, in, size) == KA_ENOSPC, "one short of %d", (int)n);
     exact_free(in, size);
     block_free(text, size);
@@ -42,10 +43,12 @@ static void target_base64(const char *p, size_t n)
     text = block(n);
     if (!want) abort();
     ptrdiff_t expected = plain_base64(want, p, n), got = ka_b64_decode(plain, cap, p, n);
-    CHECK(got == (expected < 0 ? KA_ESYNTAX : expected), "got %d, want %d", (int)got, (int)expected);
+    CHECK(got == (expected < 0 ? KA_ESYNTAX : expected), "got %d, want %d", (int)got,
+          (int)expected);
     if (got >= 0) {
         CHECK(memcmp(plain, want, (size_t)got) == 0, "%d bytes", (int)got);
-        CHECK(ka_b64_encode(text, n, plain, (size_t)got) == (ptrdiff_t)n && memcmp(text, p, n) == 0, "encode(decode(%d characters))", (int)n);
+        CHECK(ka_b64_encode(text, n, plain, (size_t)got) == (ptrdiff_t)n && memcmp(text, p, n) == 0,
+              "encode(decode(%d characters))", (int)n);
     }
     free(want);
     block_free(plain, cap);

@@ -12,7 +12,8 @@ static decoded decode(const char *p, size_t n, uint32_t room, size_t cut)
         ptrdiff_t got = ka__chunked_decode(&state, piece, part, &used);
         if (got < 0) d.error = (int)got;
         else {
-            CHECK((size_t)got <= used && used <= part && (state.done || used == part), "%d of %d, %d bytes", (int)used, (int)part, (int)got);
+            CHECK((size_t)got <= used && used <= part && (state.done || used == part),
+                  "%d of %d, %d bytes", (int)used, (int)part, (int)got);
             append(&d.out, piece, (size_t)got);
             d.used += used;
         }
@@ -20,19 +21,25 @@ static decoded decode(const char *p, size_t n, uint32_t room, size_t cut)
         if (got < 0) break;
     }
     d.done = state.done && !d.error;      /* the byte that completes it may be the one too many */
-    if (!d.error) CHECK(d.out.n + state.room == room, "%d bytes, room for %d of %d", (int)d.out.n, (int)state.room, (int)room);
+    if (!d.error)
+        CHECK(d.out.n + state.room == room, "%d bytes, room for %d of %d", (int)d.out.n,
+              (int)state.room, (int)room);
     return d;
 }
 
-/* By lines: a size, what may follow it, that many bytes, and so on. Only for what the decoder took. */
+/* By lines: a size, what may follow it, that many bytes, and so on. Only for what the decoder took.
+   */
 static void plain_chunks(const char *p, size_t n, bytes *out)
 {
     for (size_t at = 0; ; ) {
         const char *line = p + at, *end = memmem(line, n - at, "\r\n", 2);
         CHECK(end && end - line <= KA_MAX_CHUNK_LINE, "a chunk's line at %d", (int)at);
-        size_t digits = strspn(line, "0123456789abcdefABCDEF"), size = strtoul(line, NULL, 16);      /* stops at the CR */
+        size_t digits = strspn(line, "0123456789abcdefABCDEF"),
+               size = strtoul(line, NULL, 16); /* stops at the CR */
         CHECK(digits > 0 && strchr("\r; \t", line[digits]), "a size at %d", (int)at);
-        for (const char *c = line; c < end; c++) CHECK((unsigned char)*c >= ' ' || *c == '\t', "a control character at %d", (int)(c - p));
+        for (const char *c = line; c < end; c++)
+            CHECK((unsigned char)*c >= ' ' || *c == '\t', "a control character at %d",
+                  (int)(c - p));
         at += (size_t)(end - line) + 2;
         if (size == 0) {
             for (;;) {      /* trailers */
@@ -42,7 +49,8 @@ static void plain_chunks(const char *p, size_t n, bytes *out)
                 at += (size_t)(end - line) + 2;
                 if (end == line) break;
                 CHECK(memchr(line, ':', (size_t)(end - line)), "a trailer without a colon");
-                CHECK(*line != ':' && !memchr(line, '\n', (size_t)(end - line)), "a trailer at %d", (int)at);
+                CHECK(*line != ':' && !memchr(line, '\n', (size_t)(end - line)), "a trailer at %d",
+                      (int)at);
             }
             CHECK(at == n, "took %d, ends at %d", (int)n, (int)at);
             return;
@@ -57,29 +65,39 @@ static void plain_chunks(const char *p, size_t n, bytes *out)
 
 static void target_chunked(const char *p, size_t n)
 {
-    static const char *const extensions[] = { "", ";a", ";a=b", " ; a = \"\\\"\"", ";a;b=\"c d\"", "\t;x" };
+    static const char *const extensions[] = {
+        "", ";a", ";a=b", " ; a = \"\\\"\"", ";a;b=\"c d\"", "\t;x"
+    };
     uint32_t room = n && (p[0] & 8) ? 40 : KA_MAX_BODY;
     decoded whole = decode(p, n, room, SIZE_MAX);
-    CHECK(whole.error == 0 || whole.error == KA_ESYNTAX || whole.error == KA_ENOSPC, "got %d", whole.error);
+    CHECK(whole.error == 0 || whole.error == KA_ESYNTAX || whole.error == KA_ENOSPC, "got %d",
+          whole.error);
     uint64_t h = hash(p, n);
     for (int i = 0; i < 4; i++) {
         decoded pieces = decode(p, n, room, i == 0 ? 1 : 2 + (size_t)(h >> (8 * i)) % 30);
-        CHECK(pieces.error == whole.error && pieces.done == whole.done, "in pieces: %d, whole: %d", pieces.error, whole.error);
-        if (!whole.error) CHECK(pieces.used == whole.used && pieces.out.n == whole.out.n && (whole.out.n == 0 || memcmp(pieces.out.p, whole.out.p, whole.out.n) == 0),
-                                "in pieces %d bytes of %d, whole %d of %d", (int)pieces.out.n, (int)pieces.used, (int)whole.out.n, (int)whole.used);
+        CHECK(pieces.error == whole.error && pieces.done == whole.done, "in pieces: %d, whole: %d",
+              pieces.error, whole.error);
+        if (!whole.error)
+            CHECK(pieces.used == whole.used && pieces.out.n == whole.out.n &&
+                      (whole.out.n == 0 || memcmp(pieces.out.p, whole.out.p, whole.out.n) == 0),
+                  "in pieces %d bytes of %d, whole %d of %d", (int)pieces.out.n, (int)pieces.used,
+                  (int)whole.out.n, (int)whole.used);
         release(&pieces.out);
     }
     for (int i = 0; n > 0 && i < 8; i++) {
         size_t cut = (size_t)(h >> (7 * i)) % n;
         decoded part = decode(p, cut, room, SIZE_MAX);
-        CHECK(part.done == (whole.done && cut >= whole.used), "cut at %d of %d: done %d", (int)cut, (int)n, part.done);
-        CHECK(part.error == 0 || part.error == whole.error, "cut at %d: %d, whole %d", (int)cut, part.error, whole.error);
+        CHECK(part.done == (whole.done && cut >= whole.used), "cut at %d of %d: done %d", (int)cut,
+              (int)n, part.done);
+        CHECK(part.error == 0 || part.error == whole.error, "cut at %d: %d, whole %d", (int)cut,
+              part.error, whole.error);
         release(&part.out);
     }
     if (whole.done) {
         bytes out = { 0 };
         plain_chunks(p, whole.used, &out);
-        CHECK(out.n == whole.out.n && (out.n == 0 || memcmp(out.p, whole.out.p, out.n) == 0), "other bytes");
+        CHECK(out.n == whole.out.n && (out.n == 0 || memcmp(out.p, whole.out.p, out.n) == 0),
+              "other bytes");
         release(&out);
     }
     release(&whole.out);
@@ -99,7 +117,9 @@ static void target_chunked(const char *p, size_t n)
     size_t whole_n = text.n;
     append_text(&text, "more");
     decoded back = decode(text.p, text.n, (uint32_t)size, 1 + (size_t)h % 97);
-    CHECK(back.done && back.used == whole_n && back.out.n == size && (size == 0 || memcmp(back.out.p, p, size) == 0), "error %d, %d of %d bytes", back.error, (int)back.out.n, (int)size);
+    CHECK(back.done && back.used == whole_n && back.out.n == size &&
+              (size == 0 || memcmp(back.out.p, p, size) == 0),
+          "error %d, %d of %d bytes", back.error, (int)back.out.n, (int)size);
     release(&back.out);
     if (size) {
         back = decode(text.p, text.n, (uint32_t)size - 1, 1 + (size_t)h % 97);

@@ -38,7 +38,10 @@ static void *plain_memmove(void *to, const void *from, size_t n)      /* never t
 /* The platform, of which nothing is called here. */
 static void ka__free(void *p) { free(p); }
 static void ka__ip_text(char *ip, const ka_end *e) { (void)e, *ip = 0; }
-static bool ka__is_ipv6(const char *p, size_t n) { return (void)p, Frama_C_interval(0, (int)n) > 0; }
+static bool ka__is_ipv6(const char *p, size_t n)
+{
+    return (void)p, Frama_C_interval(0, (int)n) > 0;
+}
 static bool ka__sha256_native(uint32_t h[8], const unsigned char *p, const uint32_t k[64])
 {
     return (void)h, (void)p, (void)k, false;

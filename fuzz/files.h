@@ -7,7 +7,8 @@ enum { JOURNAL, FRESH, DAMAGED, NAMES, STATES = 16, INODES = NAMES * STATES + 8,
 typedef struct { int of[NAMES]; } names;      /* their inodes; -1: none */
 
 typedef struct {
-    bytes  now, dirty, disk;      /* dirty: 1 for each byte of now that was written since the last sync. Both may go on
+    bytes now, dirty,
+        disk; /* dirty: 1 for each byte of now that was written since the last sync. Both may go on
                                      behind the file's end: what was cut off might yet be on disk */
     size_t n;                     /* the file's bytes */
     int    lock;                  /* who has it, or 0 */
@@ -45,7 +46,8 @@ static names *names_now(void) { return &files.states[files.states_n - 1]; }
 
 static names *names_next(void)
 {
-    if (files.states_n == STATES) memmove(&files.states[1], &files.states[2], (STATES - 2) * sizeof(names));
+    if (files.states_n == STATES)
+        memmove(&files.states[1], &files.states[2], (STATES - 2) * sizeof(names));
     else files.states_n++;
     files.states[files.states_n - 1] = files.states[files.states_n - 2];
     return names_now();
@@ -58,7 +60,10 @@ static int name_of(const char *path)
     return i;
 }
 
-static sim_file *file_named(int name) { return names_now()->of[name] < 0 ? NULL : &files.inodes[names_now()->of[name]]; }
+static sim_file *file_named(int name)
+{
+    return names_now()->of[name] < 0 ? NULL : &files.inodes[names_now()->of[name]];
+}
 static sim_file *file_at(int fd) { return &files.inodes[sim_at(fd, SIM_FILE)->inode]; }
 
 static void file_unlock(int at, int fd)
@@ -71,7 +76,8 @@ static int file_new(void)
     bool used[INODES] = { false };
     int at = 0;
     for (int i = 0; i < files.states_n * NAMES; i++)
-        if (files.states[i / NAMES].of[i % NAMES] >= 0) used[files.states[i / NAMES].of[i % NAMES]] = true;
+        if (files.states[i / NAMES].of[i % NAMES] >= 0)
+            used[files.states[i / NAMES].of[i % NAMES]] = true;
     for (int i = 0; i < SIM_FDS; i++)
         if (fds[i].kind == SIM_FILE) used[fds[i].inode] = true;
     while (used[at]) at++;
@@ -84,8 +90,10 @@ static int file_new(void)
 /* Some of what is dirty gets to the disk; and a size. */
 static void file_mix(sim_file *f)
 {
-    size_t low = f->n < f->disk.n ? f->n : f->disk.n, high = f->now.n > f->disk.n ? f->now.n : f->disk.n;
-    size_t sizes[4] = { f->n, f->n, f->disk.n, low + coin(high - low + 1) }, size = sizes[coin(4)], how = coin(4);
+    size_t low = f->n < f->disk.n ? f->n : f->disk.n,
+           high = f->now.n > f->disk.n ? f->now.n : f->disk.n;
+    size_t sizes[4] = { f->n, f->n, f->disk.n, low + coin(high - low + 1) }, size = sizes[coin(4)],
+           how = coin(4);
     bool put = false;
     resize(&f->disk, size);
     for (size_t i = 0; i < size && i < f->now.n; i++) {
@@ -167,7 +175,8 @@ static int sim_statx(int fd, const char *path, int how, unsigned what, struct st
 {
     int at = *path ? names_now()->of[name_of(path)] : sim_at(fd, SIM_FILE)->inode;
     uint32_t links = 0;
-    CHECK(how == (*path ? AT_SYMLINK_NOFOLLOW : AT_EMPTY_PATH), "statx %s, %x", path, (unsigned)how);
+    CHECK(how == (*path ? AT_SYMLINK_NOFOLLOW : AT_EMPTY_PATH), "statx %s, %x", path,
+          (unsigned)how);
     CHECK(!(what & (STATX_ATIME | STATX_MTIME | STATX_CTIME)), "asked for times");
     if (at < 0) return errno = ENOENT, -1;
     if (file_fails()) return -1;
@@ -197,7 +206,8 @@ static int sim_fchmod(int fd)
 /* Descriptors of other kinds are not asked for theirs. */
 static int sim_append(int fd, int what, int flags)
 {
-    CHECK(what == F_SETFL && (flags == O_APPEND || flags == 0), "fcntl %d, %x", what, (unsigned)flags);
+    CHECK(what == F_SETFL && (flags == O_APPEND || flags == 0), "fcntl %d, %x", what,
+          (unsigned)flags);
     if (file_fails()) return -1;
     sim_at(fd, SIM_FILE)->appends = flags == O_APPEND;
     return 0;
@@ -209,7 +219,8 @@ static ssize_t sim_pwrite(int fd, const void *p, size_t n, off_t at)
     if (file_fails()) return -1;
     if (sim_at(fd, SIM_FILE)->appends) at = (off_t)f->n;      /* as on Linux, whatever at is */
     if (n > files.most) n = files.most;
-    CHECK(n > 0 && (size_t)at <= f->n, "%d bytes at %d, behind the end of %d", (int)n, (int)at, (int)f->n);
+    CHECK(n > 0 && (size_t)at <= f->n, "%d bytes at %d, behind the end of %d", (int)n, (int)at,
+          (int)f->n);
     size_t end = (size_t)at + n;
     if (end > f->now.n) resize(&f->now, end);
     if (end > f->dirty.n) resize(&f->dirty, end);

@@ -208,7 +208,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     (void)argc, (void)argv;
     if (name && choose(name)) return 0;
     fprintf(stderr, "FUZZ=TARGET chooses one of");
-    for (size_t i = 0; i < sizeof targets / sizeof *targets; i++) fprintf(stderr, " %s", targets[i].name);
+    for (size_t i = 0; i < sizeof targets / sizeof *targets; i++)
+        fprintf(stderr, " %s", targets[i].name);
     fprintf(stderr, "\n");
     exit(2);
 }
@@ -254,7 +255,8 @@ static void replay(const char *path)
     replayed++;
 }
 
-/* TARGET FILE-OR-FOLDER...: run these; a target's name in between chooses that one from there on. */
+/* TARGET FILE-OR-FOLDER...: run these; a target's name in between chooses that one from there on.
+   */
 int main(int argc, char **argv)
 {
     if (argc < 3 || !choose(argv[1])) LLVMFuzzerInitialize(&argc, &argv);

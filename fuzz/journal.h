@@ -1,12 +1,23 @@
-/* fuzz/journal.h - the target journal.
-   The input first builds a file, frame by frame or of any bytes, and damages it; then come keys, failing calls, power
-   cuts. Each file is read here a second time, as plainly as can be, and that must be what ka_journal_open finds.
-   Each key that was given must be there from then on; no other may be, but one that was refused. */
+/* fuzz/journal.h - the target journal. The input first builds a file, frame by frame or of any
+   bytes, and damages it; then come keys, failing calls, power cuts. Each file is read here a second
+   time, as plainly as can be, and that must be what ka_journal_open finds. Each key that was given
+   must be there from then on; no other may be, but one that was refused. */
 
-typedef struct { const unsigned char *digest; const char *id; size_t id_n; uint64_t end; } entry;      /* end: PLAIN_NEVER */
+typedef struct {
+    const unsigned char *digest;
+    const char *id;
+    size_t id_n;
+    uint64_t end;
+} entry; /* end: PLAIN_NEVER */
 #define PLAIN_NEVER UINT64_MAX
 
-enum { ENTRIES = 4096, PLAIN_FRAME = 12 + 256 * (42 + KA_MAX_ID), BUILT = 100000, KNOWN = 1024, WORKER_BOX = 1 << 17 };
+enum {
+    ENTRIES = 4096,
+    PLAIN_FRAME = 12 + 256 * (42 + KA_MAX_ID),
+    BUILT = 100000,
+    KNOWN = 1024,
+    WORKER_BOX = 1 << 17
+};
 typedef struct {
     bytes   text;
     entry   e[ENTRIES];               /* the living */
@@ -16,7 +27,13 @@ typedef struct {
     int     result;
 } journal_text;
 
-typedef struct { unsigned char digest[32]; char id[KA_MAX_ID]; size_t id_n; uint64_t low, high; bool given; } known;
+typedef struct {
+    unsigned char digest[32];
+    char id[KA_MAX_ID];
+    size_t id_n;
+    uint64_t low, high;
+    bool given;
+} known;
 
 static struct {
     ka_journal j;
@@ -47,7 +64,8 @@ static uint32_t plain_crc(const unsigned char *p, size_t n)
     uint32_t crc = UINT32_MAX;
     for (uint32_t i = 0; !table[255] && i < 256; i++) {
         table[i] = i;
-        for (int bit = 0; bit < 8; bit++) table[i] = table[i] >> 1 ^ (table[i] & 1 ? 0x82f63b78 : 0);
+        for (int bit = 0; bit < 8; bit++)
+            table[i] = table[i] >> 1 ^ (table[i] & 1 ? 0x82f63b78 : 0);
     }
     while (n-- > 0) crc = table[(crc ^ *p++) & 255] ^ crc >> 8;
     return ~crc;
@@ -58,7 +76,9 @@ static size_t plain_frame(const unsigned char *p, size_t n)
 {
     if (n < 12 || memcmp(p, "\xf5ka\1", 4) != 0) return 0;
     size_t size = plain_le(p + 8, 4), id;
-    if (size > n - 12 || size + 12 > PLAIN_FRAME || plain_crc(p + 8, size + 4) != plain_le(p + 4, 4)) return 0;
+    if (size > n - 12 || size + 12 > PLAIN_FRAME ||
+        plain_crc(p + 8, size + 4) != plain_le(p + 4, 4))
+        return 0;
     p += 12;
     for (size_t at = 0; at < size; at += 42 + id) {
         if (size - at < 42) return 0;
@@ -70,16 +90,19 @@ static size_t plain_frame(const unsigned char *p, size_t n)
 
 static void read_frame(journal_text *r, const unsigned char *p, size_t n)
 {
-    uint64_t now_s = (uint64_t)(wall_ms() / 1000), last = jt.ttl_s ? now_s + (uint64_t)jt.ttl_s + 1 : PLAIN_NEVER;
+    uint64_t now_s = (uint64_t)(wall_ms() / 1000),
+             last = jt.ttl_s ? now_s + (uint64_t)jt.ttl_s + 1 : PLAIN_NEVER;
     for (size_t at = 12, i; at < n; at += 42 + plain_le(p + at, 2)) {
-        entry e = { p + at + 10, (const char *)p + at + 42, plain_le(p + at, 2), plain_le(p + at + 2, 8) };
+        entry e = { p + at + 10, (const char *)p + at + 42, plain_le(p + at, 2),
+                    plain_le(p + at + 2, 8) };
         CHECK(r->n < ENTRIES, "too many keys");
         r->all++;
         if (e.end && e.end <= now_s) continue;
         for (i = 0; i < r->n && memcmp(r->e[i].digest, e.digest, 32); i++) {}
         if (i < r->n) continue;
         if (e.end == 0) e.end = PLAIN_NEVER;
-        else if (!jt.ttl_s && e.end - now_s > UINT32_MAX) r->stale = true;      /* the keyring's clock ends */
+        else if (!jt.ttl_s && e.end - now_s > UINT32_MAX)
+            r->stale = true; /* the keyring's clock ends */
         if (e.end - now_s >= UINT32_MAX) e.end = PLAIN_NEVER;
         if (e.end > last) {
             e.end = last;
@@ -114,13 +137,17 @@ static void read_file(journal_text *r, const sim_file *f)
     r->cut_at = (int64_t)at;
     r->cut = (int64_t)(size - at);
     r->stale = r->stale || r->all != r->n;
-    r->result = at == 0 && r->text.n > 0 ? KA_ESYNTAX : r->damaged && !jt.salvage ? KA_EDAMAGED : KA_OK;
-    if (r->result == KA_OK && r->damaged && file_named(DAMAGED) && file_named(DAMAGED) != f) r->result = KA_EINUSE;
+    r->result = at == 0 && r->text.n > 0    ? KA_ESYNTAX
+                : r->damaged && !jt.salvage ? KA_EDAMAGED
+                                            : KA_OK;
+    if (r->result == KA_OK && r->damaged && file_named(DAMAGED) && file_named(DAMAGED) != f)
+        r->result = KA_EINUSE;
 }
 
 static bool same_entry(const entry *a, const entry *b)
 {
-    return memcmp(a->digest, b->digest, 32) == 0 && a->end == b->end && same_str((ka_str){ a->id, a->id_n }, (ka_str){ b->id, b->id_n });
+    return memcmp(a->digest, b->digest, 32) == 0 && a->end == b->end &&
+           same_str((ka_str){ a->id, a->id_n }, (ka_str){ b->id, b->id_n });
 }
 
 static bool same_entries(const journal_text *a, const journal_text *b)
@@ -147,26 +174,35 @@ static void keyring_check(const ka_keyring *k, const journal_text *r)
         ka_str id = ka_keyring_find(k, key.digest, INT64_MIN);
         CHECK(id.p == key.id.p, "key %d is not found", (int)i);
     }
-    CHECK(i == r->n && k->count == i, "%d keys, %d counted, want %d", (int)i, (int)k->count, (int)r->n);
+    CHECK(i == r->n && k->count == i, "%d keys, %d counted, want %d", (int)i, (int)k->count,
+          (int)r->n);
 }
 
 /* The file after it was opened: fit to be appended to, on disk, and the same keys in it. */
 static void opened_check(const journal_text *r, const ka_journal_report *report, bool failed)
 {
     const sim_file *f = file_named(JOURNAL);
-    CHECK(report->cut_at == r->cut_at && report->cut == r->cut, "cut %d at %d, want %d at %d", (int)report->cut, (int)report->cut_at, (int)r->cut, (int)r->cut_at);
-    CHECK(report->damaged_at == r->damaged_at && report->damaged == r->damaged, "%d damaged at %d, want %d at %d", (int)report->damaged, (int)report->damaged_at, (int)r->damaged, (int)r->damaged_at);
+    CHECK(report->cut_at == r->cut_at && report->cut == r->cut, "cut %d at %d, want %d at %d",
+          (int)report->cut, (int)report->cut_at, (int)r->cut, (int)r->cut_at);
+    CHECK(report->damaged_at == r->damaged_at && report->damaged == r->damaged,
+          "%d damaged at %d, want %d at %d", (int)report->damaged, (int)report->damaged_at,
+          (int)r->damaged, (int)r->damaged_at);
     keyring_check(&jt.j.keys, r);
     CHECK(file_durable(), "open, but not on disk");
     read_file(&jt.after, f);
-    CHECK(jt.after.damaged == 0 && jt.after.cut == 0 && jt.after.cut_at > 0 && same_entries(r, &jt.after), "not what was read: %d keys, want %d", (int)jt.after.n, (int)r->n);
-    if (r->damaged) CHECK(same_bytes(file_named(DAMAGED), &r->text, r->text.n), "the damaged file was not kept as it was");
+    CHECK(jt.after.damaged == 0 && jt.after.cut == 0 && jt.after.cut_at > 0 &&
+              same_entries(r, &jt.after),
+          "not what was read: %d keys, want %d", (int)jt.after.n, (int)r->n);
+    if (r->damaged)
+        CHECK(same_bytes(file_named(DAMAGED), &r->text, r->text.n),
+              "the damaged file was not kept as it was");
     if (failed) return;
     const struct ka__journal *j = jt.j.own;
     CHECK(j->file.size == (int64_t)f->n && j->keys == jt.after.all, "%d bytes, %d keys",
           (int)j->file.size, (int)j->keys);
     if (r->stale || r->damaged) CHECK(!jt.after.stale && !file_named(FRESH), "not written anew");
-    else if (r->cut_at) CHECK(same_bytes(f, &r->text, (size_t)r->cut_at), "its good frames were changed");
+    else if (r->cut_at)
+        CHECK(same_bytes(f, &r->text, (size_t)r->cut_at), "its good frames were changed");
 }
 
 static known *known_find(const unsigned char *digest)
@@ -191,7 +227,8 @@ static known *known_add(const unsigned char *digest, const char *id, size_t n, u
 static void known_check(const journal_text *r, bool failed)
 {
     static bool found[KNOWN];
-    uint64_t now_s = (uint64_t)(wall_ms() / 1000), last = jt.ttl_s ? now_s + (uint64_t)jt.ttl_s + 1 : PLAIN_NEVER;
+    uint64_t now_s = (uint64_t)(wall_ms() / 1000),
+             last = jt.ttl_s ? now_s + (uint64_t)jt.ttl_s + 1 : PLAIN_NEVER;
     memset(found, 0, sizeof found);
     for (size_t i = 0; i < r->n; i++) {
         const entry *e = &r->e[i];
@@ -211,11 +248,15 @@ static void known_check(const journal_text *r, bool failed)
     }
 }
 
-static uint64_t keyring_now_s(void) { return (uint64_t)((jt.opened_wall_ms + clock_ms - jt.opened_ms) / 1000); }
+static uint64_t keyring_now_s(void)
+{
+    return (uint64_t)((jt.opened_wall_ms + clock_ms - jt.opened_ms) / 1000);
+}
 
 static void journal_close(void)
 {
-    for (size_t i = 0; jt.open && i < jt.known_n; i++)      /* these may be left out when it is written anew */
+    for (size_t i = 0; jt.open && i < jt.known_n;
+         i++) /* these may be left out when it is written anew */
         if (jt.known[i].low <= keyring_now_s()) jt.known[i].given = false;
     ka_journal_close(&jt.j);
     wall_ahead_ms += jt.wall_steps_ms;
@@ -223,7 +264,10 @@ static void journal_close(void)
     jt.open = false;
 }
 
-static bool systems(int r) { return r == KA_EOS || r == KA_EPERM || r == KA_ELIMIT || r == KA_ENOSPC || r == KA_ENOTFOUND; }
+static bool systems(int r)
+{
+    return r == KA_EOS || r == KA_EPERM || r == KA_ELIMIT || r == KA_ENOSPC || r == KA_ENOTFOUND;
+}
 
 /* After an error: nothing is lost, and nothing was changed that could not be read. */
 static void refused_check(const journal_text *r, int result)
@@ -231,13 +275,17 @@ static void refused_check(const journal_text *r, int result)
     const sim_file *f = file_named(JOURNAL);
     bool same = f ? same_bytes(f, &r->text, r->text.n) : r->text.n == 0;
     bool ours = systems(result);
-    CHECK(same || (ours && r->result == KA_OK), "%s, and the file was changed", ka_error_text(result));
+    CHECK(same || (ours && r->result == KA_OK), "%s, and the file was changed",
+          ka_error_text(result));
     read_file(&jt.after, f);
     CHECK(same_entries(r, &jt.after), "%s, and other keys", ka_error_text(result));
-    if (!same && r->damaged) CHECK(same_bytes(file_named(DAMAGED), &r->text, r->text.n), "%s, and the damaged file was not kept", ka_error_text(result));
+    if (!same && r->damaged)
+        CHECK(same_bytes(file_named(DAMAGED), &r->text, r->text.n),
+              "%s, and the damaged file was not kept", ka_error_text(result));
 }
 
-/* Open what is there; true if that is done, as it must be when nothing fails and the file is whole. */
+/* Open what is there; true if that is done, as it must be when nothing fails and the file is whole.
+   */
 static bool journal_open_once(void)
 {
     ka_journal_report report;
@@ -248,9 +296,12 @@ static bool journal_open_once(void)
     bool fails = files.failed != failed || blocks_failed;
     if (r != jt.before.result) {
         CHECK(fails && r < 0, "got %s, want %s", ka_error_text(r), ka_error_text(jt.before.result));
-        CHECK(r == KA_ENOMEM ? blocks_failed : files.failed != failed && systems(r), "got %s, want %s", ka_error_text(r), ka_error_text(jt.before.result));
+        CHECK(r == KA_ENOMEM ? blocks_failed : files.failed != failed && systems(r),
+              "got %s, want %s", ka_error_text(r), ka_error_text(jt.before.result));
     }
-    if (r == KA_EDAMAGED) CHECK(report.damaged_at == jt.before.damaged_at && report.damaged == jt.before.hole, "%d damaged at %d", (int)report.damaged, (int)report.damaged_at);
+    if (r == KA_EDAMAGED)
+        CHECK(report.damaged_at == jt.before.damaged_at && report.damaged == jt.before.hole,
+              "%d damaged at %d", (int)report.damaged, (int)report.damaged_at);
     CHECK((report.os_error != 0) == systems(r), "%s with %d", ka_error_text(r), report.os_error);
     if (r < 0) {
         refused_check(&jt.before, r);
@@ -274,7 +325,10 @@ static bool journal_open(void)
     }
     if (!done) return false;
     if (!jt.known_n && !jt.begun)
-        for (size_t i = 0; i < jt.before.n && i < KNOWN / 2; i++) known_add(jt.before.e[i].digest, jt.before.e[i].id, jt.before.e[i].id_n, jt.before.e[i].end)->given = true;
+        for (size_t i = 0; i < jt.before.n && i < KNOWN / 2; i++)
+            known_add(jt.before.e[i].digest, jt.before.e[i].id, jt.before.e[i].id_n,
+                      jt.before.e[i].end)
+                ->given = true;
     if (jt.known_n < KNOWN / 2) known_check(&jt.before, files.failed != 0 || blocks_failed);
     jt.begun = true;
     return true;
@@ -286,7 +340,8 @@ static void journal_again(bool cut)
     journal_close();
     if (cut) power_cut();
     if (file_named(DAMAGED)) names_next()->of[DAMAGED] = -1;
-    CHECK(journal_open() && jt.before.damaged == 0 && (cut || jt.before.result == KA_OK), "damaged %d at %d", (int)jt.before.damaged, (int)jt.before.damaged_at);
+    CHECK(journal_open() && jt.before.damaged == 0 && (cut || jt.before.result == KA_OK),
+          "damaged %d at %d", (int)jt.before.damaged, (int)jt.before.damaged_at);
 }
 
 /* The key that will be made next. */
@@ -309,7 +364,8 @@ static void given_check(const char *text, known *k)
     CHECK(file_durable(), "given, but not on disk");
     CHECK(ka__key_digest(digest, (ka_str){ text, KA_KEY_TEXT }) == KA_OK, "given is no key");
     ka_str id = ka_keyring_find(&jt.j.keys, digest, clock_ms);
-    CHECK(same_str(id, (ka_str){ k->id, k->id_n }) || k->low <= keyring_now_s(), "given, but found is %d bytes", (int)id.n);
+    CHECK(same_str(id, (ka_str){ k->id, k->id_n }) || k->low <= keyring_now_s(),
+          "given, but found is %d bytes", (int)id.n);
     k->given = true;
 }
 
@@ -317,7 +373,8 @@ static void given_check(const char *text, known *k)
 static void answers_read(void)
 {
     ka__box_publish(&jt.worker.down);
-    for (ka__record *r; (r = ka__box_next(&jt.worker.down)) != NULL; ka__box_take(&jt.worker.down, r)) {
+    for (ka__record *r; (r = ka__box_next(&jt.worker.down)) != NULL;
+         ka__box_take(&jt.worker.down, r)) {
         CHECK(r->kind == KA__REPLY && (r->status == 200 || r->status == 503) &&
               r->reply.seq < jt.known_n, "status %d to %d", r->status, (int)r->reply.seq);
         known *k = &jt.known[r->reply.seq];
@@ -334,7 +391,8 @@ static void journal_batch_end(void)
     CHECK(jt.j.own->held_n == 0, "an answer is still held");
 }
 
-/* Ask for a key: with a commit at once, or with the answer held back. Its place says which is meant. */
+/* Ask for a key: with a commit at once, or with the answer held back. Its place says which is
+   meant. */
 static void journal_ask(size_t id_n, bool held)
 {
     char id[KA_MAX_ID + 1], key[KA_KEY_TEXT];
@@ -344,7 +402,11 @@ static void journal_ask(size_t id_n, bool held)
     for (size_t i = 0; i <= KA_MAX_ID; i++) id[i] = (char)('a' + (jt.known_n + i) % 26);
     ka_ticket t = { .server = &jt.server, .store = &jt.j.store, .seq = (uint32_t)jt.known_n };
     next_digest(digest);
-    known *k = id_n && id_n <= KA_MAX_ID ? known_add(digest, id, id_n, jt.j.keys.ttl_s ? keyring_now_s() + (uint64_t)jt.j.keys.ttl_s + 1 : PLAIN_NEVER) : NULL;
+    known *k = id_n && id_n <= KA_MAX_ID
+                   ? known_add(digest, id, id_n,
+                               jt.j.keys.ttl_s ? keyring_now_s() + (uint64_t)jt.j.keys.ttl_s + 1
+                                               : PLAIN_NEVER)
+                   : NULL;
     int r = ka__key_next(jt.server.pool, key, then);
     CHECK(r == KA_OK && memcmp(digest, then, 32) == 0, "another key: %d", r);
     memcpy(t.key, key, sizeof key);
@@ -362,7 +424,9 @@ static void journal_ask(size_t id_n, bool held)
     answers_read();      /* KA_BATCH of them don't wait */
     if (held) return;
     journal_batch_end();
-    if (!k->given) CHECK(!ka_keyring_find(&jt.j.keys, digest, clock_ms).p && (jt.j.error || blocks_failed), "refused with %s", ka_error_text(jt.j.error));
+    if (!k->given)
+        CHECK(!ka_keyring_find(&jt.j.keys, digest, clock_ms).p && (jt.j.error || blocks_failed),
+              "refused with %s", ka_error_text(jt.j.error));
 }
 
 static void journal_rewrite(void)      /* as ka__journal_ready does when more than half is dead */
@@ -412,7 +476,8 @@ static void journal_in_use(void)
     unsigned failed = files.failed;
     if (!jt.j.own->file.handle) return;
     int r = ka_journal_open(&other, NULL, file_names[JOURNAL], 0, 0, jt.salvage, &report);
-    CHECK(r == KA_EINUSE || (r < 0 && (files.failed != failed || blocks_failed)), "another one: %s", ka_error_text(r));
+    CHECK(r == KA_EINUSE || (r < 0 && (files.failed != failed || blocks_failed)), "another one: %s",
+          ka_error_text(r));
     ka_journal_close(&other);
 }
 
@@ -420,14 +485,16 @@ UNGUIDED_END
 
 static void journal_happen(input *in)
 {
-    static const int codes[] = { EIO, ENOSPC, EACCES, EMFILE, EINTR }, sleeps[] = { 1, 999, 1000, 1001, 3000, 60000 };
+    static const int codes[] = { EIO, ENOSPC, EACCES, EMFILE, EINTR },
+                     sleeps[] = { 1, 999, 1000, 1001, 3000, 60000 };
     static const size_t most[] = { SIZE_MAX, 4096, 50, 7 };
     unsigned op = next_byte(in), arg = op >> 4;
     switch (op & 15) {
     case 0: case 1: journal_ask(1 + arg * 2, false); break;
     case 2: journal_ask(next_byte(in) % (KA_MAX_ID + 2), arg & 1); break;
     case 3: case 4:
-        for (unsigned n = (op & 15) == 3 ? arg + 1 : arg * 18; n > 0; n--) journal_ask(4 + n % 8, true);
+        for (unsigned n = (op & 15) == 3 ? arg + 1 : arg * 18; n > 0; n--)
+            journal_ask(4 + n % 8, true);
         break;
     case 5: case 6: journal_batch_end(); break;
     case 7: case 8:
@@ -465,11 +532,16 @@ static void build_frame(bytes *b, input *in, unsigned n, unsigned behind)
     size_t from = b->n;
     append(b, head, 12);
     for (unsigned i = 0; i < n && b->n < BUILT; i++) {
-        unsigned which = n < 100 ? next_byte(in) : i, size = n < 100 ? next_byte(in) : KA_MAX_ID, wrong = size / 128;
+        unsigned which = n < 100 ? next_byte(in) : i, size = n < 100 ? next_byte(in) : KA_MAX_ID,
+                 wrong = size / 128;
         memset(key, (int)('A' + which % 26), sizeof key);
         size = size % 128 % (KA_MAX_ID + 2);
         put_le(key, 2, size + wrong * (which & 1 ? 1 : 256));
-        put_le(key + 2, 8, (which >> 5 & 7) == 0 ? 0 : which == 255 ? UINT64_MAX - 1 : now_s + (uint64_t)ends[which >> 5 & 7] + ((which >> 5 & 7) == 7 ? which & 3 : 0));
+        put_le(key + 2, 8,
+               (which >> 5 & 7) == 0 ? 0
+               : which == 255        ? UINT64_MAX - 1
+                                     : now_s + (uint64_t)ends[which >> 5 & 7] +
+                                    ((which >> 5 & 7) == 7 ? which & 3 : 0));
         memset(key + 10, (int)(n < 100 ? which & 31 : which), 32);
         append(b, key, 42 + size);
     }
@@ -511,8 +583,10 @@ static void build_part(bytes *b, input *in, size_t *last)
     } else if ((op & 15) == 12) {                         /* cut out */
         memmove(b->p + at, b->p + at + n, b->n - at - n);
         b->n -= n;
-    } else if ((op & 15) > 12) {                     /* copied from there on, or all from `last` on */
-        char *copy = exact(b->p + ((op & 15) == 13 ? at : *last), n = (op & 15) == 13 ? n * 20 > b->n - at ? b->n - at : n * 20 : b->n - *last);
+    } else if ((op & 15) > 12) { /* copied from there on, or all from `last` on */
+        char *copy =
+            exact(b->p + ((op & 15) == 13 ? at : *last),
+                  n = (op & 15) == 13 ? n * 20 > b->n - at ? b->n - at : n * 20 : b->n - *last);
         append(b, copy, n);
         exact_free(copy, n);
     }

@@ -33,12 +33,16 @@ static int next_message(const peer *p, int framing, ka_str *body, size_t *end)
         return KA_OK;
     }
     if (framing == VALUES) {
-        size_t n = all - from < 4 * KA_MAX_BODY ? all - from : 4 * KA_MAX_BODY, found = 0, first = 0;
+        size_t n = all - from < 4 * KA_MAX_BODY ? all - from : 4 * KA_MAX_BODY, found = 0,
+               first = 0;
         if (n == 0) return KA_EAGAIN;
         int r = plain_resp(text + from, n, &found);
         *body = (ka_str){ text + from, found };
         *end = from + found;
-        if (r == KA_ESYNTAX) return plain_resp(text + from, n < KA_MAX_BODY ? n : KA_MAX_BODY, &first) == KA_ESYNTAX ? KA_ESYNTAX : EITHER;
+        if (r == KA_ESYNTAX)
+            return plain_resp(text + from, n < KA_MAX_BODY ? n : KA_MAX_BODY, &first) == KA_ESYNTAX
+                       ? KA_ESYNTAX
+                       : EITHER;
         if (r == KA_EAGAIN && from + n < all) return EITHER;
         return (r == KA_OK ? found : n) > KA_MAX_BODY ? KA_ENOSPC : r;
     }
@@ -47,7 +51,8 @@ static int next_message(const peer *p, int framing, ka_str *body, size_t *end)
     if (text[from] != '{') return KA_ESYNTAX;
     for (size_t i = from; i < all; i++) {
         if (quote && text[i] == '\\') i++;
-        else if (quote && (unsigned char)text[i] < 32) return i - from > KA_MAX_BODY ? EITHER : KA_ESYNTAX;
+        else if (quote && (unsigned char)text[i] < 32)
+            return i - from > KA_MAX_BODY ? EITHER : KA_ESYNTAX;
         else if (quote) quote = text[i] == quote ? 0 : quote;
         else if (text[i] == '"' || text[i] == '\'') quote = text[i];
         else if (text[i] == '{') depth++;
@@ -64,13 +69,18 @@ static int next_message(const peer *p, int framing, ka_str *body, size_t *end)
 static bool begun(const peer *p)
 {
     size_t from = p->at;
-    bool counts = memchr(p->framings, LINES, (size_t)p->framings_n) || memchr(p->framings, VALUES, (size_t)p->framings_n);
+    bool counts = memchr(p->framings, LINES, (size_t)p->framings_n) ||
+                  memchr(p->framings, VALUES, (size_t)p->framings_n);
     while (!counts && from < p->heard && is_space(p->to_server.p[from])) from++;
     return from < p->heard;
 }
 
 /* White space before the first line or value may have been passed over, in the framing before. */
-static bool passed_over(const peer *p, int framing) { return framing >= LINES && p->framings_n > 1 && p->at < p->heard && is_space(p->to_server.p[p->at]); }
+static bool passed_over(const peer *p, int framing)
+{
+    return framing >= LINES && p->framings_n > 1 && p->at < p->heard &&
+           is_space(p->to_server.p[p->at]);
+}
 
 /* Is nothing whole left, or wrong? */
 static bool at_rest(const peer *p)
@@ -79,7 +89,9 @@ static bool at_rest(const peer *p)
     ka_str body;
     size_t end;
     int r;
-    while ((r = next_message(&rest, p->framing, &body, &end)) != KA_EAGAIN && passed_over(&rest, p->framing)) rest.at++;
+    while ((r = next_message(&rest, p->framing, &body, &end)) != KA_EAGAIN &&
+           passed_over(&rest, p->framing))
+        rest.at++;
     return r == KA_EAGAIN;
 }
 
@@ -88,7 +100,8 @@ static void delivered_check(const peer *p)
 {
     if (p->refused || p->told || p->hung_up) return;
     CHECK(p->opened, "connected, and the parent doesn't know");
-    CHECK(p->received == p->to_server.n, "%d bytes were never read", (int)(p->to_server.n - p->received));
+    CHECK(p->received == p->to_server.n, "%d bytes were never read",
+          (int)(p->to_server.n - p->received));
     CHECK(at_rest(p), "a message was not delivered");
 }
 
@@ -103,7 +116,8 @@ static void say(peer *p, const char *text, size_t n)
 static void say_bytes(peer *p, size_t n)
 {
     static char text[KA_MAILBOX / 4 + 1];
-    for (size_t i = 0; i < sizeof text && !text[0]; i++) text[sizeof text - 1 - i] = (char)('a' + i % 23);
+    for (size_t i = 0; i < sizeof text && !text[0]; i++)
+        text[sizeof text - 1 - i] = (char)('a' + i % 23);
     at.says++;
     say(p, text + sizeof text - n - at.says % (sizeof text + 1 - n) % 23, n);
 }
@@ -155,7 +169,8 @@ static void opened_event(const ka_event *ev)
     peer *p = ev->error ? NULL : peer_of(ev->conn);
     for (int i = 0; i < peers_n && ev->error; i++)
         if (peers[i].port >= OUT && tag_of(&peers[i]) == ev->tag) p = &peers[i];
-    CHECK(p && !p->opened, "opened twice, or nobody asked for it: %llx", (unsigned long long)ev->tag);
+    CHECK(p && !p->opened, "opened twice, or nobody asked for it: %llx",
+          (unsigned long long)ev->tag);
     p->opened = true;
     if (ev->error) p->told = p->hung_up = true;
     if (ev->error) p->lost = false;      /* nobody was to read what it had sent already */
@@ -168,14 +183,19 @@ static void opened_event(const ka_event *ev)
         CHECK(p->knock == CONNECTED && !at.stopped, "open, but it is not");
         end_check(ev, p);
         for (int i = 0; i < peers_n; i++)
-            CHECK(&peers[i] == p || peers[i].port == 0 || !peers[i].opened || peers[i].told || ka_conn_index(at.server, peers[i].conn) != ka_conn_index(at.server, p->conn), "two have the same index");
-        CHECK(ka_conn_index(at.server, p->conn) < 64 * 2, "an index of %d", (int)ka_conn_index(at.server, p->conn));
+            CHECK(&peers[i] == p || peers[i].port == 0 || !peers[i].opened || peers[i].told ||
+                      ka_conn_index(at.server, peers[i].conn) != ka_conn_index(at.server, p->conn),
+                  "two have the same index");
+        CHECK(ka_conn_index(at.server, p->conn) < 64 * 2, "an index of %d",
+              (int)ka_conn_index(at.server, p->conn));
         return;
     case KA_ETIME:    CHECK(at.slept && p->knock != REFUSED_AT_ONCE, "out of time"); return;
     case KA_ESTOPPED: CHECK(at.stopping && ev->listener == -1, "stopped"); return;
     case KA_ENOMEM:   CHECK(blocks_failed, "no memory"); return;
     case KA_ELIMIT:   CHECK(at.limited || watch_failed, "a limit"); return;
-    default:          CHECK(ev->error < 0 && (p->knock >= REFUSED || p->reset || watch_failed), "%d, but nobody refused it", ev->error);
+    default:
+        CHECK(ev->error < 0 && (p->knock >= REFUSED || p->reset || watch_failed),
+              "%d, but nobody refused it", ev->error);
     }
 }
 
@@ -186,7 +206,8 @@ static bool message_fits(const peer *p, const ka_event *ev, int r, ka_str body)
     case 0:   return r == KA_OK && same_str(body, ev->body);
     case KA_ETIME:  return r == KA_EAGAIN && at.slept && p->at < p->heard;
     case KA_ENOMEM: return r == KA_EAGAIN && blocks_failed;
-    case KA_ESYNTAX: return r == KA_ESYNTAX || r == EITHER || (r == KA_EAGAIN && p->fin && begun(p));
+    case KA_ESYNTAX:
+        return r == KA_ESYNTAX || r == EITHER || (r == KA_EAGAIN && p->fin && begun(p));
     case KA_ENOSPC: return r == KA_ENOSPC || r == EITHER;
     default:        return false;
     }
@@ -213,7 +234,8 @@ static int64_t timer_first(void)
 static void timer_event(const ka_event *ev)
 {
     CHECK(ev->tag < (uint64_t)at.timers_n && at.timers[ev->tag] != NEVER, "timer %d", (int)ev->tag);
-    CHECK(at.timers[ev->tag] <= ev->now_ms && ev->now_ms <= clock_ms, "timer %d is early", (int)ev->tag);
+    CHECK(at.timers[ev->tag] <= ev->now_ms && ev->now_ms <= clock_ms, "timer %d is early",
+          (int)ev->tag);
     CHECK(at.timers[ev->tag] == timer_first(), "timer %d is not the first", (int)ev->tag);
     at.timers[ev->tag] = NEVER;
     if (ev->tag % 4 == 3) timer_set(ev->now_ms - (int64_t)(ev->tag % 3));
@@ -229,9 +251,12 @@ static void message_check(const ka_event *ev, peer *p)
     while (p->framings[p->framing_at] != framing)
         CHECK(++p->framing_at < p->framings_n, "framing %d", framing);
     CHECK(!ev->status && !ev->tag && !ev->seq && !ev->listener && !ev->port, "what others have");
-    while (!message_fits(p, ev, next_message(p, framing, &body, &end), body) && passed_over(p, framing)) p->at++;
+    while (!message_fits(p, ev, next_message(p, framing, &body, &end), body) &&
+           passed_over(p, framing))
+        p->at++;
     int r = next_message(p, framing, &body, &end);
-    CHECK(message_fits(p, ev, r, body), "%d with %d bytes, read at once: %d with %d", ev->error, (int)ev->body.n, r, (int)body.n);
+    CHECK(message_fits(p, ev, r, body), "%d with %d bytes, read at once: %d with %d", ev->error,
+          (int)ev->body.n, r, (int)body.n);
     if (ev->error) p->refused = true;
     if (ev->error) p->refused_ms = clock_ms;
     p->at = end;
@@ -241,21 +266,28 @@ static void message_check(const ka_event *ev, peer *p)
 static bool callers_left(void)
 {
     bool left = false;
-    for (int i = 0; i < peers_n; i++) left = left || (peers[i].port < OUT && peers[i].accepted && !peers[i].closed);
+    for (int i = 0; i < peers_n; i++)
+        left = left || (peers[i].port < OUT && peers[i].accepted && !peers[i].closed);
     return left;
 }
 
 /* An end that it had asked for, or a stop, is none; a connection that was lost has a reason. */
 static void closed_check(const ka_event *ev, const peer *p)
 {
-    bool lost = p->reset || p->slow || failed() || p->hung_up || p->refused || (p->framings_n > 1 && begun(p));
-    if (ev->error && p->fin) CHECK(p->reset || p->slow || failed() || at.slept || p->framings_n > 1, "closed with %d, and it has ended", ev->error);
-    if (ev->error == 0) CHECK(p->fin || at.stopping, "closed without an error, and it isn't at an end");
+    bool lost = p->reset || p->slow || failed() || p->hung_up || p->refused ||
+                (p->framings_n > 1 && begun(p));
+    if (ev->error && p->fin)
+        CHECK(p->reset || p->slow || failed() || at.slept || p->framings_n > 1,
+              "closed with %d, and it has ended", ev->error);
+    if (ev->error == 0)
+        CHECK(p->fin || at.stopping, "closed without an error, and it isn't at an end");
     else CHECK(ev->error == KA_EOFFLINE && lost, "closed with %d, and it wasn't lost", ev->error);
-    if (ev->error == 0 && !p->fin && p->port >= OUT) CHECK(at.slept || !callers_left(), "stopped before those who may need it");
+    if (ev->error == 0 && !p->fin && p->port >= OUT)
+        CHECK(at.slept || !callers_left(), "stopped before those who may need it");
 }
 
-/* An answer that goes on in another framing has begun in its turn, brings a message, or has ended. */
+/* An answer that goes on in another framing has begun in its turn, brings a message, or has ended.
+   */
 static void stream_event(const ka_event *ev, peer *p)
 {
     uint32_t seq = 0;
@@ -298,14 +330,18 @@ static void message_event(const ka_event *ev)
     if (ev->kind == KA_OPENED) opened_event(ev);
     if (!p) return;
     if (ev->kind != KA_OPENED) end_check(ev, p);
-    CHECK(p->port != 0 && p->opened && !p->told, "event %d: %d, %d, %d", ev->kind, p->port, p->opened, p->told);
+    CHECK(p->port != 0 && p->opened && !p->told, "event %d: %d, %d, %d", ev->kind, p->port,
+          p->opened, p->told);
     if (ev->kind == KA_MESSAGE) message_check(ev, p);
     if (ev->kind == KA_CLOSED) {
-        bool why = p->hung_up || p->refused || p->reset || at.stopping || failed() || (p->slow && p->said.n > 0);
-        why = why || (p->framings_n > 1 && begun(p));      /* reframed, and something unfinished was there */
+        bool why = p->hung_up || p->refused || p->reset || at.stopping || failed() ||
+                   (p->slow && p->said.n > 0);
+        why = why ||
+              (p->framings_n > 1 && begun(p)); /* reframed, and something unfinished was there */
         CHECK(why || !begun(p), "closed, and an unfinished message was not told of");
         CHECK(why || (p->fin && p->received == p->to_server.n), "closed, why?");
-        CHECK(why || p->framing_at + 1 < p->framings_n || at_rest(p), "closed, and a message was not delivered");
+        CHECK(why || p->framing_at + 1 < p->framings_n || at_rest(p),
+              "closed, and a message was not delivered");
         closed_check(ev, p);
         p->told = true;
     }
@@ -331,14 +367,19 @@ static int wait_for(ka_event *ev)
 /* In the end: was all told once, and all sent? */
 static void said_check(const peer *p)
 {
-    bool excused = p->reset || p->slow || failed() || at.freeing || at.slept || (p->framings_n > 1 && begun(p));
+    bool excused = p->reset || p->slow || failed() || at.freeing || at.slept ||
+                   (p->framings_n > 1 && begun(p));
     size_t n = p->from_server.n;
-    CHECK(at.freeing || (p->port < OUT && !p->accepted) || (p->opened && p->told), "opened %d, closed %d", p->opened, p->told);
-    CHECK((p->accepted || p->port >= OUT || !p->opened) && (p->opened || !p->told), "opened, and never accepted");
-    CHECK(n <= p->said.n && (n == 0 || memcmp(p->from_server.p, p->said.p, n) == 0), "%d bytes sent, %d others received", (int)p->said.n, (int)n);
+    CHECK(at.freeing || (p->port < OUT && !p->accepted) || (p->opened && p->told),
+          "opened %d, closed %d", p->opened, p->told);
+    CHECK((p->accepted || p->port >= OUT || !p->opened) && (p->opened || !p->told),
+          "opened, and never accepted");
+    CHECK(n <= p->said.n && (n == 0 || memcmp(p->from_server.p, p->said.p, n) == 0),
+          "%d bytes sent, %d others received", (int)p->said.n, (int)n);
     CHECK(excused || n == p->said.n, "%d bytes sent, %d received", (int)p->said.n, (int)n);
     CHECK(excused || !p->lost, "closed with bytes unread");
-    CHECK(excused || !p->refused || !p->cut_off || p->closed_ms - p->refused_ms >= KA_LINGER_MS, "refused, and closed at once");
+    CHECK(excused || !p->refused || !p->cut_off || p->closed_ms - p->refused_ms >= KA_LINGER_MS,
+          "refused, and closed at once");
 }
 
 /* Handle all events that there are. */
@@ -356,7 +397,8 @@ static void parent_round(void)
         }
         event_check(&ev);
         q.status = auth_answer(at.server, &at.keys.store, &ev, q.text, &q.n);
-        CHECK(q.n <= KA_MAX_ID && q.status >= 200 && q.status <= 599, "%d with %d bytes", q.status, (int)q.n);
+        CHECK(q.n <= KA_MAX_ID && q.status >= 200 && q.status <= 599, "%d with %d bytes", q.status,
+              (int)q.n);
         if (at.defer && at.asked_n < QUESTIONS) at.asked[at.asked_n++] = q;
         else answer(&q);
     }
@@ -387,7 +429,8 @@ static void settle(void)
         ka__worker *w = at.server->workers[i];
         epoll_ready = 0;
         worker_round(w);
-        CHECK(epoll_ready == 0, "%d sockets are ready, and nothing is done about them", epoll_ready);
+        CHECK(epoll_ready == 0, "%d sockets are ready, and nothing is done about them",
+              epoll_ready);
         CHECK(ka__patience(w) != 0, "does not sleep");
     }
     for (int i = 0; i < peers_n; i++) {      /* all was read, and all that is whole was delivered */
@@ -396,10 +439,15 @@ static void settle(void)
         char body[KA_MAX_BODY];
         size_t n, end;
         if (p->closed || !p->known || p->bare || failed() || p->window == 0) continue;
-        if (at.stopping && p->port == 0) CHECK(!p->opened || p->told || p->hung_up, "stopping, and whoever streams doesn't know");
+        if (at.stopping && p->port == 0)
+            CHECK(!p->opened || p->told || p->hung_up,
+                  "stopping, and whoever streams doesn't know");
         if (p->port == 0 && p->opened && p->framing == LINES && !at.stopping) delivered_check(p);
         if (p->over) continue;
-        if (at.stopping) CHECK(!p->opened || p->told || p->hung_up || p->refused || (p->port >= OUT && callers_left()), "stopping, and the parent doesn't know");
+        if (at.stopping)
+            CHECK(!p->opened || p->told || p->hung_up || p->refused ||
+                      (p->port >= OUT && callers_left()),
+                  "stopping, and the parent doesn't know");
         if (at.stopping) continue;           /* an answer may have said that it is the last one */
         if (p->port != 0) {
             if (p->knock == CONNECTED) delivered_check(p);
@@ -407,9 +455,10 @@ static void settle(void)
         }
         const ka__conn *c = ka__conn_find(at.server->workers[p->conn >> 56], p->conn);
         if (at.slept && c && c->last) continue;      /* the parent owed it an answer for too long */
-        bool full = false;                   /* the parent owes it answers: then it may not be read */
+        bool full = false; /* the parent owes it answers: then it may not be read */
         for (uint32_t k = 0; k < p->seq; k++) full = full || !p->answers[k].given;
-        CHECK(full || p->received == p->to_server.n, "%d bytes were never read", (int)(p->to_server.n - p->received));
+        CHECK(full || p->received == p->to_server.n, "%d bytes were never read",
+              (int)(p->to_server.n - p->received));
         CHECK(next_request(p, &h, body, &n, &end) == KA_EAGAIN, "a request was not delivered");
     }
 }
@@ -421,8 +470,8 @@ static void answer_all(void)
     at.asked_n = 0;
 }
 
-/* Is this the worker's own answer, for one that came too late, and the end? Of a slow peer it has the
-   beginning. Who frees the server at once may not have heard of the request. */
+/* Is this the worker's own answer, for one that came too late, and the end? Of a slow peer it has
+   the beginning. Who frees the server at once may not have heard of the request. */
 static bool late_answer(const peer *p, uint32_t seq, const char *text, size_t n)
 {
     static const char begins[] = "HTTP/1.1 503 ";
@@ -436,16 +485,20 @@ static bool late_answer(const peer *p, uint32_t seq, const char *text, size_t n)
 /* An answer without a head, up to the connection's end. Is it whole? */
 static bool bare_check(const struct answer *a, const char *text, size_t n)
 {
-    CHECK(n <= a->n && (n < a->n || hash(text, n) == a->body), "a bare answer of %d bytes, want %d", (int)n, (int)a->n);
+    CHECK(n <= a->n && (n < a->n || hash(text, n) == a->body), "a bare answer of %d bytes, want %d",
+          (int)n, (int)a->n);
     return n == a->n;
 }
 
 /* An answer after which the connection goes on in another framing, and what was said there. */
-static void stream_check(const peer *p, const struct answer *a, const ka__http *h, const char *text, size_t n, bool excused)
+static void stream_check(const peer *p, const struct answer *a, const ka__http *h, const char *text,
+                         size_t n, bool excused)
 {
     CHECK(h->status == a->status && h->minor == 1 && !h->chunked && (h->status == 101 ||
           (h->length == -1 && !h->keep_alive)), "another framing's head, with %d", h->status);
-    CHECK(n <= p->said.n && (n == 0 || memcmp(text, p->said.p, n) == 0) && (excused || n == p->said.n), "%d bytes of a stream, want %d", (int)n, (int)p->said.n);
+    CHECK(n <= p->said.n && (n == 0 || memcmp(text, p->said.p, n) == 0) &&
+              (excused || n == p->said.n),
+          "%d bytes of a stream, want %d", (int)n, (int)p->said.n);
 }
 
 /* Are a connection's answers there, in order, whole and well-formed? */
@@ -463,7 +516,8 @@ static void answers_check(const peer *p)
             seq = p->seq;
             break;
         }
-        if (seq < p->seq && p->answers[seq].given && p->answers[seq].status == 0 && memcmp(text, go_on, n < 12 ? n : 12)) {
+        if (seq < p->seq && p->answers[seq].given && p->answers[seq].status == 0 &&
+            memcmp(text, go_on, n < 12 ? n : 12)) {
             excused = bare_check(&p->answers[seq], text, n) || excused;
             n = 0;
             seq = p->seq;
@@ -473,7 +527,8 @@ static void answers_check(const peer *p)
         if (head == KA_EAGAIN) break;
         CHECK(head > 0, "an answer is malformed: %.*s", (int)n, text);
         if (h.status == 100) {
-            CHECK(head == sizeof go_on - 1 && memcmp(text, go_on, sizeof go_on - 1) == 0, "another 100");
+            CHECK(head == sizeof go_on - 1 && memcmp(text, go_on, sizeof go_on - 1) == 0,
+                  "another 100");
             text += head;
             n -= (size_t)head;
             continue;
@@ -486,8 +541,10 @@ static void answers_check(const peer *p)
             seq = p->seq;
             break;
         }
-        CHECK(a->given && h.status == a->status, "answer %d has status %d, want %d", (int)seq - 1, h.status, a->status);
-        CHECK(h.length == (int64_t)a->n && !h.chunked && h.minor == 1, "answer %d has %d bytes, want %d", (int)seq - 1, (int)h.length, (int)a->n);
+        CHECK(a->given && h.status == a->status, "answer %d has status %d, want %d", (int)seq - 1,
+              h.status, a->status);
+        CHECK(h.length == (int64_t)a->n && !h.chunked && h.minor == 1,
+              "answer %d has %d bytes, want %d", (int)seq - 1, (int)h.length, (int)a->n);
         CHECK(!a->closes || !h.keep_alive, "the last answer does not say so");
         size_t size = a->bodiless ? 0 : a->n;
         text += head;
@@ -496,17 +553,22 @@ static void answers_check(const peer *p)
             seq--;
             break;
         }
-        CHECK(a->bodiless || hash(text, size) == a->body, "answer %d has another body", (int)seq - 1);
+        CHECK(a->bodiless || hash(text, size) == a->body, "answer %d has another body",
+              (int)seq - 1);
         text += size;
         n -= size;
         CHECK(h.keep_alive || n == 0, "%d bytes after the last answer", (int)n);
     }
-    if (seq < p->seq && p->answers[seq].given && p->answers[seq].status == 0 && p->answers[seq].n == 0) seq = p->seq;
+    if (seq < p->seq && p->answers[seq].given && p->answers[seq].status == 0 &&
+        p->answers[seq].n == 0)
+        seq = p->seq;
     CHECK(at.freeing || !p->opened || p->told, "the end of a stream is not told");
     CHECK(excused || n == 0, "an answer is cut after %d bytes", (int)n);
     CHECK(excused || seq == p->seq, "%d requests, %d answers", (int)p->seq, (int)seq);
     CHECK(excused || !p->lost, "closed with bytes unread");
-    CHECK(excused || !p->refused || p->opened || !p->cut_off || p->closed_ms - p->refused_ms >= KA_LINGER_MS, "refused, and closed at once");
+    CHECK(excused || !p->refused || p->opened || !p->cut_off ||
+              p->closed_ms - p->refused_ms >= KA_LINGER_MS,
+          "refused, and closed at once");
 }
 
 static size_t connections(void)
@@ -518,13 +580,16 @@ static size_t connections(void)
 
 static void send_bytes(peer *p, const char *text, size_t n)
 {
-    if (p->fin || p->reset || p->closed || p->to_server.n + n > (p->cut < 40 ? p->cut * 1000 : 40000)) return;
+    if (p->fin || p->reset || p->closed ||
+        p->to_server.n + n > (p->cut < 40 ? p->cut * 1000 : 40000))
+        return;
     append(&p->to_server, text, n);
 }
 
 UNGUIDED_END
 
-/* What happens in both targets alike: bytes of the input's own, a peer's end and window, failures, the stop. */
+/* What happens in both targets alike: bytes of the input's own, a peer's end and window, failures,
+   the stop. */
 static void happen_alike(unsigned op, input *in, peer *p)
 {
     size_t n;
@@ -633,7 +698,8 @@ static void happen(input *in)
         n = who & 1 ? next_byte(in) : 0;
         if (who == 0) settle();
         else if (who == 3) at.late = (unsigned)n % 64;
-        else if (peers_n > 0 && (p = &peers[peers_n - 1])->opened && !at.stopped) who == 1 ? say_bytes(p, n * 30) : hang_up(p);      /* it streams */
+        else if (peers_n > 0 && (p = &peers[peers_n - 1])->opened && !at.stopped)
+            who == 1 ? say_bytes(p, n * 30) : hang_up(p); /* it streams */
     }
     if (!(op & 128)) turn();
 }
@@ -643,9 +709,23 @@ static const char *const message_canned[] = {
     "{}", "{\"a\": {\"b\": \"}{\"}}", "{'a': '\\'}', \"b\": '\"'}", "  \r\n\t{}{} {", "}", "{\"a\": \"\\", "\"}", "{\"", "\n", "[]",
     "GET / HTTP/1.1\r\nHost: a\r\n\r\n", " ", "{{{{{{{{", "}}}}}}}}", "{'\\\n'}", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask_key=x",
 };
-static const char *const line_ends[] = { "\n", "\r\n", "\r", "" }, *const line_canned[] = { "\r\n", "\r", "a\n", "a\r\nb\n\n\r\n", "\ra\r\r\n", "\n\n \n", "{}\n", "a" };
-static const char *const resp_canned[] = { "+OK\r\n", ":-12\r\n", "$-1\r\n*-1\r\n", "*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n", "$5\r\nhello\r\n", "*2\r\n*1\r\n-E\r\n*0\r\n", "$300\r\n", "*9\r\n", "+", "\r\n", "*x\r\n" };
-static const unsigned lengths[] = { 0, 1, 2, 4, 47, 296, KA_MAX_BODY - 1, KA_MAX_BODY, KA_MAX_BODY + 1, 513, 0x7b7d7b7d, 0xffffffff };
+static const char *const line_ends[] = { "\n", "\r\n", "\r", "" }, *const line_canned[] = {
+    "\r\n", "\r", "a\n", "a\r\nb\n\n\r\n", "\ra\r\r\n", "\n\n \n", "{}\n", "a"
+};
+static const char *const resp_canned[] = { "+OK\r\n",
+                                           ":-12\r\n",
+                                           "$-1\r\n*-1\r\n",
+                                           "*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n",
+                                           "$5\r\nhello\r\n",
+                                           "*2\r\n*1\r\n-E\r\n*0\r\n",
+                                           "$300\r\n",
+                                           "*9\r\n",
+                                           "+",
+                                           "\r\n",
+                                           "*x\r\n" };
+static const unsigned lengths[] = {
+    0, 1, 2, 4, 47, 296, KA_MAX_BODY - 1, KA_MAX_BODY, KA_MAX_BODY + 1, 513, 0x7b7d7b7d, 0xffffffff
+};
 
 static void happen_text(input *in)
 {
@@ -658,7 +738,8 @@ static void happen_text(input *in)
         append(&at.last, frame, lengths[6 + (n & 3)]);
         append_text(&at.last, line_ends[n >> 2 & 3]);
     } else if (n >= 56 && n < 64) append_text(&at.last, line_canned[n - 56]);
-    else if (n < 64) append_text(&at.last, message_canned[n % (sizeof message_canned / sizeof *message_canned)]);
+    else if (n < 64)
+        append_text(&at.last, message_canned[n % (sizeof message_canned / sizeof *message_canned)]);
     else if (n < 192) {            /* a frame, or the half of one */
         k = lengths[n / 2 % (sizeof lengths / sizeof *lengths)];
         for (int i = 0; i < 4; i++) frame[i] = (char)(k >> (24 - 8 * i));
@@ -666,7 +747,8 @@ static void happen_text(input *in)
         append(&at.last, frame, k < sizeof frame - 4 ? 4 + k / (1 + n % 2) : 4 + n % 2);
     } else if (n >= 232) {         /* a value, or a string's half */
         k = next_byte(in);
-        if (k < 128) append_text(&at.last, resp_canned[k % (sizeof resp_canned / sizeof *resp_canned)]);
+        if (k < 128)
+            append_text(&at.last, resp_canned[k % (sizeof resp_canned / sizeof *resp_canned)]);
         else {
             size_t head = (size_t)snprintf(frame, sizeof frame, "$%u\r\n", lengths[k % 10]);
             memset(frame + head, 's', sizeof frame - head);
@@ -682,20 +764,24 @@ static void happen_text(input *in)
     }
 }
 
-/* What happens seldom: many timers, who was knocked at opens, another policy, and what is said to nobody. */
+/* What happens seldom: many timers, who was knocked at opens, another policy, and what is said to
+   nobody. */
 static void happen_rare(input *in, unsigned who, peer *p)
 {
-    static const int64_t times[] = { 0, 1, -1, 2, 5, 50, 99, 100, 200, 999, 1000, 3000, 6000, -1000, INT64_MIN, NEVER - 1 };
+    static const int64_t times[] = { 0,   1,   -1,   2,    5,    50,    99,        100,
+                                     200, 999, 1000, 3000, 6000, -1000, INT64_MIN, NEVER - 1 };
     static const int timers[] = { 1, 2, 3, 7, 40, KA_BATCH / 2 - 1, KA_BATCH / 2 + 1, 300 };
     size_t n = next_byte(in);
     switch (who) {
     case 0:
-        for (int i = 0; n >= 128 && !at.stopped && i < timers[n >> 4 & 7]; i++) timer_set(n % 16 < 14 ? clock_ms + times[n % 16] * (1 + i % 3) : times[n % 16]);
+        for (int i = 0; n >= 128 && !at.stopped && i < timers[n >> 4 & 7]; i++)
+            timer_set(n % 16 < 14 ? clock_ms + times[n % 16] * (1 + i % 3) : times[n % 16]);
         settle();
         break;
     case 1:                        /* who was knocked at opens */
         for (int i = 0; i < peers_n; i++)
-            if (peers[i].knock == KNOCKING && peers[i].accepted && !peers[i].closed && n-- == 0) peers[i].knock = CONNECTED;
+            if (peers[i].knock == KNOCKING && peers[i].accepted && !peers[i].closed && n-- == 0)
+                peers[i].knock = CONNECTED;
         break;
     case 2:
         at.policy = (unsigned)n;
@@ -705,13 +791,20 @@ static void happen_rare(input *in, unsigned who, peer *p)
             at.late = (unsigned)n;
             at.slept = at.slept || n > 8;
         } else if (p && p->known && !at.stopped) {      /* to whom never was */
-            static volatile uint64_t no_worker = (uint64_t)255 << 56;      /* gcc 12 would warn of what ka_send refuses */
-            uint64_t never = p->conn ^ 0x80000000, nobody = p->conn | no_worker, nowhere = p->conn | (uint64_t)0xfff << 40;
-            CHECK(ka_send(at.server, never, "x", 1) == KA_OK && ka_send(at.server, nobody, "x", 1) == KA_EINVAL && ka_reframe(at.server, nowhere, &ka_objects) == KA_OK, "to nobody");
+            static volatile uint64_t no_worker =
+                (uint64_t)255 << 56; /* gcc 12 would warn of what ka_send refuses */
+            uint64_t never = p->conn ^ 0x80000000, nobody = p->conn | no_worker,
+                     nowhere = p->conn | (uint64_t)0xfff << 40;
+            CHECK(ka_send(at.server, never, "x", 1) == KA_OK &&
+                      ka_send(at.server, nobody, "x", 1) == KA_EINVAL &&
+                      ka_reframe(at.server, nowhere, &ka_objects) == KA_OK,
+                  "to nobody");
             ka_close(at.server, n & 1 ? never : nowhere);
             ka_close(at.server, nobody);
             if (p->port == 0) {      /* and to who speaks HTTP */
-                CHECK(ka_send(at.server, p->conn, "x", 1) == KA_OK && ka_reframe(at.server, p->conn, &ka_objects) == KA_OK, "to HTTP");
+                CHECK(ka_send(at.server, p->conn, "x", 1) == KA_OK &&
+                          ka_reframe(at.server, p->conn, &ka_objects) == KA_OK,
+                      "to HTTP");
                 ka_close(at.server, p->conn);
             }
         }
@@ -724,7 +817,8 @@ static void happen_message(input *in)
     static const int sleeps[] = { 1, 99, 200, 999, 1000, 3000, 6000, KA_ATTEMPT_MS };
     unsigned op = next_byte(in), who = op >> 4 & 3;
     peer *p = peers_n > (int)who ? &peers[peers_n - 1 - (int)who] : NULL;
-    bool has = p && p->opened && p->port != 0 && p->known && !at.stopped;      /* the parent has its number */
+    bool has =
+        p && p->opened && p->port != 0 && p->known && !at.stopped; /* the parent has its number */
     size_t n;
     happen_alike(op, in, p);
     switch (op & 15) {
@@ -740,7 +834,8 @@ static void happen_message(input *in)
         if (p) send_bytes(p, at.last.p, at.last.n);
         break;
     case 3:
-        for (n = next_byte(in) * (who == 3 ? 30u : 1u); p && n > 0; n--) send_bytes(p, at.last.p, at.last.n);
+        for (n = next_byte(in) * (who == 3 ? 30u : 1u); p && n > 0; n--)
+            send_bytes(p, at.last.p, at.last.n);
         break;
     case 4:
         n = next_byte(in);
@@ -784,11 +879,14 @@ static void serve_begin(unsigned setup, bool messages)
     ka_event ev;
     sim_begin();
     memset(&at, 0, sizeof at);
-    if (ka_keyring_init(&at.keys, 6, 5) < 0 || ka_server_start(&at.server, 1 + (int)(setup & 1)) < 0) abort();
+    if (ka_keyring_init(&at.keys, 6, 5) < 0 ||
+        ka_server_start(&at.server, 1 + (int)(setup & 1)) < 0)
+        abort();
     for (int i = 0; i < at.server->workers_n; i++) {      /* rings whose end is near */
         ka__box *box[2] = { &at.server->workers[i]->up, &at.server->workers[i]->down };
         for (int k = 0; k < 2; k++) {
-            box[k]->write = box[k]->tail_seen = box[k]->read = box[k]->head_seen = KA_MAILBOX - 16 * (size_t)(1 + (setup >> 4) * (setup >> 4));
+            box[k]->write = box[k]->tail_seen = box[k]->read = box[k]->head_seen =
+                KA_MAILBOX - 16 * (size_t)(1 + (setup >> 4) * (setup >> 4));
             atomic_store(&box[k]->head, box[k]->write);
             atomic_store(&box[k]->tail, box[k]->write);
         }
@@ -800,7 +898,9 @@ static void serve_begin(unsigned setup, bool messages)
     for (int i = 0; i < 3; i++)
         for (int k = 0; k < at.server->workers_n; k++) {
             worker_round(at.server->workers[k]);
-            while (ka_wait(at.server, &ev, 0) == KA_OK) CHECK(ev.kind == KA_LISTENING && ev.error == 0 && ev.port == 1, "%d with %d", ev.kind, ev.error);
+            while (ka_wait(at.server, &ev, 0) == KA_OK)
+                CHECK(ev.kind == KA_LISTENING && ev.error == 0 && ev.port == 1, "%d with %d",
+                      ev.kind, ev.error);
         }
     peer *first = sim_peer(messages ? 1 + (int)(setup >> 3 & 1) : 0);
     first->framings[first->framings_n++] = (char)(first->framing = first->port);

@@ -45,29 +45,42 @@ static void resp_check(const ka_resp *v, const char *p, size_t n)
     ka_resp rest = *v, element;
     switch (*p) {
     case '+': case '-': case ':':
-        CHECK(v->kind == (*p == '+' ? KA_RESP_STRING : *p == '-' ? KA_RESP_ERROR : KA_RESP_INTEGER) && v->text.p == p + 1 && v->text.n == line - 1 && at == n, "%c is of kind %d", *p, v->kind);
-        if (*p == ':') CHECK(v->number == strtoll(p + 1, NULL, 10), "the number %lld", (long long)v->number);
+        CHECK(v->kind == (*p == '+'   ? KA_RESP_STRING
+                          : *p == '-' ? KA_RESP_ERROR
+                                      : KA_RESP_INTEGER) &&
+                  v->text.p == p + 1 && v->text.n == line - 1 && at == n,
+              "%c is of kind %d", *p, v->kind);
+        if (*p == ':')
+            CHECK(v->number == strtoll(p + 1, NULL, 10), "the number %lld", (long long)v->number);
         CHECK(!ka_resp_next(&rest, &element), "it has no elements");
         return;
     case '$':
-        CHECK(v->kind == KA_RESP_STRING ? v->text.p == p + at && v->text.n == n - at - 2 : v->kind == KA_RESP_NIL && v->text.n == 0 && v->number == -1 && at == n, "kind %d, %d bytes", v->kind, (int)v->text.n);
+        CHECK(v->kind == KA_RESP_STRING
+                  ? v->text.p == p + at && v->text.n == n - at - 2
+                  : v->kind == KA_RESP_NIL && v->text.n == 0 && v->number == -1 && at == n,
+              "kind %d, %d bytes", v->kind, (int)v->text.n);
         CHECK(!ka_resp_next(&rest, &element), "it has no elements");
         return;
     default:
         if (v->kind == KA_RESP_NIL) {
-            CHECK(v->number == -1 && at == n && !ka_resp_next(&rest, &element), "an array that is none");
+            CHECK(v->number == -1 && at == n && !ka_resp_next(&rest, &element),
+                  "an array that is none");
             return;
         }
-        CHECK(v->kind == KA_RESP_ARRAY && v->text.p == p + at && v->text.n == n - at, "kind %d, %d bytes of elements", v->kind, (int)v->text.n);
+        CHECK(v->kind == KA_RESP_ARRAY && v->text.p == p + at && v->text.n == n - at,
+              "kind %d, %d bytes of elements", v->kind, (int)v->text.n);
         CHECK(v->number == strtoll(p + 1, NULL, 10), "%lld elements", (long long)v->number);
     }
     for (int64_t i = 0; i < v->number; i++) {
         size_t from = at;
-        CHECK(ka_resp_next(&rest, &element) && plain_resp(p, n, &at) == KA_OK, "element %lld of %lld", (long long)i, (long long)v->number);
-        CHECK(rest.text.p == p + at && rest.text.n == n - at && rest.number == v->number - i - 1, "what is behind element %lld", (long long)i);
+        CHECK(ka_resp_next(&rest, &element) && plain_resp(p, n, &at) == KA_OK,
+              "element %lld of %lld", (long long)i, (long long)v->number);
+        CHECK(rest.text.p == p + at && rest.text.n == n - at && rest.number == v->number - i - 1,
+              "what is behind element %lld", (long long)i);
         resp_check(&element, p + from, at - from);
     }
-    CHECK(at == n && !ka_resp_next(&rest, &element) && rest.text.n == 0, "elements behind the last one");
+    CHECK(at == n && !ka_resp_next(&rest, &element) && rest.text.n == 0,
+          "elements behind the last one");
 }
 
 /* Read as one value, from a block of its own. */
@@ -95,7 +108,8 @@ static int resp_in_pieces(const char *p, size_t n, size_t piece, size_t *end)
     }
 }
 
-/* Arguments are written as an array of strings, in just that room, and read back; no cut of it is whole. */
+/* Arguments are written as an array of strings, in just that room, and read back; no cut of it is
+   whole. */
 static void resp_arguments(const char *p, size_t n)
 {
     enum { ARGS = 12 };
@@ -114,14 +128,22 @@ static void resp_arguments(const char *p, size_t n)
     CHECK(size > 0, "a command of %d arguments: %d", (int)args_n, (int)size);
     for (size_t less = size < 40 ? 0 : (size_t)size - 20; less <= (size_t)size; less++) {
         text = exact(room, less);
-        CHECK(ka_resp_command(text, less, args, args_n) == (less < (size_t)size ? KA_ENOSPC : size) && memcmp(text, room, less < (size_t)size ? 0 : less) == 0, "%d bytes in %d", (int)size, (int)less);
-        CHECK(resp_is_whole(room, less, true) == (less == (size_t)size), "a command's %d bytes of %d", (int)less, (int)size);
+        CHECK(ka_resp_command(text, less, args, args_n) ==
+                      (less < (size_t)size ? KA_ENOSPC : size) &&
+                  memcmp(text, room, less < (size_t)size ? 0 : less) == 0,
+              "%d bytes in %d", (int)size, (int)less);
+        CHECK(resp_is_whole(room, less, true) == (less == (size_t)size),
+              "a command's %d bytes of %d", (int)less, (int)size);
         exact_free(text, less);
     }
     ka_resp v, arg;
-    CHECK(ka_resp_read(&v, (ka_str){ room, (size_t)size }) == KA_OK && v.kind == KA_RESP_ARRAY && v.number == (int64_t)args_n, "a command of %d arguments", (int)args_n);
+    CHECK(ka_resp_read(&v, (ka_str){ room, (size_t)size }) == KA_OK && v.kind == KA_RESP_ARRAY &&
+              v.number == (int64_t)args_n,
+          "a command of %d arguments", (int)args_n);
     for (size_t i = 0; i < args_n; i++)
-        CHECK(ka_resp_next(&v, &arg) && arg.kind == KA_RESP_STRING && arg.text.n == args[i].n && memcmp(arg.text.p, args[i].p, arg.text.n) == 0, "argument %d", (int)i);
+        CHECK(ka_resp_next(&v, &arg) && arg.kind == KA_RESP_STRING && arg.text.n == args[i].n &&
+                  memcmp(arg.text.p, args[i].p, arg.text.n) == 0,
+              "argument %d", (int)i);
     free(room);
 }
 
@@ -133,10 +155,14 @@ static void target_resp(const char *p, size_t n)
     for (int i = 0; i < 3; i++) {
         size_t piece = i == 0 ? n + 1 : i == 1 ? 1 : 2 + (size_t)h % 50;
         int r = resp_in_pieces(p, n, piece, &found);
-        CHECK(r == want && (r < 0 || found == end), "by %d: %d and %d bytes, want %d and %d", (int)piece, r, (int)found, want, (int)end);
+        CHECK(r == want && (r < 0 || found == end), "by %d: %d and %d bytes, want %d and %d",
+              (int)piece, r, (int)found, want, (int)end);
     }
-    CHECK(resp_is_whole(p, n, true) == (want == KA_OK && end == n), "the framing says %d, and %d of %d bytes", want, (int)end, (int)n);
-    if (want == KA_OK) CHECK(resp_is_whole(p, end, true) && !resp_is_whole(p, end - 1, false), "a value of %d bytes", (int)end);
+    CHECK(resp_is_whole(p, n, true) == (want == KA_OK && end == n),
+          "the framing says %d, and %d of %d bytes", want, (int)end, (int)n);
+    if (want == KA_OK)
+        CHECK(resp_is_whole(p, end, true) && !resp_is_whole(p, end - 1, false),
+              "a value of %d bytes", (int)end);
     ka_resp rest = { KA_RESP_ARRAY, { p, n }, INT64_MAX }, element;      /* an array of any bytes */
     for (size_t at = 0, from = 0; ; from = at) {
         int r = plain_resp(p, n, &at);

@@ -15,7 +15,7 @@ static struct {
     ka_keyring keys;
     question   asked[QUESTIONS];      /* not answered yet */
     int        asked_n;
-    int        waits;                 /* milliseconds in which the parent waited for room in a mailbox */
+    int waits; /* milliseconds in which the parent waited for room in a mailbox */
     bool       defer, stopping, stopped, slept, freeing;      /* slept: the clock was advanced */
     unsigned   big;                   /* the next answers have so many bytes */
     bytes      last;                  /* what was sent last */
@@ -231,7 +231,8 @@ static void worker_check(ka__worker *w)
 
 /* The next request in the bytes that a peer sent and the server heard, read in one piece.
      returns    KA_OK: *h, *body, and the place behind it; or KA_EAGAIN; or KA_ESYNTAX: refused with h->status */
-static int next_request(const peer *p, ka__http *h, char body[KA_MAX_BODY], size_t *body_n, size_t *end)
+static int next_request(const peer *p, ka__http *h, char body[KA_MAX_BODY], size_t *body_n,
+                        size_t *end)
 {
     size_t from = p->at;
     if (p->heard == from) return KA_EAGAIN;
@@ -290,7 +291,8 @@ static int refusal(int status)
 static void end_check(const ka_event *ev, const peer *p)
 {
     static const unsigned char none[10];
-    CHECK(memcmp(ev->peer.ip, none, sizeof none) == 0 && (ev->peer.port == 2 || (ev->peer.port == 0 && p->reset)),
+    CHECK(memcmp(ev->peer.ip, none, sizeof none) == 0 &&
+              (ev->peer.port == 2 || (ev->peer.port == 0 && p->reset)),
           "from port %d", ev->peer.port);
 }
 
@@ -321,11 +323,14 @@ static void event_check(const ka_event *ev)
     } else if (ev->status == 503) {
         CHECK(r == KA_EAGAIN && blocks_failed, "503, but %d", r);
     } else if (ev->status) {
-        CHECK(r == KA_ESYNTAX && h.status == ev->status, "refused with %d, read at once: %d with %d", ev->status, r, h.status);
+        CHECK(r == KA_ESYNTAX && h.status == ev->status,
+              "refused with %d, read at once: %d with %d", ev->status, r, h.status);
     } else {
         CHECK(r == KA_OK, "an event of what read at once gives %d with %d", r, h.status);
-        CHECK(same_str(h.method, ev->method) && same_str(h.target, ev->target) && same_str((ka_str){ body, n }, ev->body), "another request: %.*s %.*s with %d bytes, want %d",
-              (int)ev->method.n, ev->method.p, (int)ev->target.n, ev->target.p, (int)ev->body.n, (int)n);
+        CHECK(same_str(h.method, ev->method) && same_str(h.target, ev->target) &&
+                  same_str((ka_str){ body, n }, ev->body),
+              "another request: %.*s %.*s with %d bytes, want %d", (int)ev->method.n, ev->method.p,
+              (int)ev->target.n, ev->target.p, (int)ev->body.n, (int)n);
         CHECK(same_str(ev->fields, h.fields), "%d bytes of fields, want %d",
               (int)ev->fields.n, (int)h.fields.n);
         CHECK(same_str(ev->host, h.host), "%d bytes of host, want %d", (int)ev->host.n,
@@ -361,15 +366,19 @@ static void answer(const question *q)
         n = (size_t)at.big * 270;
         body = large_body;
         if (n == q->n) n++;
-        for (size_t i = 0; !large_body[0] && i < sizeof large_body; i++) large_body[sizeof large_body - 1 - i] = (char)('a' + i % 23);
+        for (size_t i = 0; !large_body[0] && i < sizeof large_body; i++)
+            large_body[sizeof large_body - 1 - i] = (char)('a' + i % 23);
     }
     int status = a->given ? a->status : at.big % 16 == 15 ? 0 : q->status;
-    int r = ka_reply(at.server, &q->ev, status, status && at.big & 1 ? "X-A: b\r\nContent-Type: a/b\r\nX-B:\r\n" : NULL, body, n);
+    int r =
+        ka_reply(at.server, &q->ev, status,
+                 status && at.big & 1 ? "X-A: b\r\nContent-Type: a/b\r\nX-B:\r\n" : NULL, body, n);
     if (n > KA_MAILBOX / 4 - 20 && r == KA_ENOSPC) {
         n = 0;
         r = ka_reply(at.server, &q->ev, status, NULL, NULL, 0);
     }
     CHECK(r == KA_OK, "ka_reply: %d", r);
-    if (!a->given) *a = (struct answer){ status, true, a->bodiless, a->closes, false, n, hash(body, n) };
+    if (!a->given)
+        *a = (struct answer){ status, true, a->bodiless, a->closes, false, n, hash(body, n) };
     if (status == 0) p->bare = true;
 }

@@ -6,31 +6,39 @@ typedef struct {
     size_t   received;                    /* of to_server, by the server */
     size_t   cut;                         /* a receive gives so many bytes at most */
     size_t   window;                      /* bytes that this side still takes */
-    bool     accepted, fin, reset, reset_told, ended, closed;      /* ended: the server sends no more; closed: nor listens */
+    bool accepted, fin, reset, reset_told, ended,
+        closed; /* ended: the server sends no more; closed: nor listens */
     bool     lost;                        /* closed with bytes unread: the answer may be lost */
-    bool     cut_off;                     /* closed while it might still send: so it may, if it was refused */
+    bool cut_off; /* closed while it might still send: so it may, if it was refused */
     int64_t  refused_ms, closed_ms;
     bool     slow;                        /* its window was ever limited */
-    int      port;                        /* the listener's that it connects to; the server connects to it: its own */
+    int port; /* the listener's that it connects to; the server connects to it: its own */
     int      knock;                       /* its answer to that */
     /* what the server's targets expect of it */
     uint64_t conn;
-    bool     known, over, refused;        /* known: conn is its number; over: no request may follow */
+    bool known, over, refused; /* known: conn is its number; over: no request may follow */
     size_t   at;                          /* to_server's next request */
     uint32_t seq, answers_cap;
     struct answer *answers;
-    bool     bare;                        /* an answer without a head was given: it may be the last one */
+    bool bare; /* an answer without a head was given: it may be the last one */
     /* and where it doesn't speak HTTP */
-    int      framing;                     /* that the parent sends in; and all that it asked for, up to the last event's */
+    int framing; /* that the parent sends in; and all that it asked for, up to the last event's */
     char     framings[64];
     int      framings_n, framing_at;
-    bool     opened, told, hung_up;       /* events said so; hung_up: what the parent sends from now on is dropped */
+    bool opened, told,
+        hung_up; /* events said so; hung_up: what the parent sends from now on is dropped */
     size_t   heard;                       /* of to_server, before the server stopped to listen */
     size_t   begins;                      /* of to_server, before ka_upgrade's answer began */
     bytes    said;                        /* what the parent sent */
 } peer;
 
-enum { CONNECTED, KNOCKING, REFUSED, REFUSED_AT_ONCE, OUT = 1000 };      /* OUT: ports of peers that the server connects to */
+enum {
+    CONNECTED,
+    KNOCKING,
+    REFUSED,
+    REFUSED_AT_ONCE,
+    OUT = 1000
+}; /* OUT: ports of peers that the server connects to */
 
 enum { SIM_FREE, SIM_OTHER, SIM_EPOLL, SIM_LISTENER, SIM_CONN, SIM_FILE, SIM_FOLDER };
 enum { SIM_FDS = 64, PEERS = 40, FIRST_FD = 3 };
@@ -63,7 +71,8 @@ static void sim_known(int fd, peer *p);      /* learn the connection's number */
 static sim_fd *sim_at(int fd, int kind)
 {
     CHECK(fd >= FIRST_FD && fd < FIRST_FD + SIM_FDS, "descriptor %d", fd);
-    CHECK(fds[fd - FIRST_FD].kind == kind, "descriptor %d is %d, not %d", fd, fds[fd - FIRST_FD].kind, kind);
+    CHECK(fds[fd - FIRST_FD].kind == kind, "descriptor %d is %d, not %d", fd,
+          fds[fd - FIRST_FD].kind, kind);
     return &fds[fd - FIRST_FD];
 }
 
@@ -82,7 +91,8 @@ static void file_unlock(int inode, int fd);
 
 static int sim_close(int fd)
 {
-    CHECK(fd >= FIRST_FD && fd < FIRST_FD + SIM_FDS && fds[fd - FIRST_FD].kind != SIM_FREE, "close(%d)", fd);
+    CHECK(fd >= FIRST_FD && fd < FIRST_FD + SIM_FDS && fds[fd - FIRST_FD].kind != SIM_FREE,
+          "close(%d)", fd);
     sim_fd *s = &fds[fd - FIRST_FD];
     if (s->kind == SIM_CONN) {
         sim_known(fd, s->peer);
@@ -157,7 +167,8 @@ static ssize_t sim_recv(int fd, void *out, size_t n)
 static ssize_t sim_send(int fd, const void *in, size_t n)
 {
     peer *p = sim_at(fd, SIM_CONN)->peer;
-    CHECK(n > 0 && !p->ended && p->knock == CONNECTED, "a send of %d bytes, after shutdown: %d, %d", (int)n, p->ended, p->knock);
+    CHECK(n > 0 && !p->ended && p->knock == CONNECTED, "a send of %d bytes, after shutdown: %d, %d",
+          (int)n, p->ended, p->knock);
     if (p->reset) {
         errno = EPIPE;
         return -1;
@@ -207,12 +218,13 @@ static int sim_epoll_ctl(int epoll, int op, int fd, const struct epoll_event *ev
     CHECK(fd >= FIRST_FD && fd < FIRST_FD + SIM_FDS, "epoll_ctl of %d", fd);
     sim_fd *s = &fds[fd - FIRST_FD];
     CHECK(s->kind != SIM_FREE, "epoll_ctl of the closed %d", fd);
-    if (s->kind == SIM_OTHER) return 0;      /* an eventfd: nobody sleeps here, and so nobody is woken */
-    if (s->kind == SIM_LISTENER) {           /* which two pollers may watch: the bits of events tell who */
+    if (s->kind == SIM_OTHER) return 0; /* an eventfd: nobody sleeps here, and so nobody is woken */
+    if (s->kind == SIM_LISTENER) { /* which two pollers may watch: the bits of events tell who */
         uint64_t bit = (uint64_t)1 << (epoll - FIRST_FD);
         if (op == EPOLL_CTL_DEL) s->data &= ~bit;
         else s->data |= bit;
-        CHECK((int)ev->data.u64 == s->inode || op == EPOLL_CTL_DEL, "a listener's token is its number");
+        CHECK((int)ev->data.u64 == s->inode || op == EPOLL_CTL_DEL,
+              "a listener's token is its number");
         return 0;
     }
     if (op != EPOLL_CTL_DEL && watch_fails_in >= 0 && watch_fails_in-- == 0) {
@@ -220,7 +232,8 @@ static int sim_epoll_ctl(int epoll, int op, int fd, const struct epoll_event *ev
         errno = ENOMEM;
         return -1;
     }
-    CHECK((op == EPOLL_CTL_ADD) == (s->epoll < 0) && (s->epoll < 0 || s->epoll == epoll), "epoll_ctl %d of %d, watched by %d", op, fd, s->epoll);
+    CHECK((op == EPOLL_CTL_ADD) == (s->epoll < 0) && (s->epoll < 0 || s->epoll == epoll),
+          "epoll_ctl %d of %d, watched by %d", op, fd, s->epoll);
     s->epoll = op == EPOLL_CTL_DEL ? -1 : epoll;
     s->events = ev->events | EPOLLERR | EPOLLHUP;
     s->data = ev->data.u64;
@@ -247,10 +260,12 @@ static int sim_epoll_wait(int epoll, struct epoll_event *ev, int max)
 
 static int sim_poll(struct pollfd *p)
 {
-    int kind = p->fd >= FIRST_FD && p->fd < FIRST_FD + SIM_FDS ? fds[p->fd - FIRST_FD].kind : SIM_FREE;
+    int kind =
+        p->fd >= FIRST_FD && p->fd < FIRST_FD + SIM_FDS ? fds[p->fd - FIRST_FD].kind : SIM_FREE;
     CHECK(kind == SIM_LISTENER || kind == SIM_CONN, "poll of %d", p->fd);
     uint32_t events = sim_events(&fds[p->fd - FIRST_FD]);
-    p->revents = (short)((int)events & (p->events | POLLERR | POLLHUP));      /* the bits are those of epoll */
+    p->revents =
+        (short)((int)events & (p->events | POLLERR | POLLHUP)); /* the bits are those of epoll */
     return p->revents != 0;
 }
 
@@ -274,7 +289,8 @@ static int sim_option(int fd, int name, void *v)
         return -1;
     }
     CHECK(name == SO_ERROR, "%d", name);
-    memcpy(v, &(int){ sim_at(fd, SIM_CONN)->peer->knock == REFUSED ? ECONNREFUSED : 0 }, sizeof(int));
+    memcpy(v, &(int){ sim_at(fd, SIM_CONN)->peer->knock == REFUSED ? ECONNREFUSED : 0 },
+           sizeof(int));
     return 0;
 }
 
@@ -297,7 +313,8 @@ static int sim_connect(int fd, const struct sockaddr *a)
         errno = ECONNREFUSED;
         return -1;
     }
-    sim_at(fd, SIM_LISTENER)->kind = SIM_CONN;      /* a new socket is a listener until it turns out to be none */
+    sim_at(fd, SIM_LISTENER)->kind =
+        SIM_CONN; /* a new socket is a listener until it turns out to be none */
     fds[fd - FIRST_FD].peer = p;
     errno = EINPROGRESS;
     return p->knock == CONNECTED ? 0 : -1;
@@ -319,11 +336,13 @@ static int sim_nanosleep(const struct timespec *t)
     return 0;
 }
 
-/* The key after n others is n in all of its 64 bytes, so that an input can know it; after 255 the first is more. */
+/* The key after n others is n in all of its 64 bytes, so that an input can know it; after 255 the
+   first is more. */
 static ssize_t sim_random(void *out, size_t n)
 {
     unsigned char *p = out;
-    for (size_t i = 0; i < n; i++, random_at++) p[i] = (unsigned char)(random_at / 64 + (random_at % 64 ? 0 : random_at / 64 / 256));
+    for (size_t i = 0; i < n; i++, random_at++)
+        p[i] = (unsigned char)(random_at / 64 + (random_at % 64 ? 0 : random_at / 64 / 256));
     return (ssize_t)n;
 }
 
@@ -358,7 +377,9 @@ static peer *sim_peer(int port)
 
 static void sim_end(void)
 {
-    for (int i = 0; i < SIM_FDS; i++) CHECK(fds[i].kind == SIM_FREE, "descriptor %d of kind %d is still open", i + FIRST_FD, fds[i].kind);
+    for (int i = 0; i < SIM_FDS; i++)
+        CHECK(fds[i].kind == SIM_FREE, "descriptor %d of kind %d is still open", i + FIRST_FD,
+              fds[i].kind);
     CHECK(blocks_live == 0, "%ld blocks were not freed", blocks_live);
     for (int i = 0; i < peers_n; i++) {
         release(&peers[i].to_server);

@@ -29,8 +29,8 @@ static int sandboxed(int code, char **argv)
 static int sandboxed(int code, char **argv) { return argv && code ? 77 : 126; }
 #endif
 
-/* A server that can serve nobody says why, and ends, instead of "listening". From `ulimit -n` 4 on each of them
-   either says so, or serves. */
+/* A server that can serve nobody says why, and ends, instead of "listening". From `ulimit -n` 4 on
+   each of them either says so, or serves. */
 static void test_cannot_accept(void)
 {
     static const char *const programs[] = {
@@ -45,29 +45,40 @@ static void test_cannot_accept(void)
         { "ulimit -n 9; exec", "" }, { "ulimit -n 10; exec", "" }, { "ulimit -n 11; exec", "" }, { "ulimit -n 12; exec", "" },
         { "ulimit -n 13; exec", "" }, { "ulimit -n 14; exec", "" }, { "ulimit -n 16; exec", "" }, { "ulimit -n 20; exec", "" },
     };
-    if (emulator()) { skip(topic, "an emulator needs more, and can't be in such a sandbox"); return; }
+    if (emulator()) {
+        skip(topic, "an emulator needs more, and can't be in such a sandbox");
+        return;
+    }
     for (size_t i = 0; i < COUNT(programs) * COUNT(rows); i++) {
-        const char *before = rows[i / COUNT(programs)].before, *says = rows[i / COUNT(programs)].says;
+        const char *before = rows[i / COUNT(programs)].before,
+                   *says = rows[i / COUNT(programs)].says;
         char command[128], line[256];
         process p;
         int port = free_port(), status = -1;
         snprintf(command, sizeof command, programs[i % COUNT(programs)], port);
         snprintf(line, sizeof line, "%s %s", before, command);
         if (!START(&p, "/bin/sh", "-c", line)) continue;
-        for (int64_t until = ka_now_ms() + PATIENCE_MS; status < 0 && ka_now_ms() < until; status = process_wait(&p, 5)) {
+        for (int64_t until = ka_now_ms() + PATIENCE_MS; status < 0 && ka_now_ms() < until;
+             status = process_wait(&p, 5)) {
             static wire w;
             char byte;
-            if (*says || !strstr(output(&p, "out"), "o") || wire_try(&w, "127.0.0.1", port) != KA_OK) continue;
+            if (*says || !strstr(output(&p, "out"), "o") ||
+                wire_try(&w, "127.0.0.1", port) != KA_OK)
+                continue;
             bool relay = strstr(command, "relay") != NULL, gate = strstr(command, "gate") != NULL;
-            wire_text(&w, relay ? "message x\n" : gate ? "{}" : "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-            bool served = ka__sock_wait(w.sock, KA__IN, 3000) == KA_OK && ka__sock_recv(w.sock, &byte, 1) == 1;
+            wire_text(&w, relay  ? "message x\n"
+                          : gate ? "{}"
+                                 : "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            bool served = ka__sock_wait(w.sock, KA__IN, 3000) == KA_OK &&
+                          ka__sock_recv(w.sock, &byte, 1) == 1;
             wire_close(&w);
             CHECK(served, "%s listens, and serves nobody", line);
             break;
         }
         if (status == 77) skip(topic, "no seccomp here");
         else if (*says || status >= 0)
-            CHECK(status == 1 && strstr(output(&p, "err"), *says ? says : "ulimit -n"), "%s: status %d, %s", line, status, output(&p, "err"));
+            CHECK(status == 1 && strstr(output(&p, "err"), *says ? says : "ulimit -n"),
+                  "%s: status %d, %s", line, status, output(&p, "err"));
         process_end(&p);
     }
     (void)remove(MESSAGES);
@@ -86,20 +97,27 @@ static void test_accept_refused(void)
     ka_server *s;
     static wire w;
     char body[64];
-    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_listen(s, "127.0.0.1", 0) == 0 && ka_wait(s, &ev, PATIENCE_MS) == KA_OK && !ev.error, "starts")) return;
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_listen(s, "127.0.0.1", 0) == 0 &&
+                   ka_wait(s, &ev, PATIENCE_MS) == KA_OK && !ev.error,
+               "starts"))
+        return;
     int port = ev.port;
     accept_refused = EPERM;
     int64_t start = ka_now_ms();
     wire_open(&w, port);
     wire_text(&w, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_OK && ev.kind == KA_LISTENING && ev.listener == 0 && ev.error == KA_EPERM && ev.os_error == EPERM,
+    CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_OK && ev.kind == KA_LISTENING && ev.listener == 0 &&
+              ev.error == KA_EPERM && ev.os_error == EPERM,
           "the parent is told: kind %d, error %d, %d", ev.kind, ev.error, ev.os_error);
     CHECK(ka_now_ms() - start >= (KA__ACCEPT_TRIES - 2) * KA__ACCEPT_AGAIN_MS, "after %d ms",
           (int)(ka_now_ms() - start));
     CHECK(ka_wait(s, &ev, 1500) == KA_ETIME, "once");
     accept_refused = 0;
-    CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_OK && ev.kind == KA_REQUEST && ka_reply(s, &ev, 200, NULL, "x", 1) == KA_OK, "it is over");
-    CHECK(ka_wait(s, &ev, 0) == KA_ETIME && wire_answer(&w, body, sizeof body, NULL, false) == 200, "and who waited is served");
+    CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_OK && ev.kind == KA_REQUEST &&
+              ka_reply(s, &ev, 200, NULL, "x", 1) == KA_OK,
+          "it is over");
+    CHECK(ka_wait(s, &ev, 0) == KA_ETIME && wire_answer(&w, body, sizeof body, NULL, false) == 200,
+          "and who waited is served");
     wire_close(&w);
     ka_server_free(s);
 #endif

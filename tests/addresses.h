@@ -45,7 +45,8 @@ static void test_address_family(void)
 #endif
     ka__address a = { .any = { .sa_family = 255 } };
     ka__sock s = -1;
-    CHECK(ka__sock_new(&a, SOCK_STREAM, &s) == KA_EFAMILY && ka__os_code() == code, "no such family: %d", ka__os_code());
+    CHECK(ka__sock_new(&a, SOCK_STREAM, &s) == KA_EFAMILY && ka__os_code() == code,
+          "no such family: %d", ka__os_code());
 }
 
 /* Which addresses can be connected to, and which of them mean all of this machine. */
@@ -62,7 +63,8 @@ static void test_address_kinds(void)
     for (size_t i = 0; i < COUNT(rows); i++) {
         ka_end e = { .port = 0 };
         bool read = end_read(&e, rows[i].ip);
-        CHECK(read && ka__ip_any(e) == rows[i].any && ka__ip_of_one(e) == rows[i].one, "%s: any %d, one %d", rows[i].ip, ka__ip_any(e), ka__ip_of_one(e));
+        CHECK(read && ka__ip_any(e) == rows[i].any && ka__ip_of_one(e) == rows[i].one,
+              "%s: any %d, one %d", rows[i].ip, ka__ip_any(e), ka__ip_of_one(e));
     }
 }
 
@@ -78,8 +80,10 @@ static void test_address_lists(void)
     for (size_t i = 0; i < COUNT(rows); i++) {
         const char *left = rows[i].list;
         char ip[KA_IP_TEXT + 1], items[256] = "";
-        while (ka_next_ip(&left, ip)) snprintf(items + strlen(items), sizeof items - strlen(items), "%s;", ip);
-        CHECK(strcmp(items, rows[i].items) == 0 && !*left == rows[i].whole, "%s: %s", rows[i].list, items);
+        while (ka_next_ip(&left, ip))
+            snprintf(items + strlen(items), sizeof items - strlen(items), "%s;", ip);
+        CHECK(strcmp(items, rows[i].items) == 0 && !*left == rows[i].whole, "%s: %s", rows[i].list,
+              items);
     }
 }
 
@@ -116,25 +120,34 @@ static void test_ipv6(void)
     if (!wire_open_at(&w, "::1", port)) return;
     wire_text(&w, "a line\n");
     snprintf(want, sizeof want, "[::1]:%d", ka__sock_mine(w.sock).port);
-    CHECK(next_event(s, &ev, KA_OPENED) && strcmp(ka_end_text(text, ev.peer), want) == 0, "opened by %s", text);
-    CHECK(next_event(s, &ev, KA_MESSAGE) && is_ip(ev.peer, "[::1]") && ka_is(ev.body, "a line"), "a message");
+    CHECK(next_event(s, &ev, KA_OPENED) && strcmp(ka_end_text(text, ev.peer), want) == 0,
+          "opened by %s", text);
+    CHECK(next_event(s, &ev, KA_MESSAGE) && is_ip(ev.peer, "[::1]") && ka_is(ev.body, "a line"),
+          "a message");
     wire_close(&w);
     CHECK(next_event(s, &ev, KA_CLOSED) && is_ip(ev.peer, "[::1]"), "closed");
-    CHECK(ka_connect(s, &ka_lines, "::1", "::1", port, 1) == KA_OK && next_event(s, &ev, KA_OPENED) && !ev.error && is_ip(ev.peer, "[::1]"), "connected");
+    CHECK(ka_connect(s, &ka_lines, "::1", "::1", port, 1) == KA_OK &&
+              next_event(s, &ev, KA_OPENED) && !ev.error && is_ip(ev.peer, "[::1]"),
+          "connected");
     CHECK(next_event(s, &ev, KA_OPENED) && !ev.error && is_ip(ev.peer, "[::1]"), "and accepted");
-    CHECK(ka_connect(s, &ka_lines, "127.0.0.1", "::1", port, 1) == KA_EINVAL && ka_connect(s, &ka_lines, NULL, "ff02::1", port, 1) == KA_EINVAL &&
-          ka_connect(s, &ka_lines, NULL, "::", port, 1) == KA_EINVAL, "of one machine, and from an address of its kind");
+    CHECK(ka_connect(s, &ka_lines, "127.0.0.1", "::1", port, 1) == KA_EINVAL &&
+              ka_connect(s, &ka_lines, NULL, "ff02::1", port, 1) == KA_EINVAL &&
+              ka_connect(s, &ka_lines, NULL, "::", port, 1) == KA_EINVAL,
+          "of one machine, and from an address of its kind");
     ev = listen_at(s, NULL, "::", 0);
     port = ev.port;
     CHECK(!ev.error && is_ip(ev.peer, "[::]"), "all of IPv6");
     if (on_wine()) {
         skip(topic, "what else may have the port of ::, Wine 8 does not know");
     } else {
-        CHECK(listen_at(s, NULL, "0.0.0.0", port).error == KA_OK, "and all of IPv4 at the same port");
+        CHECK(listen_at(s, NULL, "0.0.0.0", port).error == KA_OK,
+              "and all of IPv4 at the same port");
         CHECK(listen_at(s, NULL, "::", port).error == KA_EINUSE, "in use");
     }
     CHECK(listen_at(s, NULL, "fe80::1", 0).error == KA_EINVAL, "without its interface");
-    CHECK(listen_at(s, NULL, "ff02::1", 0).error == KA_EADDR && listen_at(s, NULL, "2001:db8::1", 0).error == KA_EADDR, "no address of this machine");
+    CHECK(listen_at(s, NULL, "ff02::1", 0).error == KA_EADDR &&
+              listen_at(s, NULL, "2001:db8::1", 0).error == KA_EADDR,
+          "no address of this machine");
     ka_server_free(s);
 }
 
@@ -169,7 +182,9 @@ static void test_client_addresses(void)
         script_stop(&s);
         const char *fields = strstr(s.got, "\r\n");
         snprintf(want, sizeof want, "%s:%d", rows[i].field ? rows[i].field : "", s.port);
-        if (r == 200) CHECK(fields && ka_field(str(fields + 2), "Host", &host) == KA_OK && ka_is(host, want), "%s: Host: %.*s", rows[i].ip, (int)host.n, host.p);
+        if (r == 200)
+            CHECK(fields && ka_field(str(fields + 2), "Host", &host) == KA_OK && ka_is(host, want),
+                  "%s: Host: %.*s", rows[i].ip, (int)host.n, host.p);
     }
 }
 
@@ -179,17 +194,21 @@ static void test_ipv6_kill(void)
     static const struct { const char *server, *client; } rows[] = {
         { "::1", "::1" }, { "::", "::1" }, { "::,0.0.0.0", "127.0.0.1" }, { "127.0.0.1", "::ffff:127.0.0.1" },
     };
-    if (cannot_find() || lacks_ipv6() || emulator_lacks("valgrind", "valgrind 3.19 knows no pidfd_open")) return;
+    if (cannot_find() || lacks_ipv6() ||
+        emulator_lacks("valgrind", "valgrind 3.19 knows no pidfd_open"))
+        return;
     for (size_t i = 0; i < COUNT(rows); i++) {
         process right, wrong, client, beside;
         char line[64];
         const char *port = free_port_text();
-        if (on_wine() && strchr(rows[i].server, ':')) continue;      /* Wine 8 does not know whose IPv6 sockets are */
+        if (on_wine() && strchr(rows[i].server, ':'))
+            continue; /* Wine 8 does not know whose IPv6 sockets are */
         START(&wrong, PROGRAM("server"), "--ip", rows[i].server, "--port", port, "--wrong");
         if (!await_output(&wrong, "out", "\n")) return;
         START(&client, PROGRAM("client"), "--give-up", "30", rows[i].client, port);
         int status = process_wait(&client, PATIENCE_MS);
-        CHECK(status == 5 && process_wait(&wrong, PATIENCE_MS) >= 0, "%s, %s: status %d, %s", rows[i].server, rows[i].client, status, output(&client, "err"));
+        CHECK(status == 5 && process_wait(&wrong, PATIENCE_MS) >= 0, "%s, %s: status %d, %s",
+              rows[i].server, rows[i].client, status, output(&client, "err"));
         process_end(&client);
         process_end(&wrong);
         START(&right, PROGRAM("server"), "--ip", rows[i].server, "--port", port);
@@ -197,7 +216,8 @@ static void test_ipv6_kill(void)
         if (!await_output(&right, "out", line)) return;
         START(&beside, PROGRAM("client"), rows[i].client, port);
         status = process_wait(&beside, PATIENCE_MS);
-        CHECK(cannot_restart() || (status == 0 && prints_one_id(&beside)), "%s: status %d, %s", rows[i].client, status, output(&beside, "err"));
+        CHECK(cannot_restart() || (status == 0 && prints_one_id(&beside)), "%s: status %d, %s",
+              rows[i].client, status, output(&beside, "err"));
         process_end(&beside);
         process_end(&right);
     }
@@ -215,15 +235,19 @@ static void test_mapped_kill(void)
     ka_str answer;
     int64_t pid;
     int off = 0;
-    if (cannot_find() || lacks_ipv6() || emulator_lacks("valgrind", "valgrind 3.19 knows no pidfd_open")) return;
-    bool good = ka__address_read(&a, "::", 0) && ka__sock_new(&a, SOCK_STREAM, &listener) == KA_OK &&
+    if (cannot_find() || lacks_ipv6() ||
+        emulator_lacks("valgrind", "valgrind 3.19 knows no pidfd_open"))
+        return;
+    bool good = ka__address_read(&a, "::", 0) &&
+                ka__sock_new(&a, SOCK_STREAM, &listener) == KA_OK &&
                 setsockopt((int)listener, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) == 0 &&
                 bind((int)listener, &a.any, a.n) == 0 && listen((int)listener, 5) == 0;
     if (!CHECK(good, "a listener")) return;
     c = (ka_client){ .ip = "127.0.0.1", .port = ka__sock_mine(listener).port };
     pid_t server = fork();
     if (server == 0) {
-        if (!wire_wait(listener, KA__IN) || ka__sock_accept(listener, &w.sock, NULL) != KA_OK) _exit(1);
+        if (!wire_wait(listener, KA__IN) || ka__sock_accept(listener, &w.sock, NULL) != KA_OK)
+            _exit(1);
         if (wire_more(&w) > 0) wire_text(&w, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx");
         for (;;) pause();
     }
@@ -251,8 +275,10 @@ static void test_unix(void)
 {
     ka_server *s;
     ka_event ev;
-    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_listen(s, "unix:ka.sock", 0) == 0, "starts")) return;
-    CHECK(next_event(s, &ev, KA_LISTENING) && ev.error == KA_EINVAL, "Windows has none: %d", ev.error);
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_listen(s, "unix:ka.sock", 0) == 0, "starts"))
+        return;
+    CHECK(next_event(s, &ev, KA_LISTENING) && ev.error == KA_EINVAL, "Windows has none: %d",
+          ev.error);
     ka_server_free(s);
 }
 
@@ -272,7 +298,9 @@ static void path_leave(const char *path)
 {
     ka__address a;
     ka__sock s = -1;
-    CHECK(ka__address_read(&a, path, 0) && ka__sock_new(&a, SOCK_STREAM, &s) == KA_OK && bind((int)s, &a.any, a.n) == 0, "%s is left behind", path);
+    CHECK(ka__address_read(&a, path, 0) && ka__sock_new(&a, SOCK_STREAM, &s) == KA_OK &&
+              bind((int)s, &a.any, a.n) == 0,
+          "%s is left behind", path);
     ka__sock_close(s);
 }
 
@@ -283,39 +311,58 @@ static void test_unix(void)
     ka_event ev;
     char text[KA_END_TEXT + 1], want[KA_END_TEXT + 1], longest[KA_IP_TEXT + 1];
     int mode = 0, before = descriptors_open();
-    if (!CHECK(ka_server_start(&s, 2) == KA_OK && ka_server_start(&second, 1) == KA_OK, "start")) return;
+    if (!CHECK(ka_server_start(&s, 2) == KA_OK && ka_server_start(&second, 1) == KA_OK, "start"))
+        return;
     path_leave("unix:left.sock");
     ev = listen_at(s, &ka_lines, "unix:left.sock", 0);
-    CHECK(!ev.error && ev.peer.local && path_kind("left.sock", &mode) == 's' && mode == 0660, "in place of what was left: %d, mode %o", ev.error, mode);
-    CHECK(listen_at(second, NULL, "unix:left.sock", 0).error == KA_EINUSE && path_kind("left.sock", &mode) == 's', "a live one is in use");
-    CHECK(next_event(s, &ev, KA_OPENED) && next_event(s, &ev, KA_CLOSED), "and has been knocked at");
+    CHECK(!ev.error && ev.peer.local && path_kind("left.sock", &mode) == 's' && mode == 0660,
+          "in place of what was left: %d, mode %o", ev.error, mode);
+    CHECK(listen_at(second, NULL, "unix:left.sock", 0).error == KA_EINUSE &&
+              path_kind("left.sock", &mode) == 's',
+          "a live one is in use");
+    CHECK(next_event(s, &ev, KA_OPENED) && next_event(s, &ev, KA_CLOSED),
+          "and has been knocked at");
     file_put("file.sock", "mine", 4);
-    CHECK(listen_at(second, NULL, "unix:file.sock", 0).error == KA_EINUSE && path_kind("file.sock", &mode) == 'f', "a file stays");
+    CHECK(listen_at(second, NULL, "unix:file.sock", 0).error == KA_EINUSE &&
+              path_kind("file.sock", &mode) == 'f',
+          "a file stays");
     CHECK(listen_at(second, NULL, "unix:no-folder/a.sock", 0).error < 0, "no folder");
     CHECK(listen_at(second, NULL, "unix:", 0).error == KA_EINVAL, "no path");
     memset(longest, 'a', sizeof longest);
     memcpy(longest, "unix:", 5);
     longest[KA_IP_TEXT] = 0;
-    CHECK(listen_at(second, NULL, longest, 0).error == (sizeof ((struct sockaddr_un *)0)->sun_path > KA_IP_TEXT - 5 ? KA_OK : KA_EINVAL), "the longest");
+    CHECK(listen_at(second, NULL, longest, 0).error ==
+              (sizeof((struct sockaddr_un *)0)->sun_path > KA_IP_TEXT - 5 ? KA_OK : KA_EINVAL),
+          "the longest");
     snprintf(want, sizeof want, "unix:%d", (int)getpid());
     if (!wire_open_at(&w, "unix:left.sock", 0)) return;
     wire_text(&w, "a line\n");
-    CHECK(next_event(s, &ev, KA_OPENED) && strcmp(ka_end_text(text, ev.peer), want) == 0, "opened by %s", text);
-    CHECK(next_event(s, &ev, KA_MESSAGE) && ev.peer.local && ka_is(ev.body, "a line") && ka_send(s, ev.conn, "heard\n", 6) == KA_OK, "a message");
+    CHECK(next_event(s, &ev, KA_OPENED) && strcmp(ka_end_text(text, ev.peer), want) == 0,
+          "opened by %s", text);
+    CHECK(next_event(s, &ev, KA_MESSAGE) && ev.peer.local && ka_is(ev.body, "a line") &&
+              ka_send(s, ev.conn, "heard\n", 6) == KA_OK,
+          "a message");
     ka_wait(s, &ev, 0);
     CHECK(wire_gets(&w, "heard\n"), "and an answer");
     wire_close(&w);
     CHECK(next_event(s, &ev, KA_CLOSED) && ev.peer.local, "closed");
-    CHECK(ka_connect(s, &ka_lines, NULL, "unix:left.sock", 0, 7) == KA_OK && next_event(s, &ev, KA_OPENED) && !ev.error && ev.peer.zone == (uint32_t)getpid(), "connected");
+    CHECK(ka_connect(s, &ka_lines, NULL, "unix:left.sock", 0, 7) == KA_OK &&
+              next_event(s, &ev, KA_OPENED) && !ev.error && ev.peer.zone == (uint32_t)getpid(),
+          "connected");
     CHECK(next_event(s, &ev, KA_OPENED) && !ev.error, "and accepted");
-    CHECK(ka_connect(s, &ka_lines, NULL, "unix:no-such.sock", 0, 7) == KA_OK && next_event(s, &ev, KA_OPENED) && ev.error == KA_EOFFLINE, "nobody there: %d", ev.error);
-    CHECK(ka_connect(s, &ka_lines, "127.0.0.1", "unix:left.sock", 0, 7) == KA_EINVAL && ka_connect(s, &ka_lines, "unix:a", "unix:left.sock", 0, 7) == KA_EINVAL, "from no address");
+    CHECK(ka_connect(s, &ka_lines, NULL, "unix:no-such.sock", 0, 7) == KA_OK &&
+              next_event(s, &ev, KA_OPENED) && ev.error == KA_EOFFLINE,
+          "nobody there: %d", ev.error);
+    CHECK(ka_connect(s, &ka_lines, "127.0.0.1", "unix:left.sock", 0, 7) == KA_EINVAL &&
+              ka_connect(s, &ka_lines, "unix:a", "unix:left.sock", 0, 7) == KA_EINVAL,
+          "from no address");
     ka_stop(s);
     while (ka_wait(s, &ev, PATIENCE_MS) == KA_OK) {}
     CHECK(path_kind("left.sock", &mode) == '-', "removed at the end");
     ka_server_free(s);
     ka_server_free(second);
-    CHECK(path_kind(longest + 5, &mode) == '-' && path_kind("file.sock", &mode) == 'f', "and by ka_server_free");
+    CHECK(path_kind(longest + 5, &mode) == '-' && path_kind("file.sock", &mode) == 'f',
+          "and by ka_server_free");
     (void)remove("file.sock");
     CHECK(descriptors_open() == before, "%d descriptors, not %d", descriptors_open(), before);
 }
@@ -326,17 +373,21 @@ static void test_unix_replaced(void)
     ka_server *s, *second;
     ka_event ev;
     int mode;
-    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_server_start(&second, 1) == KA_OK, "start")) return;
-    CHECK(!listen_at(s, NULL, "unix:two.sock", 0).error && unlink("two.sock") == 0, "the first's is removed by hand");
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_server_start(&second, 1) == KA_OK, "start"))
+        return;
+    CHECK(!listen_at(s, NULL, "unix:two.sock", 0).error && unlink("two.sock") == 0,
+          "the first's is removed by hand");
     CHECK(!listen_at(second, NULL, "unix:two.sock", 0).error, "the second has the path");
     ka_server_free(s);
     CHECK(path_kind("two.sock", &mode) == 's', "the second's stays");
     ka_stop(second);
-    CHECK(ka_wait(second, &ev, PATIENCE_MS) == KA_ESTOPPED && path_kind("two.sock", &mode) == '-', "and goes with it");
+    CHECK(ka_wait(second, &ev, PATIENCE_MS) == KA_ESTOPPED && path_kind("two.sock", &mode) == '-',
+          "and goes with it");
     ka_server_free(second);
 }
 
-/* Several servers begin at once, where a dead one has left its socket: one of them has the path, and is the one that answers. */
+/* Several servers begin at once, where a dead one has left its socket: one of them has the path,
+   and is the one that answers. */
 static void test_unix_race(void)
 {
     enum { MANY = 6, ROUNDS = 5 };
@@ -345,9 +396,14 @@ static void test_unix_race(void)
         ka__address a;
         ka__sock dead;
         int listening = 0;
-        if (!CHECK(ka__address_read(&a, "unix:race.sock", 0) && ka__sock_new(&a, SOCK_STREAM, &dead) == KA_OK && ka__sock_bind_path(dead, &a) == KA_OK, "a dead one")) return;
+        if (!CHECK(ka__address_read(&a, "unix:race.sock", 0) &&
+                       ka__sock_new(&a, SOCK_STREAM, &dead) == KA_OK &&
+                       ka__sock_bind_path(dead, &a) == KA_OK,
+                   "a dead one"))
+            return;
         ka__sock_close(dead);
-        for (int i = 0; i < MANY; i++) START(&servers[i], PROGRAM("server"), "--ip", "unix:race.sock");
+        for (int i = 0; i < MANY; i++)
+            START(&servers[i], PROGRAM("server"), "--ip", "unix:race.sock");
         for (int64_t until = ka_now_ms() + PATIENCE_MS; ka_now_ms() < until; ka_sleep_ms(5)) {
             int over = 0;
             listening = 0;
@@ -360,12 +416,15 @@ static void test_unix_race(void)
         CHECK(listening == 1, "%d listen", listening);
         START(&client, PROGRAM("client"), "--give-up", "9", "unix:race.sock");
         int status = process_wait(&client, PATIENCE_MS);
-        CHECK(cannot_restart() || status == 0, "it answers: %d, %s", status, output(&client, "err"));
+        CHECK(cannot_restart() || status == 0, "it answers: %d, %s", status,
+              output(&client, "err"));
         process_end(&client);
         for (int i = MANY; i-- > 0; ) process_end(&servers[i]);
         (void)remove("race.sock");
     }
-    int folder = open(".", O_RDONLY);      /* the race is seldom seen: so see that who has the folder's lock is waited for */
+    int folder = open(
+        ".",
+        O_RDONLY); /* the race is seldom seen: so see that who has the folder's lock is waited for */
     CHECK((flock)(folder, LOCK_EX) == 0, "locked");
     START(&servers[0], PROGRAM("server"), "--ip", "unix:race.sock");
     ka_sleep_ms(300);
@@ -383,17 +442,21 @@ static void test_unix_kill(void)
     if (cannot_find() || emulator_lacks("valgrind", "valgrind 3.19 knows no pidfd_open")) return;
     START(&right, PROGRAM("server"), "--ip", "unix:right.sock");
     START(&wrong, PROGRAM("server"), "--ip", path, "--wrong");
-    if (!await_output(&wrong, "out", "listening on unix:kill.sock\n") || !await_output(&right, "out", "\n")) return;
+    if (!await_output(&wrong, "out", "listening on unix:kill.sock\n") ||
+        !await_output(&right, "out", "\n"))
+        return;
     START(&client, PROGRAM("client"), path);
     int status = process_wait(&client, PATIENCE_MS);
-    CHECK(status == 5 && process_wait(&wrong, PATIENCE_MS) >= 0 && process_wait(&right, 0) == -1, "killed: %d, %s", status, output(&client, "err"));
+    CHECK(status == 5 && process_wait(&wrong, PATIENCE_MS) >= 0 && process_wait(&right, 0) == -1,
+          "killed: %d, %s", status, output(&client, "err"));
     process_end(&client);
     process_end(&wrong);
     START(&wrong, PROGRAM("server"), "--ip", path);
     if (!await_output(&wrong, "out", "\n")) return;
     START(&client, PROGRAM("client"), path);
     status = process_wait(&client, PATIENCE_MS);
-    CHECK(cannot_restart() || (status == 0 && prints_one_id(&client)), "in place of the killed one's path: %d, %s", status, output(&client, "err"));
+    CHECK(cannot_restart() || (status == 0 && prints_one_id(&client)),
+          "in place of the killed one's path: %d, %s", status, output(&client, "err"));
     process_end(&client);
     process_end(&wrong);
     process_end(&right);
@@ -420,13 +483,17 @@ static void test_unix_kill_strangers(void)
         if (!CHECK(pipe(told) == 0, "a pipe")) return;
         pid_t server = fork();
         if (server == 0) {      /* the credentials are of who listens */
-            if (!ka__address_read(&a, "unix:stranger.sock", 0) || ka__sock_new(&a, SOCK_STREAM, &listener) < 0 ||
-                bind((int)listener, &a.any, a.n) != 0 || listen((int)listener, 5) != 0 || write(told[1], "x", 1) != 1) _exit(1);
+            if (!ka__address_read(&a, "unix:stranger.sock", 0) ||
+                ka__sock_new(&a, SOCK_STREAM, &listener) < 0 ||
+                bind((int)listener, &a.any, a.n) != 0 || listen((int)listener, 5) != 0 ||
+                write(told[1], "x", 1) != 1)
+                _exit(1);
             if (rows[i].twins && fork() == 0) {
                 for (pid_t parent = getppid(); getppid() == parent; ) ka_sleep_ms(10);
                 _exit(0);
             }
-            if (!wire_wait(listener, KA__IN) || ka__sock_accept(listener, &w.sock, NULL) != KA_OK) for (;;) pause();
+            if (!wire_wait(listener, KA__IN) || ka__sock_accept(listener, &w.sock, NULL) != KA_OK)
+                for (;;) pause();
             if (wire_more(&w) > 0) wire_text(&w, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx");
             for (;;) pause();
         }
@@ -434,7 +501,8 @@ static void test_unix_kill_strangers(void)
         c = (ka_client){ .ip = "unix:stranger.sock" };
         CHECK(ka_client_post(&c, "x=y", 3, &answer) == 200, "it answers");
         int r = ka_client_kill_server(&c, &pid);
-        CHECK(r == rows[i].want && pid == (r == KA_OK ? server : 0), "%s: %d, %s", rows[i].why, r, c.why ? c.why : "");
+        CHECK(r == rows[i].want && pid == (r == KA_OK ? server : 0), "%s: %d, %s", rows[i].why, r,
+              c.why ? c.why : "");
         kill(server, SIGKILL);
         waitpid(server, NULL, 0);
         ka_client_close(&c);

@@ -20,12 +20,18 @@ static void test_base64(void)
     for (size_t i = 0; i < COUNT(vectors); i++) {
         size_t n = strlen(vectors[i].plain), t = strlen(vectors[i].text);
         ptrdiff_t e = ka_b64_encode(text, sizeof text, vectors[i].plain, n);
-        CHECK(e == (ptrdiff_t)t && memcmp(text, vectors[i].text, t) == 0, "encode %s: got %.*s", vectors[i].text, (int)e, text);
+        CHECK(e == (ptrdiff_t)t && memcmp(text, vectors[i].text, t) == 0, "encode %s: got %.*s",
+              vectors[i].text, (int)e, text);
         char *in = exact(vectors[i].text, t);
         ptrdiff_t d = ka_b64_decode(back, n, in, t);
-        CHECK(d == (ptrdiff_t)n && memcmp(back, vectors[i].plain, n) == 0, "decode %s: got %d", vectors[i].text, (int)d);
-        if (n) CHECK(ka_b64_decode(back, n - 1, in, t) == KA_ENOSPC, "decode %s: one byte short of room", vectors[i].text);
-        if (n) CHECK(ka_b64_encode(text, t - 1, vectors[i].plain, n) == KA_ENOSPC, "encode %s: one byte short", vectors[i].text);
+        CHECK(d == (ptrdiff_t)n && memcmp(back, vectors[i].plain, n) == 0, "decode %s: got %d",
+              vectors[i].text, (int)d);
+        if (n)
+            CHECK(ka_b64_decode(back, n - 1, in, t) == KA_ENOSPC,
+                  "decode %s: one byte short of room", vectors[i].text);
+        if (n)
+            CHECK(ka_b64_encode(text, t - 1, vectors[i].plain, n) == KA_ENOSPC,
+                  "encode %s: one byte short", vectors[i].text);
         free(in);
     }
     for (size_t i = 0; i < COUNT(refuse); i++) {
@@ -39,18 +45,25 @@ static void test_base64(void)
         if (ka_random(plain, n) < 0) abort();
         ptrdiff_t e = ka_b64_encode(text, sizeof text, plain, n);
         ptrdiff_t d = ka_b64_decode(back, sizeof back, text, (size_t)e);
-        CHECK(e == (ptrdiff_t)KA_B64_ENCODED(n) && d == (ptrdiff_t)n && memcmp(plain, back, n) == 0, "decode(encode(%d bytes))", (int)n);
+        CHECK(e == (ptrdiff_t)KA_B64_ENCODED(n) && d == (ptrdiff_t)n && memcmp(plain, back, n) == 0,
+              "decode(encode(%d bytes))", (int)n);
     }
 }
 
 static void test_sha256(void)
 {
-    static const struct { const char *in; size_t repeat; const char *hex; } vectors[] = {      /* FIPS 180-4, NIST CAVP */
+    static const struct {
+        const char *in;
+        size_t repeat;
+        const char *hex;
+    } vectors[] = {
+        /* FIPS 180-4, NIST CAVP */
         { "", 1, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" },
         { "abc", 1, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" },
-        { "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", 1, "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1" },
-        { "abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrstu", 1,
-          "cf5b16a778af8380036ce59e7b0492370b249b11e8f07a51afac45037afee9d1" },
+        { "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", 1,
+          "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1" },
+        { "abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrstu",
+          1, "cf5b16a778af8380036ce59e7b0492370b249b11e8f07a51afac45037afee9d1" },
         { "a", 1000000, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0" },
     };
     for (size_t i = 0; i < COUNT(vectors); i++) {
@@ -61,7 +74,8 @@ static void test_sha256(void)
         for (size_t k = 0; k < vectors[i].repeat; k++) memcpy(in + k * part, vectors[i].in, part);
         ka_sha256(digest, in, n);
         for (size_t k = 0; k < 32; k++) snprintf(hex + 2 * k, 3, "%02x", digest[k]);
-        CHECK(strcmp(hex, vectors[i].hex) == 0, "%.20s x %d: got %s", vectors[i].in, (int)vectors[i].repeat, hex);
+        CHECK(strcmp(hex, vectors[i].hex) == 0, "%.20s x %d: got %s", vectors[i].in,
+              (int)vectors[i].repeat, hex);
         free(in);
     }
     if (!ka__sha_available()) {
@@ -74,14 +88,16 @@ static void test_sha256(void)
         b = a;
         bool native = ka__sha256_native(a.h, a.block, ka__sha256_k);
         ka__sha256_portable(b.h, b.block, ka__sha256_k);
-        CHECK(native && memcmp(a.h, b.h, sizeof a.h) == 0, "the processor's and the portable block %d differ", i);
+        CHECK(native && memcmp(a.h, b.h, sizeof a.h) == 0,
+              "the processor's and the portable block %d differ", i);
     }
 }
 
 /* Each length, with each odd byte at each place. */
 static void test_printable(void)
 {
-    static const unsigned char good[] = { ' ', '!', '0', 'z', '~' }, bad[] = { 0, 1, 0x1f, 0x7f, 0x80, 0xa0, 0xff };
+    static const unsigned char good[] = { ' ', '!', '0', 'z', '~' },
+                               bad[] = { 0, 1, 0x1f, 0x7f, 0x80, 0xa0, 0xff };
     for (size_t n = 1; n < 20; n++) {
         for (size_t at = 0; at < n; at++) {
             char plain[20];
@@ -90,7 +106,8 @@ static void test_printable(void)
                 unsigned char byte = i < COUNT(good) ? good[i] : bad[i - COUNT(good)];
                 plain[at] = (char)byte;
                 char *in = exact(plain, n);
-                if (ka__printable(in, n) != (i < COUNT(good))) CHECK(false, "byte %02x at %d of %d", byte, (int)at, (int)n);
+                if (ka__printable(in, n) != (i < COUNT(good)))
+                    CHECK(false, "byte %02x at %d of %d", byte, (int)at, (int)n);
                 free(in);
             }
         }
@@ -104,23 +121,33 @@ static void test_small_things(void)
     CHECK(ka_eq_ct(a, b, 3) && !ka_eq_ct(a, c, 3) && ka_eq_ct(a, c, 2), "ka_eq_ct");
     ka_wipe(a, sizeof a);
     CHECK(memcmp(a, "\0\0\0", 4) == 0, "ka_wipe");
-    CHECK(ka_is((ka_str){ b, 3 }, "abc") && !ka_is((ka_str){ b, 2 }, "abc") && !ka_is((ka_str){ b, 3 }, "ab"), "ka_is");
-    CHECK(strcmp(ka_error_text(KA_EFULL), "the keyring is full") == 0 && strcmp(ka_error_text(3), "success") == 0 &&
-          strcmp(ka_error_text(-99), "unknown error") == 0, "ka_error_text");
+    CHECK(ka_is((ka_str){ b, 3 }, "abc") && !ka_is((ka_str){ b, 2 }, "abc") &&
+              !ka_is((ka_str){ b, 3 }, "ab"),
+          "ka_is");
+    CHECK(strcmp(ka_error_text(KA_EFULL), "the keyring is full") == 0 &&
+              strcmp(ka_error_text(3), "success") == 0 &&
+              strcmp(ka_error_text(-99), "unknown error") == 0,
+          "ka_error_text");
     CHECK(ka__resize(NULL, PTRDIFF_MAX / 2, 4) == NULL, "a size that overflows is refused");
     char id[KA_KEY_TEXT + 1], other[KA_KEY_TEXT + 1];
-    CHECK(ka_fresh_id(id) == KA_OK && strlen(id) == KA_KEY_TEXT && ka_fresh_id(other) == KA_OK && strcmp(id, other) != 0, "ka_fresh_id");
+    CHECK(ka_fresh_id(id) == KA_OK && strlen(id) == KA_KEY_TEXT && ka_fresh_id(other) == KA_OK &&
+              strcmp(id, other) != 0,
+          "ka_fresh_id");
     int64_t before = ka_now_ms();
     ka_sleep_ms(30);
     CHECK(ka_now_ms() - before >= 25, "ka_sleep_ms sleeps");
     ka_sleep_ms(0);
     int64_t us = ka_now_us(), ms = ka_now_ms(), later = ka_now_us();
-    CHECK(us / 1000 <= ms && ms <= later / 1000, "one clock: %lld, %lld, %lld", (long long)us, (long long)ms, (long long)later);
+    CHECK(us / 1000 <= ms && ms <= later / 1000, "one clock: %lld, %lld, %lld", (long long)us,
+          (long long)ms, (long long)later);
     char long_arg[KA_MAX_ID + 2];
     memset(long_arg, 'x', sizeof long_arg);
     long_arg[KA_MAX_ID + 1] = 0;
-    CHECK(ka_restart(long_arg) == KA_EINVAL && ka_restart("\"") == KA_EINVAL && ka_restart("\n") == KA_EINVAL, "ka_restart with what is no argument");
-    for (int e = KA_ETHREAD; e < 0; e++) CHECK(strcmp(ka_error_text(e), "unknown error") != 0, "error %d has a text", e);
+    CHECK(ka_restart(long_arg) == KA_EINVAL && ka_restart("\"") == KA_EINVAL &&
+              ka_restart("\n") == KA_EINVAL,
+          "ka_restart with what is no argument");
+    for (int e = KA_ETHREAD; e < 0; e++)
+        CHECK(strcmp(ka_error_text(e), "unknown error") != 0, "error %d has a text", e);
 }
 
 /* As the system has it. */
@@ -157,18 +184,22 @@ static void test_times(void)
     char out[KA_UTC_TEXT + 1], want[KA_UTC_TEXT + 1];
     for (size_t i = 0; i < COUNT(times); i++) {
         ka_utc_text(out, times[i].us);
-        CHECK(strcmp(out, times[i].want) == 0, "%s: got %s, not %s", times[i].why, out, times[i].want);
+        CHECK(strcmp(out, times[i].want) == 0, "%s: got %s, not %s", times[i].why, out,
+              times[i].want);
     }
     for (int64_t s = 0; s < 2147483648; s += 86400 * 3 + 7919) {      /* as the system has it */
         struct tm t;
         bool told = utc((time_t)s, &t);
-        snprintf(want, sizeof want, "%04u-%02u-%02uT%02u:%02u:%02u.000000Z", (unsigned)(t.tm_year + 1900) % 10000, (unsigned)(t.tm_mon + 1) % 100, (unsigned)t.tm_mday % 100,
-                 (unsigned)t.tm_hour % 100, (unsigned)t.tm_min % 100, (unsigned)t.tm_sec % 100);
+        snprintf(want, sizeof want, "%04u-%02u-%02uT%02u:%02u:%02u.000000Z",
+                 (unsigned)(t.tm_year + 1900) % 10000, (unsigned)(t.tm_mon + 1) % 100,
+                 (unsigned)t.tm_mday % 100, (unsigned)t.tm_hour % 100, (unsigned)t.tm_min % 100,
+                 (unsigned)t.tm_sec % 100);
         ka_utc_text(out, s * 1000000);
         if (!told || strcmp(out, want) != 0) CHECK(false, "got %s, not %s", out, want);
     }
     int64_t now = ka_wall_us() / 1000000;
-    CHECK(now >= (int64_t)time(NULL) - 1 && now <= (int64_t)time(NULL) + 1, "ka_wall_us is the calendar's");
+    CHECK(now >= (int64_t)time(NULL) - 1 && now <= (int64_t)time(NULL) + 1,
+          "ka_wall_us is the calendar's");
 }
 
 static const subject bytes_topics[] = {

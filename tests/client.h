@@ -6,7 +6,9 @@ static void count_miss(void *arg, int misses, int delay_ms, int error)
 {
     const int *wanted = arg;      /* the errors, in their order; NULL: offline */
     misses_seen++;
-    if (misses != misses_seen || delay_ms != 100 + 5 * (misses - 1) || error != (wanted ? wanted[misses - 1] : KA_EOFFLINE)) delays_wrong++;
+    if (misses != misses_seen || delay_ms != 100 + 5 * (misses - 1) ||
+        error != (wanted ? wanted[misses - 1] : KA_EOFFLINE))
+        delays_wrong++;
 }
 
 static void test_retries(void)
@@ -22,17 +24,27 @@ static void test_retries(void)
     CHECK(ka_client_post(&c, "x", 1, &answer) == KA_EOFFLINE, "gives up");
     int64_t took = ka_now_ms() - start, waits = 0;
     for (int i = 0; i < misses_seen; i++) waits += 100 + 5 * i;
-    CHECK(misses_seen >= 2 && misses_seen <= 11 && delays_wrong == 0, "%d misses, %d of them not 100, 105, 110, ...", misses_seen, delays_wrong);
+    CHECK(misses_seen >= 2 && misses_seen <= 11 && delays_wrong == 0,
+          "%d misses, %d of them not 100, 105, 110, ...", misses_seen, delays_wrong);
     CHECK(took >= waits - misses_seen, "it waited %d ms of %d", (int)took, (int)waits);
     CHECK(ka_client_kill_server(&c, &pid) == KA_EOFFLINE && pid == 0, "nobody to kill");
     c.ip = "localhost";
     CHECK(ka_client_post(&c, "x", 1, &answer) == KA_EINVAL, "no numeric address");
     c.ip = "127.0.0.1";
-    CHECK(ka_client_post(&c, "x", KA_MAX_BODY + 1, &answer) == KA_EINVAL, "a body that is too long");
+    CHECK(ka_client_post(&c, "x", KA_MAX_BODY + 1, &answer) == KA_EINVAL,
+          "a body that is too long");
 }
 
-/* A server of one thread that answers each request, or connection, with the next text of a list, whatever it is. */
-typedef struct { ka__sock listener; const char *const *texts; int n, port; bool close_each; ka__thread thread; char got[KA_MAX_HEAD + 1]; } script;
+/* A server of one thread that answers each request, or connection, with the next text of a list,
+   whatever it is. */
+typedef struct {
+    ka__sock listener;
+    const char *const *texts;
+    int n, port;
+    bool close_each;
+    ka__thread thread;
+    char got[KA_MAX_HEAD + 1];
+} script;
 
 static void script_run(void *arg)
 {
@@ -41,7 +53,9 @@ static void script_run(void *arg)
     bool open = false;
     for (int i = 0; i < s->n; i++) {
         if (!open) {
-            if (!wire_wait(s->listener, KA__IN) || ka__sock_accept(s->listener, &w.sock, NULL) != KA_OK) return;
+            if (!wire_wait(s->listener, KA__IN) ||
+                ka__sock_accept(s->listener, &w.sock, NULL) != KA_OK)
+                return;
             w.n = 0;
             open = true;
         }
@@ -53,7 +67,8 @@ static void script_run(void *arg)
             if (wire_more(&w) <= 0) break;
         }
         w.n = 0;
-        for (const char *part = s->texts[i]; part; part = strchr(part, '\a') ? strchr(part, '\a') + 1 : NULL) {      /* \a: a pause */
+        for (const char *part = s->texts[i]; part;
+             part = strchr(part, '\a') ? strchr(part, '\a') + 1 : NULL) { /* \a: a pause */
             if (part != s->texts[i]) ka_sleep_ms(30);
             wire_send(&w, part, strcspn(part, "\a"));
         }
@@ -69,7 +84,9 @@ static void script_run(void *arg)
 static bool script_start(script *s, const char *const *texts, int n, bool close_each)
 {
     *s = (script){ .texts = texts, .n = n, .close_each = close_each };
-    return CHECK(sock_listen(&s->listener, &s->port) == KA_OK && ka__thread_start(&s->thread, script_run, s) == KA_OK, "the script starts");
+    return CHECK(sock_listen(&s->listener, &s->port) == KA_OK &&
+                     ka__thread_start(&s->thread, script_run, s) == KA_OK,
+                 "the script starts");
 }
 
 static void script_stop(script *s)
@@ -82,7 +99,8 @@ static void script_stop(script *s)
 static void test_client_refused(void)
 {
 #define REFUSED(word, length) "HTTP/1.1 503 X\r\nContent-Length: " length "\r\n\r\n" word
-    static const char *const passes[] = { REFUSED("try_later", "9"), REFUSED("server_full", "11"), "HTTP/1.1 200 X\r\nContent-Length: 2\r\n\r\nok" };
+    static const char *const passes[] = { REFUSED("try_later", "9"), REFUSED("server_full", "11"),
+                                          "HTTP/1.1 200 X\r\nContent-Length: 2\r\n\r\nok" };
     static const struct { const char *text; int want; const char *why; } rows[] = {
         { REFUSED("try_later", "9"), KA_EAGAIN, "Redis is down for longer" },
         { REFUSED("server_full", "11"), KA_EFULL, "there is no room for longer" },
@@ -99,14 +117,18 @@ static void test_client_refused(void)
     c = (ka_client){ .ip = "127.0.0.1", .port = s.port, .on_miss = count_miss, .arg = errors };
     misses_seen = delays_wrong = 0;
     int r = ka_client_post(&c, "x=y", 3, &answer);
-    CHECK(r == 200 && ka_is(answer, "ok") && misses_seen == 2 && delays_wrong == 0, "refused twice: %d, %d misses", r, misses_seen);
+    CHECK(r == 200 && ka_is(answer, "ok") && misses_seen == 2 && delays_wrong == 0,
+          "refused twice: %d, %d misses", r, misses_seen);
     ka_client_close(&c);
     script_stop(&s);
     for (size_t i = 0; i < COUNT(rows); i++) {
         r = KA_EOFFLINE;
-        for (int tries = 0; r == KA_EOFFLINE && tries < 50; tries++) {      /* on a busy machine one attempt may take too long */
+        for (int tries = 0; r == KA_EOFFLINE && tries < 50;
+             tries++) { /* on a busy machine one attempt may take too long */
             if (!script_start(&s, &rows[i].text, 1, false)) return;
-            c = (ka_client){ .ip = "127.0.0.1", .port = s.port, .until_ms = ka_now_ms() + KA_RETRY_FIRST_MS };      /* no second attempt */
+            c = (ka_client){ .ip = "127.0.0.1",
+                             .port = s.port,
+                             .until_ms = ka_now_ms() + KA_RETRY_FIRST_MS }; /* no second attempt */
             r = ka_client_post(&c, "x=y", 3, &answer);
             ka_client_close(&c);
             script_stop(&s);
@@ -152,7 +174,8 @@ static void test_client_reads(void)
         c.port = s.port;
         c.until_ms = ka_now_ms() + (rows[i].want == KA_EOFFLINE ? 300 : PATIENCE_MS);
         int r = ka_client_post(&c, "x=y", 3, &answer);
-        CHECK(r == rows[i].want && (r < 0 || ka_is(answer, rows[i].body)), "%s: got %d %.*s", rows[i].why, r, (int)answer.n, answer.p);
+        CHECK(r == rows[i].want && (r < 0 || ka_is(answer, rows[i].body)), "%s: got %d %.*s",
+              rows[i].why, r, (int)answer.n, answer.p);
         ka_client_close(&c);
         script_stop(&s);
     }
@@ -175,7 +198,8 @@ static void test_client_time(void)
     ka__sock_close(listener);
 }
 
-/* A connection that became readable while idle is replaced, which is no miss: what lies on it is no answer. */
+/* A connection that became readable while idle is replaced, which is no miss: what lies on it is no
+   answer. */
 static void test_client_idle(void)
 {
 #define FIRST "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1"
@@ -203,10 +227,12 @@ static void test_client_idle(void)
         c.on_miss = count_miss;
         misses_seen = 0;
         int r = ka_client_post(&c, "x=y", 3, &answer);
-        CHECK(r == 200 && ka_is(answer, "1"), "%s: %d %.*s", rows[i].why, r, (int)answer.n, answer.p);
+        CHECK(r == 200 && ka_is(answer, "1"), "%s: %d %.*s", rows[i].why, r, (int)answer.n,
+              answer.p);
         CHECK(!c.open || wire_wait((ka__sock)c.sock, KA__IN), "%s: it is readable", rows[i].why);
         r = ka_client_post(&c, "x=y", 3, &answer);
-        CHECK(r == 200 && ka_is(answer, "2") && misses_seen == 0, "%s, then: %d %.*s, %d misses", rows[i].why, r, (int)answer.n, answer.p, misses_seen);
+        CHECK(r == 200 && ka_is(answer, "2") && misses_seen == 0, "%s, then: %d %.*s, %d misses",
+              rows[i].why, r, (int)answer.n, answer.p, misses_seen);
         ka_client_close(&c);
         script_stop(&s);
     }
@@ -258,7 +284,10 @@ static void test_client_asks(void)
         script s;
         ka_str answer;
         if (!script_start(&s, answer_text, 1, false)) return;
-        c = (ka_client){ .ip = "127.0.0.1", .port = s.port, .target = rows[i].target, .until_ms = ka_now_ms() + PATIENCE_MS };
+        c = (ka_client){ .ip = "127.0.0.1",
+                         .port = s.port,
+                         .target = rows[i].target,
+                         .until_ms = ka_now_ms() + PATIENCE_MS };
         int r = rows[i].get ? ka_client_get(&c, &answer) : ka_client_post(&c, "x=y", 3, &answer);
         ka_client_close(&c);
         if (r < 0) {      /* the script waits for somebody */
@@ -266,7 +295,9 @@ static void test_client_asks(void)
             if (wire_open(&w, s.port)) wire_close(&w);
         }
         script_stop(&s);
-        CHECK(r == rows[i].want && (r < 0 || strncmp(s.got, rows[i].line, strlen(rows[i].line)) == 0), "row %d: %d, %.60s", (int)i, r, s.got);
+        CHECK(r == rows[i].want &&
+                  (r < 0 || strncmp(s.got, rows[i].line, strlen(rows[i].line)) == 0),
+              "row %d: %d, %.60s", (int)i, r, s.got);
     }
 }
 

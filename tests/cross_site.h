@@ -160,24 +160,28 @@ static void test_cross_site(void)
         ev.browser = ka_field(ev.fields, "origin", &none) != KA_ENOTFOUND ||
                      ka_field(ev.fields, "sec-fetch-site", &none) != KA_ENOTFOUND;
         bool got = ka_cross_site(&ev, cross_site_rows[i / 2].hosts, cross_site_rows[i / 2].how);
-        CHECK(got == cross_site_rows[i / 2].want, "%s (%s): got %d", cross_site_rows[i / 2].why, host, got);
+        CHECK(got == cross_site_rows[i / 2].want, "%s (%s): got %d", cross_site_rows[i / 2].why,
+              host, got);
         free(copy);
         free(name);
     }
     for (size_t i = 0; i < COUNT(cross_site_ports); i++) {
         char *copy = exact(cross_site_ports[i].origin, strlen(cross_site_ports[i].origin));
         char *name = exact(cross_site_ports[i].host, strlen(cross_site_ports[i].host));
-        ka_event ev = { .kind = KA_REQUEST, .method = str("POST"), .host = str(cross_site_ports[i].host),
+        ka_event ev = { .kind = KA_REQUEST,
+                        .method = str("POST"),
+                        .host = str(cross_site_ports[i].host),
                         .browser = true };
         ev.fields = (ka_str){ copy, strlen(cross_site_ports[i].origin) };
         ev.host.p = name;
-        CHECK(ka_cross_site(&ev, "*", 0) == cross_site_ports[i].want, "%s for %s", cross_site_ports[i].origin,
-              cross_site_ports[i].host);
+        CHECK(ka_cross_site(&ev, "*", 0) == cross_site_ports[i].want, "%s for %s",
+              cross_site_ports[i].origin, cross_site_ports[i].host);
         free(copy);
         free(name);
     }
     for (size_t i = 0; i < COUNT(cross_site_lists); i++)
-        CHECK(ka_hosts_valid(cross_site_lists[i].hosts) == cross_site_lists[i].want, "\"%s\"", cross_site_lists[i].hosts);
+        CHECK(ka_hosts_valid(cross_site_lists[i].hosts) == cross_site_lists[i].want, "\"%s\"",
+              cross_site_lists[i].hosts);
 }
 
 static const subject cross_site_topics[] = {

@@ -26,7 +26,8 @@ static void halves_open(wire *w, int n, int port)
     }
 }
 
-/* Send the other half on each, one after the other: how many are answered. Those that `leave` make room for others. */
+/* Send the other half on each, one after the other: how many are answered. Those that `leave` make
+   room for others. */
 static int halves_served(wire *w, int n, bool leave)
 {
     char body[128];
@@ -40,7 +41,8 @@ static int halves_served(wire *w, int n, bool leave)
     return served;
 }
 
-/* The connection that has been idle longest makes room for a newcomer; one with a request under way does not. */
+/* The connection that has been idle longest makes room for a newcomer; one with a request under way
+   does not. */
 static void test_descriptor_limit(void)
 {
     static wire idle[IDLE], begun;
@@ -52,11 +54,14 @@ static void test_descriptor_limit(void)
     wire_text(&begun, HALF);
     for (int i = 0; i < IDLE; i++) wire_open_at(&idle[i], SERVER_IP, n);
     CHECK(strncmp(post(n, "ask_key=x"), "200 ", 4) == 0, "a newcomer is served");
-    CHECK(wire_answer(&idle[0], body, sizeof body, NULL, false) == 0, "the first idle one had to go");
+    CHECK(wire_answer(&idle[0], body, sizeof body, NULL, false) == 0,
+          "the first idle one had to go");
     wire_text(&idle[IDLE - 1], "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK(wire_answer(&idle[IDLE - 1], body, sizeof body, NULL, false) == 405, "the last one is still there");
+    CHECK(wire_answer(&idle[IDLE - 1], body, sizeof body, NULL, false) == 405,
+          "the last one is still there");
     wire_text(&begun, "_key=x");
-    CHECK(wire_answer(&begun, body, sizeof body, NULL, false) == 200, "and so is the request that was begun");
+    CHECK(wire_answer(&begun, body, sizeof body, NULL, false) == 200,
+          "and so is the request that was begun");
     for (int i = 0; i < IDLE; i++) wire_close(&idle[i]);
     wire_close(&begun);
     process_end(&server);
@@ -75,7 +80,8 @@ static void test_descriptor_limit_begun(void)
     process_end(&server);
 }
 
-/* Two workers, and the requests end one by one but stay connected: they make room, whosever they are. */
+/* Two workers, and the requests end one by one but stay connected: they make room, whosever they
+   are. */
 static void test_descriptor_limit_workers(void)
 {
     static wire idle[IDLE];
@@ -95,7 +101,7 @@ static void test_descriptor_limit_last(void)
     process server;
     int n = limited_start(&server, NULL, NULL);
     if (!n) return;
-    for (int i = 0; i < LIMIT; i++) {      /* more and more under way, until a newcomer finds no place */
+    for (int i = 0; i < LIMIT; i++) { /* more and more under way, until a newcomer finds no place */
         wire_open_at(&more[i], SERVER_IP, n);
         ka_sleep_ms(5);                    /* it is idle, and new, when the server looks */
         if (!wire_text(&more[i], HALF)) CHECK(false, "newcomer %d was pushed out", i);
@@ -142,8 +148,9 @@ static int process_descriptors(void)
 }
 #endif
 
-/* The process's main table has the listener, for ss and lsof, and no connection; a worker's own table has
-   nothing that was open before. A server that has ended holds nothing, whatever table it was in. */
+/* The process's main table has the listener, for ss and lsof, and no connection; a worker's own
+   table has nothing that was open before. A server that has ended holds nothing, whatever table it
+   was in. */
 static void test_descriptors(void)
 {
 #if defined(__linux__)
@@ -154,7 +161,8 @@ static void test_descriptors(void)
     int before[2], after[2], ends[2], served = 0;
     if (pipe(ends) != 0 || !fixture_start(&f, ECHO, WORKERS + KA_OWN_DESCRIPTORS)) return;
     if (!f.s->workers[0]->own_table) {
-        skip("descriptors", "no tables of their own here (ThreadSanitizer, a sandbox, or Linux before 5.9)");
+        skip("descriptors",
+             "no tables of their own here (ThreadSanitizer, a sandbox, or Linux before 5.9)");
         close(ends[0]);
         close(ends[1]);
         fixture_stop(&f);
@@ -169,7 +177,9 @@ static void test_descriptors(void)
     sockets_count(&after[0], &after[1]);
     CHECK(served == CLIENTS, "%d of %d served", served, CLIENTS);
     CHECK(before[0] == 1, "the listener is in the main table: %d are", before[0]);
-    CHECK(after[1] - before[1] == CLIENTS, "of %d connections, their clients' ends are in the main table, and %d more", CLIENTS, after[1] - before[1] - CLIENTS);
+    CHECK(after[1] - before[1] == CLIENTS,
+          "of %d connections, their clients' ends are in the main table, and %d more", CLIENTS,
+          after[1] - before[1] - CLIENTS);
     CHECK(process_descriptors() == 0, "a worker holds no descriptor of its process");
     close(ends[1]);
     struct pollfd p = { ends[0], POLLIN, 0 };

@@ -3,7 +3,8 @@
 /* A store that answers later: the last question, if there is one. */
 static struct { ka_store store; ka_ticket t; bool asked; } later;
 
-static int later_get(ka_store *st, const unsigned char digest[32], int64_t now_ms, const ka_ticket *t, ka_str *id)
+static int later_get(ka_store *st, const unsigned char digest[32], int64_t now_ms,
+                     const ka_ticket *t, ka_str *id)
 {
     (void)st, (void)digest, (void)now_ms, (void)id;
     later.t = *t;
@@ -20,17 +21,24 @@ static bool file_has(const char *path, const char *what, char text[8192])
 }
 
 /* What a line must be, but for the time, the port and the microseconds. */
-static bool line_is(const char *line, bool json, const char *method, const char *path, int status, int bytes)
+static bool line_is(const char *line, bool json, const char *method, const char *path, int status,
+                    int bytes)
 {
     char time[KA_UTC_TEXT + 1] = "", want[512];
     int port = 0, n = 0, end = 0;
     long long us = -1;
-    if (json) (void)sscanf(line, "{\"time\": \"%27[^\"]\", \"peer\": \"127.0.0.1:%d\", %n", time, &port, &n);
+    if (json)
+        (void)sscanf(line, "{\"time\": \"%27[^\"]\", \"peer\": \"127.0.0.1:%d\", %n", time, &port,
+                     &n);
     else (void)sscanf(line, "%27s 127.0.0.1:%d %n", time, &port, &n);
-    snprintf(want, sizeof want, json ? "\"method\": \"%s\", \"path\": \"%s\", \"status\": %d, \"bytes\": %d, \"us\": "
-             : "%s %s %d %d ", method, path, status, bytes);
-    if (strncmp(line + n, want, strlen(want)) == 0) (void)sscanf(line + n + strlen(want), json ? "%lld}%n" : "%lld%n", &us, &end);
-    return port > 0 && time[10] == 'T' && time[26] == 'Z' && us >= 0 && end > 0 && line[(size_t)n + strlen(want) + (size_t)end] == '\n';
+    snprintf(want, sizeof want,
+             json ? "\"method\": \"%s\", \"path\": \"%s\", \"status\": %d, \"bytes\": %d, \"us\": "
+                  : "%s %s %d %d ",
+             method, path, status, bytes);
+    if (strncmp(line + n, want, strlen(want)) == 0)
+        (void)sscanf(line + n + strlen(want), json ? "%lld}%n" : "%lld%n", &us, &end);
+    return port > 0 && time[10] == 'T' && time[26] == 'Z' && us >= 0 && end > 0 &&
+           line[(size_t)n + strlen(want) + (size_t)end] == '\n';
 }
 
 static bool next_request(ka_server *s, ka_event *ev)
@@ -79,43 +87,57 @@ static void test_access(void)
         int port;
         (void)remove(LOG);
         later.store = (ka_store){ .get = later_get };
-        if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_access_start(s, "test", LOG, json) == -1 && ka_listen(s, "127.0.0.1", 0) == 0 &&
-                   next_event(s, &ev, KA_LISTENING), "starts")) return;
+        if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_access_start(s, "test", LOG, json) == -1 &&
+                       ka_listen(s, "127.0.0.1", 0) == 0 && next_event(s, &ev, KA_LISTENING),
+                   "starts"))
+            return;
         port = ev.port;
         for (size_t i = 0; i < COUNT(rows); i++) {
-            if (!wire_open(&w, port) || !wire_text(&w, rows[i].request) || !next_request(s, &ev)) return;
+            if (!wire_open(&w, port) || !wire_text(&w, rows[i].request) || !next_request(s, &ev))
+                return;
             access_answer(s, &ev, rows[i].how);
             ka_wait(s, &ev, 0);
             wire_close(&w);
         }
         /* Lines are written while the server runs, to where the path leads by then. */
         const char *last = json ? "\"path\": \"-\"" : " - - 400 ";
-        for (int64_t until = ka_now_ms() + PATIENCE_MS; !file_has(LOG, last, text) && ka_now_ms() < until; ) ka_wait(s, &ev, 10);
+        for (int64_t until = ka_now_ms() + PATIENCE_MS;
+             !file_has(LOG, last, text) && ka_now_ms() < until;)
+            ka_wait(s, &ev, 10);
         CHECK((rename)(LOG, LOG ".1") == 0, "rotated");
-        if (!wire_open(&w, port) || !wire_text(&w, "GET /last HTTP/1.1\r\nHost: a\r\n\r\n") || !next_request(s, &ev)) return;
+        if (!wire_open(&w, port) || !wire_text(&w, "GET /last HTTP/1.1\r\nHost: a\r\n\r\n") ||
+            !next_request(s, &ev))
+            return;
         access_answer(s, &ev, "reply");
         ka_server_free(s);
         wire_close(&w);
-        CHECK(file_has(LOG, "/last", text) && line_is(text, json, "GET", "/last", 200, 4), "the last one, to a new file: %s", text);
+        CHECK(file_has(LOG, "/last", text) && line_is(text, json, "GET", "/last", 200, 4),
+              "the last one, to a new file: %s", text);
         file_has(LOG ".1", "", text);
         const char *line = text;
         snprintf(path, sizeof path, "/%.198s", PRINTABLE_256);
         for (size_t i = 0; i < COUNT(rows) && line; i++) {
-            CHECK(line_is(line, json, rows[i].method, rows[i].path ? rows[i].path : path, rows[i].status, rows[i].bytes), "%s: %s", rows[i].request, line);
+            CHECK(line_is(line, json, rows[i].method, rows[i].path ? rows[i].path : path,
+                          rows[i].status, rows[i].bytes),
+                  "%s: %s", rows[i].request, line);
             line = strchr(line, '\n');
             if (line) line++;
         }
-        CHECK(line && !*line && !strstr(text, "secret") && !strstr(text, "AAAA"), "no more, and no secret: %s", line ? line : "too few");
+        CHECK(line && !*line && !strstr(text, "secret") && !strstr(text, "AAAA"),
+              "no more, and no secret: %s", line ? line : "too few");
         (void)remove(LOG);
         (void)remove(LOG ".1");
     }
 }
 
-/* More requests that wait for answers than are remembered: the first one has a line, but who asked is not known. */
+/* More requests that wait for answers than are remembered: the first one has a line, but who asked
+   is not known. */
 static void test_access_many(void)
 {
     static ka__access a;
-    ka_event first, ev = { .kind = KA_REQUEST, .peer = { .port = 1 }, .method = { "GET", 3 }, .target = { "/", 1 } };
+    ka_event first, ev = {
+        .kind = KA_REQUEST, .peer = { .port = 1 }, .method = { "GET", 3 }, .target = { "/", 1 }
+    };
     char text[8192];
     int64_t cut;
     int code;
@@ -127,7 +149,9 @@ static void test_access_many(void)
     }
     ka__access_replied(&a.source, &first, 200, 1);
     ka__access_replied(&a.source, &ev, 200, 2);
-    CHECK(ka_log_commit(a.log, &code) == KA_OK && file_has(LOG, "Z - - - 200 1 ", text) && strstr(text, " GET / 200 2 "), "%s", text);
+    CHECK(ka_log_commit(a.log, &code) == KA_OK && file_has(LOG, "Z - - - 200 1 ", text) &&
+              strstr(text, " GET / 200 2 "),
+          "%s", text);
     ka_log_close(a.log);
     (void)remove(LOG);
 }
@@ -141,8 +165,12 @@ static void test_access_server(void)
     int n = server_start(&server, port, "--log", "-");
     post_on(&c, n, "ask_key=an-id");
     ka_client_close(&c);
-    CHECK(await_output(&server, "err", " POST / 200 88 ") && !strstr(output(&server, "err"), "an-id"), "on stderr: %s", output(&server, "err"));
+    CHECK(await_output(&server, "err", " POST / 200 88 ") &&
+              !strstr(output(&server, "err"), "an-id"),
+          "on stderr: %s", output(&server, "err"));
     process_end(&server);
 }
 
-static const subject ext_access_topics[] = { { "access", test_access }, { "access many", test_access_many }, { "access server", test_access_server } };
+static const subject ext_access_topics[] = { { "access", test_access },
+                                             { "access many", test_access_many },
+                                             { "access server", test_access_server } };

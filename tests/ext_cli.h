@@ -19,7 +19,9 @@ static void test_listen_trouble(void)
     };
     char text[KA_TROUBLE_TEXT];
     for (size_t i = 0; i < COUNT(rows); i++) {
-        ka_event ev = { .kind = KA_LISTENING, .error = rows[i].error, .os_error = 77, .port = rows[i].port };
+        ka_event ev = {
+            .kind = KA_LISTENING, .error = rows[i].error, .os_error = 77, .port = rows[i].port
+        };
         const char *got = ka__cli_trouble(text, rows[i].ip, "--a-port", &ev);
         CHECK(got == text && strstr(got, rows[i].want), "\"%s\", not \"%s\"", got, rows[i].want);
     }

@@ -36,32 +36,42 @@ static void test_file_put(void)
     static char path[4002];
     put_remove();
     CHECK(ka_file_put(PUT, "one", 3) == KA_OK && file_says(PUT, "one"), "a new file");
-    CHECK(ka_file_put(PUT, "second", 6) == KA_OK && file_says(PUT, "second"), "in the place of an old one");
+    CHECK(ka_file_put(PUT, "second", 6) == KA_OK && file_says(PUT, "second"),
+          "in the place of an old one");
     CHECK(ka_file_put(PUT, NULL, 0) == KA_OK && file_says(PUT, ""), "an empty one");
     file_put(PUT ".new", "left behind", 11);
-    CHECK(ka_file_put(PUT, "third", 5) == KA_OK && file_says(PUT, "third"), "over what a crash left");
+    CHECK(ka_file_put(PUT, "third", 5) == KA_OK && file_says(PUT, "third"),
+          "over what a crash left");
     CHECK(!file_get(PUT ".new", (unsigned char *)path, 1), "nothing is beside it");
-    CHECK(ka_file_put(PUT "-folder/a//b", "x", 1) == KA_OK && file_says(PUT "-folder/a/b", "x"), "and the folders on its way");
-    CHECK(ka_file_put(PUT "-folder/a/b", "y", 1) == KA_OK && file_says(PUT "-folder/a/b", "y"), "which may be there");
+    CHECK(ka_file_put(PUT "-folder/a//b", "x", 1) == KA_OK && file_says(PUT "-folder/a/b", "x"),
+          "and the folders on its way");
+    CHECK(ka_file_put(PUT "-folder/a/b", "y", 1) == KA_OK && file_says(PUT "-folder/a/b", "y"),
+          "which may be there");
     int r = ka_file_put(PUT "-folder/a", "x", 1);
     CHECK(r == KA_EINVAL || r == KA_EPERM, "a folder: %d", r);
     CHECK(!file_get(PUT "-folder/a.new", (unsigned char *)path, 1), "nothing is beside it");
-    CHECK(ka_file_put(PUT "-folder/", "x", 1) == KA_EINVAL && ka_file_put("", "x", 1) == KA_EINVAL, "no name");
-    CHECK(ka_file_put(PUT "/in/a/file", "x", 1) < 0 && file_says(PUT, "third"), "a file is no folder");
+    CHECK(ka_file_put(PUT "-folder/", "x", 1) == KA_EINVAL && ka_file_put("", "x", 1) == KA_EINVAL,
+          "no name");
+    CHECK(ka_file_put(PUT "/in/a/file", "x", 1) < 0 && file_says(PUT, "third"),
+          "a file is no folder");
     memset(path, 'x', 4001);
     CHECK(ka_file_put(path, "x", 1) == KA_EINVAL, "a path that is too long");
 #ifndef _WIN32
     struct stat s, folder;
-    CHECK((stat)(PUT, &s) == 0 && (s.st_mode & 0777) == 0600 && (stat)(PUT "-folder/a", &folder) == 0 && (folder.st_mode & 0777) == 0700, "for nobody else");
+    CHECK((stat)(PUT, &s) == 0 && (s.st_mode & 0777) == 0600 &&
+              (stat)(PUT "-folder/a", &folder) == 0 && (folder.st_mode & 0777) == 0700,
+          "for nobody else");
     files_limit(100);
     r = ka_file_put(PUT, path, 200);
     files_limit(0);
-    CHECK(r == KA_ENOSPC && file_says(PUT, "third") && (stat)(PUT ".new", &s) != 0, "no room: %d", r);
+    CHECK(r == KA_ENOSPC && file_says(PUT, "third") && (stat)(PUT ".new", &s) != 0, "no room: %d",
+          r);
     path[300] = 0;
     CHECK(ka_file_put(path, "x", 1) == KA_EINVAL, "a name that is too long");
 #endif
     CHECK(ka_file_remove(PUT) == KA_OK && !opens(PUT, "rb"), "removed");
-    CHECK(ka_file_remove(PUT) == KA_OK && ka_file_remove(PUT "-nowhere/x") == KA_OK, "it wasn't there");
+    CHECK(ka_file_remove(PUT) == KA_OK && ka_file_remove(PUT "-nowhere/x") == KA_OK,
+          "it wasn't there");
     CHECK(ka_file_remove(PUT "-folder") < 0, "a folder");
     CHECK(ka_file_put(PUT, "sixth", 5) == KA_OK && ka_file_get(PUT, path, 3) == 3 &&
           memcmp(path, "six", 3) == 0 && ka_file_get(PUT, path, 100) == 5, "read");
@@ -115,15 +125,16 @@ static bool file_ahead(ka_file *f, const char *begins, int64_t room)
            memcmp(bytes, begins, n) == 0 && zeros == (size_t)room;
 }
 
-/* Zeros ahead: written once, gone over, cut off at the end. They are done without if there is no room
-   for them. What others have made of the file's size is told, and nothing is written then. */
+/* Zeros ahead: written once, gone over, cut off at the end. They are done without if there is no
+   room for them. What others have made of the file's size is told, and nothing is written then. */
 static void test_file_ahead(void)
 {
     enum { AHEAD = 8192 };
     ka_file f;
     put_remove();
     if (ka_file_open(&f, PUT, NULL) != KA_OK) abort();
-    CHECK(ka_file_append(&f, "one ", 4) == KA_OK && file_ahead(&f, "one ", 4), "none, if not asked");
+    CHECK(ka_file_append(&f, "one ", 4) == KA_OK && file_ahead(&f, "one ", 4),
+          "none, if not asked");
     f.ahead = AHEAD;
 #if !defined(_WIN32)
     for (int n = 3; n <= 4; n++) {      /* the file's size, the bytes; then come the zeros */
@@ -162,7 +173,8 @@ static void test_file_ahead(void)
     CHECK(file_says(PUT, "one 2 3 "), "closed without them");
     if (ka_file_open(&f, PUT, NULL) != KA_OK) abort();
     f.ahead = AHEAD;
-    CHECK(ka_file_append(&f, "4", 1) == KA_OK && ka__file_cut(ka__file_of(&f), 0) == KA_OK, "emptied");
+    CHECK(ka_file_append(&f, "4", 1) == KA_OK && ka__file_cut(ka__file_of(&f), 0) == KA_OK,
+          "emptied");
     ka_file_close(&f);
     CHECK(file_says(PUT, ""), "by others: it stays empty, and is no file of zeros");
     put_remove();
@@ -223,7 +235,8 @@ static void test_file_strangers(void)
             int put = ka_file_put(PUT, "x", 1), removed = new ? want : ka_file_remove(PUT);
             int get = (int)ka_file_get(PUT, bytes, sizeof bytes);
             CHECK(put == want && removed == want && get == (new ? KA_ENOTFOUND : want),
-                  "%s: put %d, removed %d, get %d", file_strangers_things[i].why, put, removed, get);
+                  "%s: put %d, removed %d, get %d", file_strangers_things[i].why, put, removed,
+                  get);
             ka_file_trouble(why, PUT, put, 0);
             CHECK(strcmp(why, new ? "a file of its name and .new is in the way; move that away" :
                   file_strangers_things[i].says) == 0, "%s: %s", file_strangers_things[i].why, why);
@@ -236,9 +249,10 @@ static void test_file_strangers(void)
                   &code) == want), "%s: log %d", file_strangers_things[i].why, opened);
             ka_log_close(log);
             CHECK((lstat)(at, &after) == 0 && before.st_ino == after.st_ino &&
-                  before.st_mode == after.st_mode && before.st_uid == after.st_uid &&
-                  before.st_nlink == after.st_nlink && before.st_mtime == after.st_mtime &&
-                      file_says(other, "line 1\n"), "%s: it was changed", file_strangers_things[i].why);
+                      before.st_mode == after.st_mode && before.st_uid == after.st_uid &&
+                      before.st_nlink == after.st_nlink && before.st_mtime == after.st_mtime &&
+                      file_says(other, "line 1\n"),
+                  "%s: it was changed", file_strangers_things[i].why);
             folder_remove(at);
             (void)remove(at);
             (void)remove(other);
@@ -246,8 +260,8 @@ static void test_file_strangers(void)
     put_remove();
 }
 
-/* A power cut in the middle of a rename can leave both names of the file (rename(2)). path.new is no
-   stranger's name then: the file is used, and written anew in spite of it. */
+/* A power cut in the middle of a rename can leave both names of the file (rename(2)). path.new is
+   no stranger's name then: the file is used, and written anew in spite of it. */
 static void test_file_torn(void)
 {
     static char keys[2][KA_KEY_TEXT];
@@ -302,7 +316,12 @@ static void test_file_modes(void)
     int64_t cut;
     int code;
     put_remove();
-    static const struct { mode_t mode; bool others; } open_to[] = { { 0600, false }, { 0755, false }, { 0620, true }, { 0602, true }, { 0777, true } };
+    static const struct {
+        mode_t mode;
+        bool others;
+    } open_to[] = {
+        { 0600, false }, { 0755, false }, { 0620, true }, { 0602, true }, { 0777, true }
+    };
     CHECK(!ka_file_others_write(PUT) && !ka_file_others_write("."), "no file, and a folder");
     file_put(PUT, "x", 1);
     for (size_t i = 0; i < COUNT(open_to); i++) {

@@ -3,13 +3,18 @@
 static const dialogue talks[] = {
     GIVES("", "bye;", "nothing"),
     GIVES("{}", "{};bye;", "the shortest"),
-    GIVES("{\"a\": 1}\n{\"b\": 2}\r\n\t {\"c\": 3}  \n", "{\"a\": 1};{\"b\": 2};{\"c\": 3};bye;", "white space between them"),
+    GIVES("{\"a\": 1}\n{\"b\": 2}\r\n\t {\"c\": 3}  \n", "{\"a\": 1};{\"b\": 2};{\"c\": 3};bye;",
+          "white space between them"),
     GIVES("{\"a\":1}{\"b\":2}{}", "{\"a\":1};{\"b\":2};{};bye;", "nothing between them"),
-    GIVES("{\"a\": {\"b\": {}, \"c\": [{}, {\"d\": 1}]}}{}", "{\"a\": {\"b\": {}, \"c\": [{}, {\"d\": 1}]}};{};bye;", "nested"),
-    GIVES("{\"a\": \"}\"}{\"{\": \"{\\\"}\"}{}", "{\"a\": \"}\"};{\"{\": \"{\\\"}\"};{};bye;", "braces and quotes in strings"),
-    GIVES("{'a': '}\"'}{\"a\": \"'}\"}{'\\'}': 1}", "{'a': '}\"'};{\"a\": \"'}\"};{'\\'}': 1};bye;", "both kinds of quotes"),
+    GIVES("{\"a\": {\"b\": {}, \"c\": [{}, {\"d\": 1}]}}{}",
+          "{\"a\": {\"b\": {}, \"c\": [{}, {\"d\": 1}]}};{};bye;", "nested"),
+    GIVES("{\"a\": \"}\"}{\"{\": \"{\\\"}\"}{}", "{\"a\": \"}\"};{\"{\": \"{\\\"}\"};{};bye;",
+          "braces and quotes in strings"),
+    GIVES("{'a': '}\"'}{\"a\": \"'}\"}{'\\'}': 1}", "{'a': '}\"'};{\"a\": \"'}\"};{'\\'}': 1};bye;",
+          "both kinds of quotes"),
     GIVES("{\"a\": \"\\\\\"}{}", "{\"a\": \"\\\\\"};{};bye;", "a backslash at a string's end"),
-    GIVES("{ not JSON }{}", "{ not JSON };{};bye;", "what is in the braces is for the parent to read"),
+    GIVES("{ not JSON }{}", "{ not JSON };{};bye;",
+          "what is in the braces is for the parent to read"),
     GIVES("{}x{}", "{};400;", "no object: the last message"),
     GIVES("[{}]", "400;", "an array"),
     GIVES("}", "400;", "a closing brace"),
@@ -21,9 +26,12 @@ static const dialogue talks[] = {
 /* All that opened is closed, once. */
 static void all_closed(fixture *f, int opened)
 {
-    for (int64_t until = ka_now_ms() + PATIENCE_MS; atomic_load(&f->closed) < opened && ka_now_ms() < until; ) ka_sleep_ms(1);
-    CHECK(atomic_load(&f->opened) == opened && atomic_load(&f->closed) == opened, "%d opened and %d closed, of %d", atomic_load(&f->opened),
-          atomic_load(&f->closed), opened);
+    for (int64_t until = ka_now_ms() + PATIENCE_MS;
+         atomic_load(&f->closed) < opened && ka_now_ms() < until;)
+        ka_sleep_ms(1);
+    CHECK(atomic_load(&f->opened) == opened && atomic_load(&f->closed) == opened,
+          "%d opened and %d closed, of %d", atomic_load(&f->opened), atomic_load(&f->closed),
+          opened);
 }
 
 static void test_messages(void)
@@ -95,11 +103,13 @@ static void test_lines_long(void)
     if (!fixture_start(&f, LINES, 1)) return;
     int runs = 0;
     for (size_t row = 0; row < COUNT(rows); row++) {
-        size_t n = rows[row].n, then = strlen(rows[row].then), end = then > 1 && rows[row].then[then - 2] == '\r' ? 2 : 1, want_n;
+        size_t n = rows[row].n, then = strlen(rows[row].then),
+               end = then > 1 && rows[row].then[then - 2] == '\r' ? 2 : 1, want_n;
         memset(in, 'x', sizeof in);
         memcpy(in, "a\n", 2);
         memcpy(in + 2 + n, rows[row].then, then);
-        if (rows[row].status) want_n = (size_t)snprintf(want, sizeof want, "a;%d;", rows[row].status);
+        if (rows[row].status)
+            want_n = (size_t)snprintf(want, sizeof want, "a;%d;", rows[row].status);
         else {
             memcpy(want, "a;", 2);
             memcpy(want + 2, in + 2, n + then - end);
@@ -109,20 +119,23 @@ static void test_lines_long(void)
         dialogue e = { { in, 2 + n + then }, { want, want_n }, rows[row].why, false };
         dialogue_run(&f, e, e.in.n, e.in.n);
         dialogue_run(&f, e, 7, 7);
-        for (size_t split = 1 + n; split < e.in.n; split++, runs++) dialogue_run(&f, e, split, e.in.n);
+        for (size_t split = 1 + n; split < e.in.n; split++, runs++)
+            dialogue_run(&f, e, split, e.in.n);
         runs += 2;
     }
     all_closed(&f, runs);
     static wire slow;
     wire_open(&slow, atomic_load(&f.port));
     wire_text(&slow, "a line\nand a half");
-    CHECK(wire_ends(&slow, HELLO + 7 + 4, "a line;408;", 11) && wire_more(&slow) == 0, "an unfinished one is 408, and closed");
+    CHECK(wire_ends(&slow, HELLO + 7 + 4, "a line;408;", 11) && wire_more(&slow) == 0,
+          "an unfinished one is 408, and closed");
     wire_close(&slow);
     all_closed(&f, runs + 1);
     fixture_stop(&f);
 }
 
-/* The shortest lines behind the longest one, at a parent that sleeps: there is room for all that is read at once. */
+/* The shortest lines behind the longest one, at a parent that sleeps: there is room for all that is
+   read at once. */
 static void test_lines_flood(void)
 {
     enum { WIRES = 6, EACH = 60000 };
@@ -150,14 +163,16 @@ static void test_lines_flood(void)
     fixture_stop(&f);
     static ka__worker worker;
     if (!CHECK(ka__box_init(&worker.up, KA_MAILBOX) == KA_OK, "a box")) return;
-    for (size_t left = 16; left <= KA_MAX_BODY + 64; left += 16) {      /* wherever the ring's end is */
+    for (size_t left = 16; left <= KA_MAX_BODY + 64; left += 16) { /* wherever the ring's end is */
         ka__box *up = &worker.up;
         size_t needs = 2 * ka__record_size(sizeof(ka__parts) + KA_MAX_BODY) + KA__MUST_BYTES;
         up->write = 2 * KA_MAILBOX - left;
         up->tail_seen = up->write + needs - KA_MAILBOX;
         atomic_store(&up->tail, up->tail_seen);
-        bool fits = ka__room(&worker, KA_MAX_BODY) && !ka__room(&worker, KA_MAX_BODY + 16) && ka__box_put(up, KA_MESSAGE, sizeof(ka__parts) + KA_MAX_BODY);
-        for (int k = 0; k < KA_MAX_LISTENERS + 4; k++) fits = fits && ka__box_put(up, KA_OPENED, sizeof(ka_end) + sizeof(uint64_t));
+        bool fits = ka__room(&worker, KA_MAX_BODY) && !ka__room(&worker, KA_MAX_BODY + 16) &&
+                    ka__box_put(up, KA_MESSAGE, sizeof(ka__parts) + KA_MAX_BODY);
+        for (int k = 0; k < KA_MAX_LISTENERS + 4; k++)
+            fits = fits && ka__box_put(up, KA_OPENED, sizeof(ka_end) + sizeof(uint64_t));
         if (!fits) CHECK(false, "%d bytes before the ring's end", (int)left);
     }
     ka__box_free(&worker.up);
@@ -167,12 +182,13 @@ static void test_lines_flood(void)
 static void wire_reset(wire *w)
 {
     struct linger now = { .l_onoff = 1, .l_linger = 0 };
-    CHECK((setsockopt)(KA__FD(w->sock), SOL_SOCKET, SO_LINGER, (const char *)&now, sizeof now) == 0, "SO_LINGER");
+    CHECK((setsockopt)(KA__FD(w->sock), SOL_SOCKET, SO_LINGER, (const char *)&now, sizeof now) == 0,
+          "SO_LINGER");
     wire_close(w);
 }
 
-/* How a connection ends, and what KA_CLOSED says of it. A letter each: e: no more is sent, r: reset, c: closed, w: until the
-   server ends it. */
+/* How a connection ends, and what KA_CLOSED says of it. A letter each: e: no more is sent, r:
+   reset, c: closed, w: until the server ends it. */
 static void test_closed(void)
 {
     static const struct { const char *says, *does; int error; const char *why; } rows[] = {
@@ -194,7 +210,8 @@ static void test_closed(void)
     int closed = 0;
     if (!fixture_start(&f, LINES, 1)) return;
     for (size_t row = 0; row < COUNT(rows); row++) {
-        if (!wire_open(&w, atomic_load(&f.port)) || !CHECK(wire_ends(&w, HELLO, ";", 1), "hello")) continue;
+        if (!wire_open(&w, atomic_load(&f.port)) || !CHECK(wire_ends(&w, HELLO, ";", 1), "hello"))
+            continue;
         wire_text(&w, rows[row].says);
         bool open = true;
         for (const char *p = rows[row].does; *p; p++) {
@@ -206,14 +223,19 @@ static void test_closed(void)
             }
         }
         all_closed(&f, ++closed);
-        if (on_wine() && strchr(rows[row].does, 'r')) skip(rows[row].why, "Wine takes it for an end");
-        else CHECK(atomic_load(&f.why) == rows[row].error, "%s: %d", rows[row].why, atomic_load(&f.why));
+        if (on_wine() && strchr(rows[row].does, 'r'))
+            skip(rows[row].why, "Wine takes it for an end");
+        else
+            CHECK(atomic_load(&f.why) == rows[row].error, "%s: %d", rows[row].why,
+                  atomic_load(&f.why));
         if (open) wire_close(&w);
     }
     memset(big, 'x', KA_MAX_BODY);
     big[KA_MAX_BODY] = '\n';
     wire_open(&w, atomic_load(&f.port));
-    for (int64_t until = ka_now_ms() + PATIENCE_MS; atomic_load(&f.closed) == closed && ka_now_ms() < until && wire_send(&w, big, sizeof big); ) {}
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; atomic_load(&f.closed) == closed &&
+                                                    ka_now_ms() < until &&
+                                                    wire_send(&w, big, sizeof big);) {}
     all_closed(&f, ++closed);
     CHECK(atomic_load(&f.why) == KA_EOFFLINE, "its peer doesn't read: %d", atomic_load(&f.why));
     wire_close(&w);
@@ -223,7 +245,8 @@ static void test_closed(void)
     CHECK(wire_ends(&w, HELLO + 4, "bye;", 4) && wire_more(&w) == 0, "a last word");
     wire_close(&w);
     fixture_stop(&f);
-    CHECK(atomic_load(&f.closed) == closed + 1 && atomic_load(&f.why) == 0, "ka_stop: %d", atomic_load(&f.why));
+    CHECK(atomic_load(&f.closed) == closed + 1 && atomic_load(&f.why) == 0, "ka_stop: %d",
+          atomic_load(&f.why));
 }
 
 static void test_reframe(void)
@@ -236,19 +259,22 @@ static void test_reframe(void)
     wire_send(&w, "\n", 1);      /* behind the object, in a segment of its own */
     ka_sleep_ms(20);
     wire_send(&w, " \r\0\0\0\2ab\0\0\0\2\n ", 14);
-    CHECK(wire_ends(&w, HELLO + 20, "ab;\n ;", 6), "what follows in the new one, behind white space; a frame's own stays");
+    CHECK(wire_ends(&w, HELLO + 20, "ab;\n ;", 6),
+          "what follows in the new one, behind white space; a frame's own stays");
     wire_close(&w);
     all_closed(&f, 1);
     if (!wire_open(&w, atomic_load(&f.port))) return;
     wire_text(&w, "{\"frames\": 1}{\"a");
-    CHECK(wire_ends(&w, HELLO, ";", 1) && wire_more(&w) <= 0, "something unfinished behind it: closed");
+    CHECK(wire_ends(&w, HELLO, ";", 1) && wire_more(&w) <= 0,
+          "something unfinished behind it: closed");
     wire_close(&w);
     all_closed(&f, 2);
     if (!wire_open(&w, atomic_load(&f.port))) return;
     wire_text(&w, "{\"lines\": 1}");
     CHECK(wire_ends(&w, HELLO + 13, ";", 1), "to lines");
     wire_text(&w, "\r\n {} \n{\"frames\": 1}\n");
-    CHECK(wire_ends(&w, HELLO + 13 + 20, "; {} ;{\"frames\": 1};", 20), "what ended the object is a line; and to frames");
+    CHECK(wire_ends(&w, HELLO + 13 + 20, "; {} ;{\"frames\": 1};", 20),
+          "what ended the object is a line; and to frames");
     wire_send(&w, "\0\0\0\2\nb\0\0\0\14{\"lines\": 1}", 22);
     CHECK(wire_ends(&w, HELLO + 33 + 16, "\nb;{\"lines\": 1};", 16), "and back");
     wire_text(&w, "{\"objects\": 1}\n");
@@ -261,7 +287,8 @@ static void test_reframe(void)
     ka_server *s;
     if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
     CHECK(ka_reframe(s, 0, NULL) == KA_EINVAL &&
-          ka_reframe(s, (uint64_t)9 << 56, &ka_objects) == KA_EINVAL, "no such framing, no such worker");
+              ka_reframe(s, (uint64_t)9 << 56, &ka_objects) == KA_EINVAL,
+          "no such framing, no such worker");
     CHECK(ka_send(s, (uint64_t)9 << 56, "x", 1) == KA_EINVAL, "no such worker");
     CHECK(ka_send(s, 0, NULL, 0) == KA_OK, "no bytes are no error, nor undefined");
     ka_close(s, (uint64_t)9 << 56);
@@ -271,7 +298,8 @@ static void test_reframe(void)
     ka_server_free(s);
 }
 
-/* A parent that sleeps while many short messages come, and connections go: all of it is told in the end. */
+/* A parent that sleeps while many short messages come, and connections go: all of it is told in the
+   end. */
 static void test_messages_flood(void)
 {
     enum { WIRES = 8, EACH = 30000 };
@@ -313,10 +341,12 @@ static void test_messages_end(void)
     memset(big, 'x', sizeof big);
     memcpy(big, "{\"", 2);
     wire_send(&late, big, sizeof big);
-    CHECK(wire_ends(&late, HELLO + 4, "413;", 4) && wire_more(&late) == 0, "one over KA_MAX_BODY is 413, and closed");
+    CHECK(wire_ends(&late, HELLO + 4, "413;", 4) && wire_more(&late) == 0,
+          "one over KA_MAX_BODY is 413, and closed");
     ka_sleep_ms(KA_REQUEST_MS / 2);
     wire_text(&parts, "}{");
-    CHECK(wire_ends(&slow, HELLO + 4, "408;", 4) && wire_more(&slow) == 0, "an unfinished one is 408, and closed");
+    CHECK(wire_ends(&slow, HELLO + 4, "408;", 4) && wire_more(&slow) == 0,
+          "an unfinished one is 408, and closed");
     wire_text(&parts, "}");
     CHECK(wire_ends(&parts, HELLO + 9, "{};{};{};", 9), "each has its own time to be finished");
     wire_close(&parts);
@@ -331,7 +361,8 @@ static void test_messages_end(void)
     wire_text(&idle, "{");
     ka_sleep_ms(50);
     ka_stop(f.s);
-    CHECK(wire_ends(&idle, HELLO + 4, "bye;", 4) && wire_more(&idle) == 0, "at the end there's a last word");
+    CHECK(wire_ends(&idle, HELLO + 4, "bye;", 4) && wire_more(&idle) == 0,
+          "at the end there's a last word");
     wire_close(&idle);
     fixture_stop(&f);
     CHECK(atomic_load(&f.opened) == 5 && atomic_load(&f.closed) == 5, "all are told");
@@ -346,14 +377,16 @@ static bool sends_arrive(ka__sock sock, int who, int rounds)
     w = (wire){ .sock = sock };
     while (wire_more(&w) > 0) {}
     for (int round = 0; round < rounds; round++, at += strlen(line)) {
-        snprintf(line, sizeof line, "%d %d%.*s\n", who, round, round, "..............................");
+        snprintf(line, sizeof line, "%d %d%.*s\n", who, round, round,
+                 "..............................");
         if (strncmp(w.buf + at, line, strlen(line)) != 0) return false;
     }
     return at == w.n;
 }
 
-/* What is said to and fro to more connections than are gathered, and more than the mailbox holds, arrives in its order, and
-   nothing after a close. Then nothing is kept, and a crowd's memory is given back. */
+/* What is said to and fro to more connections than are gathered, and more than the mailbox holds,
+   arrives in its order, and nothing after a close. Then nothing is kept, and a crowd's memory is
+   given back. */
 static void test_sends(void)
 {
     enum { PEERS = KA__SENDERS + 8, ROUNDS = 30, CUT = 11 };
@@ -363,7 +396,10 @@ static void test_sends(void)
     ka_event ev;
     ka_stats stats;
     char line[64];
-    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_listen_as(s, &ka_lines, "127.0.0.1", 0) == 0 && next_event(s, &ev, KA_LISTENING), "starts")) return;
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_listen_as(s, &ka_lines, "127.0.0.1", 0) == 0 &&
+                   next_event(s, &ev, KA_LISTENING),
+               "starts"))
+        return;
     int port = ev.port;
     for (int i = 0; i < PEERS; i++) {
         wire w;
@@ -373,10 +409,12 @@ static void test_sends(void)
         conn[i] = ev.conn;
     }
     ka_server_stats(s, &stats);
-    CHECK(stats.connections == PEERS && stats.buffered == 0, "idle ones keep nothing: %d bytes", (int)stats.buffered);
+    CHECK(stats.connections == PEERS && stats.buffered == 0, "idle ones keep nothing: %d bytes",
+          (int)stats.buffered);
     for (int round = 0; round < ROUNDS; round++)
         for (int i = 0; i < PEERS; i++) {
-            int n = snprintf(line, sizeof line, "%d %d%.*s\n", i, round, round, "..............................");
+            int n = snprintf(line, sizeof line, "%d %d%.*s\n", i, round, round,
+                             "..............................");
             if (i % CUT == 3 && round == ROUNDS / 2) ka_close(s, conn[i]);
             ka_send(s, conn[i], line, (size_t)n);
         }
@@ -384,14 +422,16 @@ static void test_sends(void)
         if (i % CUT != 3) ka_close(s, conn[i]);
     ka_wait(s, &ev, 0);
     for (int i = 0; i < PEERS; i++) {
-        CHECK(sends_arrive(peer[i], i, i % CUT == 3 ? ROUNDS / 2 : ROUNDS), "peer %d got all in order", i);
+        CHECK(sends_arrive(peer[i], i, i % CUT == 3 ? ROUNDS / 2 : ROUNDS),
+              "peer %d got all in order", i);
         ka__sock_close(peer[i]);
     }
     for (int i = 0; i < PEERS; i++)
         if (!next_event(s, &ev, KA_CLOSED)) return;
     ka_wait(s, &ev, 100);
     ka_server_stats(s, &stats);
-    CHECK(stats.connections == 0 && stats.buffered == 0, "nothing is kept: %d connections, %d bytes", (int)stats.connections, (int)stats.buffered);
+    CHECK(stats.connections == 0 && stats.buffered == 0,
+          "nothing is kept: %d connections, %d bytes", (int)stats.connections, (int)stats.buffered);
     ka_server_free(s);
 }
 
@@ -399,7 +439,12 @@ static void test_sends(void)
    gets all messages that the worker has kept, and then the end. */
 static void test_held_stop(void)
 {
-    enum { LINE = 100, MANY = 160, ALL = LINE * MANY, QUIET_MS = 100 };      /* nearly all that is read at once */
+    enum {
+        LINE = 100,
+        MANY = 160,
+        ALL = LINE * MANY,
+        QUIET_MS = 100
+    }; /* nearly all that is read at once */
     char lines[ALL + 1], want[LINE];
     ka_server *s;
     ka_event ev;
@@ -412,21 +457,25 @@ static void test_held_stop(void)
         return;
     }
     ptrdiff_t n = 0;
-    for (int at = ALL, quiet = 0; stats.buffered < LINE && quiet < QUIET_MS; quiet = n > 0 ? 0 : quiet + 1) {
-        for (int i = 0; at == ALL && i < MANY; i++) snprintf(lines + i * LINE, LINE + 1, "%0*d\n", LINE - 1, sent++);
+    for (int at = ALL, quiet = 0;
+         stats.buffered < LINE && quiet<QUIET_MS; quiet = n> 0 ? 0 : quiet + 1) {
+        for (int i = 0; at == ALL && i < MANY; i++)
+            snprintf(lines + i * LINE, LINE + 1, "%0*d\n", LINE - 1, sent++);
         if (at == ALL) at = 0;
         n = ka__sock_send(w.sock, lines + at, (size_t)(ALL - at));
         if (n > 0) at += (int)n;
         ka_sleep_ms(1);      /* so that it has read this, and nothing waits in its socket */
         ka_server_stats(s, &stats);
     }
-    CHECK(stats.buffered >= LINE || n == KA_EAGAIN, "it is held: %d bytes, %d", (int)stats.buffered, (int)n);
+    CHECK(stats.buffered >= LINE || n == KA_EAGAIN, "it is held: %d bytes, %d", (int)stats.buffered,
+          (int)n);
     ka_stop(s);
     while ((r = ka_wait(s, &ev, PATIENCE_MS)) == KA_OK) {
         closed += ev.kind == KA_CLOSED && !ev.error;
         if (ev.kind != KA_MESSAGE) continue;
         snprintf(want, sizeof want, "%0*d", LINE - 1, got++);
-        if (!ka_is(ev.body, want)) CHECK(false, "message %d is %.*s", got, (int)ev.body.n, ev.body.p);
+        if (!ka_is(ev.body, want))
+            CHECK(false, "message %d is %.*s", got, (int)ev.body.n, ev.body.p);
     }
     CHECK(r == KA_ESTOPPED && closed == 1, "stopped: %d, closed %d times", r, closed);
     CHECK(got <= sent && (size_t)got * LINE > KA_MAILBOX / 4, "%d of %d messages", got, sent);
@@ -434,7 +483,8 @@ static void test_held_stop(void)
     ka_server_free(s);
 }
 
-/* A held connection whose peer reads nothing of what is sent to it: others are told of the stop all the same. */
+/* A held connection whose peer reads nothing of what is sent to it: others are told of the stop all
+   the same. */
 static void test_held_unread(void)
 {
     enum { QUIET_MS = 100, UNREAD = 1 << 20, PIECE = 32768 };
@@ -461,16 +511,20 @@ static void test_held_unread(void)
     }
     ka_server_stats(s, &held);
     now = held;
-    for (int64_t until = ka_now_ms() + PATIENCE_MS; now.buffered < held.buffered + UNREAD && ka_now_ms() < until; ka_server_stats(s, &now)) {
+    for (int64_t until = ka_now_ms() + PATIENCE_MS;
+         now.buffered < held.buffered + UNREAD && ka_now_ms() < until; ka_server_stats(s, &now)) {
         ka_send(s, conn, zeros, PIECE);
         ka__publish_down(s->workers[0]);
     }
-    CHECK(now.buffered >= held.buffered + UNREAD, "it reads nothing: %d bytes, then %d", (int)held.buffered, (int)now.buffered);
-    while (ka_wait(s, &ev, QUIET_MS) == KA_OK) CHECK(ev.kind == KA_MESSAGE && ev.conn == conn, "its messages");
+    CHECK(now.buffered >= held.buffered + UNREAD, "it reads nothing: %d bytes, then %d",
+          (int)held.buffered, (int)now.buffered);
+    while (ka_wait(s, &ev, QUIET_MS) == KA_OK)
+        CHECK(ev.kind == KA_MESSAGE && ev.conn == conn, "its messages");
     ka_stop(s);
     while (!told && (r = ka_wait(s, &ev, PATIENCE_MS)) == KA_OK) {
         told = ev.kind == KA_CLOSED && ev.conn != conn;
-        CHECK(!told || !ev.error, "told of the stop, not of what became of it: %d", ev.error);      /* KA_STALL_MS may end the deaf one first */
+        CHECK(!told || !ev.error, "told of the stop, not of what became of it: %d",
+              ev.error); /* KA_STALL_MS may end the deaf one first */
         if (told) CHECK(ka_send(s, ev.conn, "bye", 3) == KA_OK, "a last word");
     }
     if (told) r = ka_wait(s, &ev, 0);
@@ -486,10 +540,13 @@ static void test_held_unread(void)
 static void test_objects_long(void)
 {
     static char text[KA_MAX_BODY + 300];
-    static const size_t rows[] = { KA_MAX_BODY - 1, KA_MAX_BODY, KA_MAX_BODY + 1, KA_MAX_BODY + 250 };
+    static const size_t rows[] = { KA_MAX_BODY - 1, KA_MAX_BODY, KA_MAX_BODY + 1,
+                                   KA_MAX_BODY + 250 };
     for (size_t i = 0; i < COUNT(rows); i++) {
         size_t n = rows[i];
-        ptrdiff_t want = n > KA_MAX_BODY ? KA_ENOSPC : KA_ESYNTAX;      /* the line feed in a string is too far to be seen */
+        ptrdiff_t want = n > KA_MAX_BODY
+                             ? KA_ENOSPC
+                             : KA_ESYNTAX; /* the line feed in a string is too far to be seen */
         memset(text, 'a', sizeof text);
         memcpy(text, "{\"", 2);
         text[n - 1] = '\n';
@@ -497,7 +554,8 @@ static void test_objects_long(void)
             ka_cut cut = { 0, 0, 0 };
             ka_str message = { NULL, 0 };
             ptrdiff_t got = KA_EAGAIN;
-            for (size_t have = step; got == KA_EAGAIN; have += step) got = ka_objects.cut(&cut, text, have < n ? have : n, &message);
+            for (size_t have = step; got == KA_EAGAIN; have += step)
+                got = ka_objects.cut(&cut, text, have < n ? have : n, &message);
             CHECK(got == want, "%d bytes by %d: %d", (int)n, (int)step, (int)got);
         }
     }
@@ -507,8 +565,11 @@ static void test_objects_long(void)
 static void test_netstrings(void)
 {
     static const dialogue rows[] = {
-        GIVES("5:hello,0:,2:\r\n,", "hello;;\r\n;bye;", "three"), CLOSES("1:a,x", "a;400;", "no length"), CLOSES("1:ab", "400;", "no comma"),
-        CLOSES("99999:", "413;", "longer than KA_MAX_BODY"), GIVES("3:abc", "400;", "an unfinished one, and the end"),
+        GIVES("5:hello,0:,2:\r\n,", "hello;;\r\n;bye;", "three"),
+        CLOSES("1:a,x", "a;400;", "no length"),
+        CLOSES("1:ab", "400;", "no comma"),
+        CLOSES("99999:", "413;", "longer than KA_MAX_BODY"),
+        GIVES("3:abc", "400;", "an unfinished one, and the end"),
     };
     fixture f;
     if (!fixture_start(&f, NETSTRINGS, 1)) return;

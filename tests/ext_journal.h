@@ -1,7 +1,9 @@
 /* tests/ext_journal.h - ext/journal.h. */
 
 #define JOURNAL ".test-journal"
-static const unsigned char first_frame[KA__FRAME_HEAD] = { 0xf5, 'k', 'a', 1, 0xc7, 0x4b, 0x67, 0x48 };
+static const unsigned char first_frame[KA__FRAME_HEAD] = {
+    0xf5, 'k', 'a', 1, 0xc7, 0x4b, 0x67, 0x48
+};
 enum { FRAME = KA__FRAME_HEAD + KA__ENTRY_HEAD + 2 };      /* of one key, with an ID of two bytes */
 
 static bool opens(const char *path, const char *mode)
@@ -78,7 +80,8 @@ static size_t journal_make(int n, char keys[][KA_KEY_TEXT], unsigned char *bytes
     ka_journal_report report;
     char id[12];
     journal_remove();
-    CHECK(journal_open(&k, 0, false, &report) == KA_OK && report.cut == 0 && k.keys.count == 0, "a new one");
+    CHECK(journal_open(&k, 0, false, &report) == KA_OK && report.cut == 0 && k.keys.count == 0,
+          "a new one");
     for (int i = 0; i < n; i++) {
         snprintf(id, sizeof id, "%02d", i);
         CHECK(key_issue(&k.store, str(id), ka_now_ms(), keys[i]) == KA_OK, "key %d", i);
@@ -94,7 +97,8 @@ static unsigned journal_has(ka_journal *k, int n, char keys[][KA_KEY_TEXT])
     char id[12];
     for (int i = 0; i < n; i++) {
         snprintf(id, sizeof id, "%02d", i);
-        if (ka_is(key_find(&k->store, (ka_str){ keys[i], KA_KEY_TEXT }, ka_now_ms()), id)) has |= 1u << i;
+        if (ka_is(key_find(&k->store, (ka_str){ keys[i], KA_KEY_TEXT }, ka_now_ms()), id))
+            has |= 1u << i;
     }
     return has;
 }
@@ -107,12 +111,15 @@ static void test_journal(void)
     ka_journal k, other;
     ka_journal_report report;
     size_t n = journal_make(4, keys, bytes, sizeof bytes);
-    CHECK(n == KA__FRAME_HEAD + 4 * FRAME && memcmp(bytes, first_frame, KA__FRAME_HEAD) == 0, "its size: %d", (int)n);
-    CHECK(ka__journal_crc((const unsigned char *)"123456789", 9) == 0xe3069283, "the check value of CRC-32C");
+    CHECK(n == KA__FRAME_HEAD + 4 * FRAME && memcmp(bytes, first_frame, KA__FRAME_HEAD) == 0,
+          "its size: %d", (int)n);
+    CHECK(ka__journal_crc((const unsigned char *)"123456789", 9) == 0xe3069283,
+          "the check value of CRC-32C");
     for (int i = 0; i < 4; i++) {
         ka_b64_decode(raw, sizeof raw, keys[i], KA_KEY_TEXT);
         for (size_t at = 0; at + 16 <= n; at++)
-            if (memcmp(bytes + at, raw, 16) == 0 || memcmp(bytes + at, keys[i], 16) == 0) CHECK(false, "a key is in the file");
+            if (memcmp(bytes + at, raw, 16) == 0 || memcmp(bytes + at, keys[i], 16) == 0)
+                CHECK(false, "a key is in the file");
     }
 #ifndef _WIN32
     struct stat s;
@@ -125,29 +132,40 @@ static void test_journal(void)
     atomic_store(&fault_counts[F_pwrite], 0);
     atomic_store(&fault_armed, true);
 #endif
-    CHECK(journal_open(&k, 0, false, &report) == KA_OK && journal_has(&k, 4, keys) == 15 && k.keys.count == 4, "all are there again");
+    CHECK(journal_open(&k, 0, false, &report) == KA_OK && journal_has(&k, 4, keys) == 15 &&
+              k.keys.count == 4,
+          "all are there again");
 #ifndef _WIN32
     CHECK(stat(JOURNAL, &s) == 0 && (s.st_mode & 0777) == 0640, "a mode that it was given stays");
 #endif
 #if !defined(_WIN32)
     atomic_store(&fault_armed, false);
-    CHECK(atomic_load(&fault_counts[F_pwrite]) == 1, "the last frame was written once more: its sync may have failed");
+    CHECK(atomic_load(&fault_counts[F_pwrite]) == 1,
+          "the last frame was written once more: its sync may have failed");
 #endif
     CHECK(journal_open(&other, 0, false, &report) == KA_EINUSE, "it is opened once at a time");
     ka_journal_close(&other);
-    CHECK(ka_journal_open(&other, NULL, JOURNAL, 0, -1, false, &report) == KA_EINVAL, "no time to live");
+    CHECK(ka_journal_open(&other, NULL, JOURNAL, 0, -1, false, &report) == KA_EINVAL,
+          "no time to live");
     CHECK(key_issue(&k.store, str(""), ka_now_ms(), keys[0]) == KA_EINVAL, "an empty ID");
-    CHECK(ka_journal_open(&other, NULL, ".test-no-folder/x", 0, 0, false, &report) == KA_ENOTFOUND && report.os_error != 0, "no such folder");
+    CHECK(ka_journal_open(&other, NULL, ".test-no-folder/x", 0, 0, false, &report) ==
+                  KA_ENOTFOUND &&
+              report.os_error != 0,
+          "no such folder");
     ka_journal_close(&other);
     memset(long_path, 'x', sizeof long_path - 1);
-    CHECK(ka_journal_open(&other, NULL, long_path, 0, 0, false, &report) == KA_EINVAL, "a path that is too long");
+    CHECK(ka_journal_open(&other, NULL, long_path, 0, 0, false, &report) == KA_EINVAL,
+          "a path that is too long");
     ka_journal_close(&other);
     CHECK(ka_journal_open(&other, NULL, "", 0, 0, false, &report) == KA_EINVAL, "no path");
     ka_journal_close(&other);
 #ifndef _WIN32
-    CHECK(ka_journal_open(&other, NULL, "/dev/null", 0, 0, false, &report) == KA_EINVAL, "not a file");
+    CHECK(ka_journal_open(&other, NULL, "/dev/null", 0, 0, false, &report) == KA_EINVAL,
+          "not a file");
     ka_journal_close(&other);
-    CHECK(symlink(JOURNAL, JOURNAL ".new") == 0 && ka_journal_open(&other, NULL, JOURNAL ".new", 0, 0, false, &report) == KA_EINVAL, "a symbolic link");
+    CHECK(symlink(JOURNAL, JOURNAL ".new") == 0 &&
+              ka_journal_open(&other, NULL, JOURNAL ".new", 0, 0, false, &report) == KA_EINVAL,
+          "a symbolic link");
     ka_journal_close(&other);
 #endif
     ka_journal_close(&k);
@@ -171,19 +189,25 @@ static void test_journal_odd_frames(void)
         file_put(JOURNAL, bytes, n);
         if (journal_open(&k, 0, false, &report) < 0) abort();
         ka__journal_frame_begin(&f);
-        ka__journal_frame_add(&f, odd[i].at == 0 && odd[i].is == 2 ? bytes + KA__FRAME_HEAD * 2 + 10 : digest, str("xx"), 0);
+        ka__journal_frame_add(
+            &f, odd[i].at == 0 && odd[i].is == 2 ? bytes + KA__FRAME_HEAD * 2 + 10 : digest,
+            str("xx"), 0);
         f.bytes[KA__FRAME_HEAD + odd[i].at] = odd[i].is;
         ka__journal_frame_end(&f);
         if (ka_file_append(&k.own->file, f.bytes, f.n) < 0) abort();
         ka_journal_close(&k);
         int r = journal_open(&k, 0, false, &report);
-        CHECK(r == KA_OK && journal_has(&k, 1, keys) == 1 && (odd[i].keys ? (int)k.keys.count == odd[i].keys && !report.cut : report.cut == FRAME), "%s: %s, %d keys", odd[i].why, ka_error_text(r), (int)k.keys.count);
+        CHECK(r == KA_OK && journal_has(&k, 1, keys) == 1 &&
+                  (odd[i].keys ? (int)k.keys.count == odd[i].keys && !report.cut
+                               : report.cut == FRAME),
+              "%s: %s, %d keys", odd[i].why, ka_error_text(r), (int)k.keys.count);
         ka_journal_close(&k);
     }
     journal_remove();
 }
 
-/* Cut off after each of its bytes: what was whole is there, the rest is cut off, and the next key follows. */
+/* Cut off after each of its bytes: what was whole is there, the rest is cut off, and the next key
+   follows. */
 static void test_journal_torn(void)
 {
     static char keys[5][KA_KEY_TEXT];
@@ -194,23 +218,29 @@ static void test_journal_torn(void)
     for (size_t cut = KA__FRAME_HEAD; cut <= n; cut += (size_t)alike()) {
         unsigned whole = (unsigned)(cut - KA__FRAME_HEAD) / FRAME;
         size_t rest = (cut - KA__FRAME_HEAD) % FRAME;
-        while (rest > 0 && bytes[KA__FRAME_HEAD + whole * FRAME + rest - 1] == 0) rest--;      /* those are room */
+        while (rest > 0 && bytes[KA__FRAME_HEAD + whole * FRAME + rest - 1] == 0)
+            rest--; /* those are room */
         file_put(JOURNAL, bytes, cut);
         int r = journal_open(&k, 0, false, &report);
-        if (r != KA_OK || report.cut != (int64_t)rest || report.damaged || journal_has(&k, 4, keys) != (1u << whole) - 1)
-            CHECK(false, "after %d bytes: %s, %d cut off, keys %x", (int)cut, ka_error_text(r), (int)report.cut, journal_has(&k, 4, keys));
-        if (key_issue(&k.store, str("04"), ka_now_ms(), keys[4]) != KA_OK) CHECK(false, "the next key after %d bytes", (int)cut);
+        if (r != KA_OK || report.cut != (int64_t)rest || report.damaged ||
+            journal_has(&k, 4, keys) != (1u << whole) - 1)
+            CHECK(false, "after %d bytes: %s, %d cut off, keys %x", (int)cut, ka_error_text(r),
+                  (int)report.cut, journal_has(&k, 4, keys));
+        if (key_issue(&k.store, str("04"), ka_now_ms(), keys[4]) != KA_OK)
+            CHECK(false, "the next key after %d bytes", (int)cut);
         ka_journal_close(&k);
         r = journal_open(&k, 0, false, &report);
         if (r != KA_OK || report.cut || journal_has(&k, 5, keys) != ((1u << whole) - 1) + 16)
-            CHECK(false, "again, after %d bytes: %s, keys %x", (int)cut, ka_error_text(r), journal_has(&k, 5, keys));
+            CHECK(false, "again, after %d bytes: %s, keys %x", (int)cut, ka_error_text(r),
+                  journal_has(&k, 5, keys));
         ka_journal_close(&k);
     }
     CHECK(true, "%d cuts", (int)n);
     journal_remove();
 }
 
-/* Each of its bytes changed: damage is told with its place, nothing is changed, and salvaging loses that frame alone. */
+/* Each of its bytes changed: damage is told with its place, nothing is changed, and salvaging loses
+   that frame alone. */
 static void test_journal_damaged(void)
 {
     static char keys[4][KA_KEY_TEXT];
@@ -220,23 +250,31 @@ static void test_journal_damaged(void)
     size_t n = journal_make(4, keys, bytes, sizeof bytes);
     for (size_t i = 0; i < n; i += (size_t)alike()) {
         int frame = i < KA__FRAME_HEAD ? 0 : (int)(i - KA__FRAME_HEAD) / FRAME + 1;
-        int64_t at = frame == 0 ? 0 : KA__FRAME_HEAD + (frame - 1) * FRAME, size = frame == 0 ? KA__FRAME_HEAD : FRAME;
+        int64_t at = frame == 0 ? 0 : KA__FRAME_HEAD + (frame - 1) * FRAME,
+                size = frame == 0 ? KA__FRAME_HEAD : FRAME;
         unsigned rest = frame == 0 ? 15 : 15 & ~(1u << (frame - 1));
         bytes[i] ^= 0x10;
         file_put(JOURNAL, bytes, n);
         int r = journal_open(&k, 0, false, &report);
-        if (frame == 4 ? r != KA_OK || report.cut != FRAME || journal_has(&k, 4, keys) != 7 : r != KA_EDAMAGED || report.damaged_at != at)
+        if (frame == 4 ? r != KA_OK || report.cut != FRAME || journal_has(&k, 4, keys) != 7
+                       : r != KA_EDAMAGED || report.damaged_at != at)
             CHECK(false, "byte %d: %s, at %d", (int)i, ka_error_text(r), (int)report.damaged_at);
         ka_journal_close(&k);
         if (frame < 4) {
-            if (file_get(JOURNAL, after, sizeof after) != n || memcmp(bytes, after, n) != 0) CHECK(false, "byte %d: the file was changed", (int)i);
+            if (file_get(JOURNAL, after, sizeof after) != n || memcmp(bytes, after, n) != 0)
+                CHECK(false, "byte %d: the file was changed", (int)i);
             r = journal_open(&k, 0, true, &report);
-            if (r != KA_OK || report.damaged_at != at || report.damaged != size || report.cut || journal_has(&k, 4, keys) != rest)
-                CHECK(false, "byte %d: salvaged: %s, %d bytes at %d", (int)i, ka_error_text(r), (int)report.damaged, (int)report.damaged_at);
+            if (r != KA_OK || report.damaged_at != at || report.damaged != size || report.cut ||
+                journal_has(&k, 4, keys) != rest)
+                CHECK(false, "byte %d: salvaged: %s, %d bytes at %d", (int)i, ka_error_text(r),
+                      (int)report.damaged, (int)report.damaged_at);
             ka_journal_close(&k);
-            if (file_get(JOURNAL ".damaged", after, sizeof after) != n || memcmp(bytes, after, n) != 0) CHECK(false, "byte %d: the damaged file isn't kept", (int)i);
+            if (file_get(JOURNAL ".damaged", after, sizeof after) != n ||
+                memcmp(bytes, after, n) != 0)
+                CHECK(false, "byte %d: the damaged file isn't kept", (int)i);
             r = journal_open(&k, 0, false, &report);
-            if (r != KA_OK || report.damaged || journal_has(&k, 4, keys) != rest) CHECK(false, "byte %d: whole again: %s", (int)i, ka_error_text(r));
+            if (r != KA_OK || report.damaged || journal_has(&k, 4, keys) != rest)
+                CHECK(false, "byte %d: whole again: %s", (int)i, ka_error_text(r));
             ka_journal_close(&k);
         }
         journal_remove();
@@ -249,15 +287,23 @@ static void test_journal_damaged(void)
     ka_journal_close(&k);
     bytes[20] ^= 1;
     file_put(JOURNAL, bytes, n);
-    CHECK(journal_open(&k, 0, true, &report) == KA_EINUSE, "a damaged file that was kept before is not overwritten");
+    CHECK(journal_open(&k, 0, true, &report) == KA_EINUSE,
+          "a damaged file that was kept before is not overwritten");
     ka_journal_close(&k);
-    CHECK(file_get(JOURNAL, after, sizeof after) == n && memcmp(bytes, after, n) == 0, "and the file is as it was");
+    CHECK(file_get(JOURNAL, after, sizeof after) == n && memcmp(bytes, after, n) == 0,
+          "and the file is as it was");
     file_put(JOURNAL, bytes, n - 1);      /* torn as well */
-    CHECK(journal_open(&k, 0, true, &report) == KA_EINUSE && file_get(JOURNAL, after, sizeof after) == n - 1, "nor is its torn end cut off");
+    CHECK(journal_open(&k, 0, true, &report) == KA_EINUSE &&
+              file_get(JOURNAL, after, sizeof after) == n - 1,
+          "nor is its torn end cut off");
     ka_journal_close(&k);
     (void)remove(JOURNAL ".damaged");
-    CHECK(journal_open(&k, 0, true, &report) == KA_OK && report.damaged == FRAME && report.cut == FRAME - 1 && journal_has(&k, 4, keys) == 6, "salvaged, and cut");
-    CHECK(file_get(JOURNAL ".damaged", after, sizeof after) == n - 1 && memcmp(bytes, after, n - 1) == 0, "and kept with its torn end");
+    CHECK(journal_open(&k, 0, true, &report) == KA_OK && report.damaged == FRAME &&
+              report.cut == FRAME - 1 && journal_has(&k, 4, keys) == 6,
+          "salvaged, and cut");
+    CHECK(file_get(JOURNAL ".damaged", after, sizeof after) == n - 1 &&
+              memcmp(bytes, after, n - 1) == 0,
+          "and kept with its torn end");
     ka_journal_close(&k);
     journal_remove();
 }
@@ -283,10 +329,13 @@ static void test_journal_strangers(void)
             unsigned mode = mode_of(JOURNAL);
             int r = journal_open(&k, 0, salvage, &report);
             CHECK(mode_of(JOURNAL) == mode, "%s: its mode", files[i].why);
-            CHECK(r == files[i].want && k.keys.count == 0, "%s: got %s", files[i].why, ka_error_text(r));
+            CHECK(r == files[i].want && k.keys.count == 0, "%s: got %s", files[i].why,
+                  ka_error_text(r));
             ka_journal_close(&k);
             size_t n = file_get(JOURNAL, after, sizeof after);
-            CHECK(r == KA_OK ? n == KA__FRAME_HEAD && memcmp(after, first_frame, n) == 0 : n == files[i].n && memcmp(after, files[i].bytes, n) == 0, "%s: the file", files[i].why);
+            CHECK(r == KA_OK ? n == KA__FRAME_HEAD && memcmp(after, first_frame, n) == 0
+                             : n == files[i].n && memcmp(after, files[i].bytes, n) == 0,
+                  "%s: the file", files[i].why);
         }
     journal_remove();
 }
@@ -434,7 +483,8 @@ static void test_journal_moved(void)
         ka_journal_close(&k);
         r = journal_open(&k, 0, false, &report);
         CHECK(r == KA_OK && report.cut == 0 && journal_has(&k, 4, keys) == 15 && k.keys.count == 4,
-              "%s: all are in the file of that name: %s, %d", why, ka_error_text(r), (int)k.keys.count);
+              "%s: all are in the file of that name: %s, %d", why, ka_error_text(r),
+              (int)k.keys.count);
         ka_journal_close(&k);
     }
     (void)remove(JOURNAL ".old");
@@ -495,7 +545,8 @@ static void test_journal_grows(void)
     journal_remove();
 }
 
-/* The wall clock is set while the server runs: what was issued before and after is good for as long as it was meant to be. */
+/* The wall clock is set while the server runs: what was issued before and after is good for as long
+   as it was meant to be. */
 static void test_journal_clock(void)
 {
     static char keys[2][KA_KEY_TEXT];
@@ -504,14 +555,22 @@ static void test_journal_clock(void)
     journal_remove();
     if (journal_open(&k, 3600, false, &report) < 0) abort();
     k.own->epoch_s -= 100000;      /* as if it had been started with a clock that was slow */
-    ka__journal_frame_add(&k.own->pending, (const unsigned char *)keys, str("xx"), (uint64_t)k.own->epoch_s + 3600);
-    if (ka__journal_append(&k) < 0 || ka__journal_frame_keep(&k, k.own->pending.bytes, k.own->pending.n, ka_now_ms()) < 0) abort();
+    ka__journal_frame_add(&k.own->pending, (const unsigned char *)keys, str("xx"),
+                          (uint64_t)k.own->epoch_s + 3600);
+    if (ka__journal_append(&k) < 0 ||
+        ka__journal_frame_keep(&k, k.own->pending.bytes, k.own->pending.n, ka_now_ms()) < 0)
+        abort();
     ka__journal_frame_begin(&k.own->pending);
-    for (int i = 0; i < 2; i++) CHECK(key_issue(&k.store, str(i ? "01" : "00"), ka_now_ms(), keys[i]) == KA_OK, "a key");
+    for (int i = 0; i < 2; i++)
+        CHECK(key_issue(&k.store, str(i ? "01" : "00"), ka_now_ms(), keys[i]) == KA_OK, "a key");
     ka_journal_close(&k);
-    CHECK(journal_open(&k, 3600, false, &report) == KA_OK && k.keys.count == 3 && journal_has(&k, 2, keys) == 3, "all are there: %d", (int)k.keys.count);
+    CHECK(journal_open(&k, 3600, false, &report) == KA_OK && k.keys.count == 3 &&
+              journal_has(&k, 2, keys) == 3,
+          "all are there: %d", (int)k.keys.count);
     int64_t now = ka_now_ms();
-    CHECK(key_find(&k.store, (ka_str){ keys[1], KA_KEY_TEXT }, now + 3590000).p && !key_find(&k.store, (ka_str){ keys[1], KA_KEY_TEXT }, now + 3602000).p, "for an hour");
+    CHECK(key_find(&k.store, (ka_str){ keys[1], KA_KEY_TEXT }, now + 3590000).p &&
+              !key_find(&k.store, (ka_str){ keys[1], KA_KEY_TEXT }, now + 3602000).p,
+          "for an hour");
     ka_journal_close(&k);
     journal_remove();
 }
@@ -528,7 +587,8 @@ static void journal_plant(ka_journal *k, const char *id, int ends_s, char key[KA
     ka__journal_frame_begin(&k->own->pending);
 }
 
-/* Keys end when they were said to end, across restarts; a shorter time to live holds for those that are there as well. */
+/* Keys end when they were said to end, across restarts; a shorter time to live holds for those that
+   are there as well. */
 static void test_journal_ends(void)
 {
     static char keys[3][KA_KEY_TEXT];
@@ -542,18 +602,28 @@ static void test_journal_ends(void)
     journal_plant(&k, "01", 50, keys[1]);
     journal_plant(&k, "02", 100, keys[2]);
     ka_journal_close(&k);
-    CHECK(journal_open(&k, 100, false, &report) == KA_OK && k.keys.count == 2 && journal_has(&k, 3, keys) == 6, "the first has ended");
-    CHECK(file_get(JOURNAL, bytes, sizeof bytes) == KA__FRAME_HEAD * 2 + 2 * (FRAME - KA__FRAME_HEAD), "and is not in the file any more");
+    CHECK(journal_open(&k, 100, false, &report) == KA_OK && k.keys.count == 2 &&
+              journal_has(&k, 3, keys) == 6,
+          "the first has ended");
+    CHECK(file_get(JOURNAL, bytes, sizeof bytes) ==
+              KA__FRAME_HEAD * 2 + 2 * (FRAME - KA__FRAME_HEAD),
+          "and is not in the file any more");
     now = ka_now_ms();
-    CHECK(key_find(&k.store, (ka_str){ keys[1], KA_KEY_TEXT }, now + 48000).p && !key_find(&k.store, (ka_str){ keys[1], KA_KEY_TEXT }, now + 52000).p, "the second ends in 50 seconds");
+    CHECK(key_find(&k.store, (ka_str){ keys[1], KA_KEY_TEXT }, now + 48000).p &&
+              !key_find(&k.store, (ka_str){ keys[1], KA_KEY_TEXT }, now + 52000).p,
+          "the second ends in 50 seconds");
     ka_journal_close(&k);
     for (int i = 0; i < 2; i++) {
         now = ka_now_ms();
-        CHECK(journal_open(&k, 10, false, &report) == KA_OK && journal_has(&k, 3, keys) == 6, "opened with a shorter time to live");
-        CHECK(!key_find(&k.store, (ka_str){ keys[2], KA_KEY_TEXT }, now + 12000).p, "which holds for all");
+        CHECK(journal_open(&k, 10, false, &report) == KA_OK && journal_has(&k, 3, keys) == 6,
+              "opened with a shorter time to live");
+        CHECK(!key_find(&k.store, (ka_str){ keys[2], KA_KEY_TEXT }, now + 12000).p,
+              "which holds for all");
         ka_journal_close(&k);
     }
-    CHECK(journal_open(&k, 0, false, &report) == KA_OK && journal_has(&k, 3, keys) == 6 && !key_find(&k.store, (ka_str){ keys[2], KA_KEY_TEXT }, now + 12000).p, "and is in the file");
+    CHECK(journal_open(&k, 0, false, &report) == KA_OK && journal_has(&k, 3, keys) == 6 &&
+              !key_find(&k.store, (ka_str){ keys[2], KA_KEY_TEXT }, now + 12000).p,
+          "and is in the file");
     ka_journal_close(&k);
     journal_remove();
 }
@@ -600,8 +670,8 @@ static void test_journal_rewrite(void)
     journal_remove();
 }
 
-/* A second of the journal's ends when one of the calendar's does, or its file would be wrong by up to a second. To read two
-   clocks may take any time: so two in nine may seem to be off. */
+/* A second of the journal's ends when one of the calendar's does, or its file would be wrong by up
+   to a second. To read two clocks may take any time: so two in nine may seem to be off. */
 static void test_journal_seconds(void)
 {
     int aligned = 0;

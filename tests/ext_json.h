@@ -1,7 +1,12 @@
 /* tests/ext_json.h - ext/json.h. */
 
 /* It means the same as these two texts, as the writer writes them. */
-static const struct { const char *in; bool python; int kind; const char *json, *repr, *why; } json_good[] = {
+static const struct {
+    const char *in;
+    bool python;
+    int kind;
+    const char *json, *repr, *why;
+} json_good[] = {
     { "null", false, KA_NULL, "null", "None", "a word" },
     { "false", false, KA_FALSE, "false", "False", "a word" },
     { "true", false, KA_TRUE, "true", "True", "a word" },
@@ -10,32 +15,40 @@ static const struct { const char *in; bool python; int kind; const char *json, *
     { "True", true, KA_TRUE, "true", "True", "Python's words" },
     { "0", false, KA_NUMBER, "0", "0", "RFC 8259 s.6" },
     { "-0", false, KA_NUMBER, "-0", "-0", "s.6: minus zero" },
-    { "1234567890123456789012", false, KA_NUMBER, "1234567890123456789012", "1234567890123456789012", "numbers stay as they are" },
+    { "1234567890123456789012", false, KA_NUMBER, "1234567890123456789012",
+      "1234567890123456789012", "numbers stay as they are" },
     { "-1.50E+07", false, KA_NUMBER, "-1.50E+07", "-1.50E+07", "all parts of a number" },
     { "0.0e-00", false, KA_NUMBER, "0.0e-00", "0.0e-00", "s.6: zeros where they may be" },
     { "\"\"", false, KA_STRING, "\"\"", "''", "an empty string" },
     { "''", true, KA_STRING, "\"\"", "''", "Python's quotes" },
-    { "\"a'b\"", false, KA_STRING, "\"a'b\"", "'a\\'b'", "repr() chooses these quotes for it, JSON has no others" },
+    { "\"a'b\"", false, KA_STRING, "\"a'b\"", "'a\\'b'",
+      "repr() chooses these quotes for it, JSON has no others" },
     { "'a\"b'", true, KA_STRING, "\"a\\\"b\"", "'a\"b'", "the other quote" },
-    { "\"\\\"\\\\\\b\\f\\n\\r\\t\"", false, KA_STRING,
-      "\"\\\"\\\\\\b\\f\\n\\r\\t\"", "'\"\\\\\\x08\\x0c\\n\\r\\t'", "s.7: the escapes of both" },
+    { "\"\\\"\\\\\\b\\f\\n\\r\\t\"", false, KA_STRING, "\"\\\"\\\\\\b\\f\\n\\r\\t\"",
+      "'\"\\\\\\x08\\x0c\\n\\r\\t'", "s.7: the escapes of both" },
     { "\"\\/\"", false, KA_STRING, "\"/\"", "'/'", "s.7: only JSON's" },
     { "'\\a\\v\\'\\x00\\xe9\\U0001F600'", true, KA_STRING,
       "\"\\u0007\\u000b'\\u0000\xc3\xa9\xf0\x9f\x98\x80\"", "'\\x07\\x0b\\'\\x00\\xe9\\U0001f600'",
       "only Python's" },
     { "\"\\xe9\"", true, KA_STRING, "\"\xc3\xa9\"", "'\\xe9'", "Python by an escape alone" },
     { "\"\\u00e9\\u20AC\\uD7FF\\uE000\"", false, KA_STRING,
-      "\"\xc3\xa9\xe2\x82\xac\xed\x9f\xbf\xee\x80\x80\"", "'\\xe9\\u20ac\\ud7ff\\ue000'", "digits in either case" },
-    { "\"\\ud83d\\uDE00\"", false, KA_STRING, "\"\xf0\x9f\x98\x80\"", "'\\U0001f600'", "s.7: a surrogate pair" },
-    { "\"\\udbff\\udfff\\ud800\\udc00\"", false, KA_STRING,
-      "\"\xf4\x8f\xbf\xbf\xf0\x90\x80\x80\"", "'\\U0010ffff\\U00010000'", "the last pair and the first" },
-    { "\"\xc2\xa0\xdf\xbf\xe0\xa0\x80\xef\xbf\xbf\xf0\x90\x80\x80\xf4\x8f\xbf\xbf\"", false, KA_STRING,
-      "\"\xc2\xa0\xdf\xbf\xe0\xa0\x80\xef\xbf\xbf\xf0\x90\x80\x80\xf4\x8f\xbf\xbf\"", "'\\xa0\\u07ff\\u0800\\uffff\\U00010000\\U0010ffff'", "RFC 3629: the ends of each length" },
+      "\"\xc3\xa9\xe2\x82\xac\xed\x9f\xbf\xee\x80\x80\"", "'\\xe9\\u20ac\\ud7ff\\ue000'",
+      "digits in either case" },
+    { "\"\\ud83d\\uDE00\"", false, KA_STRING, "\"\xf0\x9f\x98\x80\"", "'\\U0001f600'",
+      "s.7: a surrogate pair" },
+    { "\"\\udbff\\udfff\\ud800\\udc00\"", false, KA_STRING, "\"\xf4\x8f\xbf\xbf\xf0\x90\x80\x80\"",
+      "'\\U0010ffff\\U00010000'", "the last pair and the first" },
+    { "\"\xc2\xa0\xdf\xbf\xe0\xa0\x80\xef\xbf\xbf\xf0\x90\x80\x80\xf4\x8f\xbf\xbf\"", false,
+      KA_STRING, "\"\xc2\xa0\xdf\xbf\xe0\xa0\x80\xef\xbf\xbf\xf0\x90\x80\x80\xf4\x8f\xbf\xbf\"",
+      "'\\xa0\\u07ff\\u0800\\uffff\\U00010000\\U0010ffff'", "RFC 3629: the ends of each length" },
     { "\"\x7f\xc2\x80\xc2\x85\xc2\x9f\xe2\x80\xa8\xe2\x80\xa9\"", false, KA_STRING,
-      "\"\\u007f\\u0080\\u0085\\u009f\\u2028\\u2029\"",
-      "'\\x7f\\x80\\x85\\x9f\\u2028\\u2029'", "what would forge a line is allowed, and escaped" },
-    { "\"\\u202a\\u202e\\u2066\\u2069\"", false, KA_STRING, "\"\\u202a\\u202e\\u2066\\u2069\"", "'\\u202a\\u202e\\u2066\\u2069'", "so is what would turn it around" },
-    { "\"\xe2\x80\xa7\xe2\x80\xaf\xe2\x81\xa5\xe2\x81\xaa\"", false, KA_STRING, "\"\xe2\x80\xa7\xe2\x80\xaf\xe2\x81\xa5\xe2\x81\xaa\"", "'\\u2027\\u202f\\u2065\\u206a'", "their neighbours" },
+      "\"\\u007f\\u0080\\u0085\\u009f\\u2028\\u2029\"", "'\\x7f\\x80\\x85\\x9f\\u2028\\u2029'",
+      "what would forge a line is allowed, and escaped" },
+    { "\"\\u202a\\u202e\\u2066\\u2069\"", false, KA_STRING, "\"\\u202a\\u202e\\u2066\\u2069\"",
+      "'\\u202a\\u202e\\u2066\\u2069'", "so is what would turn it around" },
+    { "\"\xe2\x80\xa7\xe2\x80\xaf\xe2\x81\xa5\xe2\x81\xaa\"", false, KA_STRING,
+      "\"\xe2\x80\xa7\xe2\x80\xaf\xe2\x81\xa5\xe2\x81\xaa\"", "'\\u2027\\u202f\\u2065\\u206a'",
+      "their neighbours" },
     { "[]", false, KA_ARRAY, "[]", "[]", "an empty array" },
     { "()", true, KA_ARRAY, "[]", "[]", "an empty tuple" },
     { "(1,)", true, KA_ARRAY, "[1]", "[1]", "a tuple of one" },
@@ -45,8 +58,10 @@ static const struct { const char *in; bool python; int kind; const char *json, *
     { " \t\r\n{ \"a\" : [ 1 , { } ] , \"\" :\n\"\" }\r\n\t ", false, KA_OBJECT,
       "{\"a\": [1, {}], \"\": \"\"}", "{'a': [1, {}], '': ''}", "white space wherever it may be" },
     { "{\"a\":[null,true,[false]],\"b\":-1}", false, KA_OBJECT,
-      "{\"a\": [null, true, [false]], \"b\": -1}", "{'a': [None, True, [False]], 'b': -1}", "and none" },
-    { "{\"\\u0061\":1,\"a\":2}", false, KA_OBJECT, "{\"a\": 1, \"a\": 2}", "{'a': 1, 'a': 2}", "a name may be repeated" },
+      "{\"a\": [null, true, [false]], \"b\": -1}", "{'a': [None, True, [False]], 'b': -1}",
+      "and none" },
+    { "{\"\\u0061\":1,\"a\":2}", false, KA_OBJECT, "{\"a\": 1, \"a\": 2}", "{'a': 1, 'a': 2}",
+      "a name may be repeated" },
     { "{'success': True, 'of': {'x': None, \"it's\": 'a'}}", true, KA_OBJECT,
       "{\"success\": true, \"of\": {\"x\": null, \"it's\": \"a\"}}",
       "{'success': True, 'of': {'x': None, 'it\\'s': 'a'}}", "str() of a dict" },
@@ -136,16 +151,21 @@ static void test_json(void)
             ka_json v, w;
             int r = ka_json_read(&v, (ka_str){ text, n });
             bool whole = r == KA_OK;
-            if (n == size) CHECK(r == KA_OK && v.kind == json_good[i].kind && v.python == json_good[i].python,
-                                 "%s (%s): %d, kind %d", in, why, r, v.kind);
-            else CHECK(r == KA_ESYNTAX ? v.kind == 0 : whole && (v.kind == KA_NUMBER || strspn(in + n, " \t\r\n") == size - n),
-                       "%.*s (%s) got %d", (int)n, in, why, r);
+            if (n == size)
+                CHECK(r == KA_OK && v.kind == json_good[i].kind && v.python == json_good[i].python,
+                      "%s (%s): %d, kind %d", in, why, r, v.kind);
+            else
+                CHECK(r == KA_ESYNTAX
+                          ? v.kind == 0
+                          : whole && (v.kind == KA_NUMBER || strspn(in + n, " \t\r\n") == size - n),
+                      "%.*s (%s) got %d", (int)n, in, why, r);
             for (int language = 0; n == size && whole && language < 2; language++) {
                 const char *want = language ? json_good[i].repr : json_good[i].json;
                 ka_str s = json_written(&v, language == 1, room, sizeof room);
                 CHECK(ka_is(s, want), "%s (%s): got %.*s, not %s", in, why, (int)s.n, s.p, want);
                 r = ka_json_read(&w, s);
-                CHECK(r == KA_OK && w.kind == v.kind && ka_is(json_written(&w, language == 1, again, sizeof again), want),
+                CHECK(r == KA_OK && w.kind == v.kind &&
+                          ka_is(json_written(&w, language == 1, again, sizeof again), want),
                       "%s: again, %d", want, r);
             }
             free(text);
@@ -156,13 +176,18 @@ static void test_json(void)
         char *text = exact(json_bad[i].in, size);
         ka_json v;
         int r = ka_json_read(&v, (ka_str){ text, size });
-        CHECK(r == KA_ESYNTAX && v.kind == 0 && v.python == json_bad[i].python && v.raw.n == json_bad[i].read, "%s (%s): got %d after %d bytes, %s",
-              json_bad[i].in, json_bad[i].why, r, (int)v.raw.n, v.python ? "Python" : "not Python");
+        CHECK(r == KA_ESYNTAX && v.kind == 0 && v.python == json_bad[i].python &&
+                  v.raw.n == json_bad[i].read,
+              "%s (%s): got %d after %d bytes, %s", json_bad[i].in, json_bad[i].why, r,
+              (int)v.raw.n, v.python ? "Python" : "not Python");
         free(text);
     }
     ka_json v;
-    CHECK(ka_json_read(&v, (ka_str){ "\"a\0\"", 4 }) == KA_ESYNTAX && ka_json_read(&v, (ka_str){ "{}\0", 3 }) == KA_ESYNTAX &&
-          ka_json_read(&v, (ka_str){ "[1\0]", 4 }) == KA_ESYNTAX && ka_json_read(&v, (ka_str){ "\"\\\0\"", 4 }) == KA_ESYNTAX, "a NUL");
+    CHECK(ka_json_read(&v, (ka_str){ "\"a\0\"", 4 }) == KA_ESYNTAX &&
+              ka_json_read(&v, (ka_str){ "{}\0", 3 }) == KA_ESYNTAX &&
+              ka_json_read(&v, (ka_str){ "[1\0]", 4 }) == KA_ESYNTAX &&
+              ka_json_read(&v, (ka_str){ "\"\\\0\"", 4 }) == KA_ESYNTAX,
+          "a NUL");
     CHECK(ka_json_read(&v, (ka_str){ NULL, 0 }) == KA_ESYNTAX && v.raw.n == 0, "no text");
 }
 
@@ -177,14 +202,18 @@ static void test_json_depth(void)
         size_t own = i == 2;                                    /* what is inside is one, too */
         for (size_t depth = 30; depth <= 40; depth++) {
             size_t n = 0, times = (depth - own) / each;
-            for (size_t k = 0; k < times; k++) n += (size_t)snprintf(text + n, sizeof text - n, "%s", nests[i].opens);
+            for (size_t k = 0; k < times; k++)
+                n += (size_t)snprintf(text + n, sizeof text - n, "%s", nests[i].opens);
             n += (size_t)snprintf(text + n, sizeof text - n, "%s", nests[i].inside);
-            for (size_t k = 0; k < times; k++) n += (size_t)snprintf(text + n, sizeof text - n, "%s", i == 1 && k == 0 ? ")" : nests[i].closes);
+            for (size_t k = 0; k < times; k++)
+                n += (size_t)snprintf(text + n, sizeof text - n, "%s",
+                                      i == 1 && k == 0 ? ")" : nests[i].closes);
             char *in = exact(text, n);
             ka_json v;
             bool fits = times * each + own <= KA_MAX_DEPTH;
             int r = ka_json_read(&v, (ka_str){ in, n });
-            CHECK(r == (fits ? KA_OK : KA_ELIMIT), "%s, %d deep: got %d", nests[i].opens, (int)depth, r);
+            CHECK(r == (fits ? KA_OK : KA_ELIMIT), "%s, %d deep: got %d", nests[i].opens,
+                  (int)depth, r);
             if (fits) {
                 ka_json_out w = { .p = room, .cap = sizeof room };
                 ka_json_put_value(&w, NULL, &v);
@@ -193,7 +222,8 @@ static void test_json_depth(void)
                 w = (ka_json_out){ .p = again, .cap = sizeof again };
                 ka_json_open(&w, NULL, KA_ARRAY);
                 ka_json_put_value(&w, NULL, &v);
-                CHECK(w.error == (times * each + own < KA_MAX_DEPTH ? KA_OK : KA_ELIMIT) && (w.error == KA_OK || w.n == 1),
+                CHECK(w.error == (times * each + own < KA_MAX_DEPTH ? KA_OK : KA_ELIMIT) &&
+                          (w.error == KA_OK || w.n == 1),
                       "%s, %d deep, in an array: %d", nests[i].opens, (int)depth, w.error);
             }
             free(in);
@@ -231,7 +261,8 @@ static void test_json_members(void)
         ka_json v, value = { 0 };
         int r = ka_json_read(&v, (ka_str){ in, n });
         if (CHECK(r == KA_OK, "%s: %d", find[i].in, r)) r = ka_json_find(&v, find[i].name, &value);
-        CHECK(r == find[i].want && (r < 0 || (ka_is(value.raw, find[i].value) && value.python == v.python)),
+        CHECK(r == find[i].want &&
+                  (r < 0 || (ka_is(value.raw, find[i].value) && value.python == v.python)),
               "%s in %s: %d", find[i].name, find[i].in, r);
         free(in);
     }
@@ -242,20 +273,29 @@ static void test_json_members(void)
         (void)ka_json_read(&v, (ka_str){ in, n });
         ka_json rest = v;
         while (ka_json_next(&rest, &name, &value)) {
-            at += (size_t)snprintf(got + at, sizeof got - at, "%.*s:%d:%.*s;", (int)name.raw.n, name.raw.n ? name.raw.p : "", value.kind, (int)value.raw.n, value.raw.p);
-            CHECK(name.kind == (v.kind == KA_OBJECT ? KA_STRING : 0) && name.python == v.python && value.python == v.python,
+            at += (size_t)snprintf(got + at, sizeof got - at, "%.*s:%d:%.*s;", (int)name.raw.n,
+                                   name.raw.n ? name.raw.p : "", value.kind, (int)value.raw.n,
+                                   value.raw.p);
+            CHECK(name.kind == (v.kind == KA_OBJECT ? KA_STRING : 0) && name.python == v.python &&
+                      value.python == v.python,
                   "%s", walk[i].in);
         }
-        CHECK(strcmp(got, walk[i].want) == 0 && !ka_json_next(&rest, &name, &value), "%s: got %s", walk[i].in, got);
+        CHECK(strcmp(got, walk[i].want) == 0 && !ka_json_next(&rest, &name, &value), "%s: got %s",
+              walk[i].in, got);
         int values = 0;
         for (rest = v; ka_json_next(&rest, NULL, &value); ) values++;
         for (const char *p = got; *p; p++) values -= *p == ';';
         CHECK(v.kind != KA_ARRAY || values == 0, "%s without names", walk[i].in);
         free(in);
     }
-    static const char *const unread[] = { "[x]", "{1}", "{\"a\":x}", "[", "{\"a}" };      /* by ka_json_read, as they have to be: they end */
+    static const char *const unread[] = {
+        "[x]", "{1}", "{\"a\":x}", "[", "{\"a}"
+    }; /* by ka_json_read, as they have to be: they end */
     for (size_t i = 0; i < COUNT(unread); i++) {
-        ka_json v = { unread[i][0] == '[' ? KA_ARRAY : KA_OBJECT, false, { unread[i], strlen(unread[i]) } }, value;
+        ka_json v = { unread[i][0] == '[' ? KA_ARRAY : KA_OBJECT,
+                      false,
+                      { unread[i], strlen(unread[i]) } },
+                value;
         CHECK(!ka_json_next(&v, NULL, &value), "%s", unread[i]);
     }
 }
@@ -296,15 +336,20 @@ static void test_utf8(void)
         CHECK(ka_is_utf8((ka_str){ in, n }) == rows[i].is, "%s", rows[i].why);
         free(in);
         size_t quoted = (size_t)snprintf(text, sizeof text, "\"%s\"", rows[i].in);
-        CHECK((ka_json_read(&v, (ka_str){ text, quoted }) == KA_OK) == rows[i].is, "%s, in a string", rows[i].why);
+        CHECK((ka_json_read(&v, (ka_str){ text, quoted }) == KA_OK) == rows[i].is,
+              "%s, in a string", rows[i].why);
     }
-    CHECK(ka_is_utf8((ka_str){ "a\0b\n", 4 }) && ka_is_utf8((ka_str){ NULL, 0 }), "a NUL and a line's end are characters, too");
-    for (uint32_t bytes = 0; bytes < 1u << 16; bytes++) {      /* and any four, of the kinds that matter */
-        static const unsigned char kinds[16] = { 'a', 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc1, 0xc2, 0xe0, 0xed, 0xef, 0xf0, 0xf4, 0xf5 };
+    CHECK(ka_is_utf8((ka_str){ "a\0b\n", 4 }) && ka_is_utf8((ka_str){ NULL, 0 }),
+          "a NUL and a line's end are characters, too");
+    for (uint32_t bytes = 0; bytes < 1u << 16;
+         bytes++) { /* and any four, of the kinds that matter */
+        static const unsigned char kinds[16] = { 'a',  0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf,
+                                                 0xc1, 0xc2, 0xe0, 0xed, 0xef, 0xf0, 0xf4, 0xf5 };
         for (int i = 0; i < 4; i++) text[1 + i] = (char)kinds[bytes >> 4 * i & 15];
         text[0] = text[5] = '"';
         bool is = ka_is_utf8((ka_str){ text + 1, 4 });
-        if (is != (ka_json_read(&v, (ka_str){ text, 6 }) == KA_OK)) CHECK(false, "%04x: %d", (unsigned)bytes, is);
+        if (is != (ka_json_read(&v, (ka_str){ text, 6 }) == KA_OK))
+            CHECK(false, "%04x: %d", (unsigned)bytes, is);
     }
 }
 
@@ -325,19 +370,24 @@ static void test_json_strings(void)
         for (size_t cap = 0; cap <= n; cap++) {
             char *out = exact(in, cap);
             ptrdiff_t r = ka_json_string(out, cap, &v);
-            CHECK(cap < want ? r == KA_ENOSPC : r == (ptrdiff_t)want && memcmp(out, strings[i].want, want) == 0,
+            CHECK(cap < want ? r == KA_ENOSPC
+                             : r == (ptrdiff_t)want && memcmp(out, strings[i].want, want) == 0,
                   "%s into %d: got %d", strings[i].in, (int)cap, (int)r);
             free(out);
         }
         bool nul = memchr(strings[i].want, 0, want) != NULL;
-        CHECK(ka_json_is(&v, strings[i].want) == !nul && !ka_json_is(&v, "abd") && !ka_json_is(&v, "abcd") && !ka_json_is(&v, "ab"),
+        CHECK(ka_json_is(&v, strings[i].want) == !nul && !ka_json_is(&v, "abd") &&
+                  !ka_json_is(&v, "abcd") && !ka_json_is(&v, "ab"),
               "%s is itself, and no other", strings[i].in);
         free(in);
     }
     char out[8];
     ka_json v = { KA_NUMBER, false, { "1", 1 } }, bad = { KA_STRING, false, { "\"\\q\"", 4 } };
-    CHECK(ka_json_string(out, sizeof out, &v) == KA_EINVAL && !ka_json_is(&v, "1") && !ka_json_is(&v, ""), "a number is no string");
-    CHECK(ka_json_string(out, sizeof out, &bad) == KA_EINVAL && !ka_json_is(&bad, "q"), "nor is a malformed one");
+    CHECK(ka_json_string(out, sizeof out, &v) == KA_EINVAL && !ka_json_is(&v, "1") &&
+              !ka_json_is(&v, ""),
+          "a number is no string");
+    CHECK(ka_json_string(out, sizeof out, &bad) == KA_EINVAL && !ka_json_is(&bad, "q"),
+          "nor is a malformed one");
 }
 
 /* All that the writer has. */
@@ -366,8 +416,8 @@ static void json_write(ka_json_out *w, bool python, char *room, size_t cap)
     ka_json_close(w);
 }
 
-/* Misuse, by letters: { [ } ] open and close, 1 a number, " a string that isn't UTF-8, x a kind that there isn't, v a value of
-   none; an n in front: with a name. */
+/* Misuse, by letters: { [ } ] open and close, 1 a number, " a string that isn't UTF-8, x a kind
+   that there isn't, v a value of none; an n in front: with a name. */
 static const struct { const char *calls; int want; const char *left, *why; } json_misuse[] = {
     { "{n1}", KA_OK, "{\"n\": 1}", "as it should be" }, { "[1[n1]]", KA_EINVAL, "[1, [", "a name in an array" },
     { "{1}", KA_EINVAL, "{", "no name in an object" },
@@ -399,10 +449,13 @@ static void test_json_writer(void)
             memset(dots, '.', sizeof dots);
             room = exact(dots, cap);
             json_write(&w, python == 1, room, cap);
-            CHECK(w.error == (cap < need ? KA_ENOSPC : KA_OK) && w.n <= cap && memcmp(room, wants[python], w.n) == 0,
+            CHECK(w.error == (cap < need ? KA_ENOSPC : KA_OK) && w.n <= cap &&
+                      memcmp(room, wants[python], w.n) == 0,
                   "room for %d: %d, %.*s", (int)cap, w.error, (int)w.n, room);
-            if (cap == need) CHECK(w.n == need && ka_json_read(&v, (ka_str){ room, w.n }) == KA_OK && v.python == (python == 1),
-                                   "%.*s", (int)w.n, room);
+            if (cap == need)
+                CHECK(w.n == need && ka_json_read(&v, (ka_str){ room, w.n }) == KA_OK &&
+                          v.python == (python == 1),
+                      "%.*s", (int)w.n, room);
             free(room);
         }
     }
@@ -423,11 +476,13 @@ static void test_json_writer(void)
             default: ka_json_close(&w);
             }
         CHECK(w.error == json_misuse[i].want && ka_is((ka_str){ room, w.n }, json_misuse[i].left),
-              "%s (%s): got %d, %.*s", json_misuse[i].calls, json_misuse[i].why, w.error, (int)w.n, room);
+              "%s (%s): got %d, %.*s", json_misuse[i].calls, json_misuse[i].why, w.error, (int)w.n,
+              room);
     }
 }
 
-/* Each character below U+3000, and some others: written, it is printable, or a letter beyond ASCII; and comes back. */
+/* Each character below U+3000, and some others: written, it is printable, or a letter beyond ASCII;
+   and comes back. */
 static void test_json_characters(void)
 {
     for (int32_t point = 0; point < 0x110000; point += point < 0x3000 ? 1 : 0x3FF) {
@@ -437,13 +492,16 @@ static void test_json_characters(void)
         for (int python = 0; python < 2; python++) {
             ka_json_out w = { .p = room, .cap = sizeof room, .python = python == 1 };
             ka_json_put(&w, NULL, (ka_str){ c, n });
-            bool odd = python || point < 0x20 || (point >= 0x7F && point < 0xA0) || (point >= 0x2028 && point <= 0x202E) ||
-                       (point >= 0x2066 && point <= 0x2069);
+            bool odd = python || point < 0x20 || (point >= 0x7F && point < 0xA0) ||
+                       (point >= 0x2028 && point <= 0x202E) || (point >= 0x2066 && point <= 0x2069);
             bool plain = !odd || ka__printable(room, w.n);
             ka_json v;
-            bool good = w.error == KA_OK && plain && ka_json_read(&v, (ka_str){ room, w.n }) == KA_OK &&
+            bool good = w.error == KA_OK && plain &&
+                        ka_json_read(&v, (ka_str){ room, w.n }) == KA_OK &&
                         ka_json_string(back, 4, &v) == (ptrdiff_t)n && memcmp(back, c, n) == 0;
-            if (!good) CHECK(false, "U+%04X in language %d: %d, %.*s", (unsigned)point, python, w.error, (int)w.n, room);
+            if (!good)
+                CHECK(false, "U+%04X in language %d: %d, %.*s", (unsigned)point, python, w.error,
+                      (int)w.n, room);
         }
     }
     CHECK(true, "all of them");

@@ -28,18 +28,31 @@ static void test_log(void)
     int64_t cut;
     int code;
     log_remove();
-    if (!CHECK(log_open(&log, &cut) == KA_OK && cut == 0 && file_says(LOG, ""), "a new one")) return;
+    if (!CHECK(log_open(&log, &cut) == KA_OK && cut == 0 && file_says(LOG, ""), "a new one"))
+        return;
     CHECK(log_open(&other, &cut) == KA_EINUSE && !other, "is for one");
     CHECK(ka_log_commit(log, &code) == KA_OK && file_says(LOG, ""), "nothing to commit");
-    CHECK(ka_log_add(log, "line 1", 6) == 7 && ka_log_add(log, "line 2\n", 7) == 14 && ka_log_add(log, NULL, 0) == 15 && file_says(LOG, ""), "lines wait");
-    CHECK(ka_log_commit(log, &code) == KA_OK && code == 0 && file_says(LOG, "line 1\nline 2\n\n"), "and are written");
+    CHECK(ka_log_add(log, "line 1", 6) == 7 && ka_log_add(log, "line 2\n", 7) == 14 &&
+              ka_log_add(log, NULL, 0) == 15 && file_says(LOG, ""),
+          "lines wait");
+    CHECK(ka_log_commit(log, &code) == KA_OK && code == 0 && file_says(LOG, "line 1\nline 2\n\n"),
+          "and are written");
     ka_log_add(log, "lost", 4);
     ka_log_close(log);
-    if (!CHECK(log_open(&log, &cut) == KA_OK && cut == 0 && log_line(log, "line 3") == KA_OK && file_says(LOG, "line 1\nline 2\n\nline 3\n"), "opened again")) return;
-    CHECK((rename)(LOG, LOG ".1") == 0 && log_line(log, "line 4") == KA_OK && file_says(LOG, "line 4\n"), "moved away: a new one");
-    CHECK(file_says(LOG ".1", "line 1\nline 2\n\nline 3\n") && log_line(log, "line 5") == KA_OK && file_says(LOG, "line 4\nline 5\n"), "and on it goes there");
+    if (!CHECK(log_open(&log, &cut) == KA_OK && cut == 0 && log_line(log, "line 3") == KA_OK &&
+                   file_says(LOG, "line 1\nline 2\n\nline 3\n"),
+               "opened again"))
+        return;
+    CHECK((rename)(LOG, LOG ".1") == 0 && log_line(log, "line 4") == KA_OK &&
+              file_says(LOG, "line 4\n"),
+          "moved away: a new one");
+    CHECK(file_says(LOG ".1", "line 1\nline 2\n\nline 3\n") && log_line(log, "line 5") == KA_OK &&
+              file_says(LOG, "line 4\nline 5\n"),
+          "and on it goes there");
     CHECK(remove(LOG) == 0, "removed");
-    if (opens(LOG, "rb")) {      /* Windows says no more than that access is denied; Wine opens it, with the same number */
+    if (opens(
+            LOG,
+            "rb")) { /* Windows says no more than that access is denied; Wine opens it, with the same number */
         skip("a log that is removed", "Wine keeps its name until it is closed");
         ka_log_close(log);
         if (!CHECK(log_open(&log, &cut) == KA_OK, "opened again")) return;
@@ -47,7 +60,8 @@ static void test_log(void)
     CHECK(log_line(log, "line 6") == KA_OK && file_says(LOG, "line 6\n"), "removed: a new one");
 #if !defined(_WIN32)
     write_cuts = LOG;
-    CHECK(log_line(log, "line 7") == KA_OK && file_says(LOG, "line 7\n"), "cut at the last moment: no hole in front of it");
+    CHECK(log_line(log, "line 7") == KA_OK && file_says(LOG, "line 7\n"),
+          "cut at the last moment: no hole in front of it");
 #endif
     CHECK(ka__file_cut(ka__file_of(&log->file), 0) == KA_OK && log_line(log, "line 7") == KA_OK &&
           file_says(LOG, "line 7\n"), "copied and cut");
@@ -60,7 +74,8 @@ static void test_log(void)
     CHECK(ka__file_cut(ka__file_of(&log->file), 14) == KA_OK && log_line(log, "line B") == KA_OK &&
           file_says(LOG, "line 7\nline 9\nline B\n"), "mended");
     (void)remove(LOG ".1");
-    if (CHECK((rename)(LOG, LOG ".1") == 0 && ka__file_folder_make(LOG) == KA_OK, "a folder in its place")) {
+    if (CHECK((rename)(LOG, LOG ".1") == 0 && ka__file_folder_make(LOG) == KA_OK,
+              "a folder in its place")) {
         int r = log_line(log, "line C");
         CHECK(r == KA_EINVAL || r == KA_EPERM, "is no file: %d", r);
         folder_remove(LOG);
@@ -69,8 +84,11 @@ static void test_log(void)
     (void)remove(LOG ".1");
     CHECK((rename)(LOG, LOG ".1") == 0, "moved away");
     file_put(LOG, "foreign", 7);
-    CHECK(log_line(log, "line E") == KA_ESYNTAX && file_says(LOG, "foreign"), "another file in its place, and not ours");
-    CHECK((file_put(LOG, "line E\nlin", 10), log_line(log, "line F") == KA_OK) && file_says(LOG, "line E\nline F\n"), "and one that is");
+    CHECK(log_line(log, "line E") == KA_ESYNTAX && file_says(LOG, "foreign"),
+          "another file in its place, and not ours");
+    CHECK((file_put(LOG, "line E\nlin", 10), log_line(log, "line F") == KA_OK) &&
+              file_says(LOG, "line E\nline F\n"),
+          "and one that is");
     ka_log_close(log);
     ka_log_close(NULL);
     log_remove();
@@ -102,7 +120,8 @@ static void test_log_torn(void)
         size_t end = n;
         while (end > 0 && text[end - 1] != '\n') end--;
         file_put(LOG, text, n);
-        CHECK(log_open(&log, &cut) == KA_OK && cut == (int64_t)(n - end) && file_is(LOG, text, end), "%d bytes: cut %d", (int)n, (int)cut);
+        CHECK(log_open(&log, &cut) == KA_OK && cut == (int64_t)(n - end) && file_is(LOG, text, end),
+              "%d bytes: cut %d", (int)n, (int)cut);
         ka_log_close(log);
     }
     for (size_t i = 0; i < COUNT(foreign); i++) {
@@ -127,14 +146,17 @@ static void test_log_torn_long(void)
     ka_log *log;
     int64_t cut;
     log_remove();
-    const size_t lengths[] = { KA__LOG_PIECE - 1, KA__LOG_PIECE, KA__LOG_PIECE + 1, 2 * KA__LOG_PIECE - 1, 2 * KA__LOG_PIECE, 1 << 20 };
+    const size_t lengths[] = { KA__LOG_PIECE - 1,     KA__LOG_PIECE,     KA__LOG_PIECE + 1,
+                               2 * KA__LOG_PIECE - 1, 2 * KA__LOG_PIECE, 1 << 20 };
     for (size_t i = 0; i < COUNT(lengths); i++)
         for (int first = 0; first < 2; first++) {
             memset(bytes, 'x', sizeof bytes);
             memcpy(bytes, "line 1\nline ", 12);
             size_t n = 7 + lengths[i];
             file_put(LOG, bytes + 7 * first, n - (size_t)(7 * first));
-            CHECK(log_open(&log, &cut) == KA_OK && cut == (int64_t)lengths[i] && file_says(LOG, first ? "" : "line 1\n"), "a line of %d bytes: cut %d", (int)lengths[i], (int)cut);
+            CHECK(log_open(&log, &cut) == KA_OK && cut == (int64_t)lengths[i] &&
+                      file_says(LOG, first ? "" : "line 1\n"),
+                  "a line of %d bytes: cut %d", (int)lengths[i], (int)cut);
             ka_log_close(log);
         }
     for (size_t n = 1; n < sizeof bytes; n = n * 3 + 1) {
@@ -157,22 +179,29 @@ static void test_log_limits(void)
     int code;
     log_remove();
     memset(line, 'x', sizeof line - 1);
-    CHECK(ka_log_open(&log, line + sizeof line - 4002, "", &cut, &code) == KA_EINVAL, "a path that is too long");
+    CHECK(ka_log_open(&log, line + sizeof line - 4002, "", &cut, &code) == KA_EINVAL,
+          "a path that is too long");
     atomic_store(&allocations_left, 0);
     CHECK(log_open(&log, &cut) == KA_ENOMEM, "no memory");
     atomic_store(&allocations_left, -1);
-    CHECK(ka_log_open(&log, LOG "-nowhere/log", "", &cut, &code) == KA_ENOTFOUND && code != 0, "no folder");
+    CHECK(ka_log_open(&log, LOG "-nowhere/log", "", &cut, &code) == KA_ENOTFOUND && code != 0,
+          "no folder");
 #ifndef _WIN32
     CHECK(symlink(LOG ".1", LOG) == 0 && log_open(&log, &cut) == KA_EINVAL, "a symbolic link");
     log_remove();
 #endif
     if (!CHECK(log_open(&log, &cut) == KA_OK, "opens")) return;
-    CHECK(ka_log_add(log, line, PTRDIFF_MAX) == KA_ENOMEM && ka_log_add(log, "line 1", 6) == 7, "more than there can be");
+    CHECK(ka_log_add(log, line, PTRDIFF_MAX) == KA_ENOMEM && ka_log_add(log, "line 1", 6) == 7,
+          "more than there can be");
     atomic_store(&allocations_left, 0);
     CHECK(ka_log_add(log, line, sizeof line) == KA_ENOMEM, "no memory: not added");
     atomic_store(&allocations_left, -1);
-    CHECK(ka_log_commit(log, &code) == KA_OK && file_says(LOG, "line 1\n") && log->pending.cap == KA__LOG_LEAST, "the others are");
-    CHECK(ka_log_add(log, line, sizeof line) == sizeof line + 1 && ka_log_commit(log, &code) == KA_OK && log->pending.cap == 0, "a long line, and its room is given back");
+    CHECK(ka_log_commit(log, &code) == KA_OK && file_says(LOG, "line 1\n") &&
+              log->pending.cap == KA__LOG_LEAST,
+          "the others are");
+    CHECK(ka_log_add(log, line, sizeof line) == sizeof line + 1 &&
+              ka_log_commit(log, &code) == KA_OK && log->pending.cap == 0,
+          "a long line, and its room is given back");
     CHECK(size_of(&log->file) == (int64_t)sizeof line + 8 &&
           ka__file_cut(ka__file_of(&log->file), 7) == KA_OK, "is written whole");
 #ifndef _WIN32
@@ -181,7 +210,8 @@ static void test_log_limits(void)
     ka_log_add(log, line, 200);
     int r = ka_log_commit(log, &code), after = log_line(log, "line 3");
     files_limit(0);
-    CHECK(r == KA_ENOSPC && code == EFBIG && after == KA_OK && file_says(LOG, "line 1\nline 3\n"), "no room for all: none; %d, %d, then %d", r, code, after);
+    CHECK(r == KA_ENOSPC && code == EFBIG && after == KA_OK && file_says(LOG, "line 1\nline 3\n"),
+          "no room for all: none; %d, %d, then %d", r, code, after);
 #endif
     ka_log_close(log);
     log_remove();
@@ -191,8 +221,10 @@ static void test_log_limits(void)
 static int log_replace(ka_log *log, const char *text, const char *before)
 {
     int code, r = ka_log_replace(log, text, strlen(text), &code);
-    CHECK(file_says(LOG, r == KA_OK ? text : before) && code == 0, "it is what was told: %d, %d", r, code);
-    CHECK(!opens(LOG ".new", "rb") && log->pending.n == 0, "nothing is beside it, and nothing waits");
+    CHECK(file_says(LOG, r == KA_OK ? text : before) && code == 0, "it is what was told: %d, %d", r,
+          code);
+    CHECK(!opens(LOG ".new", "rb") && log->pending.n == 0,
+          "nothing is beside it, and nothing waits");
     return r;
 }
 
@@ -203,41 +235,66 @@ static void test_log_replace(void)
     int64_t cut;
     int code;
     log_remove();
-    if (!CHECK(log_open(&log, &cut) == KA_OK && log_replace(log, "line 1\nline 2\n", "") == KA_OK, "a new one")) return;
-    CHECK(log_line(log, "line 3") == KA_OK && file_says(LOG, "line 1\nline 2\nline 3\n"), "and on it goes behind that");
+    if (!CHECK(log_open(&log, &cut) == KA_OK && log_replace(log, "line 1\nline 2\n", "") == KA_OK,
+               "a new one"))
+        return;
+    CHECK(log_line(log, "line 3") == KA_OK && file_says(LOG, "line 1\nline 2\nline 3\n"),
+          "and on it goes behind that");
     CHECK(log_open(&other, &cut) == KA_EINUSE, "it's still for one");
     ka_log_add(log, "line 4", 6);
-    CHECK(log_replace(log, "line 5\n", "") == KA_OK && ka_log_commit(log, &code) == KA_OK && file_says(LOG, "line 5\n"), "a line that waits is dropped");
+    CHECK(log_replace(log, "line 5\n", "") == KA_OK && ka_log_commit(log, &code) == KA_OK &&
+              file_says(LOG, "line 5\n"),
+          "a line that waits is dropped");
     ka_log_add(log, "line 6", 6);
-    CHECK(ka_log_replace(log, "line", 4, &code) == KA_EINVAL && ka_log_commit(log, &code) == KA_OK && file_says(LOG, "line 5\nline 6\n"), "no line: nothing is done");
-    CHECK(ka_log_add(log, line, sizeof line) > 0 && ka_log_replace(log, NULL, 0, &code) == KA_OK && log->pending.cap == 0 && file_says(LOG, ""), "by nothing; room is given back");
+    CHECK(ka_log_replace(log, "line", 4, &code) == KA_EINVAL &&
+              ka_log_commit(log, &code) == KA_OK && file_says(LOG, "line 5\nline 6\n"),
+          "no line: nothing is done");
+    CHECK(ka_log_add(log, line, sizeof line) > 0 && ka_log_replace(log, NULL, 0, &code) == KA_OK &&
+              log->pending.cap == 0 && file_says(LOG, ""),
+          "by nothing; room is given back");
     file_put(LOG ".new", "line X\n", 7);
     CHECK(log_replace(log, "line 7\n", "") == KA_OK, "over what a crash left");
     ka_log_close(log);
     file_put(LOG ".new", "line X\n", 7);
-    if (!CHECK(log_open(&log, &cut) == KA_OK && file_says(LOG, "line 7\n") && log_line(log, "line 8") == KA_OK && file_says(LOG, "line 7\nline 8\n"), "opened again")) return;
-    CHECK(remove(LOG ".new") == 0 && ka__file_folder_make(LOG ".new") == KA_OK, "a folder is in the way");
+    if (!CHECK(log_open(&log, &cut) == KA_OK && file_says(LOG, "line 7\n") &&
+                   log_line(log, "line 8") == KA_OK && file_says(LOG, "line 7\nline 8\n"),
+               "opened again"))
+        return;
+    CHECK(remove(LOG ".new") == 0 && ka__file_folder_make(LOG ".new") == KA_OK,
+          "a folder is in the way");
     int r = ka_log_replace(log, "line 9\n", 7, &code);
-    CHECK((r == KA_EINUSE || r == KA_EPERM) && log_line(log, "line A") == KA_OK && file_says(LOG, "line 7\nline 8\nline A\n"), "it is as it was: %d", r);
+    CHECK((r == KA_EINUSE || r == KA_EPERM) && log_line(log, "line A") == KA_OK &&
+              file_says(LOG, "line 7\nline 8\nline A\n"),
+          "it is as it was: %d", r);
     folder_remove(LOG ".new");
 #if !defined(_WIN32)
     struct stat st;
-    CHECK(log_replace(log, "line B\n", "") == KA_OK && (stat)(LOG, &st) == 0 && (st.st_mode & 0777) == 0600, "for nobody else");
+    CHECK(log_replace(log, "line B\n", "") == KA_OK && (stat)(LOG, &st) == 0 &&
+              (st.st_mode & 0777) == 0600,
+          "for nobody else");
     write_cuts = LOG;
-    CHECK(log_line(log, "line C") == KA_OK && file_says(LOG, "line C\n"), "cut at the last moment: no hole in front of it");
+    CHECK(log_line(log, "line C") == KA_OK && file_says(LOG, "line C\n"),
+          "cut at the last moment: no hole in front of it");
     files_limit(100);
     line[199] = '\n';
     r = ka_log_replace(log, line, 200, &code);
     files_limit(0);
-    CHECK(r == KA_ENOSPC && code == EFBIG && (stat)(LOG ".new", &st) != 0 && log_line(log, "line D") == KA_OK && file_says(LOG, "line C\nline D\n"), "no room: %d, %d", r, code);
+    CHECK(r == KA_ENOSPC && code == EFBIG && (stat)(LOG ".new", &st) != 0 &&
+              log_line(log, "line D") == KA_OK && file_says(LOG, "line C\nline D\n"),
+          "no room: %d, %d", r, code);
 #endif
-    CHECK((rename)(LOG, LOG ".1") == 0 && log_replace(log, "line E\n", "") == KA_OK && !file_says(LOG ".1", "line E\n"), "moved away: a new one");
+    CHECK((rename)(LOG, LOG ".1") == 0 && log_replace(log, "line E\n", "") == KA_OK &&
+              !file_says(LOG ".1", "line E\n"),
+          "moved away: a new one");
     (void)remove(LOG ".1");
     CHECK((rename)(LOG, LOG ".1") == 0, "moved away again");
     file_put(LOG, "foreign", 7);
-    CHECK(log_replace(log, "line F\n", "foreign") == KA_ESYNTAX && file_says(LOG ".1", "line E\n"), "another file in its place, and not ours");
+    CHECK(log_replace(log, "line F\n", "foreign") == KA_ESYNTAX && file_says(LOG ".1", "line E\n"),
+          "another file in its place, and not ours");
     (void)remove(LOG);
-    CHECK(log_replace(log, "line G\n", "") == KA_OK && log_line(log, "line H") == KA_OK && file_says(LOG, "line G\nline H\n"), "until it has gone");
+    CHECK(log_replace(log, "line G\n", "") == KA_OK && log_line(log, "line H") == KA_OK &&
+              file_says(LOG, "line G\nline H\n"),
+          "until it has gone");
     ka_log_close(log);
     log_remove();
 }
@@ -267,7 +324,9 @@ static void test_log_later(void)
     ka_log_start(log, s, LOG);
     ka_log_add(log, "line 1", 6);
     ka_log_add(log, "line 2", 6);
-    for (int64_t until = ka_now_ms() + PATIENCE_MS; !file_says(LOG, "line 1\nline 2\n") && ka_now_ms() < until; ) ka_wait(s, &ev, 5);
+    for (int64_t until = ka_now_ms() + PATIENCE_MS;
+         !file_says(LOG, "line 1\nline 2\n") && ka_now_ms() < until;)
+        ka_wait(s, &ev, 5);
     ka_log_add(log, "line 3", 6);
     while (atomic_load(&log->writing)) ka_sleep_ms(1);
     log->source.due_ms = 0;
@@ -280,10 +339,13 @@ static void test_log_later(void)
     ka_wait(s, &ev, 0);
     atomic_store(&allocations_left, -1);
     CHECK(log->pending.n == 7 && !atomic_load(&log->writing), "no thread: they wait on");
-    CHECK(ka_log_commit(log, &code) == KA_OK && file_says(LOG, "line 1\nline 2\nline 3\n") && !ka_log_news(news, log), "all are there, in order");
+    CHECK(ka_log_commit(log, &code) == KA_OK && file_says(LOG, "line 1\nline 2\nline 3\n") &&
+              !ka_log_news(news, log),
+          "all are there, in order");
 
     (void)remove(LOG ".1");
-    if (CHECK((rename)(LOG, LOG ".1") == 0 && ka__file_folder_make(LOG) == KA_OK, "a folder in its place")) {
+    if (CHECK((rename)(LOG, LOG ".1") == 0 && ka__file_folder_make(LOG) == KA_OK,
+              "a folder in its place")) {
         ka_log_add(log, "line 4", 6);
         log_tells(s, log, LOG ": it is ");
         folder_remove(LOG);
@@ -302,8 +364,11 @@ static void test_log_later(void)
     }
     CHECK(added == 5 && full == 7, "%d were added, %d were not", added, full);
     log_tells(s, log, LOG ": 7 lines are lost");
-    for (int64_t until = ka_now_ms() + PATIENCE_MS; log->pending.n && ka_now_ms() < until; ) ka_wait(s, &ev, 5);
-    CHECK(ka_log_add(log, "line 6", 6) == 7 && ka_log_commit(log, &code) == KA_OK && size_of(&log->file) == 7 + 5 * (int64_t)sizeof line + 7, "on it goes");
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; log->pending.n && ka_now_ms() < until;)
+        ka_wait(s, &ev, 5);
+    CHECK(ka_log_add(log, "line 6", 6) == 7 && ka_log_commit(log, &code) == KA_OK &&
+              size_of(&log->file) == 7 + 5 * (int64_t)sizeof line + 7,
+          "on it goes");
     atomic_store(&allocations_left, 0);
     CHECK(ka_log_add(log, line, sizeof line - 1) == KA_ENOMEM, "no memory");
     atomic_store(&allocations_left, -1);

@@ -26,7 +26,8 @@ static void test_peers(void)
             CHECK(ka_peer(&peers, conn) == data, "by its number, too");
             sum += *data;
         }
-        CHECK(peers.n == WIRES && n == WIRES && sum == WIRES / 8 * 255 + 63, "%d of them, sum %d", (int)n, (int)sum);
+        CHECK(peers.n == WIRES && n == WIRES && sum == WIRES / 8 * 255 + 63, "%d of them, sum %d",
+              (int)n, (int)sum);
         CHECK(wire_text(&w[1], "x\n") && next_event(s, &ev, KA_MESSAGE), "one says something");
         ka_peers_send(&peers, ev.conn, "to all but one;", 15);
         ka_peers_send(&peers, 0, "to all;", 7);
@@ -37,7 +38,8 @@ static void test_peers(void)
             w[i].n = 0;
         }
         for (int i = 0; i < WIRES && next_event(s, &ev, KA_CLOSED); i++)
-            CHECK(ka_peer(&peers, ev.conn) && *(int64_t *)ka_peer(&peers, ev.conn) > 0, "its data, for the last time");
+            CHECK(ka_peer(&peers, ev.conn) && *(int64_t *)ka_peer(&peers, ev.conn) > 0,
+                  "its data, for the last time");
         CHECK(ka_wait(s, &ev, 0) == KA_ETIME && peers.n == 0, "and they are gone");
     }
     wire_open(&w[0], port);
@@ -57,18 +59,23 @@ static void test_peers_out_of_memory(void)
         ka_event ev;
         ka_peers peers;
         int port;
-        if (!parent_start(&s, 1, &ka_lines, &port) || !wire_open(&first, port) || !next_event(s, &ev, KA_OPENED)) return;
-        ka_peers_init(&peers, s, sizeof(int64_t));      /* only now, so that its table is still empty */
+        if (!parent_start(&s, 1, &ka_lines, &port) || !wire_open(&first, port) ||
+            !next_event(s, &ev, KA_OPENED))
+            return;
+        ka_peers_init(&peers, s, sizeof(int64_t)); /* only now, so that its table is still empty */
         atomic_store(&allocations_left, nth);
         wire_open(&refused, port);
-        for (int64_t until = ka_now_ms() + PATIENCE_MS; atomic_load(&allocations_left) >= 0 && ka_now_ms() < until; )
-            CHECK(ka_wait(s, &ev, 20) == KA_ETIME, "allocation %d: it is told of, kind %d", nth, ev.kind);
+        for (int64_t until = ka_now_ms() + PATIENCE_MS;
+             atomic_load(&allocations_left) >= 0 && ka_now_ms() < until;)
+            CHECK(ka_wait(s, &ev, 20) == KA_ETIME, "allocation %d: it is told of, kind %d", nth,
+                  ev.kind);
         CHECK(atomic_exchange(&allocations_left, -1) == -1, "allocation %d failed", nth);
         ka_wait(s, &ev, 0);
         CHECK(wire_more(&refused) <= 0, "allocation %d: it is closed", nth);
         wire_close(&refused);
         wire_open(&refused, port);
-        CHECK(next_event(s, &ev, KA_OPENED) && ka_peer(&peers, ev.conn), "allocation %d: the next event is the next connection's", nth);
+        CHECK(next_event(s, &ev, KA_OPENED) && ka_peer(&peers, ev.conn),
+              "allocation %d: the next event is the next connection's", nth);
         wire_close(&refused);
         wire_close(&first);
         ka_server_free(s);

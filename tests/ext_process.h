@@ -9,27 +9,37 @@ static void test_children(void)
     memset(long_arg, 'x', sizeof long_arg);
     long_arg[KA_MAX_ID + 1] = 0;
     for (int i = 1; i < 31; i++) many[i] = "x";
-    CHECK(CHILD(&c, "\"") == KA_EINVAL && !c.pid && CHILD(&c, long_arg) == KA_EINVAL && !c.pid && ka_child_start(&c, many) == KA_EINVAL && !c.pid, "no arguments");
-    CHECK(ka_child_line(&c, line, sizeof line, -1) == KA_ENOTFOUND && ka_child_end(&c, true, -1) == KA_ENOTFOUND, "no child");
+    CHECK(CHILD(&c, "\"") == KA_EINVAL && !c.pid && CHILD(&c, long_arg) == KA_EINVAL && !c.pid &&
+              ka_child_start(&c, many) == KA_EINVAL && !c.pid,
+          "no arguments");
+    CHECK(ka_child_line(&c, line, sizeof line, -1) == KA_ENOTFOUND &&
+              ka_child_end(&c, true, -1) == KA_ENOTFOUND,
+          "no child");
 
     CHECK(CHILD(&c, "args", "a b", "", "c'd") == KA_OK && c.pid > 0, "starts");
     SAYS(&c, "[a b][][c'd]");
     SAYS(&c, "1");      /* no input */
-    CHECK(ka_child_line(&c, line, sizeof line, -1) == KA_ENOTFOUND && ka_child_line(&c, line, sizeof line, 0) == KA_ENOTFOUND, "it writes no more");
+    CHECK(ka_child_line(&c, line, sizeof line, -1) == KA_ENOTFOUND &&
+              ka_child_line(&c, line, sizeof line, 0) == KA_ENOTFOUND,
+          "it writes no more");
     many[1] = "args";
     many[30] = NULL;
     int r = ka_child_end(&c, false, PATIENCE_MS);
     CHECK((r == 0 || r == 128 + 15 || r == 137) && !c.pid, "ended by itself or by us: %d", r);
     CHECK(ka_child_start(&c, many) == KA_OK, "30 arguments");
     while (ka_child_line(&c, line, sizeof line, PATIENCE_MS) == KA_OK) {}
-    CHECK(strcmp(line, "1") == 0 && ka_child_end(&c, true, PATIENCE_MS) >= 0, "are no more than there can be");
+    CHECK(strcmp(line, "1") == 0 && ka_child_end(&c, true, PATIENCE_MS) >= 0,
+          "are no more than there can be");
 
     if (!CHECK(CHILD(&c, "lines") == KA_OK, "starts")) return;
     SAYS(&c, "one");
-    CHECK(ka_child_line(&c, line, sizeof line, 20) == KA_ETIME && ka_child_line(&c, line, sizeof line, 0) == KA_ETIME, "half a line is none");
+    CHECK(ka_child_line(&c, line, sizeof line, 20) == KA_ETIME &&
+              ka_child_line(&c, line, sizeof line, 0) == KA_ETIME,
+          "half a line is none");
     SAYS(&c, "two, in pieces");
     SAYS(&c, "");
-    CHECK(ka_child_line(&c, line, 4, PATIENCE_MS) == KA_OK && strcmp(line, "xxx") == 0, "of 3000, what fits: %s", line);
+    CHECK(ka_child_line(&c, line, 4, PATIENCE_MS) == KA_OK && strcmp(line, "xxx") == 0,
+          "of 3000, what fits: %s", line);
     memset(xs, 'y', 1023);
     xs[1023] = 0;
     SAYS(&c, xs);
@@ -39,10 +49,12 @@ static void test_children(void)
     CHECK(ka_child_line(&c, line, sizeof line, PATIENCE_MS) == KA_ENOTFOUND, "and no more");
     ka_sleep_ms(100);      /* its end comes a little after that of its output */
     r = ka_child_end(&c, true, PATIENCE_MS);
-    CHECK(r == 7 && !c.pid && ka_child_end(&c, true, PATIENCE_MS) == KA_ENOTFOUND, "its status: %d", r);
+    CHECK(r == 7 && !c.pid && ka_child_end(&c, true, PATIENCE_MS) == KA_ENOTFOUND, "its status: %d",
+          r);
 
     for (int by_force = 0; by_force < 2; by_force++) {
-        CHECK(CHILD(&c, "wait") == KA_OK && ka_child_line(&c, line, sizeof line, -1) == KA_OK, "starts and speaks");
+        CHECK(CHILD(&c, "wait") == KA_OK && ka_child_line(&c, line, sizeof line, -1) == KA_OK,
+              "starts and speaks");
         r = ka_child_end(&c, by_force, -1);
         CHECK(r == (by_force || !POLITE ? 137 : 143) && !c.pid, "ended: %d", r);
     }
@@ -57,12 +69,17 @@ static void test_children_signals(void)
     sigset_t usr1, before;
     int ends[2], r;
     if (cannot_restart() || pipe(ends) != 0) return;
-    snprintf(want, sizeof want, "%d descriptors, HUP ignored, TERM default, PIPE default, USR1 free", descriptors_passed());
+    snprintf(want, sizeof want,
+             "%d descriptors, HUP ignored, TERM default, PIPE default, USR1 free",
+             descriptors_passed());
     sigemptyset(&usr1);
     sigaddset(&usr1, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &usr1, &before);
     signal(SIGHUP, SIG_IGN);
-    if (!CHECK(ka_server_start(&s, 2) == KA_OK && ka_stop_on_interrupt(s) == KA_OK && ka_listen(s, "127.0.0.1", 0) == 0, "a server here")) return;
+    if (!CHECK(ka_server_start(&s, 2) == KA_OK && ka_stop_on_interrupt(s) == KA_OK &&
+                   ka_listen(s, "127.0.0.1", 0) == 0,
+               "a server here"))
+        return;
     CHECK(CHILD(&c, "found") == KA_OK, "starts");
     SAYS(&c, want);
     ka_child_end(&c, true, PATIENCE_MS);
@@ -72,7 +89,9 @@ static void test_children_signals(void)
 
     CHECK(CHILD(&c, "polite") == KA_OK, "starts");
     SAYS(&c, "ready");
-    CHECK(ka_child_end(&c, false, 0) == KA_ETIME && c.pid && ka_child_end(&c, false, 20) == KA_ETIME && c.pid, "it takes its time");
+    CHECK(ka_child_end(&c, false, 0) == KA_ETIME && c.pid &&
+              ka_child_end(&c, false, 20) == KA_ETIME && c.pid,
+          "it takes its time");
     ka_sleep_ms(60);
     CHECK(ka_child_end(&c, false, 0) == KA_ETIME, "and is told once");
     SAYS(&c, "last words");
@@ -80,7 +99,8 @@ static void test_children_signals(void)
     CHECK(r == 3 && !c.pid, "ended: %d", r);
     CHECK(CHILD(&c, "polite") == KA_OK, "starts");
     SAYS(&c, "ready");
-    CHECK(ka_child_end(&c, false, 0) == KA_ETIME && ka_child_end(&c, true, PATIENCE_MS) == 137, "told, then killed");
+    CHECK(ka_child_end(&c, false, 0) == KA_ETIME && ka_child_end(&c, true, PATIENCE_MS) == 137,
+          "told, then killed");
 
     signal(SIGCHLD, SIG_IGN);
     CHECK(CHILD(&c, "wait") == KA_OK, "starts");
@@ -90,10 +110,12 @@ static void test_children_signals(void)
 
     CHECK(CHILD(&c, "parent") == KA_OK, "starts");
     close(ends[1]);
-    CHECK(ka_child_line(&c, line, sizeof line, PATIENCE_MS) == KA_OK && strcmp(line, "ready") == 0, "and its own child does");
+    CHECK(ka_child_line(&c, line, sizeof line, PATIENCE_MS) == KA_OK && strcmp(line, "ready") == 0,
+          "and its own child does");
     struct pollfd p = { ends[0], POLLIN, 0 };
-    CHECK(poll(&p, 1, 0) == 0 && ka_child_end(&c, true, PATIENCE_MS) == 137, "both run, until one is killed");
-#if defined(__linux__)
+    CHECK(poll(&p, 1, 0) == 0 && ka_child_end(&c, true, PATIENCE_MS) == 137,
+          "both run, until one is killed");
+#    if defined(__linux__)
     CHECK(poll(&p, 1, PATIENCE_MS) == 1 && (p.revents & POLLHUP), "and with it the other");
 #endif
     close(ends[0]);
@@ -106,18 +128,21 @@ static void test_usage(void)
 {
     enum { BYTES = 10 << 20 };
     ka_usage before, after;
-    CHECK(ka_process_usage(&before) == KA_OK && before.cpu_us >= 0 && before.memory > 100000, "this process uses something");
+    CHECK(ka_process_usage(&before) == KA_OK && before.cpu_us >= 0 && before.memory > 100000,
+          "this process uses something");
     volatile char *p = malloc(BYTES);
     if (!p) abort();
     for (int i = 0; i < BYTES; i += 512) p[i] = 1;
     int64_t cpu = 0;
     int r = KA_OK;
-    for (int64_t until = ka_now_ms() + PATIENCE_MS; r == KA_OK && cpu <= 20000 && ka_now_ms() < until; cpu = after.cpu_us - before.cpu_us)
+    for (int64_t until = ka_now_ms() + PATIENCE_MS;
+         r == KA_OK && cpu <= 20000 && ka_now_ms() < until; cpu = after.cpu_us - before.cpu_us)
         r = ka_process_usage(&after);
     CHECK(r == KA_OK, "and after some work: %d", r);
     int64_t more = (int64_t)after.memory - (int64_t)before.memory;
     CHECK(cpu > 20000 && cpu < 60 * 1000000, "more time: %d us", (int)cpu);
-    CHECK(more > BYTES * 9 / 10 && more < 12 * BYTES, "more memory: %d bytes", (int)more);      /* TSan takes some for each */
+    CHECK(more > BYTES * 9 / 10 && more < 12 * BYTES, "more memory: %d bytes",
+          (int)more); /* TSan takes some for each */
     free((void *)p);
 }
 
@@ -138,7 +163,8 @@ static void test_memory_trim(void)
     CHECK(ka_process_usage(&before) == KA_OK, "before");
     ka_memory_trim();
     CHECK(ka_process_usage(&after) == KA_OK, "after");
-    CHECK(after.memory <= before.memory + (1 << 20), "not more than before: %d, %d", (int)before.memory, (int)after.memory);
+    CHECK(after.memory <= before.memory + (1 << 20), "not more than before: %d, %d",
+          (int)before.memory, (int)after.memory);
     for (int i = 31; i < BLOCKS; i += 32) {
         for (int j = 0; j < BYTES; j++) wrong += blocks[i][j] != (unsigned char)i;
         free(blocks[i]);
@@ -152,19 +178,23 @@ static void test_descriptors_raise(void)
     struct rlimit before, now;
     bool each;
     ka_server *s;
-    if (getrlimit(RLIMIT_NOFILE, &before) != 0 || ka_server_start(&s, 1 + KA_OWN_DESCRIPTORS) != KA_OK) abort();
+    if (getrlimit(RLIMIT_NOFILE, &before) != 0 ||
+        ka_server_start(&s, 1 + KA_OWN_DESCRIPTORS) != KA_OK)
+        abort();
     now = before;
     now.rlim_cur = 200;
     CHECK(setrlimit(RLIMIT_NOFILE, &now) == 0, "lowered");
     int r = ka_descriptors_raise(&each), again = ka_descriptors_raise(&each);
     CHECK(getrlimit(RLIMIT_NOFILE, &now) == 0, "the limit can be had");
-    CHECK(r == again && r > 200 && (now.rlim_cur > INT_MAX ? r == INT_MAX : r == (int)now.rlim_cur), "raised: %d, %d, %lld", r, again, (long long)now.rlim_cur);
-#if defined(__linux__)
+    CHECK(r == again && r > 200 && (now.rlim_cur > INT_MAX ? r == INT_MAX : r == (int)now.rlim_cur),
+          "raised: %d, %d, %lld", r, again, (long long)now.rlim_cur);
+#    if defined(__linux__)
     CHECK(now.rlim_cur == now.rlim_max, "to the hard limit");
 #endif
     ka_event ev;
     ka_listen(s, "127.0.0.1", 0);
-    CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_OK && each == s->workers[0]->own_table, "for each worker: %d", each);
+    CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_OK && each == s->workers[0]->own_table,
+          "for each worker: %d", each);
     ka_server_free(s);
     setrlimit(RLIMIT_NOFILE, &before);
 #else

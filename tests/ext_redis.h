@@ -8,18 +8,21 @@ typedef struct {
     int         port, web_port, changes, pushes, greeting, owed_n, pings;
     bool        bytewise, accepts, mute, web_open, ended;
     size_t      n;                                 /* bytes in got */
-    char        got[4 * KA_MAX_BODY], heard[16384];   /* commands that the script has not looked at, a line each */
-    char        owed[1024];                        /* whose replies are due, in their order: c, or of play_own */
+    char got[4 * KA_MAX_BODY],
+        heard[16384]; /* commands that the script has not looked at, a line each */
+    char owed[1024]; /* whose replies are due, in their order: c, or of play_own */
     const char *own[4];                            /* what is replied to those of play_own */
     ka_redis_address at;
     char        name[KA_MAX_ID + 65], key[KA_KEY_TEXT + 1], pushed[512];
     wire        web;
 } play;
 
-/* Commands that are no step of a play, and p->own has their replies: PING, SET of master?, CONFIG and INFO. */
+/* Commands that are no step of a play, and p->own has their replies: PING, SET of master?, CONFIG
+   and INFO. */
 static const char play_own[] = "PSCI";
 
-/* To whoever connects and speaks: replies to a PING are its own matter, once the greeting is over. */
+/* To whoever connects and speaks: replies to a PING are its own matter, once the greeting is over.
+   */
 static void play_pongs(play *p)
 {
     int n = 0;
@@ -42,7 +45,8 @@ static bool play_command(play *p)
     if (n < 0) return false;
     ka_resp_read(&command, (ka_str){ p->got, (size_t)n });
     while (ka_resp_next(&command, &word))
-        at += (size_t)snprintf(p->heard + at, sizeof p->heard - at, "%s%.*s", at > from ? " " : "", (int)word.text.n, word.text.p);
+        at += (size_t)snprintf(p->heard + at, sizeof p->heard - at, "%s%.*s", at > from ? " " : "",
+                               (int)word.text.n, word.text.p);
     memmove(p->got, p->got + n, p->n -= (size_t)n);
     char kind = p->heard[from];
     const char *form = kind == 'P' ? "PING" : kind == 'S' ? "master?  XX" :
@@ -67,7 +71,8 @@ static void play_end(play *p)
 static void play_listen(play *p)
 {
     if (p->port == 0) p->port = free_port();
-    CHECK(sock_listen_at(&p->listener, "127.0.0.1", &p->port) == KA_OK, "Redis is played at %d", p->port);
+    CHECK(sock_listen_at(&p->listener, "127.0.0.1", &p->port) == KA_OK, "Redis is played at %d",
+          p->port);
 }
 
 static void play_hear(play *p)
@@ -100,19 +105,25 @@ static void play_turn(play *p)
     }
     fault_exempt = true;
     play_hear(p);
-    ptrdiff_t got = p->web_open ? ka__sock_recv(p->web.sock, p->web.buf + p->web.n, sizeof p->web.buf - p->web.n) : 0;
+    ptrdiff_t got = p->web_open ? ka__sock_recv(p->web.sock, p->web.buf + p->web.n,
+                                                sizeof p->web.buf - p->web.n)
+                                : 0;
     if (got > 0) p->web.n += (size_t)got;
     fault_exempt = false;
 }
 
-#define PLAY_UNTIL(p, condition)                                                                                            \
-    do for (int64_t until_ = ka_now_ms() + PATIENCE_MS; !(condition) && ka_now_ms() < until_; ) play_turn(p); while (0)
+#define PLAY_UNTIL(p, condition)                                                                   \
+    do                                                                                             \
+        for (int64_t until_ = ka_now_ms() + PATIENCE_MS; !(condition) && ka_now_ms() < until_;)    \
+            play_turn(p);                                                                          \
+    while (0)
 
 static void play_changed(ka_redis *r, bool up)
 {
     play *p = r->arg;
     p->changes++;
-    if (up != p->r.up || up == (p->changes % 2 == 0)) CHECK(false, "change %d is to %d", p->changes, up);
+    if (up != p->r.up || up == (p->changes % 2 == 0))
+        CHECK(false, "change %d is to %d", p->changes, up);
 }
 
 static void play_set(play *p, const char *password)
@@ -128,7 +139,10 @@ static void play_set(play *p, const char *password)
     p->own[1] = "$-1\r\n";
     p->own[2] = "*2\r\n$16\r\nmaxmemory-policy\r\n$10\r\nnoeviction\r\n";
     p->own[3] = "-NOPERM INFO\r\n";
-    memcpy(p->key, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==", KA_KEY_TEXT);
+    memcpy(
+        p->key,
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==",
+        KA_KEY_TEXT);
     play_listen(p);
     p->at.port = p->port;
 }
@@ -162,7 +176,8 @@ static const char *play_text(const play *p, const char *form)
 {
     static char text[1024];
     const char *at = strstr(form, "KEY");
-    snprintf(text, sizeof text, "%.*s%s%s", at ? (int)(at - form) : (int)strlen(form), form, at ? p->key : "", at ? at + 3 : "");
+    snprintf(text, sizeof text, "%.*s%s%s", at ? (int)(at - form) : (int)strlen(form), form,
+             at ? p->key : "", at ? at + 3 : "");
     return text;
 }
 
@@ -172,8 +187,10 @@ static bool play_is(play *p, const char *command, const char *want)
     char text[1024];
     const char *at = strchr(want, '#'), *name = at ? command + (at - want) : NULL;
     bool first = strncmp(want, "SET", 3) == 0 || !*p->name;
-    if (at && first && strlen(command) > (size_t)(at - want)) snprintf(p->name, sizeof p->name, "%.*s", (int)strcspn(name, " "), name);
-    snprintf(text, sizeof text, "%.*s%s%s", at ? (int)(at - want) : (int)strlen(want), want, at ? p->name : "", at ? at + 1 : "");
+    if (at && first && strlen(command) > (size_t)(at - want))
+        snprintf(p->name, sizeof p->name, "%.*s", (int)strcspn(name, " "), name);
+    snprintf(text, sizeof text, "%.*s%s%s", at ? (int)(at - want) : (int)strlen(want), want,
+             at ? p->name : "", at ? at + 1 : "");
     return strcmp(command, text) == 0;
 }
 
@@ -183,7 +200,8 @@ static void play_key(play *p, const char *key)
     unsigned char raw[KA_KEY_BYTES], digest[32];
     char name[sizeof p->name] = "";
     snprintf(p->key, sizeof p->key, "%.*s", KA_KEY_TEXT, key);
-    bool good = strlen(key) == KA_KEY_TEXT && ka_b64_decode(raw, sizeof raw, key, KA_KEY_TEXT) == KA_KEY_BYTES;
+    bool good = strlen(key) == KA_KEY_TEXT &&
+                ka_b64_decode(raw, sizeof raw, key, KA_KEY_TEXT) == KA_KEY_BYTES;
     ka_sha256(digest, raw, sizeof raw);
     int n = snprintf(name, sizeof name, "%s", p->at.prefix);
     ka_hex_encode(name + n, digest, sizeof digest);
@@ -216,7 +234,8 @@ static void play_answer(play *p, const char *want, const char *why)
     int status = wire_answer(&p->web, text, sizeof text, head, false);
     bool ends = strstr(head, "\r\nKeyauth-Ends: ") != NULL;
     snprintf(said, sizeof said, "%d %s", status, text);
-    CHECK((status != 200 && status != 403) || ends != key, "%s: ends to logins only: %s", why, head);
+    CHECK((status != 200 && status != 403) || ends != key, "%s: ends to logins only: %s", why,
+          head);
     if (key && status == 200) play_key(p, text);
     else CHECK(strcmp(said, play_text(p, want)) == 0, "%s: %s, not %s", why, said, want);
 }
@@ -224,7 +243,9 @@ static void play_answer(play *p, const char *want, const char *why)
 static void play_say(play *p, const char *text)
 {
     for (size_t n = strlen(text), at = 0, part; at < n && p->sock != -1; at += part) {
-        part = p->bytewise && at < 20 ? 1 : n - at;      /* a long one so would take longer than it may be silent */
+        part = p->bytewise && at < 20
+                   ? 1
+                   : n - at; /* a long one so would take longer than it may be silent */
         ka__sock_send(p->sock, text + at, part);
         if (part < n) play_turn(p);
     }
@@ -249,7 +270,11 @@ static void play_step(play *p, const char *step, const char *why)
     const char *text = step + 1;
     char *line = p->heard;
     switch (*step) {
-    case 'a': p->accepts = true; PLAY_UNTIL(p, p->sock != -1); CHECK(p->sock != -1, "%s: connected to", why); break;
+    case 'a':
+        p->accepts = true;
+        PLAY_UNTIL(p, p->sock != -1);
+        CHECK(p->sock != -1, "%s: connected to", why);
+        break;
     case 'g': PLAY_UNTIL(p, p->sock == -1); CHECK(p->sock == -1, "%s: closed", why); break;
     case '<':
         PLAY_UNTIL(p, strchr(line, '\n'));
@@ -263,12 +288,23 @@ static void play_step(play *p, const char *step, const char *why)
     case 'x': play_end(p); break;
     case 'l': play_listen(p); break;
     case 'm': case 'M': p->mute = *step == 'm'; break;
-    case 'w': PLAY_UNTIL(p, p->r.retry_ms == KA_REDIS_MS); CHECK(p->r.retry_ms == KA_REDIS_MS, "%s: %d ms", why, p->r.retry_ms); break;
-    case 'p': p->pings = 0; PLAY_UNTIL(p, p->pings >= 2); CHECK(p->pings >= 2, "%s: %d PINGs", why, p->pings); break;
-    case '+': PLAY_UNTIL(p, p->r.up); CHECK(p->r.up, "%s: not up: %s", why, ka_redis_trouble(&p->r)); break;
+    case 'w':
+        PLAY_UNTIL(p, p->r.retry_ms == KA_REDIS_MS);
+        CHECK(p->r.retry_ms == KA_REDIS_MS, "%s: %d ms", why, p->r.retry_ms);
+        break;
+    case 'p':
+        p->pings = 0;
+        PLAY_UNTIL(p, p->pings >= 2);
+        CHECK(p->pings >= 2, "%s: %d PINGs", why, p->pings);
+        break;
+    case '+':
+        PLAY_UNTIL(p, p->r.up);
+        CHECK(p->r.up, "%s: not up: %s", why, ka_redis_trouble(&p->r));
+        break;
     case '-':
         PLAY_UNTIL(p, !p->r.up && strstr(ka_redis_trouble(&p->r), text));
-        CHECK(!p->r.up && strstr(ka_redis_trouble(&p->r), text), "%s: up %d, \"%s\", not \"%s\"", why, p->r.up, ka_redis_trouble(&p->r), text);
+        CHECK(!p->r.up && strstr(ka_redis_trouble(&p->r), text), "%s: up %d, \"%s\", not \"%s\"",
+              why, p->r.up, ka_redis_trouble(&p->r), text);
         break;
     case 'S': case 'C': case 'I': p->own[strchr(play_own, *step) - play_own] = text; break;
     case 'P':
@@ -285,7 +321,8 @@ static void play_step(play *p, const char *step, const char *why)
     case 'e': {      /* an attempt that ka_stop ended has no words */
         PLAY_UNTIL(p, p->ended);
         const char *words = ka_redis_trouble(&p->r);
-        CHECK(p->ended && !p->r.up && (!*words || strcmp(words, text) == 0), "%s: ended, \"%s\"", why, words);
+        CHECK(p->ended && !p->r.up && (!*words || strcmp(words, text) == 0), "%s: ended, \"%s\"",
+              why, words);
         break;
     }
     case '?': play_ask(p, play_text(p, text)); break;
@@ -301,89 +338,437 @@ static void play_step(play *p, const char *step, const char *why)
 #define PRINTABLE_256 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef" \
                       "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
-static const struct { const char *why, *password, *prefix; int ttl; bool slow; const char *steps[26]; } plays[] = {
+static const struct {
+    const char *why, *password, *prefix;
+    int ttl;
+    bool slow;
+    const char *steps[26];
+} plays[] = {
     /* greetings */
     { "no password", NULL, "", 0, false, { "a", "<PING", ">+PONG", "+" } },
-    { "a password", "open sesame", "", 0, false, { "a", "<AUTH open sesame", "<PING", ">+OK", ">+PONG", "+" } },
-    { "a password is needed", NULL, "", 0, false, { "a", "<PING", ">-NOAUTH Authentication required.", "-NOAUTH: it asks for a password; give it one", "g", "a", "<PING", ">+PONG", "+" } },
-    { "a user", "alice:hush", "", 0, false, { "a", "<AUTH alice hush", "<PING", ">+OK", ">+PONG", "+" } },
-    { "a user without a password", "alice:", "", 0, false, { "a", "<AUTH alice ", "<PING", ">+OK", ">+PONG", "+" } },
-    { "a wrong password", "guess", "", 0, false, { "a", "<AUTH guess", "<PING", ">-WRONGPASS invalid", ">-NOAUTH Authentication required.", "-WRONGPASS: it does not know this user with this password", "g", "a" } },
-    { "right, but", "guess", "", 0, false, { "a", "<AUTH guess", "<PING", ">+OK", ">-LOADING it", "-LOADING: it is still loading its data", "g", "a", "<AUTH guess", "<PING", ">+OK", ">+PONG", "+" } },
-    { "loading, loading, there", NULL, "", 0, false, { "a", "<PING", ">-LOADING 1", "-LOADING", "g", "a", "<PING", ">-LOADING 2", "-LOADING", "g", "G", ":" } },
-    { "unprintable words", NULL, "", 0, false, { "a", "<PING", ">-a\tb\x1b\xc3\xa9", "-an error: its words are not shown, as they may hold secrets", "g" } },
-    { "long words", NULL, "", 0, false, { "a", "<PING", ">-" PRINTABLE_256, "-an error: its words are not shown, as they may hold secrets", "g" } },
+    { "a password",
+      "open sesame",
+      "",
+      0,
+      false,
+      { "a", "<AUTH open sesame", "<PING", ">+OK", ">+PONG", "+" } },
+    { "a password is needed",
+      NULL,
+      "",
+      0,
+      false,
+      { "a", "<PING", ">-NOAUTH Authentication required.",
+        "-NOAUTH: it asks for a password; give it one", "g", "a", "<PING", ">+PONG", "+" } },
+    { "a user",
+      "alice:hush",
+      "",
+      0,
+      false,
+      { "a", "<AUTH alice hush", "<PING", ">+OK", ">+PONG", "+" } },
+    { "a user without a password",
+      "alice:",
+      "",
+      0,
+      false,
+      { "a", "<AUTH alice ", "<PING", ">+OK", ">+PONG", "+" } },
+    { "a wrong password",
+      "guess",
+      "",
+      0,
+      false,
+      { "a", "<AUTH guess", "<PING", ">-WRONGPASS invalid", ">-NOAUTH Authentication required.",
+        "-WRONGPASS: it does not know this user with this password", "g", "a" } },
+    { "right, but",
+      "guess",
+      "",
+      0,
+      false,
+      { "a", "<AUTH guess", "<PING", ">+OK", ">-LOADING it",
+        "-LOADING: it is still loading its data", "g", "a", "<AUTH guess", "<PING", ">+OK",
+        ">+PONG", "+" } },
+    { "loading, loading, there",
+      NULL,
+      "",
+      0,
+      false,
+      { "a", "<PING", ">-LOADING 1", "-LOADING", "g", "a", "<PING", ">-LOADING 2", "-LOADING", "g",
+        "G", ":" } },
+    { "unprintable words",
+      NULL,
+      "",
+      0,
+      false,
+      { "a", "<PING", ">-a\tb\x1b\xc3\xa9",
+        "-an error: its words are not shown, as they may hold secrets", "g" } },
+    { "long words",
+      NULL,
+      "",
+      0,
+      false,
+      { "a", "<PING", ">-" PRINTABLE_256,
+        "-an error: its words are not shown, as they may hold secrets", "g" } },
     { "no PONG", NULL, "", 0, false, { "a", "<PING", ">+OK", "-greet", "g" } },
     { "no string", NULL, "", 0, false, { "a", "<PING", ">:1", "-greet", "g" } },
     { "nil", NULL, "", 0, false, { "a", "<PING", ">$-1", "-greet", "g" } },
-    { "another protocol", NULL, "", 0, false, { "a", "<PING", "!HTTP/1.1 400 Bad Request\r\n", "-malformed", "g", "G" } },
+    { "another protocol",
+      NULL,
+      "",
+      0,
+      false,
+      { "a", "<PING", "!HTTP/1.1 400 Bad Request\r\n", "-malformed", "g", "G" } },
     { "closed before it greets", NULL, "", 0, false, { "a", "<PING", "x", "-lost", "G" } },
-    { "not there yet", NULL, "", 0, false, { "d", "-offline", "?ask_key=me", "=503 try_later", "?login=KEY", "=503 try_later", "?login=abc", "=403 wrong_key", "l", "G", "?ask_key=me", "<SET # me NX", ">+OK", "=200 KEY" } },
+    { "not there yet",
+      NULL,
+      "",
+      0,
+      false,
+      { "d", "-offline", "?ask_key=me", "=503 try_later", "?login=KEY", "=503 try_later",
+        "?login=abc", "=403 wrong_key", "l", "G", "?ask_key=me", "<SET # me NX", ">+OK",
+        "=200 KEY" } },
     { "not there for long", NULL, "", 0, true, { "d", "w", "-offline", "l", "G" } },
-    { "silent in the greeting", NULL, "", 0, true, { "a", "<PING", "m", "-says nothing", "M", "g", "G" } },
+    { "silent in the greeting",
+      NULL,
+      "",
+      0,
+      true,
+      { "a", "<PING", "m", "-says nothing", "M", "g", "G" } },
     /* when it is up */
     { "looked after", NULL, "", 0, true, { "G", "p", "+" } },
     { "lost, and there again", NULL, "", 0, false, { "G", "x", "-lost", "G", "x", "-lost", "G" } },
     { "gone, and there again", NULL, "", 0, false, { "G", "d", "-offline", "l", "G" } },
-    { "falls silent", NULL, "", 0, true, { "G", "?ask_key=me", "<SET # me NX", "m", "=503 try_later", "-says nothing", "?ask_key=me", "=503 try_later", "M", "g", "G" } },
+    { "falls silent",
+      NULL,
+      "",
+      0,
+      true,
+      { "G", "?ask_key=me", "<SET # me NX", "m", "=503 try_later", "-says nothing", "?ask_key=me",
+        "=503 try_later", "M", "g", "G" } },
     { "garbage", NULL, "", 0, false, { "G", "!*1\r\nx\r\n", "-malformed", "g", "G" } },
-    { "a reply that nobody waits for", NULL, "", 0, false, { "G", "Pnoeviction", "!+OK\r\n", "-to nothing", "g", "G" } },
-    { "a reply that is too long", NULL, "", 0, false, { "G", "!$1600\r\n" PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256, "-over KA_MAX_BODY", "g", "G" } },
+    { "a reply that nobody waits for",
+      NULL,
+      "",
+      0,
+      false,
+      { "G", "Pnoeviction", "!+OK\r\n", "-to nothing", "g", "G" } },
+    { "a reply that is too long",
+      NULL,
+      "",
+      0,
+      false,
+      { "G",
+        "!$1600\r\n" PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256
+            PRINTABLE_256 PRINTABLE_256,
+        "-over KA_MAX_BODY", "g", "G" } },
     /* keys */
-    { "a key", NULL, "keyauth:", 0, false, { "G", "?ask_key=me", "<SET # me NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$2\r\nme", "=200 me" } },
-    { "with a time to live", NULL, PRINTABLE_256, 100, false, { "G", "?ask_key=%61%20b", "<SET # a b NX EX 100", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$-1", "=403 wrong_key" } },
-    { "the longest ID", NULL, "p", 0, false, { "G", "?ask_key=" PRINTABLE_256, "<SET # " PRINTABLE_256 " NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$256\r\n" PRINTABLE_256, "=200 " PRINTABLE_256 } },
-    { "it exists", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">$-1", "=503 try_later" } },
-    { "it is not kept", NULL, "p", 0, false, { "S-OOM no\r\n", "G", "?ask_key=a", "<SET # a NX", ">-OOM command not allowed", "=503 try_later", "+", ":OOM: its memory is full; give it more, or delete keys there", "S$-1\r\n", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", ":" } },
-    { "hangs up", NULL, "p", 0, false, { "a", "<PING", "x", "-lost before a greeting, as by a TLS port", "G", "x", "-was lost", "G", ":" } },
-    { "neither", NULL, "p", 0, false, { "S:1\r\n", "G", "?ask_key=a", "<SET # a NX", ">:1", "=503 try_later", ":an unexpected reply", "x", "-lost", "S$-1\r\n", "G", ":" } },
-    { "room again", NULL, "p", 0, true, { "S-OOM no\r\n", "G", ":OOM: its memory is full; give it more, or delete keys there", "S$-1\r\n", ":" } },
-    { "whose, an error", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">-WRONGTYPE", "=503 try_later", ":WRONGTYPE: another program has a key of this name; choose another prefix",
-        "?login=KEY", "<GET #", ">$1\r\na", "=200 a", ":" } },
-    { "neither kept nor found", NULL, "p", 0, false, { "S-NOPERM SET\r\n", "G", ":NOPERM: its ACL forbids a command or a key; see docs/redis.md", "?login=KEY", "<GET #", ">-WRONGTYPE", "=503 try_later",
-        ":NOPERM: its ACL forbids a command or a key; see docs/redis.md", "?login=KEY", "<GET #", ">$-1", "=403 wrong_key", ":NOPERM: its ACL forbids a command or a key; see docs/redis.md" } },
-    { "whose, no string", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">*0", "=503 try_later", ":what it has at a key is no ID; choose another prefix" } },
-    { "nobody's", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$0\r\n", "=503 try_later" } },
-    { "no ID", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$2\r\na\n", "=503 try_later" } },
-    { "too long for an ID", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$257\r\n" PRINTABLE_256 "x", "=503 try_later" } },
+    { "a key",
+      NULL,
+      "keyauth:",
+      0,
+      false,
+      { "G", "?ask_key=me", "<SET # me NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$2\r\nme",
+        "=200 me" } },
+    { "with a time to live",
+      NULL,
+      PRINTABLE_256,
+      100,
+      false,
+      { "G", "?ask_key=%61%20b", "<SET # a b NX EX 100", ">+OK", "=200 KEY", "?login=KEY", "<GET #",
+        ">$-1", "=403 wrong_key" } },
+    { "the longest ID",
+      NULL,
+      "p",
+      0,
+      false,
+      { "G", "?ask_key=" PRINTABLE_256, "<SET # " PRINTABLE_256 " NX", ">+OK", "=200 KEY",
+        "?login=KEY", "<GET #", ">$256\r\n" PRINTABLE_256, "=200 " PRINTABLE_256 } },
+    { "it exists",
+      NULL,
+      "p",
+      0,
+      false,
+      { "G", "?ask_key=a", "<SET # a NX", ">$-1", "=503 try_later" } },
+    { "it is not kept",
+      NULL,
+      "p",
+      0,
+      false,
+      { "S-OOM no\r\n", "G", "?ask_key=a", "<SET # a NX", ">-OOM command not allowed",
+        "=503 try_later", "+", ":OOM: its memory is full; give it more, or delete keys there",
+        "S$-1\r\n", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", ":" } },
+    { "hangs up",
+      NULL,
+      "p",
+      0,
+      false,
+      { "a", "<PING", "x", "-lost before a greeting, as by a TLS port", "G", "x", "-was lost", "G",
+        ":" } },
+    { "neither",
+      NULL,
+      "p",
+      0,
+      false,
+      { "S:1\r\n", "G", "?ask_key=a", "<SET # a NX", ">:1", "=503 try_later",
+        ":an unexpected reply", "x", "-lost", "S$-1\r\n", "G", ":" } },
+    { "room again",
+      NULL,
+      "p",
+      0,
+      true,
+      { "S-OOM no\r\n", "G", ":OOM: its memory is full; give it more, or delete keys there",
+        "S$-1\r\n", ":" } },
+    { "whose, an error",
+      NULL,
+      "p",
+      0,
+      false,
+      { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">-WRONGTYPE",
+        "=503 try_later",
+        ":WRONGTYPE: another program has a key of this name; choose another prefix", "?login=KEY",
+        "<GET #", ">$1\r\na", "=200 a", ":" } },
+    { "neither kept nor found",
+      NULL,
+      "p",
+      0,
+      false,
+      { "S-NOPERM SET\r\n", "G", ":NOPERM: its ACL forbids a command or a key; see docs/redis.md",
+        "?login=KEY", "<GET #", ">-WRONGTYPE", "=503 try_later",
+        ":NOPERM: its ACL forbids a command or a key; see docs/redis.md", "?login=KEY", "<GET #",
+        ">$-1", "=403 wrong_key",
+        ":NOPERM: its ACL forbids a command or a key; see docs/redis.md" } },
+    { "whose, no string",
+      NULL,
+      "p",
+      0,
+      false,
+      { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">*0",
+        "=503 try_later", ":what it has at a key is no ID; choose another prefix" } },
+    { "nobody's",
+      NULL,
+      "p",
+      0,
+      false,
+      { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$0\r\n",
+        "=503 try_later" } },
+    { "no ID",
+      NULL,
+      "p",
+      0,
+      false,
+      { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$2\r\na\n",
+        "=503 try_later" } },
+    { "too long for an ID",
+      NULL,
+      "p",
+      0,
+      false,
+      { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #",
+        ">$257\r\n" PRINTABLE_256 "x", "=503 try_later" } },
     /* what it refuses */
-    { "a replica serves what it has", NULL, "p", 0, true, { "T1000", "S-READONLY no\r\n", "G", ":READONLY: it is a replica, or has become one", "?login=KEY", "<GET #", ">$2\r\nme", "=200 me",
-        "?login=KEY", "<GET #", ">$-1", "=503 try_later", "?ask_key=a", "<SET # a NX", ">-READONLY no", "=503 try_later", "g", "S$-1\r\n", "G", ":",
-        "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY" } },
-    { "a master that becomes one", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "S-READONLY no\r\n", "?ask_key=a", "<SET # a NX", ">-READONLY no", "=503 try_later", "g",
-        "S$-1\r\n", "G", ":", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "?login=KEY", "<GET #", ">$-1", "=403 wrong_key" } },
-    { "a replica since a moment ago", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "S-READONLY no\r\n", "?login=KEY", "<GET #", ">$-1", "=503 try_later", "g" } },
-    { "its key is there", NULL, "p", 0, true, { "S+OK\r\n", "G", ":", "?login=KEY", "<GET #", ">$-1", "=403 wrong_key", ":" } },
-    { "lost before a login's reply", NULL, "p", 0, false, { "G", "?login=KEY", "<GET #", "x", "=503 try_later", "-lost", "G", ":" } },
-    { "lost after a key was missed", NULL, "p", 0, false, { "G", "S", "?login=KEY", "<GET #", ">$-1", "x", "=503 try_later" } },
-    { "nobody writes", NULL, "p", 0, true, { "G", "S-READONLY no\r\n", "g", "S$-1\r\n", "G", ":" } },
-    { "it becomes the master", NULL, "p", 0, true, { "T1000", "S-READONLY no\r\n", "G", ":READONLY: it is a replica, or has become one", "S$-1\r\n", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", ":", "p", "p", "+",
+    { "a replica serves what it has",
+      NULL,
+      "p",
+      0,
+      true,
+      { "T1000",
+        "S-READONLY no\r\n",
+        "G",
+        ":READONLY: it is a replica, or has become one",
+        "?login=KEY",
+        "<GET #",
+        ">$2\r\nme",
+        "=200 me",
+        "?login=KEY",
+        "<GET #",
+        ">$-1",
+        "=503 try_later",
+        "?ask_key=a",
+        "<SET # a NX",
+        ">-READONLY no",
+        "=503 try_later",
+        "g",
+        "S$-1\r\n",
+        "G",
+        ":",
+        "?ask_key=a",
+        "<SET # a NX",
+        ">+OK",
+        "=200 KEY" } },
+    { "a master that becomes one", NULL, "p", 0, false, { "G",
+                                                          "?ask_key=a",
+                                                          "<SET # a NX",
+                                                          ">+OK",
+                                                          "=200 KEY",
+                                                          "S-READONLY no\r\n",
+                                                          "?ask_key=a",
+                                                          "<SET # a NX",
+                                                          ">-READONLY no",
+                                                          "=503 try_later",
+                                                          "g",
+                                                          "S$-1\r\n",
+                                                          "G",
+                                                          ":",
+                                                          "?ask_key=a",
+                                                          "<SET # a NX",
+                                                          ">+OK",
+                                                          "=200 KEY",
+                                                          "?login=KEY",
+                                                          "<GET #",
+                                                          ">$-1",
+                                                          "=403 wrong_key" } },
+    { "a replica since a moment ago",
+      NULL,
+      "p",
+      0,
+      false,
+      { "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "S-READONLY no\r\n", "?login=KEY",
+        "<GET #", ">$-1", "=503 try_later", "g" } },
+    { "its key is there",
+      NULL,
+      "p",
+      0,
+      true,
+      { "S+OK\r\n", "G", ":", "?login=KEY", "<GET #", ">$-1", "=403 wrong_key", ":" } },
+    { "lost before a login's reply",
+      NULL,
+      "p",
+      0,
+      false,
+      { "G", "?login=KEY", "<GET #", "x", "=503 try_later", "-lost", "G", ":" } },
+    { "lost after a key was missed",
+      NULL,
+      "p",
+      0,
+      false,
+      { "G", "S", "?login=KEY", "<GET #", ">$-1", "x", "=503 try_later" } },
+    { "nobody writes",
+      NULL,
+      "p",
+      0,
+      true,
+      { "G", "S-READONLY no\r\n", "g", "S$-1\r\n", "G", ":" } },
+    { "it becomes the master",
+      NULL,
+      "p",
+      0,
+      true,
+      { "T1000", "S-READONLY no\r\n", "G", ":READONLY: it is a replica, or has become one",
+        "S$-1\r\n", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", ":", "p", "p", "+",
         "?login=KEY", "<GET #", ">$-1", "=403 wrong_key" } },
-    { "a replica for long", NULL, "p", 0, true, { "S-READONLY no\r\n", "G", "g", "a", "<PING", ">+PONG", ":READONLY: it is a replica, or has become one", "g", "a", "<PING", ">+PONG", "T1500", "w", "g" } },
-    { "cut off", NULL, "p", 0, false, { "T100", "S-NOREPLICAS no\r\n", "G", ":NOREPLICAS: it has lost its replicas", "g", "S$-1\r\n", "G", ":" } },
-    { "lost its master", NULL, "p", 0, false, { "G", "?login=KEY", "<GET #", ">-MASTERDOWN Link", "=503 try_later", "-MASTERDOWN: it is a replica that has lost its master", "g", "G", ":" } },
-    { "its users were changed", NULL, "p", 0, false, { "G", "?login=KEY", "<GET #", ">-NOAUTH Authentication", "=503 try_later", "-NOAUTH", "g", "G", ":" } },
-    { "what it echoes", NULL, "p", 0, false, { "S-ERR unknown command 'SET', with args beginning with: 'pmaster?' 'hush'\r\n", "G", ":ERR unknown command: is it a Sentinel, or is a command renamed?" } },
+    { "a replica for long",
+      NULL,
+      "p",
+      0,
+      true,
+      { "S-READONLY no\r\n", "G", "g", "a", "<PING", ">+PONG",
+        ":READONLY: it is a replica, or has become one", "g", "a", "<PING", ">+PONG", "T1500", "w",
+        "g" } },
+    { "cut off",
+      NULL,
+      "p",
+      0,
+      false,
+      { "T100", "S-NOREPLICAS no\r\n", "G", ":NOREPLICAS: it has lost its replicas", "g",
+        "S$-1\r\n", "G", ":" } },
+    { "lost its master",
+      NULL,
+      "p",
+      0,
+      false,
+      { "G", "?login=KEY", "<GET #", ">-MASTERDOWN Link", "=503 try_later",
+        "-MASTERDOWN: it is a replica that has lost its master", "g", "G", ":" } },
+    { "its users were changed",
+      NULL,
+      "p",
+      0,
+      false,
+      { "G", "?login=KEY", "<GET #", ">-NOAUTH Authentication", "=503 try_later", "-NOAUTH", "g",
+        "G", ":" } },
+    { "what it echoes",
+      NULL,
+      "p",
+      0,
+      false,
+      { "S-ERR unknown command 'SET', with args beginning with: 'pmaster?' 'hush'\r\n", "G",
+        ":ERR unknown command: is it a Sentinel, or is a command renamed?" } },
     { "its policy", NULL, "p", 0, false, { "G", "Pnoeviction" } },
-    { "no policy", NULL, "p", 0, false, { "C-NOPERM\r\n", "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "P" } },
-    { "its policy by INFO", NULL, "p", 0, false, { "C-ERR unknown command\r\n", "I$49\r\n# Memory\r\na:1\r\nmaxmemory_policy:allkeys-lru\r\nb:2\r\r\n", "G", "Pallkeys-lru" } },
-    { "a policy that is not to be asked for", NULL, "p", 0, false, { "C", "G", "x", "-lost", "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY" } },
-    { "no such policy", NULL, "p", 0, false, { "C*2\r\n$1\r\na\r\n$9\r\nlru\x1b[2Jxx\r\n", "G", "Plru" } },
-    { "malformed, so nobody asks", NULL, "p", 0, false, { "G", "?login=abc", "=403 wrong_key", "?login=", "=400 wrong_query", "?ask_key=%0a", "=400 wrong_query", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY" } },
-    { "in order", NULL, "p", 0, false, { "G", "?ask_key=a", "?login=abc", "?ask_key=b", "?ask_key=c", "<SET # a NX", ">$-1", "<SET # b NX", ">+OK", "=503 try_later", "=403 wrong_key", "=200 KEY", "<SET # c NX", ">+OK", "=200 KEY" } },
-    { "lost with some that wait", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", "?ask_key=b", "<SET # b NX", "!+O", "x", "=503 try_later", "=503 try_later", "-malformed", "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY" } },
-    { "stopped with one that waits", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", "s", ">+OK", "=200 KEY", "g", "e" } },
-    { "stopped while it is away", NULL, "p", 0, false, { "d", "-offline", "s", "ethe server is offline" } },
-    { "stopped, and lost then", NULL, "p", 0, false, { "G", "?ask_key=a", "<SET # a NX", "s", "x", "=503 try_later", "e" } },
+    { "no policy",
+      NULL,
+      "p",
+      0,
+      false,
+      { "C-NOPERM\r\n", "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY", "P" } },
+    { "its policy by INFO",
+      NULL,
+      "p",
+      0,
+      false,
+      { "C-ERR unknown command\r\n",
+        "I$49\r\n# Memory\r\na:1\r\nmaxmemory_policy:allkeys-lru\r\nb:2\r\r\n", "G",
+        "Pallkeys-lru" } },
+    { "a policy that is not to be asked for",
+      NULL,
+      "p",
+      0,
+      false,
+      { "C", "G", "x", "-lost", "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY" } },
+    { "no such policy",
+      NULL,
+      "p",
+      0,
+      false,
+      { "C*2\r\n$1\r\na\r\n$9\r\nlru\x1b[2Jxx\r\n", "G", "Plru" } },
+    { "malformed, so nobody asks",
+      NULL,
+      "p",
+      0,
+      false,
+      { "G", "?login=abc", "=403 wrong_key", "?login=", "=400 wrong_query", "?ask_key=%0a",
+        "=400 wrong_query", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY" } },
+    { "in order",
+      NULL,
+      "p",
+      0,
+      false,
+      { "G", "?ask_key=a", "?login=abc", "?ask_key=b", "?ask_key=c", "<SET # a NX", ">$-1",
+        "<SET # b NX", ">+OK", "=503 try_later", "=403 wrong_key", "=200 KEY", "<SET # c NX",
+        ">+OK", "=200 KEY" } },
+    { "lost with some that wait",
+      NULL,
+      "p",
+      0,
+      false,
+      { "G", "?ask_key=a", "<SET # a NX", "?ask_key=b", "<SET # b NX", "!+O", "x", "=503 try_later",
+        "=503 try_later", "-malformed", "G", "?ask_key=a", "<SET # a NX", ">+OK", "=200 KEY" } },
+    { "stopped with one that waits",
+      NULL,
+      "p",
+      0,
+      false,
+      { "G", "?ask_key=a", "<SET # a NX", "s", ">+OK", "=200 KEY", "g", "e" } },
+    { "stopped while it is away",
+      NULL,
+      "p",
+      0,
+      false,
+      { "d", "-offline", "s", "ethe server is offline" } },
+    { "stopped, and lost then",
+      NULL,
+      "p",
+      0,
+      false,
+      { "G", "?ask_key=a", "<SET # a NX", "s", "x", "=503 try_later", "e" } },
 };
 
-/* One that refuses, and closes before it would be left, is tried again no earlier than one that only closes. */
+/* One that refuses, and closes before it would be left, is tried again no earlier than one that
+   only closes. */
 static void test_redis_closes(void)
 {
-    static const char *const steps[] = { "S-READONLY no\r\n", "G", ":READONLY: it is a replica, or has become one", "x" };
+    static const char *const steps[] = { "S-READONLY no\r\n", "G",
+                                         ":READONLY: it is a replica, or has become one", "x" };
     enum { ROUNDS = 3, WAITS_MS = (1 + 2 + 4) * KA_REDIS_RETRY_MS };
     static play p;
-    if (!play_start(&p, NULL) || !CHECK(ka_redis_store_init(&p.keys, &p.r, 0) == KA_OK, "keys")) return;
+    if (!play_start(&p, NULL) || !CHECK(ka_redis_store_init(&p.keys, &p.r, 0) == KA_OK, "keys"))
+        return;
     int64_t begun = ka_now_ms();
     for (int round = 0; round < ROUNDS; round++)
         for (size_t i = 0; i < COUNT(steps); i++) play_step(&p, steps[i], "closes");
@@ -396,10 +781,13 @@ static void test_redis_closes(void)
 static void play_row(size_t row, bool bytewise)
 {
     static play p;
-    if (play_start(&p, plays[row].password) && CHECK(ka_redis_store_init(&p.keys, &p.r, plays[row].ttl) == KA_OK, "keys")) {
+    if (play_start(&p, plays[row].password) &&
+        CHECK(ka_redis_store_init(&p.keys, &p.r, plays[row].ttl) == KA_OK, "keys")) {
         strcpy(p.at.prefix, plays[row].prefix);
         p.bytewise = bytewise;
-        for (size_t i = 0; i < COUNT(plays[row].steps) && plays[row].steps[i] && *plays[row].steps[i]; i++) play_step(&p, plays[row].steps[i], plays[row].why);
+        for (size_t i = 0;
+             i < COUNT(plays[row].steps) && plays[row].steps[i] && *plays[row].steps[i]; i++)
+            play_step(&p, plays[row].steps[i], plays[row].why);
     }
     play_free(&p);
 }
@@ -420,11 +808,16 @@ static void redis_replied(ka_redis *r, const void *note, const ka_resp *reply)
     char text[KA_REDIS_NOTE + 1] = "";
     memcpy(text, note, KA_REDIS_NOTE);
     int number = atoi(text);
-    bool right = r->arg == replies.p && number == replies.n++ && strspn(text + 12, "K") >= KA_REDIS_NOTE - 12;
+    bool right = r->arg == replies.p && number == replies.n++ &&
+                 strspn(text + 12, "K") >= KA_REDIS_NOTE - 12;
     if (!reply) replies.lost++;
     else right = right && reply->kind == KA_RESP_INTEGER && reply->number == number;
-    if (!reply) right = right && ka_redis_command(&replies.p->r, &(ka_str){ "PING", 4 }, 1, NULL, NULL, 0) == KA_EOFFLINE;
-    else if (replies.further-- > 0) right = right && ka_redis_command(&replies.p->r, (ka_str[]){ str("FURTHER") }, 1, NULL, NULL, 0) == KA_OK;
+    if (!reply)
+        right = right && ka_redis_command(&replies.p->r, &(ka_str){ "PING", 4 }, 1, NULL, NULL,
+                                          0) == KA_EOFFLINE;
+    else if (replies.further-- > 0)
+        right = right && ka_redis_command(&replies.p->r, (ka_str[]){ str("FURTHER") }, 1, NULL,
+                                          NULL, 0) == KA_OK;
     replies.wrong += !right;
 }
 
@@ -448,7 +841,8 @@ static void redis_numbers(play *p, int from, int n)
         play_reply(p, text);
     }
     PLAY_UNTIL(p, replies.n == from + n);
-    CHECK(replies.n == from + n && replies.wrong == 0 && replies.lost == 0, "%d of %d replies, %d wrong, %d lost", replies.n, from + n, replies.wrong, replies.lost);
+    CHECK(replies.n == from + n && replies.wrong == 0 && replies.lost == 0,
+          "%d of %d replies, %d wrong, %d lost", replies.n, from + n, replies.wrong, replies.lost);
 }
 
 /* Limits, the ring, and what becomes of commands that wait. */
@@ -463,8 +857,12 @@ static void test_redis_commands(void)
     CHECK(redis_send(&p, 0, 0) == KA_EOFFLINE, "not yet");
     play_step(&p, "G", "commands");
     CHECK(ka_redis_command(&p.r, &none, 0, NULL, NULL, 0) == KA_EINVAL, "no command");
-    CHECK(ka_redis_command(&p.r, &(ka_str){ "PING", 4 }, 1, NULL, &p, KA_REDIS_NOTE + 1) == KA_EINVAL, "too long a note");
-    CHECK(redis_send(&p, 0, KA_REDIS_BYTES + 1) == KA_ELIMIT && redis_send(&p, 0, KA_REDIS_BYTES) == KA_ELIMIT, "too many bytes at once");
+    CHECK(ka_redis_command(&p.r, &(ka_str){ "PING", 4 }, 1, NULL, &p, KA_REDIS_NOTE + 1) ==
+              KA_EINVAL,
+          "too long a note");
+    CHECK(redis_send(&p, 0, KA_REDIS_BYTES + 1) == KA_ELIMIT &&
+              redis_send(&p, 0, KA_REDIS_BYTES) == KA_ELIMIT,
+          "too many bytes at once");
     atomic_store(&allocations_left, 0);
     CHECK(redis_send(&p, 0, 0) == KA_ENOMEM, "no memory for the ring");
     CHECK(redis_send(&p, sent++, 0) == KA_OK, "once there is");
@@ -474,7 +872,9 @@ static void test_redis_commands(void)
     while (sent < 10) CHECK(redis_send(&p, sent++, 0) == KA_OK, "few");
     redis_numbers(&p, 0, 10);
     /* the ring begins in its middle now, and grows */
-    while (p.r.waiting_n < KA_REDIS_WAITING && CHECK(redis_send(&p, sent, 0) == KA_OK, "many, %d", sent)) sent++;
+    while (p.r.waiting_n < KA_REDIS_WAITING &&
+           CHECK(redis_send(&p, sent, 0) == KA_OK, "many, %d", sent))
+        sent++;
     CHECK(redis_send(&p, sent, 0) == KA_ELIMIT, "as many as there may be");
     replies.further = 5;
     redis_numbers(&p, 10, sent - 10);
@@ -485,14 +885,19 @@ static void test_redis_commands(void)
     PLAY_UNTIL(&p, p.r.waiting_n == 0);
     CHECK(p.r.waiting_n == 0 && p.r.bytes == 0 && p.r.up, "none waits: %d", (int)p.r.waiting_n);
     int secrets = 0;
-    for (size_t i = 1; i <= KA_REDIS_WAITING; i++) secrets += p.r.waiting[(p.r.first - i) & (p.r.room - 1)].note[12] != 0;
+    for (size_t i = 1; i <= KA_REDIS_WAITING; i++)
+        secrets += p.r.waiting[(p.r.first - i) & (p.r.room - 1)].note[12] != 0;
     CHECK(secrets == 0, "%d notes are not wiped", secrets);
     /* bytes that wait */
     const size_t half = KA_REDIS_BYTES / 2 - 64;
-    CHECK(redis_send(&p, sent++, half) == KA_OK && redis_send(&p, sent++, half) == KA_OK && redis_send(&p, 0, 128) == KA_ELIMIT, "no more bytes");
+    CHECK(redis_send(&p, sent++, half) == KA_OK && redis_send(&p, sent++, half) == KA_OK &&
+              redis_send(&p, 0, 128) == KA_ELIMIT,
+          "no more bytes");
     play_step(&p, "x", "commands");
     play_step(&p, "-lost", "commands");
-    CHECK(replies.n == sent && replies.lost == 2 && replies.wrong == 0 && p.r.bytes == 0 && !p.r.waiting, "told that they were lost: %d, %d", replies.lost, replies.wrong);
+    CHECK(replies.n == sent && replies.lost == 2 && replies.wrong == 0 && p.r.bytes == 0 &&
+              !p.r.waiting,
+          "told that they were lost: %d, %d", replies.lost, replies.wrong);
     play_step(&p, "G", "commands");
     /* one that is refused so that the connection is left; it is no command of the keyring */
     const ka_str move = str("MOVE");
@@ -512,8 +917,12 @@ static void redis_pushed(ka_redis *r, const ka_resp *message)
     ka_resp rest = *message, part;
     size_t n = strlen(p->pushed);
     p->pushes++;
-    n += (size_t)snprintf(p->pushed + n, sizeof p->pushed - n, "%d%.*s", message->kind, message->kind == KA_RESP_ARRAY ? 0 : (int)message->text.n, message->text.p);
-    while (ka_resp_next(&rest, &part)) n += (size_t)snprintf(p->pushed + n, sizeof p->pushed - n, " %.*s", (int)part.text.n, part.text.p);
+    n += (size_t)snprintf(p->pushed + n, sizeof p->pushed - n, "%d%.*s", message->kind,
+                          message->kind == KA_RESP_ARRAY ? 0 : (int)message->text.n,
+                          message->text.p);
+    while (ka_resp_next(&rest, &part))
+        n += (size_t)snprintf(p->pushed + n, sizeof p->pushed - n, " %.*s", (int)part.text.n,
+                              part.text.p);
     snprintf(p->pushed + n, sizeof p->pushed - n, ";");
 }
 
@@ -541,11 +950,15 @@ static void test_redis_subscriber(void)
         play_step(&p, "<SUBSCRIBE news", "subscriber");
         play_reply(&p, "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1");
         p.own[0] = "*2\r\n$4\r\npong\r\n$0\r\n\r\n";
-        play_say(&p, "*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n-ERR what\r\n*2\r\n$4\r\npint\r\n$0\r\n\r\n*0\r\n+PONG\r\n");
+        play_say(
+            &p,
+            "*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n-ERR what\r\n*2\r\n$4\r\npint\r\n$0\r\n\r\n*0\r\n+PONG\r\n");
         PLAY_UNTIL(&p, p.pushes == 5);
-        CHECK(strcmp(p.pushed, "5 subscribe news 1;5 message news hello;3ERR what;5 pint ;5;") == 0, "%s", p.pushed);
+        CHECK(strcmp(p.pushed, "5 subscribe news 1;5 message news hello;3ERR what;5 pint ;5;") == 0,
+              "%s", p.pushed);
         play_step(&p, "p", "subscriber");
-        CHECK(p.pushes == 5 && p.r.up && p.r.waiting_n == 0, "PINGs are its own matter: %s", p.pushed);
+        CHECK(p.pushes == 5 && p.r.up && p.r.waiting_n == 0, "PINGs are its own matter: %s",
+              p.pushed);
         if (round == 0) play_step(&p, "x", "subscriber");
     }
     play_step(&p, "m", "subscriber");
@@ -553,8 +966,8 @@ static void test_redis_subscriber(void)
     play_free(&p);
 }
 
-/* Who has bytes unsent is given KA_STALL_MS; but the connection of a Redis that was given up only KA_LINGER_MS, since the next
-   one is not begun before this one's end. */
+/* Who has bytes unsent is given KA_STALL_MS; but the connection of a Redis that was given up only
+   KA_LINGER_MS, since the next one is not begun before this one's end. */
 static void test_redis_unsent(void)
 {
     static ka__worker w;
@@ -563,7 +976,8 @@ static void test_redis_unsent(void)
         { false, true, KA__SENDING, "who has connected to us" },
     };
     w.free_head = KA__NIL;
-    for (int state = 0; state < KA__STATES; state++) w.list[state].head = w.list[state].tail = KA__NIL;
+    for (int state = 0; state < KA__STATES; state++)
+        w.list[state].head = w.list[state].tail = KA__NIL;
     if (!CHECK(ka__poller_init(&w.sleeper.poller) == KA_OK, "a poller")) return;
     ka__address a;
     ka__address_read(&a, "127.0.0.1", 0);
@@ -576,7 +990,8 @@ static void test_redis_unsent(void)
         c->last = rows[i].last;
         CHECK(ka__keep_unsent(&w, c, "PING", 4) == KA_OK, "bytes unsent");
         ka__conn_settle(&w, c);
-        CHECK(c->state == rows[i].want && c->watched == KA__OUT, "%s: state %d", rows[i].why, c->state);
+        CHECK(c->state == rows[i].want && c->watched == KA__OUT, "%s: state %d", rows[i].why,
+              c->state);
         c->told = true;
         ka__conn_close(&w, c);
     }
@@ -654,19 +1069,22 @@ static void test_redis_explain(void)
     char text[KA_REDIS_ERROR];
     for (size_t i = 0; i < COUNT(rows); i++) {
         ka_redis_explain(text, &(ka_resp){ .kind = KA_RESP_ERROR, .text = str(rows[i].reply) });
-        CHECK(strcmp(text, rows[i].want) == 0, "%s: \"%s\", not \"%s\"", rows[i].why, text, rows[i].want);
+        CHECK(strcmp(text, rows[i].want) == 0, "%s: \"%s\", not \"%s\"", rows[i].why, text,
+              rows[i].want);
     }
     ka_redis_explain(text, &(ka_resp){ .kind = KA_RESP_STRING, .text = str("READONLY") });
     CHECK(strcmp(text, "an unexpected reply") == 0, "no error: %s", text);
     for (size_t i = 0; i < KA__REDIS_REFUSALS; i++)
-        CHECK(strlen(ka__redis_refusals[i].begins) + strlen(ka__redis_refusals[i].means) + 3 <= KA_REDIS_ERROR,
+        CHECK(strlen(ka__redis_refusals[i].begins) + strlen(ka__redis_refusals[i].means) + 3 <=
+                  KA_REDIS_ERROR,
               "%s: it fits", ka__redis_refusals[i].begins);
 }
 
 /* Where Redis is, as people write it. want: HOST PORT USER PASSWORD PREFIX; or what is wrong. */
 static void test_redis_address(void)
 {
-    static const char long_word[] = PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256;
+    static const char long_word[] = PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256
+        PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256;
     static const struct { const char *text, *password, *want, *why; } rows[] = {
         { "127.0.0.1:6379", NULL, "127.0.0.1 6379   keyauth:", "an address" }, { "redis.example-1_2:1", NULL, "redis.example-1_2 1   keyauth:", "a name" },
         { "a:65535,password=hush", NULL, "a 65535  hush keyauth:", "a password" }, { "a:1,prefix=", NULL, "a 1   ", "an empty prefix" },
@@ -770,9 +1188,18 @@ static void test_redis_events(void)
         { .kind = KA_TIMER, .tag = tag }, { .kind = KA_OPENED, .tag = tag, .listener = 0 }, { .kind = KA_OPENED, .tag = tag + 1, .listener = -1 },
         { .kind = KA_MESSAGE, .conn = p.r.conn + 1 }, { .kind = KA_CLOSED, .conn = p.r.conn + 1 }, { .kind = KA_REQUEST, .conn = p.r.conn + 1 }, { .kind = KA_LISTENING },
     };
-    for (size_t i = 0; i < COUNT(others); i++) CHECK(!redis_takes(&p.r, others[i]) && p.r.up, "another's, %d", (int)i);
-    CHECK(redis_takes(&p.r, (ka_event){ .kind = KA_OPENED, .tag = tag, .listener = -1, .conn = p.r.conn + 1 }) && p.r.up, "a second one is closed");
-    CHECK(redis_takes(&p.r, (ka_event){ .kind = KA_OPENED, .tag = tag, .listener = -1, .error = KA_ETIME }) && p.r.up, "or has failed");
+    for (size_t i = 0; i < COUNT(others); i++)
+        CHECK(!redis_takes(&p.r, others[i]) && p.r.up, "another's, %d", (int)i);
+    CHECK(redis_takes(
+              &p.r,
+              (ka_event){ .kind = KA_OPENED, .tag = tag, .listener = -1, .conn = p.r.conn + 1 }) &&
+              p.r.up,
+          "a second one is closed");
+    CHECK(
+        redis_takes(
+            &p.r, (ka_event){ .kind = KA_OPENED, .tag = tag, .listener = -1, .error = KA_ETIME }) &&
+            p.r.up,
+        "or has failed");
     p.r.state = KA__REDIS_ENDING;
     const size_t waiting = p.r.waiting_n;
     const int64_t look_ms = p.r.look_ms;
@@ -803,27 +1230,39 @@ static void test_redis_store(void)
     CHECK(ka_redis_store_init(&k, &subscribes, 0) == KA_EINVAL, "no place for keys");
     CHECK(ka_redis_store_init(&k, &p.r, -1) == KA_EINVAL, "no time to live");
     CHECK(ka_redis_store_init(&k, &p.r, INT64_MAX) == KA_EINVAL, "too long a time");
-    CHECK(ka_redis_store_init(&k, &p.r, (int64_t)100 * 366 * 86400) == KA_OK && p.r.writes, "as long as may be");
+    CHECK(ka_redis_store_init(&k, &p.r, (int64_t)100 * 366 * 86400) == KA_OK && p.r.writes,
+          "as long as may be");
 }
 
 /* What is told of a store's Redis, each thing once. */
 static void test_redis_news(void)
 {
-    static const struct { bool up; const char *error, *write_error, *policy; int64_t ttl; const char *want, *why; } rows[] = {
+    static const struct {
+        bool up;
+        const char *error, *write_error, *policy;
+        int64_t ttl;
+        const char *want, *why;
+    } rows[] = {
         { false, "", "", "", 0, NULL, "not tried yet" },
         { true, "", "", "noeviction", 0, NULL, "it is there" },
-        { false, "lost", "", "noeviction", 0, "Redis at a:1 is down: lost; keys are refused with try_later until it is back", "lost" },
+        { false, "lost", "", "noeviction", 0,
+          "Redis at a:1 is down: lost; keys are refused with try_later until it is back", "lost" },
         { false, "lost", "", "noeviction", 0, NULL, "still lost" },
         { false, "", "", "noeviction", 0, NULL, "nothing is known of it" },
         { true, "", "", "noeviction", 0, "Redis at a:1 is back", "back" },
-        { true, "", "OOM", "noeviction", 0, "Redis at a:1 refuses: OOM; what it refuses is answered try_later", "full" },
+        { true, "", "OOM", "noeviction", 0,
+          "Redis at a:1 refuses: OOM; what it refuses is answered try_later", "full" },
         { false, "", "OOM", "noeviction", 0, NULL, "left for that" },
         { true, "", "", "volatile-lru", 0, "Redis at a:1 is back", "back, with another policy" },
         { true, "", "", "volatile-lru", 0, NULL, "keys without an end are not evicted" },
         { true, "", "", "", 0, NULL, "an unknown policy" },
-        { true, "", "", "volatile-lru", 9, "Redis at a:1 may evict keys, since its maxmemory-policy is volatile-lru: their logins are then wrong_key; set it to noeviction", "keys with one" },
+        { true, "", "", "volatile-lru", 9,
+          "Redis at a:1 may evict keys, since its maxmemory-policy is volatile-lru: their logins are then wrong_key; set it to noeviction",
+          "keys with one" },
         { true, "", "", "volatile-lru", 9, NULL, "that was told" },
-        { true, "", "", "allkeys-lru", 0, "Redis at a:1 may evict keys, since its maxmemory-policy is allkeys-lru: their logins are then wrong_key; set it to noeviction", "all keys" },
+        { true, "", "", "allkeys-lru", 0,
+          "Redis at a:1 may evict keys, since its maxmemory-policy is allkeys-lru: their logins are then wrong_key; set it to noeviction",
+          "all keys" },
     };
     static const ka_redis_address at = { .host = "a", .port = 1 };
     static ka_redis r = { .at = &at };
@@ -838,7 +1277,8 @@ static void test_redis_news(void)
         strcpy(r.write_error, rows[i].write_error);
         strcpy(r.policy, rows[i].policy);
         const char *news = ka_redis_news(out, &st);
-        CHECK(!news == !rows[i].want && (!news || strcmp(news, rows[i].want) == 0), "%s: \"%s\"", rows[i].why, news ? news : "");
+        CHECK(!news == !rows[i].want && (!news || strcmp(news, rows[i].want) == 0), "%s: \"%s\"",
+              rows[i].why, news ? news : "");
     }
 }
 

@@ -81,8 +81,11 @@ static size_t resp_told(const ka_resp *v, char *out, size_t cap)
 {
     int n = (int)v->text.n;
     if (v->kind != KA_RESP_ARRAY)
-        return (size_t)(v->kind == KA_RESP_STRING ? snprintf(out, cap, "'%.*s'", n, v->text.p) : v->kind == KA_RESP_ERROR ? snprintf(out, cap, "!%.*s", n, v->text.p) :
-                        v->kind == KA_RESP_INTEGER ? snprintf(out, cap, "%lld", (long long)v->number) : snprintf(out, cap, v->kind == KA_RESP_NIL ? "nil" : "none"));
+        return (size_t)(v->kind == KA_RESP_STRING  ? snprintf(out, cap, "'%.*s'", n, v->text.p)
+                        : v->kind == KA_RESP_ERROR ? snprintf(out, cap, "!%.*s", n, v->text.p)
+                        : v->kind == KA_RESP_INTEGER
+                            ? snprintf(out, cap, "%lld", (long long)v->number)
+                            : snprintf(out, cap, v->kind == KA_RESP_NIL ? "nil" : "none"));
     ka_resp rest = *v, element;
     size_t at = (size_t)snprintf(out, cap, "[");
     int64_t left = v->number;
@@ -99,7 +102,9 @@ static void resp_says(ka_str in, const char *want, const char *why)
     char *copy = exact(in.p, in.n), says[256];
     ka_resp v = { 0 };
     int r = ka_resp_read(&v, (ka_str){ copy, in.n });
-    if (!want) CHECK(r == KA_ESYNTAX && v.kind == 0, "%s, %d bytes: %d, kind %d", why, (int)in.n, r, v.kind);
+    if (!want)
+        CHECK(r == KA_ESYNTAX && v.kind == 0, "%s, %d bytes: %d, kind %d", why, (int)in.n, r,
+              v.kind);
     else {
         if (r == KA_OK) resp_told(&v, says, sizeof says);
         CHECK(r == KA_OK && strcmp(says, want) == 0, "%s: %d, %s", why, r, r == KA_OK ? says : "");
@@ -120,22 +125,35 @@ static void test_resp(void)
             resp_says((ka_str){ longer, in.n + 1 }, NULL, resp_good[i].why);
         }
     }
-    for (size_t i = 0; i < COUNT(resp_bad); i++) resp_says((ka_str){ resp_bad[i].in, resp_bad[i].in_n }, NULL, resp_bad[i].why);
+    for (size_t i = 0; i < COUNT(resp_bad); i++)
+        resp_says((ka_str){ resp_bad[i].in, resp_bad[i].in_n }, NULL, resp_bad[i].why);
 }
 
 /* Elements: all of them, and no more of what has none. */
 static void test_resp_elements(void)
 {
     ka_resp v, element = { 0 };
-    CHECK(ka_resp_read(&v, str("*2\r\n:1\r\n*1\r\n+x\r\n")) == KA_OK && v.number == 2 && ka_is(v.text, ":1\r\n*1\r\n+x\r\n"), "two, as they were sent");
-    CHECK(ka_resp_next(&v, &element) && element.kind == KA_RESP_INTEGER && element.number == 1 && ka_is(element.text, "1"), "the first");
-    CHECK(ka_resp_next(&v, &element) && element.kind == KA_RESP_ARRAY && element.number == 1 && ka_is(element.text, "+x\r\n"), "the second");
+    CHECK(ka_resp_read(&v, str("*2\r\n:1\r\n*1\r\n+x\r\n")) == KA_OK && v.number == 2 &&
+              ka_is(v.text, ":1\r\n*1\r\n+x\r\n"),
+          "two, as they were sent");
+    CHECK(ka_resp_next(&v, &element) && element.kind == KA_RESP_INTEGER && element.number == 1 &&
+              ka_is(element.text, "1"),
+          "the first");
+    CHECK(ka_resp_next(&v, &element) && element.kind == KA_RESP_ARRAY && element.number == 1 &&
+              ka_is(element.text, "+x\r\n"),
+          "the second");
     CHECK(!ka_resp_next(&v, &element) && !ka_resp_next(&v, &element), "no more");
-    static const char *const none[] = { "+a\r\n", "-a\r\n", ":1\r\n", "$1\r\na\r\n", "$-1\r\n", "*-1\r\n", "*0\r\n" };
-    for (size_t i = 0; i < COUNT(none); i++) CHECK(ka_resp_read(&v, str(none[i])) == KA_OK && !ka_resp_next(&v, &element), "%s has none", none[i]);
+    static const char *const none[] = { "+a\r\n",  "-a\r\n",  ":1\r\n", "$1\r\na\r\n",
+                                        "$-1\r\n", "*-1\r\n", "*0\r\n" };
+    for (size_t i = 0; i < COUNT(none); i++)
+        CHECK(ka_resp_read(&v, str(none[i])) == KA_OK && !ka_resp_next(&v, &element), "%s has none",
+              none[i]);
     CHECK(!ka_resp_next(&(ka_resp){ 0 }, &element), "nor has what wasn't read");
-    CHECK(ka_resp_read(&v, (ka_str){ NULL, 0 }) == KA_ESYNTAX && v.kind == 0, "nothing is no value, and no pointer to reckon with");
-    CHECK(ka_resp_read(&v, (ka_str){ "+OK\r\n", (size_t)INT32_MAX + 1 }) == KA_ESYNTAX && v.kind == 0, "over 2 GiB nothing is looked at");
+    CHECK(ka_resp_read(&v, (ka_str){ NULL, 0 }) == KA_ESYNTAX && v.kind == 0,
+          "nothing is no value, and no pointer to reckon with");
+    CHECK(ka_resp_read(&v, (ka_str){ "+OK\r\n", (size_t)INT32_MAX + 1 }) == KA_ESYNTAX &&
+              v.kind == 0,
+          "over 2 GiB nothing is looked at");
 }
 
 /* Room for a command: each byte less is too little, and what was written reads as it was told. */
@@ -148,14 +166,20 @@ static void resp_commands(const ka_str *args, size_t n)
         char *out = malloc(cap ? cap : 1);
         if (!out) abort();
         ptrdiff_t r = ka_resp_command(out, cap, args, n);
-        if (r != (cap < (size_t)all ? KA_ENOSPC : all) || (r > 0 && memcmp(out, whole, (size_t)r) != 0)) CHECK(false, "room for %d of %d: %d", (int)cap, (int)all, (int)r);
+        if (r != (cap < (size_t)all ? KA_ENOSPC : all) ||
+            (r > 0 && memcmp(out, whole, (size_t)r) != 0))
+            CHECK(false, "room for %d of %d: %d", (int)cap, (int)all, (int)r);
         free(out);
     }
     ka_resp v, element;
-    CHECK(ka_resp_read(&v, (ka_str){ whole, (size_t)all }) == KA_OK && v.kind == KA_RESP_ARRAY && v.number == (int64_t)n, "%d arguments", (int)n);
+    CHECK(ka_resp_read(&v, (ka_str){ whole, (size_t)all }) == KA_OK && v.kind == KA_RESP_ARRAY &&
+              v.number == (int64_t)n,
+          "%d arguments", (int)n);
     for (size_t i = 0; i < n; i++)
-        CHECK(ka_resp_next(&v, &element) && element.kind == KA_RESP_STRING && element.text.n == args[i].n &&
-              (args[i].n == 0 || memcmp(element.text.p, args[i].p, args[i].n) == 0), "argument %d of %d bytes", (int)i, (int)args[i].n);
+        CHECK(ka_resp_next(&v, &element) && element.kind == KA_RESP_STRING &&
+                  element.text.n == args[i].n &&
+                  (args[i].n == 0 || memcmp(element.text.p, args[i].p, args[i].n) == 0),
+              "argument %d of %d bytes", (int)i, (int)args[i].n);
     CHECK(!ka_resp_next(&v, &element), "and no other");
 }
 
@@ -165,9 +189,15 @@ static void test_resp_command(void)
     ka_str args[12];
     char out[64];
     ka_str set[] = { str("SET"), { BYTES("a\0\r\n") }, { NULL, 0 } };
-    CHECK(ka_resp_command(out, sizeof out, set, 3) == 29 && memcmp(out, "*3\r\n$3\r\nSET\r\n$4\r\na\0\r\n\r\n$0\r\n\r\n", 29) == 0, "an array of bulk strings");
+    CHECK(ka_resp_command(out, sizeof out, set, 3) == 29 &&
+              memcmp(out, "*3\r\n$3\r\nSET\r\n$4\r\na\0\r\n\r\n$0\r\n\r\n", 29) == 0,
+          "an array of bulk strings");
     for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (char)i;
-    for (size_t n = 0; n < sizeof bytes; n = n < 12 ? n + 1 : n < 90 ? n + 78 : n < 110 ? n + 5 : n + 445) {      /* one digit more at 10, 100, 1000 */
+    for (size_t n = 0; n < sizeof bytes; n = n < 12   ? n + 1
+                                             : n < 90 ? n + 78
+                                             : n < 110
+                                                 ? n + 5
+                                                 : n + 445) { /* one digit more at 10, 100, 1000 */
         args[0] = (ka_str){ bytes, n };
         resp_commands(args, 1);
     }
@@ -192,19 +222,25 @@ static void test_resp_messages(void)
         memcpy(want + want_n + in.n, ";bye;", 5);
         dialogue e = { in, { want + want_n, in.n + 5 }, resp_good[row].why, false };
         runs += dialogues_run(&f, &e, 1);
-        for (e.in.n = 1, e.want = str("400;"), e.why = "the end in it"; e.in.n < in.n; e.in.n += 3, runs++) dialogue_run(&f, e, e.in.n, e.in.n);
+        for (e.in.n = 1, e.want = str("400;"), e.why = "the end in it"; e.in.n < in.n;
+             e.in.n += 3, runs++)
+            dialogue_run(&f, e, e.in.n, e.in.n);
         all_n += in.n;
         want_n += in.n + 1;
     }
     memcpy(want + want_n, "bye;", 4);
     dialogue many = { { all, all_n }, { want, want_n + 4 }, "many", false };
-    for (size_t piece = 1; piece <= all_n; piece = piece * 3 + 1, runs++) dialogue_run(&f, many, piece, piece);
+    for (size_t piece = 1; piece <= all_n; piece = piece * 3 + 1, runs++)
+        dialogue_run(&f, many, piece, piece);
     for (size_t row = 0; row < COUNT(resp_bad); row++)
         for (int behind = 0; behind < 2; behind++) {      /* the first message, and the second */
             all_n = (size_t)snprintf(all, sizeof all, "%s", behind ? ":1\r\n" : "");
             memcpy(all + all_n, resp_bad[row].in, resp_bad[row].in_n);
-            want_n = (size_t)snprintf(want, sizeof want, "%s%d;", behind ? ":1\r\n;" : "", resp_bad[row].status);
-            dialogue e = { { all, all_n + resp_bad[row].in_n }, { want, want_n }, resp_bad[row].why, false };
+            want_n = (size_t)snprintf(want, sizeof want, "%s%d;", behind ? ":1\r\n;" : "",
+                                      resp_bad[row].status);
+            dialogue e = {
+                { all, all_n + resp_bad[row].in_n }, { want, want_n }, resp_bad[row].why, false
+            };
             runs += dialogues_run(&f, &e, 1);
         }
     all_closed(&f, runs);
@@ -220,8 +256,9 @@ static void test_resp_long(void)
     int runs = 0;
     if (!fixture_start(&f, RESP, 1)) return;
     for (int form = 0; form < 4; form++)
-        for (size_t n = M - 1; n <= M + 9; n = n < M + 2 ? n + 1 : n + 7) {      /* of n bytes in all */
-            static const char *const starts[] = { "+", "$%d\r\n", "*2\r\n:1\r\n$%d\r\n", "*1\r\n*1\r\n-" };
+        for (size_t n = M - 1; n <= M + 9; n = n < M + 2 ? n + 1 : n + 7) { /* of n bytes in all */
+            static const char *const starts[] = { "+", "$%d\r\n", "*2\r\n:1\r\n$%d\r\n",
+                                                  "*1\r\n*1\r\n-" };
             char start[64];
             int start_n = snprintf(start, sizeof start, starts[form], (int)n);
             start_n = snprintf(start, sizeof start, starts[form], (int)n - start_n - 2);
@@ -230,17 +267,21 @@ static void test_resp_long(void)
             memcpy(in + n - 2, "\r\n", 2);
             memcpy(want, in, n);
             memcpy(want + n, ";bye;", 5);
-            dialogue e = { { in, n }, n <= M ? (ka_str){ want, n + 5 } : str("413;"), start, false };
+            dialogue e = {
+                { in, n }, n <= M ? (ka_str){ want, n + 5 } : str("413;"), start, false
+            };
             dialogue_run(&f, e, n, n);
             dialogue_run(&f, e, 7, 7);
             dialogue_run(&f, e, M - 2, 1);
             runs += 3;
         }
     all_closed(&f, runs);
-    size_t n = (size_t)snprintf(in, sizeof in, "*700\r\n");      /* elements that fit, and more of them than that */
+    size_t n = (size_t)snprintf(in, sizeof in,
+                                "*700\r\n"); /* elements that fit, and more of them than that */
     while (n + 4 <= M + 4) n += (size_t)snprintf(in + n, sizeof in - n, ":%d\r\n", (int)(n % 10));
     dialogue_run(&f, (dialogue){ { in, n }, str("413;"), "too many elements", false }, n, n);
-    dialogue_run(&f, (dialogue)GIVES("*2\r\n:1\r\n", "400;", "too few elements, and the end"), 1, 1);
+    dialogue_run(&f, (dialogue)GIVES("*2\r\n:1\r\n", "400;", "too few elements, and the end"), 1,
+                 1);
     for (n = 0; n + 8 <= M; n += 4) memcpy(in + n, "*1\r\n", 4);
     memcpy(in + n, ":1\r\n", 4);
     memcpy(want, in, n + 4);
@@ -251,20 +292,23 @@ static void test_resp_long(void)
     static wire slow;
     wire_open(&slow, atomic_load(&f.port));
     wire_text(&slow, "+OK\r\n$5\r\nhel");
-    CHECK(wire_ends(&slow, HELLO + 6 + 4, "+OK\r\n;408;", 10) && wire_more(&slow) == 0, "an unfinished one is 408, and closed");
+    CHECK(wire_ends(&slow, HELLO + 6 + 4, "+OK\r\n;408;", 10) && wire_more(&slow) == 0,
+          "an unfinished one is 408, and closed");
     wire_close(&slow);
     all_closed(&f, runs + 5);
     fixture_stop(&f);
 }
 
-/* The first value in front of some bytes, as ka_resp_read sees it; 0: none. No value begins another one. */
+/* The first value in front of some bytes, as ka_resp_read sees it; 0: none. No value begins another
+   one. */
 static size_t resp_first(const char *p, size_t n)
 {
     size_t first = 0;
     ka_resp v;
     for (size_t i = 1; i <= n; i++) {
         if (ka_resp_read(&v, (ka_str){ p, i }) < 0) continue;
-        if (first) CHECK(false, "a value of %d bytes in one of %d: %.*s", (int)first, (int)i, (int)i, p);
+        if (first)
+            CHECK(false, "a value of %d bytes in one of %d: %.*s", (int)first, (int)i, (int)i, p);
         else first = i;
     }
     return first;
@@ -304,8 +348,11 @@ static void test_resp_agree(void)
         wire_send(&w, in, n);
         ka__sock_end(w.sock);
         while (wire_more(&w) > 0) {}
-        bool same = w.n == HELLO + want_n && memcmp(w.buf + HELLO, want, want_n - 4) == 0 && (at < n || memcmp(w.buf + w.n - 4, "bye;", 4) == 0);      /* or 413; */
-        if (!same) CHECK(false, "run %d: \"%.*s\": got \"%.*s\", not \"%.*s\"", run, (int)n, in, (int)(w.n < HELLO ? 0 : w.n - HELLO), w.buf + HELLO, (int)want_n, want);
+        bool same = w.n == HELLO + want_n && memcmp(w.buf + HELLO, want, want_n - 4) == 0 &&
+                    (at < n || memcmp(w.buf + w.n - 4, "bye;", 4) == 0); /* or 413; */
+        if (!same)
+            CHECK(false, "run %d: \"%.*s\": got \"%.*s\", not \"%.*s\"", run, (int)n, in,
+                  (int)(w.n < HELLO ? 0 : w.n - HELLO), w.buf + HELLO, (int)want_n, want);
         wire_close(&w);
     }
     all_closed(&f, (RUNS - 1) / alike() + 1);

@@ -18,7 +18,9 @@ static int manager_start(const char *path)
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     memcpy(a.sun_path, path, strlen(path));
     if (*path == '@') a.sun_path[0] = 0;
-    CHECK(bind(fd, (struct sockaddr *)&a, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path))) == 0, "a manager at %s", path);
+    CHECK(bind(fd, (struct sockaddr *)&a,
+               (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path))) == 0,
+          "a manager at %s", path);
     setenv("NOTIFY_SOCKET", path, 1);
     return fd;
 }
@@ -38,7 +40,8 @@ static void test_service(void)
         else unsetenv("WATCHDOG_USEC");
         START(&server, PROGRAM("server"), "--port", "0");
         CHECK(strcmp(told(fd), "READY=1") == 0, "ready first");
-        for (int k = 0; k < 3 && i == 0; k++) CHECK(strcmp(told(fd), "WATCHDOG=1") == 0, "and alive");
+        for (int k = 0; k < 3 && i == 0; k++)
+            CHECK(strcmp(told(fd), "WATCHDOG=1") == 0, "and alive");
         if (!CHECK(process_interrupt(&server), "it is stopped")) return;
         const char *last = told(fd);
         while (strcmp(last, "WATCHDOG=1") == 0) last = told(fd);
@@ -69,14 +72,18 @@ static void test_service_none(void)
         if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
         ka_service_start(&v, s);
         CHECK((v.every_ms > 0) == rows[i].watched, "%s: each %d ms", rows[i].why, (int)v.every_ms);
-        CHECK(ka_listen(s, "127.0.0.1", 0) == 0 && next_event(s, &ev, KA_LISTENING) && v.ready && !v.stopping, "%s: ready", rows[i].why);
+        CHECK(ka_listen(s, "127.0.0.1", 0) == 0 && next_event(s, &ev, KA_LISTENING) && v.ready &&
+                  !v.stopping,
+              "%s: ready", rows[i].why);
         ka_stop(s);
-        CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_ESTOPPED && v.stopping, "%s: stopping", rows[i].why);
+        CHECK(ka_wait(s, &ev, PATIENCE_MS) == KA_ESTOPPED && v.stopping, "%s: stopping",
+              rows[i].why);
         ka_server_free(s);
     }
 }
 
-/* A server whose listener this process, too, has: it serves, and a client kills it and not this one. */
+/* A server whose listener this process, too, has: it serves, and a client kills it and not this
+   one. */
 static void test_service_sockets(void)
 {
     static const struct { const char *ip; bool kills; const char *why; } rows[] = {
@@ -89,7 +96,8 @@ static void test_service_sockets(void)
         ka__sock s;
         process server, client;
         char port[8], at[16];
-        if (!ka__address_read(&a, rows[i].ip, 0) || ka__sock_new(&a, SOCK_STREAM, &s) < 0 || ka__sock_listen(s, rows[i].ip, 0, &bound) < 0) {
+        if (!ka__address_read(&a, rows[i].ip, 0) || ka__sock_new(&a, SOCK_STREAM, &s) < 0 ||
+            ka__sock_listen(s, rows[i].ip, 0, &bound) < 0) {
             skip("service sockets", "this machine has no IPv6");
             continue;
         }
@@ -97,15 +105,20 @@ static void test_service_sockets(void)
         snprintf(at, sizeof at, "%s", rows[i].ip);
         for (int wrong = 0; wrong < 2; wrong++) {
             handed = (int)s;
-            bool started = START(&server, PROGRAM("server"), "--workers", "2", wrong ? "--wrong" : NULL);
+            bool started =
+                START(&server, PROGRAM("server"), "--workers", "2", wrong ? "--wrong" : NULL);
             handed = -1;
             if (!started || !await_output(&server, "out", "listening on ")) return;
             if (bound.local) START(&client, PROGRAM("client"), "--give-up", "9", at);
             else START(&client, PROGRAM("client"), "--give-up", "9", at, port);
-            int status = process_wait(&client, PATIENCE_MS), want = !wrong ? 0 : rows[i].kills ? 5 : 6;
-            CHECK(status == want || (!wrong && cannot_restart()), "%s: %d, %s", rows[i].why, status, output(&client, "err"));
+            int status = process_wait(&client, PATIENCE_MS), want = !wrong          ? 0
+                                                                    : rows[i].kills ? 5
+                                                                                    : 6;
+            CHECK(status == want || (!wrong && cannot_restart()), "%s: %d, %s", rows[i].why, status,
+                  output(&client, "err"));
             process_end(&client);
-            CHECK(want != 5 || process_wait(&server, PATIENCE_MS) == 137, "%s: the server was killed", rows[i].why);
+            CHECK(want != 5 || process_wait(&server, PATIENCE_MS) == 137,
+                  "%s: the server was killed", rows[i].why);
             process_end(&server);
         }
         CHECK(!bound.local || (access)("s", F_OK) == 0, "the manager's path stays");
@@ -121,7 +134,9 @@ static void test_service_no_sockets(void)
         { NULL, NULL, "x" }, { "1", NULL, "x" }, { NULL, "1", "x" }, { "1", "1", "x" }, { "1", "me", "fd:3" }, { "2", "me", "fd:3,fd:4" }, { "0", "me", "x" }, { "-1", "me", "x" },
         { "99999", "me", "fd:3,fd:4,fd:5,fd:6,fd:7,fd:8,fd:9,fd:10,fd:11,fd:12,fd:13,fd:14,fd:15,fd:16,fd:17,fd:18" },
     };
-    static const char *const ips[] = { "fd:", "fd:x", "fd:1x", "fd:-1", "fd:0", "fd:9999", "fd:99999999999999999999" };
+    static const char *const ips[] = {
+        "fd:", "fd:x", "fd:1x", "fd:-1", "fd:0", "fd:9999", "fd:99999999999999999999"
+    };
     char me[24];
     ka_server *s;
     ka_event ev;
@@ -131,12 +146,15 @@ static void test_service_no_sockets(void)
         unsetenv("LISTEN_PID");
         if (rows[i].fds) setenv("LISTEN_FDS", rows[i].fds, 1);
         if (rows[i].pid) setenv("LISTEN_PID", strcmp(rows[i].pid, "me") == 0 ? me : rows[i].pid, 1);
-        CHECK(strcmp(ka_service_ips("x"), rows[i].want) == 0, "row %d: %s", (int)i, ka_service_ips("x"));
+        CHECK(strcmp(ka_service_ips("x"), rows[i].want) == 0, "row %d: %s", (int)i,
+              ka_service_ips("x"));
     }
     unsetenv("LISTEN_PID");
     if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
     for (size_t i = 0; i < COUNT(ips); i++)
-        CHECK(ka_listen(s, ips[i], 0) == (int)i && next_event(s, &ev, KA_LISTENING) && ev.error == KA_EINVAL, "%s: %d", ips[i], ev.error);
+        CHECK(ka_listen(s, ips[i], 0) == (int)i && next_event(s, &ev, KA_LISTENING) &&
+                  ev.error == KA_EINVAL,
+              "%s: %d", ips[i], ev.error);
     ka_server_free(s);
 }
 /* NOLINTEND(concurrency-mt-unsafe) */
@@ -147,5 +165,7 @@ static void test_service(void) { skip(topic, "only Linux has such managers"); }
 static void test_service_none(void) {}
 #endif
 
-static const subject ext_service_topics[] = { { "service", test_service }, { "service, none", test_service_none },
-    { "service sockets", test_service_sockets }, { "service, no sockets", test_service_no_sockets } };
+static const subject ext_service_topics[] = { { "service", test_service },
+                                              { "service, none", test_service_none },
+                                              { "service sockets", test_service_sockets },
+                                              { "service, no sockets", test_service_no_sockets } };

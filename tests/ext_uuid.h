@@ -35,8 +35,10 @@ static void test_hex_and_uuids(void)
         free(in);
     }
     for (int i = 0; i < 100; i++) {
-        CHECK(ka_uuid_new(out) == KA_OK && ka_uuid_read(other, (ka_str){ out, strlen(out) }) == KA_OK && strcmp(out, other) == 0 && out[14] == '4' &&
-              strchr("89ab", out[19]) != NULL, "ka_uuid_new: got %s", out);
+        CHECK(ka_uuid_new(out) == KA_OK &&
+                  ka_uuid_read(other, (ka_str){ out, strlen(out) }) == KA_OK &&
+                  strcmp(out, other) == 0 && out[14] == '4' && strchr("89ab", out[19]) != NULL,
+              "ka_uuid_new: got %s", out);
         CHECK(ka_uuid_new(other) == KA_OK && strcmp(out, other) != 0, "ka_uuid_new: %s twice", out);
     }
 }

@@ -1,9 +1,10 @@
 /* tests/faults.h - how the calls to the system are made to fail. Before keyauth.h. */
 
-/* Faults: each call of the header to the system can be made to fail. While the header is compiled a macro stands
-   before it; the header has no line for that. A call's row has the codes that it can fail with; FAULT_SHORT: it does
-   half of what it was asked to. To add a call is a row here and a macro below, which CI compares with what
-   the header's object asks of the libc ("the fault list is whole"); there too are the calls that cannot fail. */
+/* Faults: each call of the header to the system can be made to fail. While the header is compiled a
+   macro stands before it; the header has no line for that. A call's row has the codes that it can
+   fail with; FAULT_SHORT: it does half of what it was asked to. To add a call is a row here and a
+   macro below, which CI compares with what the header's object asks of the libc ("the fault list is
+   whole"); there too are the calls that cannot fail. */
 #ifndef _GNU_SOURCE
 #  define _GNU_SOURCE 1
 #endif
@@ -202,8 +203,8 @@ static bool fault(int call);        /* counts a call; true: it fails, and its co
 static bool fault_short(void);      /* is this the call that does half? */
 static int fault_error(void) { return -1; }
 
-/* FAIL: a call, or what it returns when it fails. FAIL_DONE: it fails, having done its work, for a descriptor is gone
-   whatever close says. FAIL_PART: n may be halved. */
+/* FAIL: a call, or what it returns when it fails. FAIL_DONE: it fails, having done its work, for a
+   descriptor is gone whatever close says. FAIL_PART: n may be halved. */
 #define FAIL(name, failure, ...) (fault(F_##name) ? (failure) : name(__VA_ARGS__))
 #define FAIL_DONE(name, ...) (fault(F_##name) ? ((void)name(__VA_ARGS__), fault_error()) : name(__VA_ARGS__))
 #define FAIL_PART(n) ((n) > 1 && fault_short() ? (n) / 2 : (n))
@@ -215,7 +216,8 @@ static int fault_error(void) { return -1; }
 #define getsockopt(...)            FAIL(getsockopt, fault_error(), __VA_ARGS__)
 #define getsockname(...)           FAIL(getsockname, fault_error(), __VA_ARGS__)
 #define getpeername(...)           FAIL(getpeername, fault_error(), __VA_ARGS__)
-static int fault_names(const char *host, const char *service, const struct addrinfo *wanted, struct addrinfo **found);
+static int fault_names(const char *host, const char *service, const struct addrinfo *wanted,
+                       struct addrinfo **found);
 static void fault_names_free(struct addrinfo *found);
 #define freeaddrinfo(found)        fault_names_free(found)
 #define getnameinfo(...)           (fault(F_getnameinfo) ? ka__os_code() : (getnameinfo)(__VA_ARGS__))

@@ -1,8 +1,16 @@
-/* tests/faults_run.h - further scenarios: servers, connections, client, kill, children; and how all of them run. */
+/* tests/faults_run.h - further scenarios: servers, connections, client, kill, children; and how all
+   of them run. */
 
-/* -- a server and its visitors, who send their requests in pieces and never wait for one another -- */
+/* -- a server and its visitors, who send their requests in pieces and never wait for one another --
+   */
 
-typedef struct { wire w; const char *text; int want, got, status; size_t sent; bool leaves, at_once, open, ended; } visitor;
+typedef struct {
+    wire w;
+    const char *text;
+    int want, got, status;
+    size_t sent;
+    bool leaves, at_once, open, ended;
+} visitor;
 
 #define POSTED(body, n) "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: " #n "\r\n\r\n" body
 static const struct { const char *text; int answers; bool leaves, at_once; } visits[] = {
@@ -21,7 +29,8 @@ static bool visitor_step(visitor *v, int port)
     if (r < 0 && r != KA_EAGAIN) return v->ended = true;
     v->open = true;
     size_t left = strlen(v->text) - v->sent;
-    ptrdiff_t sent = left ? ka__sock_send(v->w.sock, v->text + v->sent, v->at_once ? left : (left + 1) / 2) : 0;
+    ptrdiff_t sent =
+        left ? ka__sock_send(v->w.sock, v->text + v->sent, v->at_once ? left : (left + 1) / 2) : 0;
     if (sent > 0) v->sent += (size_t)sent;
     ptrdiff_t got = ka__sock_recv(v->w.sock, v->w.buf + v->w.n, sizeof v->w.buf - v->w.n);
     if (got > 0) v->w.n += (size_t)got;
@@ -29,7 +38,8 @@ static bool visitor_step(visitor *v, int port)
     for (ka__http h; v->w.n; ) {
         ptrdiff_t head = ka__http_response(&h, v->w.buf, v->w.n);
         size_t all = head > 0 ? (size_t)head + (size_t)h.length : 0;
-        if (head != KA_EAGAIN && (head < 0 || h.status < 200)) CHECK(false, "no answer: %.40s; %s", v->w.buf, story());
+        if (head != KA_EAGAIN && (head < 0 || h.status < 200))
+            CHECK(false, "no answer: %.40s; %s", v->w.buf, story());
         if (all == 0 || v->w.n < all) break;
         v->w.n -= all;
         memmove(v->w.buf, v->w.buf + all, v->w.n);
@@ -91,7 +101,8 @@ static bool keeper_turn(keeper *k, visitor *visitors, int n, int64_t until)
     fault_exempt = true;
     for (int i = 0; i < n && k->port; i++) done += visitor_step(&visitors[i], k->port);
     bool late = ka_now_ms() > until;
-    if (late && !k->stopped) CHECK(false, "%d of %d visitors have waited too long; %s", n - done, n, story());
+    if (late && !k->stopped)
+        CHECK(false, "%d of %d visitors have waited too long; %s", n - done, n, story());
     fault_exempt = false;
     if (done == n || late) keeper_stop(k);
     return true;
@@ -113,12 +124,16 @@ static void faults_serve(int workers, bool interrupt, bool journal)
         v->at_once = visits[i % (int)COUNT(visits)].at_once;
     }
     r = ka_server_start(&k.s, workers > 1 ? workers + KA_OWN_DESCRIPTORS : workers);
-    ALLOWED(r, "ka_server_start", KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND, KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_ETHREAD, KA_EPERM);
+    ALLOWED(r, "ka_server_start", KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND, KA_ENOMEM, KA_EOS, KA_ELIMIT,
+            KA_ETHREAD, KA_EPERM);
     if (r < 0 && k.s) CHECK(false, "a server that did not start; %s", story());
     k.store = journal ? &k.journal.store : &k.keys.store;
     if (r == KA_OK) {
-        r = journal ? ka_journal_open(&k.journal, k.s, JOURNAL, 0, 0, false, &(ka_journal_report){ 0 }) : ka_keyring_init(&k.keys, 0, 0);
-        ALLOWED(r, "ka_keyring_init, ka_journal_open", KA_ENOMEM, KA_EOS, KA_EPERM, KA_ELIMIT, KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND);
+        r = journal
+                ? ka_journal_open(&k.journal, k.s, JOURNAL, 0, 0, false, &(ka_journal_report){ 0 })
+                : ka_keyring_init(&k.keys, 0, 0);
+        ALLOWED(r, "ka_keyring_init, ka_journal_open", KA_ENOMEM, KA_EOS, KA_EPERM, KA_ELIMIT,
+                KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND);
     }
     if (r == KA_OK && interrupt) {
         int caught = ka_stop_on_interrupt(k.s);
@@ -150,7 +165,8 @@ static void faults_interrupt(void) { faults_serve(1, true, false); }
 static void play_obey(play *p)
 {
     p->accepts = p->sock == -1;
-    for (char *line = p->heard, *end; (end = strchr(line, '\n')) != NULL; memmove(line, end + 1, strlen(end)))
+    for (char *line = p->heard, *end; (end = strchr(line, '\n')) != NULL;
+         memmove(line, end + 1, strlen(end)))
         play_reply(p, *line == 'P' ? "+PONG" : *line == 'G' ? "$1\r\na" : "+OK");
 }
 
@@ -158,7 +174,8 @@ static void faults_redis(void)
 {
     static play p;
     static visitor v;
-    static const char text[] = POSTED("ask_key=a", 9) "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 94\r\n\r\nlogin=" KEY;
+    static const char text[] =
+        POSTED("ask_key=a", 9) "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 94\r\n\r\nlogin=" KEY;
     static const char *host;
     bool good = false;
     fault_exempt = true;
@@ -174,7 +191,8 @@ static void faults_redis(void)
     ALLOWED(r, "ka_server_start", KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_ETHREAD, KA_EPERM);
     if (r == KA_OK) ka_redis_store_init(&p.keys, &p.r, 0);
     v.ended = true;
-    for (int64_t until = ka_now_ms() + 8000; r == KA_OK && !good && p.web_port >= 0 && ka_now_ms() < until; ) {
+    for (int64_t until = ka_now_ms() + 8000;
+         r == KA_OK && !good && p.web_port >= 0 && ka_now_ms() < until;) {
         play_turn(&p);
         fault_exempt = true;
         p.r.retry_ms = KA_REDIS_RETRY_MS;      /* twelve failures take long else */
@@ -186,7 +204,8 @@ static void faults_redis(void)
         if (p.web_port > 0 && visitor_step(&v, p.web_port)) good = v.got == 2 && v.status == 200;
         fault_exempt = false;
     }
-    if (r == KA_OK && p.web_port >= 0 && !good) CHECK(false, "not answered: %d, %d answers; %s", v.status, v.got, story());
+    if (r == KA_OK && p.web_port >= 0 && !good)
+        CHECK(false, "not answered: %d, %d answers; %s", v.status, v.got, story());
     if (r == KA_OK) ka_stop(p.s);
     while (r == KA_OK && !p.ended) play_turn(&p);
     if (p.r.up) CHECK(false, "up after its end; %s", story());
@@ -197,7 +216,8 @@ static void faults_redis(void)
     fault_exempt = false;
 }
 
-/* -- a server that connects to itself after a moment, and talks JSON, frames, lines and then RESP until the one who called closes -- */
+/* -- a server that connects to itself after a moment, and talks JSON, frames, lines and then RESP
+   until the one who called closes -- */
 
 typedef struct { ka_server *s; uint64_t caller; bool stopped, listens, whole; } talker;
 
@@ -210,39 +230,53 @@ static void talker_stop(talker *t)
 static void talker_event(talker *t, const ka_event *ev)
 {
     int r = KA_OK, next;
-    static const ka_str words[] = { [CUT_OBJECTS] = { BYTES("{\"frames\": 1}") }, [CUT_FRAMES] = { BYTES("\0\0\0\7a frame") }, [CUT_LINES] = { BYTES("a line\r\n") },
+    static const ka_str words[] = { [CUT_OBJECTS] = { BYTES("{\"frames\": 1}") },
+                                    [CUT_FRAMES] = { BYTES("\0\0\0\7a frame") },
+                                    [CUT_LINES] = { BYTES("a line\r\n") },
                                     [CUT_RESP] = { BYTES("*2\r\n$1\r\na\r\n:1\r\n") } };
-    static const char *const bodies[] = { [CUT_OBJECTS] = "{\"frames\": 1}", [CUT_FRAMES] = "a frame", [CUT_LINES] = "a line", [CUT_RESP] = "*2\r\n$1\r\na\r\n:1\r\n" };
+    static const char *const bodies[] = { [CUT_OBJECTS] = "{\"frames\": 1}",
+                                          [CUT_FRAMES] = "a frame",
+                                          [CUT_LINES] = "a line",
+                                          [CUT_RESP] = "*2\r\n$1\r\na\r\n:1\r\n" };
     const int was = framing_number(ev->framing);
     bool calls = ev->conn == t->caller;
     switch (ev->kind) {
     case KA_LISTENING:
         ALLOWED(ev->error, "KA_LISTENING", KA_EOS, KA_EINUSE, KA_EADDR, KA_EPERM, KA_ELIMIT);
         t->listens = ev->error == 0;
-        if (ev->error || !ALLOWED(r = ka_timer(&timers, ev->now_ms + 1, (uint64_t)ev->port), "ka_timer", KA_ENOMEM) || r < 0) talker_stop(t);
+        if (ev->error ||
+            !ALLOWED(r = ka_timer(&timers, ev->now_ms + 1, (uint64_t)ev->port), "ka_timer",
+                     KA_ENOMEM) ||
+            r < 0)
+            talker_stop(t);
         break;
     case KA_TIMER:
-        if (ka_connect(t->s, &ka_objects, "127.0.0.1", "127.0.0.1", (int)ev->tag, 7) != KA_OK) talker_stop(t);
+        if (ka_connect(t->s, &ka_objects, "127.0.0.1", "127.0.0.1", (int)ev->tag, 7) != KA_OK)
+            talker_stop(t);
         break;
     case KA_OPENED:
         if (ev->listener >= 0) break;
-        ALLOWED(ev->error, "KA_OPENED", KA_EOS, KA_EINUSE, KA_EADDR, KA_EPERM, KA_ELIMIT, KA_EOFFLINE, KA_ENOMEM, KA_ETIME, KA_ESTOPPED);
+        ALLOWED(ev->error, "KA_OPENED", KA_EOS, KA_EINUSE, KA_EADDR, KA_EPERM, KA_ELIMIT,
+                KA_EOFFLINE, KA_ENOMEM, KA_ETIME, KA_ESTOPPED);
         if (ev->tag != 7) CHECK(false, "tag %d; %s", (int)ev->tag, story());
         t->caller = ev->conn;
         if (ev->error) talker_stop(t);
         else ka_send(t->s, ev->conn, words[CUT_OBJECTS].p, words[CUT_OBJECTS].n);
         break;
     case KA_MESSAGE:
-        if (ev->error && ev->error != KA_ENOMEM && ev->error != KA_ESYNTAX) CHECK(false, "message %d; %s", ev->error, story());      /* KA_ESYNTAX: cut off */
+        if (ev->error && ev->error != KA_ENOMEM && ev->error != KA_ESYNTAX)
+            CHECK(false, "message %d; %s", ev->error, story()); /* KA_ESYNTAX: cut off */
         if (ev->error) break;
-        if (!ka_is(ev->body, bodies[was])) CHECK(false, "\"%.*s\"; %s", (int)ev->body.n, ev->body.p, story());
+        if (!ka_is(ev->body, bodies[was]))
+            CHECK(false, "\"%.*s\"; %s", (int)ev->body.n, ev->body.p, story());
         next = was < CUT_RESP ? was + 1 : CUT_RESP;
         if (was < CUT_RESP) ka_reframe(t->s, ev->conn, framings[next]);
         else if (calls) {
             t->whole = true;
             ka_close(t->s, ev->conn);
         }
-        if (!calls) next = was;      /* what it was told goes back; then the caller begins in the next one */
+        if (!calls)
+            next = was; /* what it was told goes back; then the caller begins in the next one */
         if (!calls || was < CUT_RESP) ka_send(t->s, ev->conn, words[next].p, words[next].n);
         break;
     default: /* KA_CLOSED */
@@ -255,9 +289,12 @@ static void faults_talk(void)
     talker t = { .s = NULL };
     ka_event ev;
     int r = ka_server_start(&t.s, 1);
-    ALLOWED(r, "ka_server_start", KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND, KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_ETHREAD, KA_EPERM);
+    ALLOWED(r, "ka_server_start", KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND, KA_ENOMEM, KA_EOS, KA_ELIMIT,
+            KA_ETHREAD, KA_EPERM);
     if (r == KA_OK) ka_timers_init(&timers, t.s);
-    if (r == KA_OK) ALLOWED(ka_listen_as(t.s, &ka_objects, "127.0.0.1", 0), "ka_listen_as", KA_ELIMIT, KA_ESTOPPED);
+    if (r == KA_OK)
+        ALLOWED(ka_listen_as(t.s, &ka_objects, "127.0.0.1", 0), "ka_listen_as", KA_ELIMIT,
+                KA_ESTOPPED);
     for (int64_t until = ka_now_ms() + 8000; r == KA_OK; ) {
         int got = ka_wait(t.s, &ev, 100);
         if (got == KA_ESTOPPED) break;
@@ -266,7 +303,8 @@ static void faults_talk(void)
         if (!t.stopped) CHECK(false, "it has waited too long; %s", story());
         talker_stop(&t);
     }
-    if (t.listens && !t.whole && atomic_load(&fault_first) == F_setsockopt && atomic_load(&fault_kind) == 0)
+    if (t.listens && !t.whole && atomic_load(&fault_first) == F_setsockopt &&
+        atomic_load(&fault_kind) == 0)
         CHECK(false, "it needs no option; %s", story());
     ka_server_free(t.s);
     ka_timers_free(&timers);
@@ -284,15 +322,20 @@ static void faults_input(void)
     input_from(INPUT);
     fault_exempt = false;
     int r = ka_server_start(&s, 1);
-    ALLOWED(r, "ka_server_start", KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND, KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_ETHREAD, KA_EPERM);
+    ALLOWED(r, "ka_server_start", KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND, KA_ENOMEM, KA_EOS, KA_ELIMIT,
+            KA_ETHREAD, KA_EPERM);
     int begun = r == KA_OK ? ka_input_start(s) : r;
     if (r == KA_OK) ALLOWED(begun, "ka_input_start", KA_ETHREAD, KA_ENOMEM);
     for (int64_t until = ka_now_ms() + 8000; begun == KA_OK && !ev.error; ) {
-        if (ka_wait(s, &ev, 100) == KA_OK && !ev.error && (n == COUNT(lines) || !ka_is(ev.body, lines[n++]))) CHECK(false, "it is another line; %s", story());
-        if (ka_now_ms() > until && CHECK(false, "it has waited too long; %s", story()) == false) break;
+        if (ka_wait(s, &ev, 100) == KA_OK && !ev.error &&
+            (n == COUNT(lines) || !ka_is(ev.body, lines[n++])))
+            CHECK(false, "it is another line; %s", story());
+        if (ka_now_ms() > until && CHECK(false, "it has waited too long; %s", story()) == false)
+            break;
     }
     if (begun == KA_OK) ALLOWED(ev.error, "KA_INPUT", KA_ENOTFOUND, KA_EOS, KA_ELIMIT);
-    if (begun == KA_OK && ev.error == KA_ENOTFOUND && n < COUNT(lines)) CHECK(false, "%d lines are missing; %s", (int)(COUNT(lines) - n), story());
+    if (begun == KA_OK && ev.error == KA_ENOTFOUND && n < COUNT(lines))
+        CHECK(false, "%d lines are missing; %s", (int)(COUNT(lines) - n), story());
     ka_input_stop();
     ka_server_free(s);
     fault_exempt = true;
@@ -301,9 +344,16 @@ static void faults_input(void)
     fault_exempt = false;
 }
 
-/* -- a stream, behind a request that is answered late; who asked for it goes when it has ended -- */
+/* -- a stream, behind a request that is answered late; who asked for it goes when it has ended --
+   */
 
-typedef struct { ka_server *s; wire *w; ka_event late; int opened, closed; bool open, stopped; } streamer;
+typedef struct {
+    ka_server *s;
+    wire *w;
+    ka_event late;
+    int opened, closed;
+    bool open, stopped;
+} streamer;
 
 static void streamer_stop(streamer *t)
 {
@@ -314,7 +364,8 @@ static void streamer_stop(streamer *t)
 static void streamer_event(streamer *t, const ka_event *ev)
 {
     static const char large[65380];      /* what leaves at once is nearly full of it */
-    static const char asks[] = "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /s HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n";
+    static const char asks[] =
+        "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /s HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n";
     int r = KA_OK;
     switch (ev->kind) {
     case KA_LISTENING:
@@ -352,8 +403,10 @@ static void faults_stream(void)
     streamer t = { .w = &w };
     ka_event ev;
     int r = ka_server_start(&t.s, 1);
-    ALLOWED(r, "ka_server_start", KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND, KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_ETHREAD, KA_EPERM);
-    if (r == KA_OK) ALLOWED(ka_listen_as(t.s, NULL, "127.0.0.1", 0), "ka_listen_as", KA_ELIMIT, KA_ESTOPPED);
+    ALLOWED(r, "ka_server_start", KA_EINUSE, KA_ENOSPC, KA_ENOTFOUND, KA_ENOMEM, KA_EOS, KA_ELIMIT,
+            KA_ETHREAD, KA_EPERM);
+    if (r == KA_OK)
+        ALLOWED(ka_listen_as(t.s, NULL, "127.0.0.1", 0), "ka_listen_as", KA_ELIMIT, KA_ESTOPPED);
     for (int64_t until = ka_now_ms() + 8000; r == KA_OK; ) {
         int got = ka_wait(t.s, &ev, 1);
         if (got == KA_ESTOPPED) break;
@@ -371,7 +424,8 @@ static void faults_stream(void)
         }
         fault_exempt = false;
     }
-    if (t.opened != t.closed || t.opened > 1) CHECK(false, "%d opened, %d closed; %s", t.opened, t.closed, story());
+    if (t.opened != t.closed || t.opened > 1)
+        CHECK(false, "%d opened, %d closed; %s", t.opened, t.closed, story());
     ka_server_free(t.s);
     fault_exempt = true;
     if (t.open) wire_close(&w);
@@ -383,7 +437,9 @@ static void faults_abandon(void)
 {
     ka_server *s;
     int r = ka_server_start(&s, 2);
-    if (ALLOWED(r, "ka_server_start", KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_ETHREAD, KA_EPERM) && r == KA_OK) ka_listen(s, "127.0.0.1", 0);
+    if (ALLOWED(r, "ka_server_start", KA_ENOMEM, KA_EOS, KA_ELIMIT, KA_ETHREAD, KA_EPERM) &&
+        r == KA_OK)
+        ka_listen(s, "127.0.0.1", 0);
     ka_server_free(s);
 }
 
@@ -393,7 +449,8 @@ static struct { ka__sock listener; int port; _Atomic(bool) stop; ka__thread thre
 
 static void responder_serve(ka__sock s)
 {
-    static const char answer[] = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\n\r\n";
+    static const char answer[] =
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\n\r\n";
     static char buf[4096];
     size_t n = 0;
     ka__http h;
@@ -416,7 +473,9 @@ static void responder_run(void *unused)
     fault_exempt = true;
     while (!atomic_load(&responder.stop)) {
         ka__sock s;
-        if (ka__sock_wait(responder.listener, KA__IN, 20) != KA_OK || ka__sock_accept(responder.listener, &s, NULL) != KA_OK) continue;
+        if (ka__sock_wait(responder.listener, KA__IN, 20) != KA_OK ||
+            ka__sock_accept(responder.listener, &s, NULL) != KA_OK)
+            continue;
         responder_serve(s);
         ka__sock_close(s);
     }
@@ -448,8 +507,10 @@ static void faults_client(void)
     for (int i = 0; i < 3; i++) {      /* the second one on the same connection */
         int r = ka_client_post(&c, "x=y", 3, &answer);
         ALLOWED(r, "ka_client_post", KA_EOFFLINE, KA_EPERM, KA_EOS, KA_ELIMIT);
-        if (r >= 0 && (r != 200 || !ka_is(answer, "ok"))) CHECK(false, "the answer: %d %.*s; %s", r, (int)answer.n, answer.p, story());
-        if (r < 0 && r != KA_EOFFLINE && c.os_error == 0) CHECK(false, "no code of the system's; %s", story());
+        if (r >= 0 && (r != 200 || !ka_is(answer, "ok")))
+            CHECK(false, "the answer: %d %.*s; %s", r, (int)answer.n, answer.p, story());
+        if (r < 0 && r != KA_EOFFLINE && c.os_error == 0)
+            CHECK(false, "no code of the system's; %s", story());
         if (r < 0 && c.open) CHECK(false, "the connection is open after an error; %s", story());
     }
     ka_client_close(&c);
@@ -469,7 +530,8 @@ static pid_t child_start(ka__sock listener)
         return child;
     }
     w.n = 0;
-    if (wire_wait(listener, KA__IN) && ka__sock_accept(listener, &w.sock, NULL) == KA_OK && wire_more(&w) == 1)
+    if (wire_wait(listener, KA__IN) && ka__sock_accept(listener, &w.sock, NULL) == KA_OK &&
+        wire_more(&w) == 1)
         wire_text(&w, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx");
     for (;;) pause();
 }
@@ -494,11 +556,15 @@ static void faults_kill(void)
     int r = ka_client_kill_server(&c, &pid);
     fault_exempt = true;
     if (!answered || child < 0) abort();
-    ALLOWED(r, "ka_client_kill_server", KA_ENOTFOUND, KA_EINUSE, KA_EPERM, KA_ETIME, KA_EOFFLINE, KA_EOS, KA_ELIMIT);
+    ALLOWED(r, "ka_client_kill_server", KA_ENOTFOUND, KA_EINUSE, KA_EPERM, KA_ETIME, KA_EOFFLINE,
+            KA_EOS, KA_ELIMIT);
     if ((r == KA_OK) != (c.why == NULL)) CHECK(false, "%d: %s; %s", r, c.why ? c.why : "", story());
     bool gone = waitpid(child, &status, r == KA_OK || r == KA_ETIME ? 0 : WNOHANG) == child;
-    if (gone != (r == KA_OK || r == KA_ETIME)) CHECK(false, "%d (%s), and the server has %sgone; %s", r, ka_error_text(r), gone ? "" : "not ", story());
-    if ((r == KA_OK || r == KA_ETIME) && pid != (int64_t)child) CHECK(false, "its PID is told; %s", story());
+    if (gone != (r == KA_OK || r == KA_ETIME))
+        CHECK(false, "%d (%s), and the server has %sgone; %s", r, ka_error_text(r),
+              gone ? "" : "not ", story());
+    if ((r == KA_OK || r == KA_ETIME) && pid != (int64_t)child)
+        CHECK(false, "its PID is told; %s", story());
     if (!gone && (kill(child, SIGKILL) != 0 || waitpid(child, &status, 0) != child)) abort();
     ka_client_close(&c);
     fault_exempt = false;
@@ -507,7 +573,8 @@ static void faults_kill(void)
 static void faults_kill(void) {}      /* without fork(2) there is no such child */
 #endif
 
-/* -- a child, and what this process uses. The child's own calls, up to its exec, fail as well: it then ends with 127 -- */
+/* -- a child, and what this process uses. The child's own calls, up to its exec, fail as well: it
+   then ends with 127 -- */
 
 /* Lower the descriptor limit, or set it back. */
 static void descriptors_lower(bool lower)
@@ -530,7 +597,8 @@ static void faults_children(void)
     ka_usage u;
     char line[16] = "";
     bool each;
-    ALLOWED(ka_process_usage(&u), "ka_process_usage", KA_EOS, KA_ELIMIT, KA_EPERM, KA_ENOTFOUND, KA_ENOSPC);
+    ALLOWED(ka_process_usage(&u), "ka_process_usage", KA_EOS, KA_ELIMIT, KA_EPERM, KA_ENOTFOUND,
+            KA_ENOSPC);
     descriptors_lower(true);
     ALLOWED(ka_descriptors_raise(&each), "ka_descriptors_raise", KA_EOS);
     descriptors_lower(false);
@@ -540,13 +608,16 @@ static void faults_children(void)
     if (r == KA_OK) {
         r = ka_child_line(&c, line, sizeof line, PATIENCE_MS);
         ALLOWED(r, "ka_child_line", KA_EOS, KA_ELIMIT, KA_ENOTFOUND);
-        if (r == KA_OK && strcmp(line, "ready") != 0) CHECK(false, "it said \"%s\"; %s", line, story());
+        if (r == KA_OK && strcmp(line, "ready") != 0)
+            CHECK(false, "it said \"%s\"; %s", line, story());
         r = ka_child_end(&c, false, PATIENCE_MS);
         ALLOWED(r, "ka_child_end", KA_EPERM, KA_EOS);
-        if (r >= 0 && r != 127 && r != (POLITE ? 143 : 137)) CHECK(false, "it ended with %d; %s", r, story());
+        if (r >= 0 && r != 127 && r != (POLITE ? 143 : 137))
+            CHECK(false, "it ended with %d; %s", r, story());
     }
     fault_exempt = true;
-    if (c.pid && ka_child_end(&c, true, PATIENCE_MS) < 0) CHECK(false, "it can't be killed; %s", story());
+    if (c.pid && ka_child_end(&c, true, PATIENCE_MS) < 0)
+        CHECK(false, "it can't be killed; %s", story());
 #if !defined(_WIN32)
     if (waitpid(-1, NULL, WNOHANG) != -1) CHECK(false, "a child is left; %s", story());
 #endif
@@ -555,8 +626,8 @@ static void faults_children(void)
 
 /* -- the walk -- */
 
-/* X(name, before, after, most, most if all codes are asked for). most: of each name only the first calls count. Looking for
-   a server's process takes thousands, all alike. */
+/* X(name, before, after, most, most if all codes are asked for). most: of each name only the first
+   calls count. Looking for a server's process takes thousands, all alike. */
 #define SCENARIOS(X)                                                                              \
     X(small, NULL, NULL, INT_MAX, INT_MAX)                                                        \
     X(keyring, NULL, NULL, INT_MAX, INT_MAX)                                                      \
@@ -577,7 +648,11 @@ static void faults_children(void)
     X(children, NULL, NULL, 6, 12)                                                                \
     X(kill, NULL, NULL, 2, 4)
 
-static const struct { const char *name; void (*run)(void), (*before)(void), (*after)(void); int most, most_of_all; } scenarios[] = {
+static const struct {
+    const char *name;
+    void (*run)(void), (*before)(void), (*after)(void);
+    int most, most_of_all;
+} scenarios[] = {
 #define SCENARIO(name, ...) { #name, faults_##name, __VA_ARGS__ },
     SCENARIOS(SCENARIO)
 };
@@ -595,7 +670,8 @@ static faults_wish faults_wished(void)
 /* One run, whose n-th call fails in its v-th way. Returns the number of calls. */
 static long faults_run(size_t which, int kind, long n, int v, faults_wish wish)
 {
-    snprintf(fault_story, sizeof fault_story, "%s, from call %ld on, %s, code %d", scenarios[which].name, n, fault_kinds[kind].name, v);
+    snprintf(fault_story, sizeof fault_story, "%s, from call %ld on, %s, code %d",
+             scenarios[which].name, n, fault_kinds[kind].name, v);
     fault_exempt = true;
     holdings before = held();
     fault_exempt = false;
@@ -616,9 +692,9 @@ static long faults_run(size_t which, int kind, long n, int v, faults_wish wish)
     return atomic_load(&fault_seen);
 }
 
-/* n = 1, 2, ... until the run has fewer calls. ALL: each code of each call. Else another code each time, but for a
-   scenario of which few calls count; and larger and larger steps where several calls fail. FEW: of each name only the
-   first two calls count. */
+/* n = 1, 2, ... until the run has fewer calls. ALL: each code of each call. Else another code each
+   time, but for a scenario of which few calls count; and larger and larger steps where several
+   calls fail. FEW: of each name only the first two calls count. */
 static void faults_walk(size_t which, int kind, faults_wish wish)
 {
     long calls = LONG_MAX;
@@ -629,7 +705,8 @@ static void faults_walk(size_t which, int kind, faults_wish wish)
         for (int v = each ? 0 : (int)n + kind, end = v + 1; v < end; v++) {
             int64_t begun = ka_now_ms();
             calls = faults_run(which, kind, n, v, wish);
-            if (each && atomic_load(&fault_first) >= 0) end = fault_codes(atomic_load(&fault_first));
+            if (each && atomic_load(&fault_first) >= 0)
+                end = fault_codes(atomic_load(&fault_first));
             if (ka_now_ms() - begun > slowest) slowest = ka_now_ms() - begun;
             runs++;
         }
@@ -637,8 +714,9 @@ static void faults_walk(size_t which, int kind, faults_wish wish)
         n += kind && wish != ALL ? 1 + n / 8 : 1;
     }
     CHECK(failed == broken, "%s, %s", scenarios[which].name, fault_kinds[kind].name);
-    printf("  %-14s %-22s %4d runs, %5ld calls, %5d ms, %4d ms the slowest\n", scenarios[which].name, fault_kinds[kind].name, runs, calls,
-           (int)(ka_now_ms() - start), (int)slowest);
+    printf("  %-14s %-22s %4d runs, %5ld calls, %5d ms, %4d ms the slowest\n",
+           scenarios[which].name, fault_kinds[kind].name, runs, calls, (int)(ka_now_ms() - start),
+           (int)slowest);
     fflush(stdout);
 }
 
@@ -650,7 +728,8 @@ static void test_scenario(size_t which)
     atomic_store(&fault_deadline, INT64_MAX);
     if (ka__thread_start(&watch, fault_watch, NULL) != KA_OK) abort();
     if (scenarios[which].before) scenarios[which].before();
-    for (int kind = 0; kind < (int)COUNT(fault_kinds); kind++) faults_walk(which, kind, faults_wished());
+    for (int kind = 0; kind < (int)COUNT(fault_kinds); kind++)
+        faults_walk(which, kind, faults_wished());
     if (scenarios[which].after) scenarios[which].after();
     atomic_store(&fault_over, true);
     ka__thread_join(&watch);

@@ -1,8 +1,19 @@
 /* tests/fixtures.h - what tests of a server in this process share. */
 
-/* How its parent answers: what it was asked ("METHOD TARGET BODY"); or three at a time, the last one first;
-   or each (SLOW: every sixteenth) a little later, so that requests pile up. */
-enum { ECHO, BACKWARDS, LATE, SLOW, STATUS /* the one that is asked for: GET /404 */, TALK /* JSON */, FRAMES, LINES, RESP, NETSTRINGS };
+/* How its parent answers: what it was asked ("METHOD TARGET BODY"); or three at a time, the last
+   one first; or each (SLOW: every sixteenth) a little later, so that requests pile up. */
+enum {
+    ECHO,
+    BACKWARDS,
+    LATE,
+    SLOW,
+    STATUS /* the one that is asked for: GET /404 */,
+    TALK /* JSON */,
+    FRAMES,
+    LINES,
+    RESP,
+    NETSTRINGS
+};
 
 typedef struct {
     ka_server   *s;
@@ -14,9 +25,10 @@ typedef struct {
 static void echo(ka_server *s, const ka_event *ev)
 {
     char text[KA_MAX_HEAD + KA_MAX_BODY];
-    int n = snprintf(text, sizeof text, "%.*s %.*s %.*s", (int)ev->method.n, ev->method.p, (int)ev->target.n, ev->target.p,
-                     (int)ev->body.n, ev->body.p);
-    ka_reply(s, ev, ev->status ? ev->status : 200, "X-Test: yes\r\n", text, ev->status ? 0 : (size_t)n);
+    int n = snprintf(text, sizeof text, "%.*s %.*s %.*s", (int)ev->method.n, ev->method.p,
+                     (int)ev->target.n, ev->target.p, (int)ev->body.n, ev->body.p);
+    ka_reply(s, ev, ev->status ? ev->status : 200, "X-Test: yes\r\n", text,
+             ev->status ? 0 : (size_t)n);
 }
 
 /* A framing of one's own. */
@@ -24,7 +36,8 @@ static ptrdiff_t netstring_cut(ka_cut *state, const char *p, size_t n, ka_str *m
 {
     size_t i = 0, length = 0;
     (void)state;
-    for (; i < n && p[i] >= '0' && p[i] <= '9' && length <= KA_MAX_BODY; i++) length = length * 10 + (size_t)(p[i] - '0');
+    for (; i < n && p[i] >= '0' && p[i] <= '9' && length <= KA_MAX_BODY; i++)
+        length = length * 10 + (size_t)(p[i] - '0');
     if (length > KA_MAX_BODY) return KA_ENOSPC;
     if (i == n) return KA_EAGAIN;
     if (i == 0 || p[i] != ':') return KA_ESYNTAX;
@@ -37,7 +50,8 @@ static const ka_framing netstrings = { netstring_cut, 0 };
 
 /* The framings, by the number that a test's mode, listener or table has for them. */
 enum { CUT_HTTP, CUT_OBJECTS, CUT_FRAMES, CUT_LINES, CUT_RESP, CUT_NETSTRINGS, CUTS };
-static const ka_framing *const framings[CUTS] = { NULL, &ka_objects, &ka_frames, &ka_lines, &ka_resp_framing, &netstrings };
+static const ka_framing *const framings[CUTS] = { NULL,      &ka_objects,      &ka_frames,
+                                                  &ka_lines, &ka_resp_framing, &netstrings };
 
 static int framing_number(const ka_framing *framing)
 {
@@ -49,7 +63,11 @@ static int framing_number(const ka_framing *framing)
 /* What a message is refused for, as HTTP has it. */
 static int refusal(int error)
 {
-    return error == KA_ESYNTAX ? 400 : error == KA_ENOSPC ? 413 : error == KA_ETIME ? 408 : error == KA_ENOMEM ? 503 : error;
+    return error == KA_ESYNTAX  ? 400
+           : error == KA_ENOSPC ? 413
+           : error == KA_ETIME  ? 408
+           : error == KA_ENOMEM ? 503
+                                : error;
 }
 
 /* Each event of a connection that isn't HTTP is told to it. */
@@ -58,8 +76,12 @@ static void talk(fixture *f, const ka_event *ev)
     char text[KA_MAX_BODY + 64], peer[KA_END_TEXT + 1];
     ka_end_text(peer, ev->peer);
     *strchr(peer, ':') = 0;
-    const char *form = ev->kind == KA_OPENED ? "hello %s;" : ev->kind == KA_CLOSED ? "bye;" : ev->error ? "%s%d;" : "";
-    int n = snprintf(text, sizeof text, form, ev->kind == KA_OPENED ? peer : "", refusal(ev->error));
+    const char *form = ev->kind == KA_OPENED   ? "hello %s;"
+                       : ev->kind == KA_CLOSED ? "bye;"
+                       : ev->error             ? "%s%d;"
+                                               : "";
+    int n =
+        snprintf(text, sizeof text, form, ev->kind == KA_OPENED ? peer : "", refusal(ev->error));
     if (ev->kind == KA_MESSAGE && !ev->error) {      /* there may be a NUL in it */
         memcpy(text, ev->body.p, ev->body.n);
         text[ev->body.n] = ';';
@@ -71,7 +93,8 @@ static void talk(fixture *f, const ka_event *ev)
     bool known = ka_send(f->s, ev->conn, text, (size_t)n) == KA_OK;
     if (ev->kind != KA_MESSAGE) CHECK(known, "a known connection");
     if (ev->kind == KA_OPENED) {
-        CHECK(ev->listener == 0 && ev->peer.port > 0 && ev->error == 0, "a newcomer, at %d", ev->listener);
+        CHECK(ev->listener == 0 && ev->peer.port > 0 && ev->error == 0, "a newcomer, at %d",
+              ev->listener);
         atomic_fetch_add(&f->opened, 1);
     }
     if (ev->kind == KA_CLOSED) {
@@ -106,7 +129,8 @@ static void fixture_run(void *arg)
             char code[8];
             snprintf(code, sizeof code, "%.*s", (int)ev.target.n - 1, ev.target.p + 1);
             int status = atoi(code);
-            ka_reply(f->s, &ev, status, status == 299 ? "content-TYPE: a/b\r\n" : NULL, "x", status != 204 && status != 304 && !ka_is(ev.target, "/00"));
+            ka_reply(f->s, &ev, status, status == 299 ? "content-TYPE: a/b\r\n" : NULL, "x",
+                     status != 204 && status != 304 && !ka_is(ev.target, "/00"));
         } else {
             if (f->mode == LATE || (f->mode == SLOW && turn++ % 16 == 0)) ka_sleep_ms(1);
             echo(f->s, &ev);
@@ -120,11 +144,14 @@ static bool fixture_start(fixture *f, int mode, int workers)
     memset(f, 0, sizeof *f);
     f->mode = mode;
     int r = ka_server_start(&f->s, workers);
-    if (r == KA_OK) r = ka_listen_as(f->s, framings[mode >= TALK ? CUT_OBJECTS + mode - TALK : CUT_HTTP], "127.0.0.1", 0);
+    if (r == KA_OK)
+        r = ka_listen_as(f->s, framings[mode >= TALK ? CUT_OBJECTS + mode - TALK : CUT_HTTP],
+                         "127.0.0.1", 0);
     if (r == KA_OK) r = ka__thread_start(&f->thread, fixture_run, f);
     if (!CHECK(r == KA_OK, "the server starts: %s", ka_error_text(r))) return false;
     while (atomic_load(&f->port) == 0) ka_sleep_ms(1);
-    return CHECK(atomic_load(&f->port) > 0, "it listens: %s", ka_error_text(atomic_load(&f->error)));
+    return CHECK(atomic_load(&f->port) > 0, "it listens: %s",
+                 ka_error_text(atomic_load(&f->error)));
 }
 
 /* Stop gracefully, and see that it ends. */
@@ -200,7 +227,8 @@ static int wire_more(wire *w)
     }
 }
 
-/* Read one answer: its status, or 0 at a clean end, -1 otherwise. Its text, head included, goes to head. */
+/* Read one answer: its status, or 0 at a clean end, -1 otherwise. Its text, head included, goes to
+   head. */
 static int wire_answer(wire *w, char *body, size_t body_cap, char *head_text, bool bodiless)
 {
     ka__http h;
@@ -268,8 +296,8 @@ static bool wire_over(wire *w) { return w->n == 0 && wire_more(w) == 0; }
 
 /* ---- dialogues: these bytes, in whatever pieces, give that until the close ---- */
 
-/* closes: the server does; else it is told that no more comes. HTTP's answers are compared as "STATUS BODY;", those of a
-   framing without the first word. */
+/* closes: the server does; else it is told that no more comes. HTTP's answers are compared as
+   "STATUS BODY;", those of a framing without the first word. */
 typedef struct { ka_str in, want; const char *why; bool closes; } dialogue;
 #define GIVES(in, want, why) { { BYTES(in) }, { BYTES(want) }, why, false }
 #define CLOSES(in, want, why) { { BYTES(in) }, { BYTES(want) }, why, true }
@@ -281,7 +309,8 @@ static size_t dialogue_read(wire *w, bool http, char got[2 * KA_MAX_BODY])
     char body[128];
     int status, n = 0;
     if (http) {
-        while ((status = wire_answer(w, body, sizeof body, NULL, false)) > 0) n += snprintf(got + n, 2 * KA_MAX_BODY - (size_t)n, "%d %.100s;", status, body);
+        while ((status = wire_answer(w, body, sizeof body, NULL, false)) > 0)
+            n += snprintf(got + n, 2 * KA_MAX_BODY - (size_t)n, "%d %.100s;", status, body);
         return (size_t)(status == 0 ? n : snprintf(got, 64, "no clean end"));
     }
     while (wire_more(w) > 0) {}
@@ -290,7 +319,8 @@ static size_t dialogue_read(wire *w, bool http, char got[2 * KA_MAX_BODY])
     return w->n - HELLO;
 }
 
-/* Send `first` bytes, and then `piece` at a time. Where these differ, a pause has the server read the first alone. */
+/* Send `first` bytes, and then `piece` at a time. Where these differ, a pause has the server read
+   the first alone. */
 static void dialogue_run(fixture *f, dialogue e, size_t first, size_t piece)
 {
     static wire w;
@@ -303,7 +333,9 @@ static void dialogue_run(fixture *f, dialogue e, size_t first, size_t piece)
     }
     if (!e.closes) ka__sock_end(w.sock);
     size_t got_n = dialogue_read(&w, f->mode < TALK, got);
-    CHECK(got_n == e.want.n && memcmp(got, e.want.p, got_n) == 0, "%s, %d and then %d at a time: got \"%.*s\"", e.why, (int)first, (int)piece, (int)got_n, got);
+    CHECK(got_n == e.want.n && memcmp(got, e.want.p, got_n) == 0,
+          "%s, %d and then %d at a time: got \"%.*s\"", e.why, (int)first, (int)piece, (int)got_n,
+          got);
     wire_close(&w);
 }
 

@@ -30,11 +30,12 @@ static void skip(const char *what, const char *why)
     printf("skipped: %s: %s\n", what, why);
 }
 
-/* What this runs under, as .ci/run says in the environment: "valgrind", "qemu-s390x"...; NULL: a processor. */
+/* What this runs under, as .ci/run says in the environment: "valgrind", "qemu-s390x"...; NULL: a
+   processor. */
 static const char *emulator(void) { return getenv("TEST_EMULATOR"); }
 
-/* Wine 8 knows no Ctrl+Break, and Ctrl+C reaches all of a console or nobody; and it has taken a socket's error off it before
-   recv could tell. */
+/* Wine 8 knows no Ctrl+Break, and Ctrl+C reaches all of a console or nobody; and it has taken a
+   socket's error off it before recv could tell. */
 static bool on_wine(void)
 {
 #if defined(_WIN32)
@@ -58,13 +59,15 @@ static bool emulator_lacks(const char *name, const char *why)
 /* /proc/self/exe is the emulator there, and so the client can't start itself again. */
 static bool cannot_restart(void)
 {
-    return emulator_lacks("valgrind", "valgrind can't exec /proc/self/exe") || emulator_lacks("qemu", "qemu-user can't exec /proc/self/exe");
+    return emulator_lacks("valgrind", "valgrind can't exec /proc/self/exe") ||
+           emulator_lacks("qemu", "qemu-user can't exec /proc/self/exe");
 }
 
 /* Nor find a process by its socket: */
 static bool cannot_find(void)
 {
-    return htonl(1) == 1 && emulator_lacks("qemu", "/proc/net/tcp is in the byte order of the processor below");
+    return htonl(1) == 1 &&
+           emulator_lacks("qemu", "/proc/net/tcp is in the byte order of the processor below");
 }
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
@@ -90,8 +93,8 @@ static bool is_ip(ka_end end, const char *ip)
     return strncmp(text, ip, n) == 0 && text[n] == ':';
 }
 
-/* Ports for servers: below those that systems give to clients, and no other run of the tests has them: the socket for
-   datagrams on the first of them stays open. Returns that socket. */
+/* Ports for servers: below those that systems give to clients, and no other run of the tests has
+   them: the socket for datagrams on the first of them stays open. Returns that socket. */
 enum { PORTS_BEGIN = 10000, PORTS_END = 32000, PORTS = 199 };
 static int ports_from, ports_used;
 
@@ -102,7 +105,8 @@ static ka__sock ports_take(void)
         ka__sock s;
         uint32_t random;
         if (ka_random(&random, sizeof random) < 0) abort();
-        ports_from = PORTS_BEGIN + (int)(random % ((PORTS_END - PORTS_BEGIN) / (PORTS + 1))) * (PORTS + 1);
+        ports_from =
+            PORTS_BEGIN + (int)(random % ((PORTS_END - PORTS_BEGIN) / (PORTS + 1))) * (PORTS + 1);
         ka__address_read(&a, "127.0.0.1", ports_from++);
         if (ka__sock_new(&a, SOCK_DGRAM, &s) < 0) abort();
         if (bind(KA__FD(s), &a.any, a.n) == 0) return s;
@@ -144,8 +148,8 @@ static int free_port(void)
     abort();
 }
 
-/* The same as text. A server's port is such a one where it is used again after the server: a port that the system chose may
-   be another run's by then. */
+/* The same as text. A server's port is such a one where it is used again after the server: a port
+   that the system chose may be another run's by then. */
 static const char *free_port_text(void)
 {
     static char text[4][8];
@@ -156,8 +160,9 @@ static const char *free_port_text(void)
 }
 
 #if !defined(_WIN32)
-/* From now on no file, of this process or of those that it starts, can have more bytes than `most`; 0: as before. Where
-   coverage is measured, such a process would leave half of what the others have counted: it shall write none. */
+/* From now on no file, of this process or of those that it starts, can have more bytes than `most`;
+   0: as before. Where coverage is measured, such a process would leave half of what the others have
+   counted: it shall write none. */
 static void files_limit(rlim_t most)
 {
     static rlim_t before;
@@ -178,14 +183,16 @@ static void files_limit(rlim_t most)
 static _Atomic(long) blocks_live, allocations_left = -1;
 
 #if defined(__GLIBC__)
-/* While there is a secret, whose first 40 bytes tell it: the blocks that have it when they are given back. */
+/* While there is a secret, whose first 40 bytes tell it: the blocks that have it when they are
+   given back. */
 static const char *_Atomic secret;
 static _Atomic(int) secrets_left;
 
 static void secret_seek(const void *p)
 {
     const char *s = atomic_load(&secret);
-    if (s && p && memmem(p, malloc_usable_size((void *)(uintptr_t)p), s, 40)) atomic_fetch_add(&secrets_left, 1);
+    if (s && p && memmem(p, malloc_usable_size((void *)(uintptr_t)p), s, 40))
+        atomic_fetch_add(&secrets_left, 1);
 }
 #else
 static void secret_seek(const void *p) { (void)p; }
@@ -194,7 +201,8 @@ static void secret_seek(const void *p) { (void)p; }
 static void *test_realloc(void *p, size_t n)
 {
     secret_seek(p);
-    if (atomic_load(&allocations_left) >= 0 && atomic_fetch_sub(&allocations_left, 1) == 0) return NULL;
+    if (atomic_load(&allocations_left) >= 0 && atomic_fetch_sub(&allocations_left, 1) == 0)
+        return NULL;
     if (fault(F_malloc)) return NULL;
     void *out = realloc(p, n);
     if (out && !p) atomic_fetch_add(&blocks_live, 1);
@@ -210,7 +218,8 @@ static void test_free(void *p)
 
 /* ---- faults: which call fails, and with what ---- */
 
-/* From call number fault_from on, fault_kind's number of calls fail: one, or all of them, or those that are the same as the first. */
+/* From call number fault_from on, fault_kind's number of calls fail: one, or all of them, or those
+   that are the same as the first. */
 static const struct { const char *name; int calls; bool same; } fault_kinds[] = {
     { "this call alone", 1, false }, { "64 calls in a row", 64, false }, { "12 calls of this name", 12, true },
 };
@@ -220,8 +229,10 @@ static const struct { const char *name; int codes[12]; } fault_calls[] = {
 };
 static _Atomic(bool) fault_armed;
 static _Atomic(long) fault_from, fault_seen;
-static _Atomic(int) fault_kind, fault_variant, fault_first, fault_failed, fault_most, fault_counts[FAULT_CALLS_N];
-static _Thread_local bool fault_exempt, fault_half;      /* this thread's calls are the test's own; its last one does half */
+static _Atomic(int) fault_kind, fault_variant, fault_first, fault_failed, fault_most,
+    fault_counts[FAULT_CALLS_N];
+static _Thread_local bool fault_exempt,
+    fault_half; /* this thread's calls are the test's own; its last one does half */
 
 static int fault_codes(int call)
 {
@@ -249,7 +260,9 @@ static bool fault(int call)
 {
     if (dawdle_ms) dawdle();
     fault_half = false;
-    if (fault_exempt || !atomic_load(&fault_armed) || atomic_fetch_add(&fault_counts[call], 1) >= atomic_load(&fault_most)) return false;
+    if (fault_exempt || !atomic_load(&fault_armed) ||
+        atomic_fetch_add(&fault_counts[call], 1) >= atomic_load(&fault_most))
+        return false;
     long n = atomic_fetch_add(&fault_seen, 1) + 1, from = atomic_load(&fault_from);
     int kind = atomic_load(&fault_kind);
     if (n < from) return false;
@@ -257,7 +270,8 @@ static bool fault(int call)
     else if (fault_kinds[kind].same && call != atomic_load(&fault_first)) return false;
     int before = atomic_fetch_add(&fault_failed, 1);
     if (before >= fault_kinds[kind].calls) return false;
-    int code = fault_calls[call].codes[(atomic_load(&fault_variant) + before) % fault_codes(call)];      /* another one each time */
+    int code = fault_calls[call].codes[(atomic_load(&fault_variant) + before) %
+                                       fault_codes(call)]; /* another one each time */
     fault_half = code == FAULT_SHORT;
     if (!fault_half) ka__os_code_set(code);
     return !fault_half;
@@ -270,11 +284,12 @@ static bool fault_short(void)
     return half;
 }
 
-/* The name `moving.test` is looked up here. While `hangs` is set, the lookup waits. Then it fails with `code`, if there is
-   one; else it finds the addresses in `ip`, which have commas between. */
+/* The name `moving.test` is looked up here. While `hangs` is set, the lookup waits. Then it fails
+   with `code`, if there is one; else it finds the addresses in `ip`, which have commas between. */
 static struct { _Atomic(bool) hangs; _Atomic(int) code; _Atomic(const char *) ip; } moving;
 
-static int fault_names(const char *host, const char *service, const struct addrinfo *wanted, struct addrinfo **found)
+static int fault_names(const char *host, const char *service, const struct addrinfo *wanted,
+                       struct addrinfo **found)
 {
     bool moves = strcmp(host, "moving.test") == 0;
     while (moves && atomic_load(&moving.hangs)) ka_sleep_ms(1);
@@ -282,7 +297,8 @@ static int fault_names(const char *host, const char *service, const struct addri
     if (!moves || code) return code ? code : (getaddrinfo)(host, service, wanted, found);
     const char *ips = atomic_load(&moving.ip);
     char ip[KA_IP_TEXT + 1];
-    for (; !code && ka_next_ip(&ips, ip); found = &(*found)->ai_next) code = (getaddrinfo)(ip, service, wanted, found);
+    for (; !code && ka_next_ip(&ips, ip); found = &(*found)->ai_next)
+        code = (getaddrinfo)(ip, service, wanted, found);
     return code;
 }
 
@@ -300,7 +316,9 @@ static void fault_names_free(struct addrinfo *found)
 static int fault_send(SOCKET s, const char *p, int n, int flags)
 {
     int type = 0, size = sizeof type;
-    bool wakes = (getsockopt)(s, SOL_SOCKET, SO_TYPE, (char *)&type, &size) == 0 && type == SOCK_DGRAM, fails = fault(F_send);
+    bool wakes =
+             (getsockopt)(s, SOL_SOCKET, SO_TYPE, (char *)&type, &size) == 0 && type == SOCK_DGRAM,
+         fails = fault(F_send);
     if (fails && !wakes) return -1;
     int r = (send)(s, p, wakes ? n : FAIL_PART(n), flags);
     return fails ? -1 : r;
@@ -310,19 +328,22 @@ static ssize_t fault_send(int s, const void *p, size_t n, int flags)
 {
     int type = 0;
     socklen_t size = sizeof type;
-    bool wakes = (getsockopt)(s, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_DGRAM, fails = fault(F_send);
+    bool wakes = (getsockopt)(s, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_DGRAM,
+         fails = fault(F_send);
     if (fails && !wakes) return -1;
     ssize_t r = (send)(s, p, wakes ? n : FAIL_PART(n), flags);
     return fails ? -1 : r;
 }
 
-static _Thread_local const char *write_cuts;      /* a file to cut to nothing before the next write */
+static _Thread_local const char *write_cuts; /* a file to cut to nothing before the next write */
 
 static ssize_t fault_write(int fd, const void *p, size_t n)
 {
     if (write_cuts && truncate(write_cuts, 0) == 0) write_cuts = NULL;
     struct stat st;
-    bool fails = fault(F_write), wakes = (fstat)(fd, &st) == 0 && (st.st_mode & S_IFMT) == 0;      /* an eventfd is no kind of file */
+    bool fails = fault(F_write),
+         wakes = (fstat)(fd, &st) == 0 &&
+                 (st.st_mode & S_IFMT) == 0; /* an eventfd is no kind of file */
     if (fails && !wakes) return -1;
     ssize_t r = (write)(fd, p, wakes ? n : FAIL_PART(n));
     return fails ? -1 : r;
@@ -355,8 +376,8 @@ static int descriptors_open(void)
 
 static _Atomic(int) tables_leaked;
 
-/* Every thread of the header's. A worker with a table of its own leaves in it what ka__table_own put there: 0, 1 and
-   2, and what the pollers need. */
+/* Every thread of the header's. A worker with a table of its own leaves in it what ka__table_own
+   put there: 0, 1 and 2, and what the pollers need. */
 static int fault_thread(void *t)
 {
     (void)ka__thread_main(t);
@@ -367,8 +388,9 @@ static int fault_thread(void *t)
 }
 #endif
 
-/* How long what must come is waited for. Wine looks at all of the machine's sockets to tell whose a connection is: with some
-   thousand of them, which other tests may have, that takes half a minute. */
+/* How long what must come is waited for. Wine looks at all of the machine's sockets to tell whose a
+   connection is: with some thousand of them, which other tests may have, that takes half a minute.
+   */
 #if defined(_WIN32)
 enum { PATIENCE_MS = 150000 };
 #else

@@ -1,31 +1,51 @@
 /* tests/http.h - section 5 of keyauth.h: answers over HTTP. */
 
 static const dialogue http_dialogues[] = {
-    GIVES("POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", "200 POST /p abc;", "keep-alive"),
-    GIVES("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n",
-      "200 GET /1 ;200 GET /2 ;200 GET /3 ;", "pipelined"),
-    GIVES("POST /1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nab\r\n1\r\nc\r\n0\r\nT: u\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
-      "200 POST /1 abc;200 GET /2 ;", "chunked, and one behind it"),
-    GIVES("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n\r\n", "200 GET / ;", "RFC 9112 s.2.2: empty lines around it"),
-    GIVES("POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n", "200 POST /1 x;200 GET /2 ;", "s.2.2: CRLF after a body"),
-    GIVES("\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n" "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-      "\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n" "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-      "200 GET / ;200 GET / ;", "10 empty lines before each"),
-    CLOSES("\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "400 ;", "11 empty lines"),
+    GIVES("POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", "200 POST /p abc;",
+          "keep-alive"),
+    GIVES(
+        "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "200 GET /1 ;200 GET /2 ;200 GET /3 ;", "pipelined"),
+    GIVES(
+        "POST /1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nab\r\n1\r\nc\r\n0\r\nT: u\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "200 POST /1 abc;200 GET /2 ;", "chunked, and one behind it"),
+    GIVES("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n\r\n", "200 GET / ;",
+          "RFC 9112 s.2.2: empty lines around it"),
+    GIVES(
+        "POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "200 POST /1 x;200 GET /2 ;", "s.2.2: CRLF after a body"),
+    GIVES("\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n"
+          "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+          "\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n"
+          "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+          "200 GET / ;200 GET / ;", "10 empty lines before each"),
+    CLOSES("\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "400 ;",
+           "11 empty lines"),
     CLOSES("\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", "400 ;", "a CR in front"),
-    GIVES("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n", "200 GET / ;", "a target that is an authority"),
+    GIVES("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n", "200 GET / ;",
+          "a target that is an authority"),
     CLOSES("GET / HTTP/1.0\r\n\r\n", "200 GET / ;", "1.0 closes"),
-    CLOSES("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET / HTTP/1.0\r\n\r\n", "200 GET / ;200 GET / ;", "1.0 kept alive"),
+    CLOSES("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET / HTTP/1.0\r\n\r\n",
+           "200 GET / ;200 GET / ;", "1.0 kept alive"),
     CLOSES("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "200 GET / ;", "close"),
-    CLOSES("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n", "200 GET / ;", "nothing after close"),
+    CLOSES(
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "200 GET / ;", "nothing after close"),
     GIVES("GET http://a/b HTTP/1.1\r\nHost: a\r\n\r\n", "200 GET /b ;", "absolute form"),
-    CLOSES("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "200 GET / ;400 ;", "refused in its turn, the rest dropped"),
-    CLOSES("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1501\r\n\r\nxxxxxxxxxxxxxxxxxx", "413 ;", "body over KA_MAX_BODY"),
-    CLOSES("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5dd\r\n", "413 ;", "chunked body over KA_MAX_BODY"),
-    CLOSES("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabX", "400 ;", "bad chunk"),
+    CLOSES(
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "200 GET / ;400 ;", "refused in its turn, the rest dropped"),
+    CLOSES("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1501\r\n\r\nxxxxxxxxxxxxxxxxxx", "413 ;",
+           "body over KA_MAX_BODY"),
+    CLOSES("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5dd\r\n", "413 ;",
+           "chunked body over KA_MAX_BODY"),
+    CLOSES("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabX", "400 ;",
+           "bad chunk"),
     CLOSES("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1x\r\n\r\n", "400 ;", "bad length"),
-    CLOSES("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: zip, chunked\r\n\r\n", "501 ;", "unknown coding"),
-    GIVES("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n", "200 POST / ;", "no 100 without a body to come"),
+    CLOSES("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: zip, chunked\r\n\r\n", "501 ;",
+           "unknown coding"),
+    GIVES("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n",
+          "200 POST / ;", "no 100 without a body to come"),
     CLOSES("GET / HTTP/3.0\r\n\r\n", "505 ;", "version"),
     CLOSES("HEAD / HTTP/1.1\r\n\r\n", "400 ;", "a refused HEAD"),
 };
@@ -44,16 +64,29 @@ static void test_answer_form(void)
     fixture f;
     char body[64], head[1024];
     if (!fixture_start(&f, ECHO, 1)) return;
-    if (wire_open(&w, atomic_load(&f.port)) && wire_text(&w, "HEAD /h HTTP/1.1\r\nHost: a\r\n\r\nGET /g HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")) {
-        CHECK(wire_answer(&w, body, sizeof body, head, true) == 200 && strstr(head, "Content-Length: 8\r\n"), "HEAD: a length and no body: %s", head);
-        CHECK(wire_answer(&w, body, sizeof body, head, false) == 200 && strcmp(body, "GET /g ") == 0, "the next one: %s", body);
-        CHECK(strstr(head, "\r\nContent-Type: text/plain\r\n") && strstr(head, "\r\nCache-Control: no-store\r\n") &&
-              strstr(head, "\r\nX-Test: yes\r\n") && strstr(head, "\r\nConnection: keep-alive\r\n"), "fields: %s", head);
+    if (wire_open(&w, atomic_load(&f.port)) &&
+        wire_text(
+            &w,
+            "HEAD /h HTTP/1.1\r\nHost: a\r\n\r\nGET /g HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")) {
+        CHECK(wire_answer(&w, body, sizeof body, head, true) == 200 &&
+                  strstr(head, "Content-Length: 8\r\n"),
+              "HEAD: a length and no body: %s", head);
+        CHECK(wire_answer(&w, body, sizeof body, head, false) == 200 &&
+                  strcmp(body, "GET /g ") == 0,
+              "the next one: %s", body);
+        CHECK(strstr(head, "\r\nContent-Type: text/plain\r\n") &&
+                  strstr(head, "\r\nCache-Control: no-store\r\n") &&
+                  strstr(head, "\r\nX-Test: yes\r\n") &&
+                  strstr(head, "\r\nConnection: keep-alive\r\n"),
+              "fields: %s", head);
         bool dated = false;
         for (time_t at = time(NULL) - 3; at <= time(NULL) + 1; at++) {      /* time() lags */
             struct tm d;
             char want[64];
-            dated = dated || (utc(at, &d) && strftime(want, sizeof want, "\r\nDate: %a, %d %b %Y %H:%M:%S GMT\r\n", &d) > 0 && strstr(head, want));
+            dated = dated || (utc(at, &d) &&
+                              strftime(want, sizeof want, "\r\nDate: %a, %d %b %Y %H:%M:%S GMT\r\n",
+                                       &d) > 0 &&
+                              strstr(head, want));
         }
         CHECK(dated, "RFC 9110 s.5.6.7: %s", head);
     }
@@ -61,18 +94,24 @@ static void test_answer_form(void)
     fixture_stop(&f);
     int port;
     if (!parent_start(&f.s, 1, NULL, &port)) return;
-    ka_event stranger = { .kind = KA_REQUEST, .conn = 99ull << 56 }, gone = { .kind = KA_REQUEST, .conn = 77 }, none_asked = { .kind = KA_LISTENING };
+    ka_event stranger = { .kind = KA_REQUEST, .conn = 99ull << 56 },
+             gone = { .kind = KA_REQUEST, .conn = 77 }, none_asked = { .kind = KA_LISTENING };
     CHECK(ka_reply(f.s, &none_asked, 200, NULL, "", 0) == KA_EINVAL, "an answer to no request");
     CHECK(ka_reply(f.s, &gone, 204, NULL, "x", 1) == KA_EINVAL, "a body where there is none");
     CHECK(ka_reply(f.s, &gone, 205, NULL, "x", 1) == KA_EINVAL, "RFC 9110 s.15.3.6: nor there");
     CHECK(ka_reply(f.s, &stranger, 200, NULL, "", 0) == KA_EINVAL, "a worker that isn't there");
-    CHECK(ka_reply(f.s, &gone, 99, NULL, "", 0) == KA_EINVAL && ka_reply(f.s, &gone, 600, NULL, "", 0) == KA_EINVAL, "a status out of range");
-    CHECK(ka_reply(f.s, &gone, 200, NULL, "", KA_MAILBOX / 4 + 1) == KA_ENOSPC, "a body that is too long");
+    CHECK(ka_reply(f.s, &gone, 99, NULL, "", 0) == KA_EINVAL &&
+              ka_reply(f.s, &gone, 600, NULL, "", 0) == KA_EINVAL,
+          "a status out of range");
+    CHECK(ka_reply(f.s, &gone, 200, NULL, "", KA_MAILBOX / 4 + 1) == KA_ENOSPC,
+          "a body that is too long");
     CHECK(ka_sse_begin(f.s, &none_asked, NULL) == KA_EINVAL &&
           ka_sse_begin(f.s, &stranger, NULL) == KA_EINVAL, "a stream for no request");
     ka_server_free(f.s);
     ka_server *none;
-    CHECK(ka_server_start(&none, -1) == KA_EINVAL && ka_server_start(&none, KA_MAX_WORKERS + 1) == KA_EINVAL && none == NULL, "workers out of range");
+    CHECK(ka_server_start(&none, -1) == KA_EINVAL &&
+              ka_server_start(&none, KA_MAX_WORKERS + 1) == KA_EINVAL && none == NULL,
+          "workers out of range");
     ka_server_free(NULL);
 }
 
@@ -316,8 +355,10 @@ static void test_statuses(void)
         snprintf(text, sizeof text, "GET /%d HTTP/1.1\r\nHost: a\r\n\r\n", rows[i].status);
         snprintf(want, sizeof want, "HTTP/1.1 %s\r\n", rows[i].line);
         wire_text(&w, text);
-        CHECK(wire_answer(&w, body, sizeof body, head, false) == rows[i].status && strncmp(head, want, strlen(want)) == 0 &&
-              strcmp(body, empty ? "" : "x") == 0 && !strstr(head, "Content-Length") == empty, "%d: %s", rows[i].status, head);
+        CHECK(wire_answer(&w, body, sizeof body, head, false) == rows[i].status &&
+                  strncmp(head, want, strlen(want)) == 0 && strcmp(body, empty ? "" : "x") == 0 &&
+                  !strstr(head, "Content-Length") == empty,
+              "%d: %s", rows[i].status, head);
     }
     wire_close(&w);
     fixture_stop(&f);
@@ -333,15 +374,20 @@ static void test_early(void)
     int seen = 0, refused = 0;
     if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
     while (refused < KA_MAX_LISTENERS && ka_listen(s, "127.0.0.1", 0) == refused) refused++;
-    CHECK(refused == KA_MAX_LISTENERS && ka_listen(s, "127.0.0.1", 0) == KA_ELIMIT, "%d addresses, and no more", refused);
+    CHECK(refused == KA_MAX_LISTENERS && ka_listen(s, "127.0.0.1", 0) == KA_ELIMIT,
+          "%d addresses, and no more", refused);
     for (int64_t until = ka_now_ms() + PATIENCE_MS; seen < 3 && ka_now_ms() < until; ) {
         if (ka_wait(s, &ev, 50) != KA_OK) continue;
         if (ev.kind == KA_LISTENING && --refused == 0 && wire_open(&w, ev.port))
-            wire_text(&w, "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n");
-        else if (ev.kind == KA_REQUEST && seen++ > 0) ka_reply(s, &ev, 200, NULL, "early", 5);      /* the first is never answered */
+            wire_text(
+                &w,
+                "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n");
+        else if (ev.kind == KA_REQUEST && seen++ > 0)
+            ka_reply(s, &ev, 200, NULL, "early", 5); /* the first is never answered */
     }
     ka_event stranger = { .kind = KA_REQUEST, .conn = (uint64_t)(KA__MAX_CONNS - 1) << 32 };
-    CHECK(seen == 3 && ka_reply(s, &stranger, 200, NULL, "x", 1) == KA_OK, "an answer for a connection that never was");
+    CHECK(seen == 3 && ka_reply(s, &stranger, 200, NULL, "x", 1) == KA_OK,
+          "an answer for a connection that never was");
     CHECK(ka_wait(s, &ev, 50) == KA_ETIME, "nothing more comes");
     ka_server_free(s);
     CHECK(wire_more(&w) <= 0, "no answer came out of its turn");
@@ -356,29 +402,38 @@ static void test_expect(void)
     char body[64];
     if (!fixture_start(&f, ECHO, 1)) return;
     if (wire_open(&w, atomic_load(&f.port)) &&
-        wire_text(&w, "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")) {
+        wire_text(
+            &w,
+            "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")) {
         CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 200, "the one before comes first");
         CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 100, "then 100");
         wire_text(&w, "ab");
-        CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 200 && strcmp(body, "POST /2 ab") == 0, "then the answer: %s", body);
-        wire_text(&w, "POST /3 HTTP/1.1\r\nHost: a\r\nContent-Length: 9999\r\nExpect: 100-continue\r\n\r\n");
+        CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 200 &&
+                  strcmp(body, "POST /2 ab") == 0,
+              "then the answer: %s", body);
+        wire_text(
+            &w,
+            "POST /3 HTTP/1.1\r\nHost: a\r\nContent-Length: 9999\r\nExpect: 100-continue\r\n\r\n");
         CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 413, "no 100 for what is refused");
         CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 0, "and the end");
     }
     wire_close(&w);
     fixture_stop(&f);
 
-    /* found by fuzz/: a peer that has half-closed was told to go on, after the answer that had said "close" */
+    /* found by fuzz/: a peer that has half-closed was told to go on, after the answer that had said
+       "close" */
     if (!fixture_start(&f, LATE, 1)) return;
     if (wire_open(&w, atomic_load(&f.port))) {
         char text[30 * 27 + 80] = "";
         for (int i = 0; i < 30; i++) strcat(text, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        strcat(text, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+        strcat(text,
+               "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
         wire_text(&w, text);
         ka__sock_end(w.sock);
         int answers = 0, status;
         while ((status = wire_answer(&w, body, sizeof body, NULL, false)) == 200) answers++;
-        CHECK(answers == 30 && status == 0, "no 100 to who sends no more: %d answers, then %d", answers, status);
+        CHECK(answers == 30 && status == 0, "no 100 to who sends no more: %d answers, then %d",
+              answers, status);
     }
     wire_close(&w);
     fixture_stop(&f);
@@ -396,9 +451,13 @@ static void test_order(void)
         for (int i = 0; i < 300; i++) wire_text(&w, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         int wrong = 0;
         for (int i = 0; i < 300; i++)
-            if (wire_answer(&w, body, sizeof body, NULL, false) != 200 || strcmp(body, want[i % 3]) != 0) wrong++;
+            if (wire_answer(&w, body, sizeof body, NULL, false) != 200 ||
+                strcmp(body, want[i % 3]) != 0)
+                wrong++;
         CHECK(wrong == 0, "%d of 300 answers out of order", wrong);
-        wire_text(&w, "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");      /* and two that stay unanswered */
+        wire_text(
+            &w,
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"); /* and two that stay unanswered */
     }
     wire_close(&w);
     fixture_stop(&f);
@@ -412,7 +471,8 @@ static void test_order(void)
         }
         for (int i = 0; i < 1000; i++) {
             snprintf(text, sizeof text, "GET /%d ", i);
-            if (wire_answer(&w, body, sizeof body, NULL, false) != 200 || strcmp(body, text) != 0) wrong++;
+            if (wire_answer(&w, body, sizeof body, NULL, false) != 200 || strcmp(body, text) != 0)
+                wrong++;
         }
         CHECK(wrong == 0, "%d of 1000 pipelined answers wrong", wrong);
     }
@@ -428,7 +488,9 @@ static void test_bare_answer(void)
     char body[64], head[1024];
     if (!fixture_start(&f, STATUS, 1) || !wire_open(&w, atomic_load(&f.port))) return;
     wire_text(&w, "GET /299 HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK(wire_answer(&w, body, sizeof body, head, false) == 299 && strstr(head, "content-TYPE: a/b\r\n") && !strstr(head, "text/plain"), "a type of its own");
+    CHECK(wire_answer(&w, body, sizeof body, head, false) == 299 &&
+              strstr(head, "content-TYPE: a/b\r\n") && !strstr(head, "text/plain"),
+          "a type of its own");
     wire_text(&w, "GET /0 HTTP/1.1\r\nHost: a\r\n\r\nGET /200 HTTP/1.1\r\nHost: a\r\n\r\nGET");
     while (wire_more(&w) > 0) {}
     CHECK(w.n == 1 && w.buf[0] == 'x', "nothing but the body: %.*s", (int)w.n, w.buf);
@@ -483,7 +545,8 @@ static void run_fielded(ka_server *s, int port, size_t row, size_t piece)
     if (!wire_open(&w, port)) return;
     wire_pieces(&w, fielded[row].in, n, piece);
     for (size_t at = 0; requests_n > 0 && next_event(s, &ev, KA_REQUEST); requests_n--) {
-        CHECK(!ev.error == !ev.status, "%s: status %d, error %d", fielded[row].why, ev.status, ev.error);
+        CHECK(!ev.error == !ev.status, "%s: status %d, error %d", fielded[row].why, ev.status,
+              ev.error);
         if (ev.status) CHECK(ev.fields.n == 0, "%s: fields of what is refused", fielded[row].why);
         if (ev.status) at += (size_t)snprintf(got + at, sizeof got - at, "%d;", ev.status);
         else at += (size_t)snprintf(got + at, sizeof got - at, "%.*s|%.*s|%.*s;",
@@ -491,7 +554,8 @@ static void run_fielded(ka_server *s, int port, size_t row, size_t piece)
                                     ev.fields.n ? ev.fields.p : "", (int)ev.body.n, ev.body.p);
         ka_reply(s, &ev, ev.status ? ev.status : 200, NULL, "", 0);
     }
-    CHECK(strcmp(got, fielded[row].want) == 0, "%s, %d at a time: \"%s\"", fielded[row].why, (int)piece, got);
+    CHECK(strcmp(got, fielded[row].want) == 0, "%s, %d at a time: \"%s\"", fielded[row].why,
+          (int)piece, got);
     wire_close(&w);
 }
 
@@ -507,7 +571,8 @@ static void test_fields(void)
     }
 }
 
-/* The largest heads with the largest bodies, and the shortest ones, more of each than the mailbox holds while the parent sleeps. */
+/* The largest heads with the largest bodies, and the shortest ones, more of each than the mailbox
+   holds while the parent sleeps. */
 static void test_fields_flood(void)
 {
     enum { WIRES = 8, LARGE = 30, SMALL = 900 };
@@ -523,7 +588,8 @@ static void test_fields_flood(void)
     int first = (int)(strchr(ask, '\n') - ask) + 1;
     memset(ask + start, 'x', sizeof ask - (size_t)start);
     memcpy(ask + KA_MAX_HEAD - 4, "\r\n\r\n", 4);
-    for (int i = 0; i < SMALL; i++) memcpy(many + i * (int)(sizeof small - 1), small, sizeof small - 1);
+    for (int i = 0; i < SMALL; i++)
+        memcpy(many + i * (int)(sizeof small - 1), small, sizeof small - 1);
     for (int i = 0; i < WIRES; i++) wire_open(&w[i], port);
     for (int k = 0; k < LARGE; k++)
         for (int i = 0; i < WIRES; i += 2) wire_send(&w[i], ask, KA_MAX_HEAD + KA_MAX_BODY);
@@ -531,19 +597,22 @@ static void test_fields_flood(void)
     ka_sleep_ms(50);                   /* the up box has filled */
     while (large + smalls < WIRES / 2 * (LARGE + SMALL) && next_event(s, &ev, KA_REQUEST)) {
         bool is_small = ev.method.n == 1;
-        ka_str want = is_small ? (ka_str){ small + 14, 7 } : (ka_str){ ask + first, (size_t)(KA_MAX_HEAD - 2 - first) };
+        ka_str want = is_small ? (ka_str){ small + 14, 7 }
+                               : (ka_str){ ask + first, (size_t)(KA_MAX_HEAD - 2 - first) };
         size_t host = is_small ? 0 : (size_t)(KA_MAX_HEAD - 4 - start);      /* it comes twice */
         wrong += ev.fields.n != want.n || memcmp(ev.fields.p, want.p, want.n) != 0 ||
             ev.body.n != (is_small ? 0 : KA_MAX_BODY) || ev.host.n != host;
         is_small ? smalls++ : large++;
         ka_reply(s, &ev, 204, NULL, NULL, 0);
     }
-    CHECK(large == WIRES / 2 * LARGE && smalls == WIRES / 2 * SMALL && wrong == 0, "%d large ones and %d small ones, %d of them wrong", large, smalls, wrong);
+    CHECK(large == WIRES / 2 * LARGE && smalls == WIRES / 2 * SMALL && wrong == 0,
+          "%d large ones and %d small ones, %d of them wrong", large, smalls, wrong);
     for (int i = 0; i < WIRES; i++) wire_close(&w[i]);
     wire_open(&w[0], port);
     memcpy(ask + KA_MAX_HEAD - 4, "x\r\n\r\n", 5);
     wire_send(&w[0], ask, KA_MAX_HEAD + 1);
-    CHECK(next_event(s, &ev, KA_REQUEST) && ev.status == 431 && ev.fields.n == 0, "one byte more is refused: %d", ev.status);
+    CHECK(next_event(s, &ev, KA_REQUEST) && ev.status == 431 && ev.fields.n == 0,
+          "one byte more is refused: %d", ev.status);
     wire_close(&w[0]);
     ka_server_free(s);
 }

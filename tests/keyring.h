@@ -25,25 +25,38 @@ static void test_keyring(void)
 {
     ka_keyring k;
     char key[KA_KEY_TEXT], other[KA_KEY_TEXT], fourth[KA_KEY_TEXT];
-    CHECK(ka_keyring_init(&k, 0, -1) == KA_EINVAL && ka_keyring_init(&k, 0, INT64_MAX) == KA_EINVAL, "a time to live out of range");
+    CHECK(ka_keyring_init(&k, 0, -1) == KA_EINVAL && ka_keyring_init(&k, 0, INT64_MAX) == KA_EINVAL,
+          "a time to live out of range");
     ka_keyring_free(&k);
     if (!CHECK(ka_keyring_init(&k, 3, 10) == KA_OK, "init")) return;
     CHECK(key_find(&k.store, (ka_str){ key, 0 }, 0).p == NULL, "nothing in it");
-    CHECK(ka_auth(&no_workers, &k.store, &(ka_event){ .kind = KA_OPENED }) == KA_EINVAL, "no request");
+    CHECK(ka_auth(&no_workers, &k.store, &(ka_event){ .kind = KA_OPENED }) == KA_EINVAL,
+          "no request");
     CHECK(key_issue(&k.store, str(""), 5, key) == KA_EINVAL, "an empty ID");
-    CHECK(key_issue(&k.store, str("one"), 1000, key) == KA_OK && ka_is(key_find(&k.store, (ka_str){ key, sizeof key }, 1000), "one"), "its ID comes back");
-    CHECK(key_issue(&k.store, str("one"), 1000, other) == KA_OK && memcmp(key, other, sizeof key) != 0, "another key for the same ID");
-    CHECK(ka_is(key_find(&k.store, (ka_str){ key, sizeof key }, 1000), "one"), "and the first stays good");
+    CHECK(key_issue(&k.store, str("one"), 1000, key) == KA_OK &&
+              ka_is(key_find(&k.store, (ka_str){ key, sizeof key }, 1000), "one"),
+          "its ID comes back");
+    CHECK(key_issue(&k.store, str("one"), 1000, other) == KA_OK &&
+              memcmp(key, other, sizeof key) != 0,
+          "another key for the same ID");
+    CHECK(ka_is(key_find(&k.store, (ka_str){ key, sizeof key }, 1000), "one"),
+          "and the first stays good");
     for (size_t i = 0; i < sizeof key; i++) {
         char changed[KA_KEY_TEXT];
         memcpy(changed, key, sizeof key);
         changed[i] = changed[i] == 'A' ? 'B' : 'A';
-        if (key_find(&k.store, (ka_str){ changed, sizeof changed }, 1000).p) CHECK(false, "found with character %d changed", (int)i);
+        if (key_find(&k.store, (ka_str){ changed, sizeof changed }, 1000).p)
+            CHECK(false, "found with character %d changed", (int)i);
     }
     CHECK(key_find(&k.store, (ka_str){ key, sizeof key - 1 }, 1000).p == NULL, "a key cut short");
-    CHECK(key_issue(&k.store, str("three"), 2000, other) == KA_OK && key_issue(&k.store, str("four"), 2000, fourth) == KA_EFULL && k.count == 3, "full: nothing is evicted");
-    CHECK(key_find(&k.store, (ka_str){ key, sizeof key }, 10999).p && !key_find(&k.store, (ka_str){ key, sizeof key }, 12000).p, "good for 10 s, and over within 11");
-    CHECK(key_issue(&k.store, str("four"), 12500, other) == KA_OK && k.count == 2, "the expired make room: %d", (int)k.count);
+    CHECK(key_issue(&k.store, str("three"), 2000, other) == KA_OK &&
+              key_issue(&k.store, str("four"), 2000, fourth) == KA_EFULL && k.count == 3,
+          "full: nothing is evicted");
+    CHECK(key_find(&k.store, (ka_str){ key, sizeof key }, 10999).p &&
+              !key_find(&k.store, (ka_str){ key, sizeof key }, 12000).p,
+          "good for 10 s, and over within 11");
+    CHECK(key_issue(&k.store, str("four"), 12500, other) == KA_OK && k.count == 2,
+          "the expired make room: %d", (int)k.count);
     ka_keyring_free(&k);
     ka_keyring_free(&k);
 }
@@ -59,10 +72,14 @@ static void test_keyring_growth(void)
     int lost = 0, ghosts = 0;
     for (int i = 0; i < KEYS; i++) {          /* one a second */
         int n = snprintf(id, sizeof id, "%0*d", 1 + i % 256 < 6 ? 6 : 1 + i % 256, i);
-        if (key_issue(&k.store, (ka_str){ id, (size_t)n }, 1 + i * 1000LL, keys[i]) != KA_OK) lost++;
+        if (key_issue(&k.store, (ka_str){ id, (size_t)n }, 1 + i * 1000LL, keys[i]) != KA_OK)
+            lost++;
     }
-    CHECK(lost == 0 && k.count == LIVE + 1, "12000 issued, one a second, each good for 4000 s: %d failed, %d there", lost, (int)k.count);
-    CHECK(k.segments_n < KEYS * 170 / KA__SEGMENT_BYTES + 2, "the log's front is freed: %d segments", (int)k.segments_n);
+    CHECK(lost == 0 && k.count == LIVE + 1,
+          "12000 issued, one a second, each good for 4000 s: %d failed, %d there", lost,
+          (int)k.count);
+    CHECK(k.segments_n < KEYS * 170 / KA__SEGMENT_BYTES + 2,
+          "the log's front is freed: %d segments", (int)k.segments_n);
     for (int i = 0; i < KEYS; i++) {
         int n = snprintf(id, sizeof id, "%0*d", 1 + i % 256 < 6 ? 6 : 1 + i % 256, i);
         ka_str got = key_find(&k.store, (ka_str){ keys[i], KA_KEY_TEXT }, 1 + (KEYS - 1) * 1000LL);
@@ -96,11 +113,13 @@ static void test_keyring_within(void)
           ka_is(ka_keyring_find(&k, digests[2], 9000), "ever"), "one that is there stays as it is");
     for (int i = 0; i < 3; i++) {
         const int64_t rounded[] = { 1000, 2000, INT64_MAX };
-        CHECK(ka_keyring_next(&k, &place, &key) && ka_is(key.id, ids[i]) && key.end_ms == rounded[i] &&
-              memcmp(key.digest, digests[i], 32) == 0, "in order, %d: %lld", i, (long long)key.end_ms);
+        CHECK(ka_keyring_next(&k, &place, &key) && ka_is(key.id, ids[i]) &&
+                  key.end_ms == rounded[i] && memcmp(key.digest, digests[i], 32) == 0,
+              "in order, %d: %lld", i, (long long)key.end_ms);
     }
     CHECK(!ka_keyring_next(&k, &place, &key), "and no more");
-    CHECK(ka_keyring_room(&k, 0, 0) == KA_OK && k.count == 2, "what ended before the epoch is over");
+    CHECK(ka_keyring_room(&k, 0, 0) == KA_OK && k.count == 2,
+          "what ended before the epoch is over");
     CHECK(ka_is(ka_keyring_find(&k, digests[1], 1999), "soon") &&
           !ka_keyring_find(&k, digests[1], 2000).p && ka_keyring_room(&k, 1999, 1) == KA_EFULL &&
           ka_keyring_room(&k, 2000, 1) == KA_OK, "an end is rounded up");
@@ -120,9 +139,11 @@ static void test_keyring_out_of_memory(void)
         bool done = atomic_exchange(&allocations_left, -1) >= 0;
         if (r < 0) refusals++;
         if (r < 0 && r != KA_ENOMEM) CHECK(false, "allocation %d fails: got %d", (int)nth, r);
-        if (r < 0 && k.shards && key_issue(&k.store, str("id"), 1, key) != KA_OK) CHECK(false, "it works again after allocation %d failed", (int)nth);
+        if (r < 0 && k.shards && key_issue(&k.store, str("id"), 1, key) != KA_OK)
+            CHECK(false, "it works again after allocation %d failed", (int)nth);
         ka_keyring_free(&k);
-        if (atomic_load(&blocks_live) != before) CHECK(false, "a leak after allocation %d failed", (int)nth);
+        if (atomic_load(&blocks_live) != before)
+            CHECK(false, "a leak after allocation %d failed", (int)nth);
         if (done) break;
     }
     CHECK(refusals == 4, "each of the 4 allocations failed once: %d", refusals);
@@ -146,7 +167,8 @@ static void test_keyring_pool(void)
     CHECK(same == 0, "%d keys were made twice", same);
 }
 
-/* Random bytes are fetched for several keys at a time: a child must not give out its parent's next key. */
+/* Random bytes are fetched for several keys at a time: a child must not give out its parent's next
+   key. */
 static void test_keyring_fork(void)
 {
 #if defined(_WIN32)
@@ -162,9 +184,13 @@ static void test_keyring_fork(void)
     for (int i = 0; i < KEYS; i++)
         if (ka__key_next(pool, mine[i], digest) != KA_OK) memset(mine[i], 'x', KA_KEY_TEXT);
     if (child == 0) _exit(write(ends[1], mine, sizeof mine) == (ssize_t)sizeof mine ? 0 : 1);
-    CHECK(child > 0 && read(ends[0], theirs, sizeof theirs) == (ssize_t)sizeof theirs && waitpid(child, NULL, 0) == child, "the child made keys");
+    CHECK(child > 0 && read(ends[0], theirs, sizeof theirs) == (ssize_t)sizeof theirs &&
+              waitpid(child, NULL, 0) == child,
+          "the child made keys");
     for (int i = 0; i < KEYS; i++)
-        for (int j = 0; j < KEYS; j++) same += memcmp(mine[i], theirs[j], KA_KEY_TEXT) == 0 || (i != j && memcmp(mine[i], mine[j], KA_KEY_TEXT) == 0);
+        for (int j = 0; j < KEYS; j++)
+            same += memcmp(mine[i], theirs[j], KA_KEY_TEXT) == 0 ||
+                    (i != j && memcmp(mine[i], mine[j], KA_KEY_TEXT) == 0);
     CHECK(same == 0, "%d keys were made twice", same);
     close(ends[0]);
     close(ends[1]);
@@ -173,7 +199,8 @@ static void test_keyring_fork(void)
 }
 
 /* What ka_auth says: its status, and its text of *n bytes. 0: the store answers later. */
-static int auth_answer(ka_server *server, ka_store *store, const ka_event *ev, char text[KA_MAX_ID], size_t *n)
+static int auth_answer(ka_server *server, ka_store *store, const ka_event *ev, char text[KA_MAX_ID],
+                       size_t *n)
 {
     ka_ticket t = ka__ticket_of(server, store, ev);
     ka_str said = { NULL, 0 };
@@ -189,7 +216,11 @@ static void test_protocol(void)
     static char too_long[KA_MAX_ID + 9 + 1] = "ask_key=";
     memset(long_id + 8, 'x', KA_MAX_ID);
     memset(too_long + 8, 'x', KA_MAX_ID + 1);
-    const struct { const char *method, *body; int error, status; const char *text, *why; } rows[] = {
+    const struct {
+        const char *method, *body;
+        int error, status;
+        const char *text, *why;
+    } rows[] = {
         { "POST", "ask_key=me", 0, 200, NULL, "a key" },
         { "POST", "ask_key=a+b/c==", 0, 200, NULL, "base64 as it is" },
         { "POST", "ask_key=%61%20%7e", 0, 200, NULL, "percent-encoded, a space is printable" },
@@ -213,7 +244,9 @@ static void test_protocol(void)
         { "POST", "login=", 0, 400, "wrong_query", "empty" },
         { "POST", "login=abc", 0, 403, "wrong_key", "malformed" },
         { "POST", "login=%zz", 0, 403, "wrong_key", "bad escape: malformed" },
-        { "POST", "login=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==", 0, 403, "wrong_key", "unknown" },
+        { "POST",
+          "login=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==",
+          0, 403, "wrong_key", "unknown" },
         { "GET", "ask_key=a", 0, 405, "wrong_query", "method" },
         { "post", "ask_key=a", 0, 405, "wrong_query", "case of the method" },
         { "", "", 413, 413, "wrong_query", "refused by the worker" },
@@ -222,19 +255,28 @@ static void test_protocol(void)
     char out[KA_MAX_ID], again[KA_MAX_ID], body[512];
     if (!CHECK(ka_keyring_init(&k, 0, 0) == KA_OK, "init")) return;
     for (size_t i = 0; i < COUNT(rows); i++) {
-        ka_event ev = { .kind = KA_REQUEST, .status = rows[i].error, .now_ms = 1, .method = str(rows[i].method), .body = str(rows[i].body) };
+        ka_event ev = { .kind = KA_REQUEST,
+                        .status = rows[i].error,
+                        .now_ms = 1,
+                        .method = str(rows[i].method),
+                        .body = str(rows[i].body) };
         size_t n = 0;
         int status = auth_answer(&no_workers, &k.store, &ev, out, &n);
-        bool text = rows[i].text ? n == strlen(rows[i].text) && memcmp(out, rows[i].text, n) == 0 : n == KA_KEY_TEXT;
-        if (!CHECK(status == rows[i].status && text, "%.30s (%s): got %d %.*s", rows[i].body, rows[i].why, status, (int)n, out)) continue;
+        bool text = rows[i].text ? n == strlen(rows[i].text) && memcmp(out, rows[i].text, n) == 0
+                                 : n == KA_KEY_TEXT;
+        if (!CHECK(status == rows[i].status && text, "%.30s (%s): got %d %.*s", rows[i].body,
+                   rows[i].why, status, (int)n, out))
+            continue;
         if (status != 200) continue;
         /* log in with it, as it is and percent-encoded: the ID comes back as it was given */
         char id[KA_MAX_ID];
         ptrdiff_t id_n = ka_percent_decode(id, sizeof id, str(rows[i].body + 8));
-        int used = snprintf(body, sizeof body, "login=%.*s%%%02X%%%02X", (int)n - 2, out, out[n - 2], out[n - 1]);
+        int used = snprintf(body, sizeof body, "login=%.*s%%%02X%%%02X", (int)n - 2, out,
+                            out[n - 2], out[n - 1]);
         ev.body = (ka_str){ body, (size_t)used };
         status = auth_answer(&no_workers, &k.store, &ev, again, &n);
-        CHECK(status == 200 && n == (size_t)id_n && memcmp(again, id, n) == 0, "%.30s: login got %d %.*s", rows[i].body, status, (int)n, again);
+        CHECK(status == 200 && n == (size_t)id_n && memcmp(again, id, n) == 0,
+              "%.30s: login got %d %.*s", rows[i].body, status, (int)n, again);
     }
     ka_keyring_free(&k);
 }

@@ -1,9 +1,11 @@
 /* tests/kill.h - ext/process.h: the restart and the kill. */
 
 /* Start the server; its port, as a number and as text. */
-static int server_start_limited(process *p, char port[8], int max_files, const char *option, const char *value)
+static int server_start_limited(process *p, char port[8], int max_files, const char *option,
+                                const char *value)
 {
-    const char *argv[] = { PROGRAM("server"), "--ip", SERVER_IP, "--port", free_port_text(), option, value, NULL };
+    const char *argv[] = { PROGRAM("server"), "--ip", SERVER_IP, "--port",
+                           free_port_text(),  option, value,     NULL };
     int n = 0;
     port[0] = 0;
     if (!process_start(p, max_files, argv) || !await_output(p, "out", "\n")) return 0;
@@ -26,8 +28,10 @@ static const char *post_on(ka_client *c, int port, const char *body)
     c->ip = SERVER_IP;
     c->port = port;
     int r = KA_EOFFLINE;
-    for (int64_t until = ka_now_ms() + PATIENCE_MS; (r == KA_EOFFLINE || r == KA_ETIME) && ka_now_ms() < until; ) {
-        r = ka__client_attempt(c, "POST", str(body), &answer, until);      /* ka_client_post would try a refusal again */
+    for (int64_t until = ka_now_ms() + PATIENCE_MS;
+         (r == KA_EOFFLINE || r == KA_ETIME) && ka_now_ms() < until;) {
+        r = ka__client_attempt(c, "POST", str(body), &answer,
+                               until); /* ka_client_post would try a refusal again */
         if (r == KA_EOFFLINE) ka_sleep_ms(20);
     }
     snprintf(said, sizeof said, "%d %.*s", r, (int)answer.n, answer.p);
@@ -47,7 +51,8 @@ static bool prints_one_id(const process *p)
     unsigned char raw[KA_KEY_BYTES];
     const char *out = output(p, "out");
     size_t n = strcspn(out, "\r\n");
-    return n == KA_KEY_TEXT && strlen(out) <= n + 2 && ka_b64_decode(raw, sizeof raw, out, n) == KA_KEY_BYTES;
+    return n == KA_KEY_TEXT && strlen(out) <= n + 2 &&
+           ka_b64_decode(raw, sizeof raw, out, n) == KA_KEY_BYTES;
 }
 
 static void test_handshake(void)
@@ -58,39 +63,52 @@ static void test_handshake(void)
     for (int i = 0; i < 8; i++) START(&client[i], PROGRAM("client"), SERVER_IP, port);
     for (int i = 0; i < 8; i++) {
         int status = process_wait(&client[i], PATIENCE_MS);
-        CHECK(status == 0 && prints_one_id(&client[i]), "eight clients at once: status %d, \"%s\", \"%s\"", status, output(&client[i], "out"), output(&client[i], "err"));
+        CHECK(status == 0 && prints_one_id(&client[i]),
+              "eight clients at once: status %d, \"%s\", \"%s\"", status, output(&client[i], "out"),
+              output(&client[i], "err"));
         CHECK(strstr(output(&client[i], "err"), "restarting") != NULL, "it restarted");
-        CHECK(i == 0 || strcmp(output(&client[i], "out"), output(&client[0], "out")) != 0, "each with its own ID");
+        CHECK(i == 0 || strcmp(output(&client[i], "out"), output(&client[0], "out")) != 0,
+              "each with its own ID");
     }
     snprintf(id, sizeof id, "%.88s", output(&client[0], "out"));
     START(&again, PROGRAM("client"), id);
-    CHECK(process_wait(&again, PATIENCE_MS) == 0 && prints_one_id(&again) && strncmp(output(&again, "out"), id, KA_KEY_TEXT) == 0, "client ID prints the ID");
+    CHECK(process_wait(&again, PATIENCE_MS) == 0 && prints_one_id(&again) &&
+              strncmp(output(&again, "out"), id, KA_KEY_TEXT) == 0,
+          "client ID prints the ID");
     CHECK(strcmp(output(&again, "err"), "") == 0, "and nothing else: %s", output(&again, "err"));
     process_end(&again);
     for (int i = 0; i < 8; i++) process_end(&client[i]);
     process_end(&server);
 }
 
-/* A wrong ID kills the server that gave it: no other server, no other client of that server, and not the client. */
+/* A wrong ID kills the server that gave it: no other server, no other client of that server, and
+   not the client. */
 static void test_kill(void)
 {
     static wire other_client;
     process wrong, bystander, waiting, client;
     char port[8], bystander_port[8];
     if (cannot_find() || emulator_lacks("valgrind", "valgrind 3.19 knows no pidfd_open")) return;
-    int p = server_start(&wrong, port, "--wrong", NULL), b = server_start(&bystander, bystander_port, "--wrong", NULL);
+    int p = server_start(&wrong, port, "--wrong", NULL),
+        b = server_start(&bystander, bystander_port, "--wrong", NULL);
     if (!p || !b) return;
-    CHECK(strncmp(post(p, "login=nonsense"), "200 ", 4) == 0, "--wrong answers any login with an ID");
-    CHECK(strcmp(post(p, "login="), "400 wrong_query") == 0 && strncmp(post(p, "ask_key=x"), "200 ", 4) == 0, "and the rest as ever");
+    CHECK(strncmp(post(p, "login=nonsense"), "200 ", 4) == 0,
+          "--wrong answers any login with an ID");
+    CHECK(strcmp(post(p, "login="), "400 wrong_query") == 0 &&
+              strncmp(post(p, "ask_key=x"), "200 ", 4) == 0,
+          "and the rest as ever");
     wire_open_at(&other_client, SERVER_IP, p);      /* this test is another client of it */
-    START(&waiting, PROGRAM("client"), SERVER_IP, "1");      /* and this one waits for a server that isn't there */
+    START(&waiting, PROGRAM("client"), SERVER_IP,
+          "1"); /* and this one waits for a server that isn't there */
     START(&client, PROGRAM("client"), SERVER_IP, port);
     int status = process_wait(&client, PATIENCE_MS), killed = process_wait(&wrong, PATIENCE_MS);
-    CHECK(status == 5 && strstr(output(&client, "err"), "killed the server, process"), "client: status %d, \"%s\"", status, output(&client, "err"));
+    CHECK(status == 5 && strstr(output(&client, "err"), "killed the server, process"),
+          "client: status %d, \"%s\"", status, output(&client, "err"));
     CHECK(strcmp(output(&client, "out"), "") == 0, "it prints no ID");
     CHECK(killed != -1 && killed != 0, "the server has gone: %d", killed);
     CHECK(wire_more(&other_client) <= 0, "and its connections with it");
-    CHECK(process_wait(&bystander, 0) == -1 && strcmp(post(b, "x=y"), "400 wrong_query") == 0, "the other server lives on");
+    CHECK(process_wait(&bystander, 0) == -1 && strcmp(post(b, "x=y"), "400 wrong_query") == 0,
+          "the other server lives on");
     CHECK(process_wait(&waiting, 0) == -1, "the other client lives on");
     wire_close(&other_client);
     process_end(&client);
@@ -265,7 +283,7 @@ static void test_no_suicide(void)
     int r = ka_client_kill_server(&c, &pid);
     CHECK(r == KA_EPERM && strstr(c.why, "own process"), "itself: %d, %s", r, c.why);
 #ifndef _WIN32
-    pid_t twin = fork();               /* holds what this process holds: nobody can tell who answered */
+    pid_t twin = fork(); /* holds what this process holds: nobody can tell who answered */
     if (twin == 0)
         for (;;) pause();
     r = ka_client_kill_server(&c, &pid);
@@ -279,7 +297,8 @@ static void test_no_suicide(void)
     /* nor anybody, once the connection that answered is gone: the port may be another's by now */
     if (!script_start(&s, text, 1, true)) return;
     c.port = s.port;
-    CHECK(ka_client_post(&c, "x=y", 3, &answer) == 200 && wire_wait((ka__sock)c.sock, KA__IN), "answered, and closed");
+    CHECK(ka_client_post(&c, "x=y", 3, &answer) == 200 && wire_wait((ka__sock)c.sock, KA__IN),
+          "answered, and closed");
     r = ka_client_kill_server(&c, &pid);
     CHECK(r == KA_EOFFLINE && pid == 0 && strstr(c.why, "closed the"), "gone: %d, %s", r, c.why);
     ka_client_close(&c);
@@ -312,7 +331,8 @@ static void test_kill_helper(void)
     CHECK(sock_listen(&listener, &port) == KA_OK, "a listener");
     pid_t helper = fork();
     if (helper == 0) {
-        if (!wire_wait(listener, KA__IN) || ka__sock_accept(listener, &w.sock, NULL) != KA_OK) _exit(1);
+        if (!wire_wait(listener, KA__IN) || ka__sock_accept(listener, &w.sock, NULL) != KA_OK)
+            _exit(1);
         ka__sock_close(listener);
         if (wire_more(&w) > 0) wire_text(&w, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx");
         for (;;) pause();

@@ -8,7 +8,8 @@ static uint32_t next_random(uint32_t *seed) { return *seed = *seed * 1664525 + 1
 #  include <sched.h>
 #endif
 
-/* After some turns in vain, let the other thread have the processor: it may be the only one (valgrind has just one). */
+/* After some turns in vain, let the other thread have the processor: it may be the only one
+   (valgrind has just one). */
 static void spin(int *turns)
 {
     if (++*turns % 100 != 0) return;
@@ -46,16 +47,20 @@ static void test_mailbox(void)
     uint32_t seed = 1;
     int turns = 0;
     if (!CHECK(ka__box_init(&s.box, 4096) == KA_OK, "init")) return;
-    CHECK(ka__box_next(&s.box) == NULL && !ka__box_publish(&s.box) && ka__box_empty(&s.box), "empty at first");
+    CHECK(ka__box_next(&s.box) == NULL && !ka__box_publish(&s.box) && ka__box_empty(&s.box),
+          "empty at first");
     ka__record *r = ka__box_put(&s.box, 1, 10);
     CHECK(r && ka__box_next(&s.box) == NULL, "not to be seen before it is published");
-    CHECK(ka__box_publish(&s.box) && !ka__box_publish(&s.box) && ka__box_next(&s.box) == r, "then it is");
+    CHECK(ka__box_publish(&s.box) && !ka__box_publish(&s.box) && ka__box_next(&s.box) == r,
+          "then it is");
     CHECK(ka__box_put(&s.box, 1, 4096) == NULL, "too large for the ring");
     ka__box_take(&s.box, r);
     ka__box_free(&s.box);
 
     ka__box_init(&s.box, 4096);
-    size_t near_end = SIZE_MAX / 4096 * 4096 - (1 << 16);      /* positions wrap at SIZE_MAX: after 4 GiB where that has 32 bits */
+    size_t near_end =
+        SIZE_MAX / 4096 * 4096 -
+        (1 << 16); /* positions wrap at SIZE_MAX: after 4 GiB where that has 32 bits */
     s.box.write = s.box.tail_seen = s.box.read = s.box.head_seen = near_end;
     atomic_store(&s.box.head, near_end);
     atomic_store(&s.box.tail, near_end);
@@ -74,7 +79,8 @@ static void test_mailbox(void)
     ka__box_publish(&s.box);
     ka__thread_join(&consumer);
     CHECK(s.box.write < near_end, "its positions wrapped around");
-    CHECK(!atomic_load(&s.bad), "300000 records of random sizes through 4096 bytes, between two threads");
+    CHECK(!atomic_load(&s.bad),
+          "300000 records of random sizes through 4096 bytes, between two threads");
     ka__box_free(&s.box);
 }
 

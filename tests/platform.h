@@ -7,8 +7,13 @@ static void test_sockets(void)
     ka__sock s, none;
     ka_end bound;
     ka__address_read(&a, "127.0.0.1", 0);
-    if (!CHECK(ka__sock_new(&a, SOCK_STREAM, &s) == KA_OK && ka__sock_listen(s, "127.0.0", 0, &bound) == KA_EINVAL, "no address to listen on")) return;
-    CHECK(ka__sock_connect(NULL, "127.0.0", 1, &none) == KA_EINVAL && ka__sock_connect(NULL, "127.0.0.1", 65536, &none) == KA_EINVAL, "nor to connect to");
+    if (!CHECK(ka__sock_new(&a, SOCK_STREAM, &s) == KA_OK &&
+                   ka__sock_listen(s, "127.0.0", 0, &bound) == KA_EINVAL,
+               "no address to listen on"))
+        return;
+    CHECK(ka__sock_connect(NULL, "127.0.0", 1, &none) == KA_EINVAL &&
+              ka__sock_connect(NULL, "127.0.0.1", 65536, &none) == KA_EINVAL,
+          "nor to connect to");
     bool own = bind(KA__FD(s), &a.any, a.n) == 0 && getsockname(KA__FD(s), &a.any, &a.n) == 0;
     int r = own && connect(KA__FD(s), &a.any, a.n) != 0 ? ka__sock_error() : KA_OK;
     if (r == KA_EAGAIN) r = ka__sock_wait(s, KA__OUT, 5000);
@@ -29,12 +34,15 @@ static void test_sockets_from(void)
     int r = ka__sock_connect(from, "127.0.0.1", port, &s);
     if (r == KA_EAGAIN) r = ka__sock_wait(s, KA__OUT, 5000);
     CHECK(r == KA_OK && ka__sock_connected(s) == KA_OK, "connected: %s", ka_error_text(r));
-    CHECK(ka__sock_wait(listener, KA__IN, 5000) == KA_OK && ka__sock_accept(listener, &peer, NULL) == KA_OK, "accepted");
+    CHECK(ka__sock_wait(listener, KA__IN, 5000) == KA_OK &&
+              ka__sock_accept(listener, &peer, NULL) == KA_OK,
+          "accepted");
     ka_end end = ka__sock_peer(peer);
     CHECK(end.port > 0 && is_ip(end, from), "from %s", from);
     ka__sock_close(peer);
     CHECK(ka__sock_connect("localhost", "127.0.0.1", port, &peer) == KA_EINVAL, "from no address");
-    CHECK(ka__sock_connect("192.0.2.1", "127.0.0.1", port, &peer) == KA_EADDR, "from one that isn't ours");
+    CHECK(ka__sock_connect("192.0.2.1", "127.0.0.1", port, &peer) == KA_EADDR,
+          "from one that isn't ours");
     ka__sock_close(s);
     ka__sock_close(listener);
 }
@@ -73,16 +81,22 @@ static void test_names(void)
         strcpy(ip, "?");
         atomic_store(&moving.ip, rows[i].ip);
         int r = ka_resolve(rows[i].host ? rows[i].host : label, ip);
-        CHECK(r == (rows[i].ip ? KA_OK : KA_ENOTFOUND) && (strcmp(ip, rows[i].ip ? rows[i].ip : "?") == 0 || (strcmp(rows[i].host, "localhost") == 0 && strstr(ip, "127.0.0.1"))), "%s: %s, %s", rows[i].why, ka_error_text(r), ip);
+        CHECK(r == (rows[i].ip ? KA_OK : KA_ENOTFOUND) &&
+                  (strcmp(ip, rows[i].ip ? rows[i].ip : "?") == 0 ||
+                   (strcmp(rows[i].host, "localhost") == 0 && strstr(ip, "127.0.0.1"))),
+              "%s: %s, %s", rows[i].why, ka_error_text(r), ip);
     }
     /* of many addresses, those that surely fit */
     char many[60 * sizeof "127.0.0.1,"] = "127.0.0.1";
     for (int i = 1; i < 60; i++) strcat(many, ",127.0.0.1");
     atomic_store(&moving.ip, many);
     int r = ka_resolve("moving.test", ip);
-    CHECK(r == KA_OK && strlen(ip) > KA_IPS_TEXT - 10 && strncmp(ip, many, strlen(ip)) == 0 && many[strlen(ip)] == ',', "many: %d, %s", r, ip);
+    CHECK(r == KA_OK && strlen(ip) > KA_IPS_TEXT - 10 && strncmp(ip, many, strlen(ip)) == 0 &&
+              many[strlen(ip)] == ',',
+          "many: %d, %s", r, ip);
     for (size_t i = 0; i < COUNT(codes); i++)
-        CHECK(ka__resolve_error(codes[i].code) == codes[i].want, "code %d: %d", codes[i].code, ka__resolve_error(codes[i].code));
+        CHECK(ka__resolve_error(codes[i].code) == codes[i].want, "code %d: %d", codes[i].code,
+              ka__resolve_error(codes[i].code));
 }
 
 static const subject platform_topics[] = {

@@ -16,8 +16,9 @@ static bool place_remove(const char *path) { return rmdir(path) == 0; }
 #endif
 #define PROGRAM(name) "../" name EXE
 
-/* A process of this test: its place in the pool, which outlives the function that started it, so that
-   whatever still runs at the end can be killed. Its output is in .test-PID-PLACE.out and .err. */
+/* A process of this test: its place in the pool, which outlives the function that started it, so
+   that whatever still runs at the end can be killed. Its output is in .test-PID-PLACE.out and .err.
+   */
 typedef int process;
 
 static struct {
@@ -43,7 +44,8 @@ static const char *output_name(const process *p, const char *kind)
 static HANDLE output_open(const char *name)
 {
     SECURITY_ATTRIBUTES inherit = { sizeof inherit, NULL, TRUE };
-    return CreateFileA(name, GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, &inherit, CREATE_ALWAYS, 0, NULL);
+    return CreateFileA(name, GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE,
+                       &inherit, CREATE_ALWAYS, 0, NULL);
 }
 
 static bool process_spawn(process *p, const char *const *argv, int max_files)
@@ -60,9 +62,11 @@ static bool process_spawn(process *p, const char *const *argv, int max_files)
     start.hStdError = output_open(output_name(p, "err"));
     start.hStdInput = GetStdHandle(STD_INPUT_HANDLE);
     bool ok = false;
-    for (int tries = 0; !ok && tries < 20; tries++) {      /* Wine fails now and then on a busy machine */
+    for (int tries = 0; !ok && tries < 20;
+         tries++) { /* Wine fails now and then on a busy machine */
         if (tries) Sleep(100);
-        ok = CreateProcessA(NULL, line, NULL, NULL, TRUE, on_wine() ? 0 : CREATE_NEW_PROCESS_GROUP, NULL, NULL, &start, &info);
+        ok = CreateProcessA(NULL, line, NULL, NULL, TRUE, on_wine() ? 0 : CREATE_NEW_PROCESS_GROUP,
+                            NULL, NULL, &start, &info);
     }
     if (!ok) printf("CreateProcess: error %d\n", (int)GetLastError());
     CloseHandle(start.hStdOutput);
@@ -85,8 +89,8 @@ static int process_wait(process *p, int ms)
     return (int)code;
 }
 
-/* What this process and its children read from stdin: a file, or a pipe into which is said what it gives; NULL: what it
-   was before. */
+/* What this process and its children read from stdin: a file, or a pipe into which is said what it
+   gives; NULL: what it was before. */
 static HANDLE input_before, input_file, input_end;
 
 static void input_from(const char *path)
@@ -94,7 +98,8 @@ static void input_from(const char *path)
     SECURITY_ATTRIBUTES inherit = { sizeof inherit, NULL, TRUE };
     if (path) {
         input_before = GetStdHandle(STD_INPUT_HANDLE);
-        input_file = CreateFileA(path, GENERIC_READ, FILE_SHARE_READ, &inherit, OPEN_EXISTING, 0, NULL);
+        input_file =
+            CreateFileA(path, GENERIC_READ, FILE_SHARE_READ, &inherit, OPEN_EXISTING, 0, NULL);
     } else CloseHandle(input_file);
     SetStdHandle(STD_INPUT_HANDLE, path ? input_file : input_before);
 }
@@ -103,7 +108,8 @@ static bool input_pipe(void)
 {
     SECURITY_ATTRIBUTES inherit = { sizeof inherit, NULL, TRUE };
     input_before = GetStdHandle(STD_INPUT_HANDLE);
-    return CreatePipe(&input_file, &input_end, &inherit, 0) && SetHandleInformation(input_end, HANDLE_FLAG_INHERIT, 0) &&
+    return CreatePipe(&input_file, &input_end, &inherit, 0) &&
+           SetHandleInformation(input_end, HANDLE_FLAG_INHERIT, 0) &&
            SetStdHandle(STD_INPUT_HANDLE, input_file);
 }
 
@@ -136,7 +142,7 @@ static void hand_over(void)
     snprintf(pid, sizeof pid, "%ld", process_number());
     dup2(handed, 3);
     fcntl(3, F_SETFD, 0);      /* if it was 3 before */
-    setenv("LISTEN_PID", pid, 1);      /* NOLINT(concurrency-mt-unsafe): this process has one thread */
+    setenv("LISTEN_PID", pid, 1); /* NOLINT(concurrency-mt-unsafe): this process has one thread */
     setenv("LISTEN_FDS", "1", 1);      /* NOLINT(concurrency-mt-unsafe) */
 }
 
@@ -167,25 +173,29 @@ static int process_wait(process *p, int ms)
 {
     int status;
     pid_t r;
-    for (int64_t until = ka_now_ms() + ms; (r = waitpid((pid_t)pool[*p].pid, &status, WNOHANG)) == 0 && ka_now_ms() < until; ) ka_sleep_ms(5);
+    for (int64_t until = ka_now_ms() + ms;
+         (r = waitpid((pid_t)pool[*p].pid, &status, WNOHANG)) == 0 && ka_now_ms() < until;)
+        ka_sleep_ms(5);
     if (r <= 0) return -1;
     pool[*p].running = false;
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* Wait for its end: its exit status, or -1. *ms: how long that took, less what this machine's other work made each sleep here
-   longer. */
+/* Wait for its end: its exit status, or -1. *ms: how long that took, less what this machine's other
+   work made each sleep here longer. */
 static int process_wait_timed(process *p, int *ms)
 {
     enum { SLEEP_MS = 50 };
     int status;
     *ms = 0;
-    for (int64_t until = ka_now_ms() + PATIENCE_MS; (status = process_wait(p, 0)) < 0 && ka_now_ms() < until; *ms += SLEEP_MS) ka_sleep_ms(SLEEP_MS);
+    for (int64_t until = ka_now_ms() + PATIENCE_MS;
+         (status = process_wait(p, 0)) < 0 && ka_now_ms() < until; *ms += SLEEP_MS)
+        ka_sleep_ms(SLEEP_MS);
     return status;
 }
 
-/* What this process and its children read from stdin: a file, or a pipe into which is said what it gives; NULL: what it
-   was before. */
+/* What this process and its children read from stdin: a file, or a pipe into which is said what it
+   gives; NULL: what it was before. */
 static int input_before = -1, input_end = -1;
 
 static void input_from(const char *path)
@@ -208,7 +218,10 @@ static bool input_pipe(void)
     return ok;
 }
 
-static bool input_say(const char *text) { return write(input_end, text, strlen(text)) == (ssize_t)strlen(text); }
+static bool input_say(const char *text)
+{
+    return write(input_end, text, strlen(text)) == (ssize_t)strlen(text);
+}
 static void input_ends(void) { close(input_end); }
 
 static void process_kill(process *p) { kill((pid_t)pool[*p].pid, SIGKILL); }
@@ -246,8 +259,8 @@ static bool await_output(const process *p, const char *kind, const char *text)
     return CHECK(false, "\"%s\" on %s: got \"%s\"", text, kind, output(p, kind));
 }
 
-/* End it if it still runs, and remove its output. Politely at first: it may have a report to write. One of coverage must not
-   be lost, and is added to those of others, in turn. */
+/* End it if it still runs, and remove its output. Politely at first: it may have a report to write.
+   One of coverage must not be lost, and is added to those of others, in turn. */
 static void process_end(process *p)
 {
     int ms = getenv("GCOV_ERROR_FILE") ? PATIENCE_MS : 1000;
@@ -280,7 +293,8 @@ static void repeat(char byte, int n)
 static int descriptors_passed(void)
 {
     int n = 0;
-    for (int fd = 3, flags; fd < 1024; fd++) n += (flags = fcntl(fd, F_GETFD)) != -1 && !(flags & FD_CLOEXEC);
+    for (int fd = 3, flags; fd < 1024; fd++)
+        n += (flags = fcntl(fd, F_GETFD)) != -1 && !(flags & FD_CLOEXEC);
     return n;
 }
 
@@ -294,8 +308,11 @@ static int child_of_posix(const char *how)
         sigaction(SIGTERM, NULL, &term);
         sigaction(SIGPIPE, NULL, &broken);
         pthread_sigmask(SIG_SETMASK, NULL, &mask);
-        printf("%d descriptors, HUP %s, TERM %s, PIPE %s, USR1 %s\n", descriptors_passed(), hup.sa_handler == SIG_IGN ? "ignored" : "not",
-               term.sa_handler == SIG_DFL ? "default" : "not", broken.sa_handler == SIG_DFL ? "default" : "not", sigismember(&mask, SIGUSR1) ? "blocked" : "free");
+        printf("%d descriptors, HUP %s, TERM %s, PIPE %s, USR1 %s\n", descriptors_passed(),
+               hup.sa_handler == SIG_IGN ? "ignored" : "not",
+               term.sa_handler == SIG_DFL ? "default" : "not",
+               broken.sa_handler == SIG_DFL ? "default" : "not",
+               sigismember(&mask, SIGUSR1) ? "blocked" : "free");
         return 0;
     }
     if (strcmp(how, "polite") == 0) {
@@ -312,7 +329,8 @@ static int child_of_posix(const char *how)
     }
     ka_child c;
     char line[8];
-    if (CHILD(&c, "wait") != KA_OK || ka_child_line(&c, line, sizeof line, PATIENCE_MS) != KA_OK) return 1;
+    if (CHILD(&c, "wait") != KA_OK || ka_child_line(&c, line, sizeof line, PATIENCE_MS) != KA_OK)
+        return 1;
     puts(line);
     for (fflush(stdout); ; ) ka_sleep_ms(1000);
 }
@@ -320,13 +338,15 @@ static int child_of_posix(const char *how)
 static int child_of_posix(const char *how) { return how[0] ? 1 : 0; }
 #endif
 
-/* Says each line of its input. After "leave" it ends while that is read; after "free" a thread reads on for nobody. */
+/* Says each line of its input. After "leave" it ends while that is read; after "free" a thread
+   reads on for nobody. */
 static int child_of_input(void)
 {
     ka_server *s;
     ka_event ev;
     if (ka_server_start(&s, 1) != KA_OK || ka_input_start(s) != KA_OK) return 1;
-    for (puts("ready"); fflush(stdout) == 0 && ka_wait(s, &ev, -1) == KA_OK && !ev.error && !ka_is(ev.body, "leave") && !ka_is(ev.body, "free"); )
+    for (puts("ready"); fflush(stdout) == 0 && ka_wait(s, &ev, -1) == KA_OK && !ev.error &&
+                        !ka_is(ev.body, "leave") && !ka_is(ev.body, "free");)
         printf("[%.*s]\n", (int)ev.body.n, ev.body.p);
     if (ka_is(ev.body, "leave")) return 3;
     ka_input_stop();
@@ -363,7 +383,8 @@ static int child_of_forward(int to, bool same_port)
     fflush(stdout);
     while (wire_wait(listener, KA__IN) && ka__sock_accept(listener, &a, &client) == KA_OK) {
         ka__address there;
-        if (!ka__address_read(&there, SERVER_IP, to) || ka__sock_new(&there, SOCK_STREAM, &b) < 0) return 1;
+        if (!ka__address_read(&there, SERVER_IP, to) || ka__sock_new(&there, SOCK_STREAM, &b) < 0)
+            return 1;
 #if defined(__linux__)
         uint32_t range = client.port * 65537u;
         const int option = 51;      /* IP_LOCAL_PORT_RANGE */
@@ -417,6 +438,8 @@ static void child_says(const char *file, int at, ka_child *c, const char *want)
 {
     char line[2000] = "";
     int r = ka_child_line(c, line, sizeof line, PATIENCE_MS);
-    check_at(file, at, r == KA_OK && strcmp(line, want) == 0, "wanted \"%.20s\": %s, \"%.20s\" of %d bytes", want, ka_error_text(r), line, (int)strlen(line));
+    check_at(file, at, r == KA_OK && strcmp(line, want) == 0,
+             "wanted \"%.20s\": %s, \"%.20s\" of %d bytes", want, ka_error_text(r), line,
+             (int)strlen(line));
 }
 #define SAYS(c, want) child_says(__FILE__, __LINE__, c, want)

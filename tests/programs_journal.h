@@ -1,7 +1,11 @@
 /* tests/programs_journal.h - the server with --journal, as a program. */
 
 /* Asks for keys until its server is gone, and keeps those it was told of. */
-typedef struct { int port, n; char ids[4000][12], keys[4000][KA_KEY_TEXT + 1]; ka__thread thread; } asker;
+typedef struct {
+    int port, n;
+    char ids[4000][12], keys[4000][KA_KEY_TEXT + 1];
+    ka__thread thread;
+} asker;
 
 /* Their server was killed. Wine may keep a connection open that it was about to accept. */
 static _Atomic(bool) askers_end;
@@ -15,7 +19,9 @@ static void asker_run(void *arg)
     if (wire_try(&w, SERVER_IP, a->port) < 0) return;
     while (a->n < (int)COUNT(a->keys)) {
         snprintf(a->ids[a->n], sizeof a->ids[0], "%d", atomic_fetch_add(&serial, 1));
-        snprintf(request, sizeof request, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\nask_key=%s", 8 + (int)strlen(a->ids[a->n]), a->ids[a->n]);
+        snprintf(request, sizeof request,
+                 "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\nask_key=%s",
+                 8 + (int)strlen(a->ids[a->n]), a->ids[a->n]);
         if (ka__sock_send(w.sock, request, strlen(request)) != (ptrdiff_t)strlen(request)) break;
         while (ka__sock_wait(w.sock, KA__IN, 20) != KA_OK && !atomic_load(&askers_end)) {}
         if (atomic_load(&askers_end)) break;
@@ -25,7 +31,8 @@ static void asker_run(void *arg)
     wire_close(&w);
 }
 
-/* Killed at a random moment under load: each key that a client was told of is good after the restart. */
+/* Killed at a random moment under load: each key that a client was told of is good after the
+   restart. */
 static void test_journal_killed(void)
 {
     static asker askers[4];
@@ -58,7 +65,8 @@ static void test_journal_killed(void)
             }
         ka_client_close(&c);
     }
-    CHECK(told > 0 && lost == 0, "killed %d times: of %d keys that were told, %d lost", kills, told, lost);
+    CHECK(told > 0 && lost == 0, "killed %d times: of %d keys that were told, %d lost", kills, told,
+          lost);
     printf("killed %d times: %d keys told, %d lost\n", kills, told, lost);
     process_end(&server);
     journal_remove();
@@ -93,10 +101,14 @@ static void test_journal_words(void)
     };
     for (size_t i = 0; i < COUNT(rows); i++) {
         file_put(JOURNAL, bytes, rows[i].n);
-        START(&other, PROGRAM("server"), "--ip", SERVER_IP, "--port", "0", "--journal", rows[i].path, rows[i].salvage);
+        START(&other, PROGRAM("server"), "--ip", SERVER_IP, "--port", "0", "--journal",
+              rows[i].path, rows[i].salvage);
         if (rows[i].status == 0) await_output(&other, "out", "listening");
-        else CHECK(process_wait(&other, PATIENCE_MS) == rows[i].status, "exit status of \"%s\"", rows[i].says);
-        CHECK(strstr(output(&other, "err"), rows[i].says) != NULL, "\"%s\": got \"%s\"", rows[i].says, output(&other, "err"));
+        else
+            CHECK(process_wait(&other, PATIENCE_MS) == rows[i].status, "exit status of \"%s\"",
+                  rows[i].says);
+        CHECK(strstr(output(&other, "err"), rows[i].says) != NULL, "\"%s\": got \"%s\"",
+              rows[i].says, output(&other, "err"));
         process_end(&other);
     }
     START(&other, PROGRAM("server"), "--journal-salvage");
@@ -177,14 +189,18 @@ static void test_journal_taken(void)
 }
 
 #ifdef _WIN32
-static void test_journal_full(void) { skip("journal full", "Windows has no limit for a process's files"); }
+static void test_journal_full(void)
+{
+    skip("journal full", "Windows has no limit for a process's files");
+}
 #else
 /* Ask until there is no room; how many keys were told. */
 static int ask_until_full(int port, char (*keys)[KA_KEY_TEXT + 1], int most)
 {
     int n = 0;
     const char *said = "";
-    while (n < most && strncmp(said = post(port, "ask_key=me"), "200 ", 4) == 0) snprintf(keys[n++], sizeof keys[0], "%s", said + 4);
+    while (n < most && strncmp(said = post(port, "ask_key=me"), "200 ", 4) == 0)
+        snprintf(keys[n++], sizeof keys[0], "%s", said + 4);
     CHECK(n > 0 && n < most && strcmp(said, "503 server_full") == 0, "%d keys, then %s", n, said);
     return n;
 }
@@ -200,8 +216,9 @@ static int logins(int port, char (*keys)[KA_KEY_TEXT + 1], int n)
     return good;
 }
 
-/* No room: asks are refused, logins go on, nothing that was told is lost; and when there is room again, on it goes.
-   KA_TEST_FULL names a folder on a file system of 64 KiB; without it the server has a limit for its files' size. */
+/* No room: asks are refused, logins go on, nothing that was told is lost; and when there is room
+   again, on it goes. KA_TEST_FULL names a folder on a file system of 64 KiB; without it the server
+   has a limit for its files' size. */
 static void test_journal_full(void)
 {
     static char keys[2000][KA_KEY_TEXT + 1];
@@ -222,13 +239,16 @@ static void test_journal_full(void)
     await_output(&server, "err", "cannot write");
     (void)remove(ballast);
     if (folder) {
-        for (int i = 0; i < 2; i++) CHECK(strncmp(post(port, "ask_key=me"), "200 ", 4) == 0, "there is room again");
+        for (int i = 0; i < 2; i++)
+            CHECK(strncmp(post(port, "ask_key=me"), "200 ", 4) == 0, "there is room again");
         await_output(&server, "err", "is written again");
     }
     process_end(&server);
     if (!(port = server_start(&server, port_text, "--journal", file))) return;
-    CHECK(logins(port, keys, n) == n && strncmp(post(port, "ask_key=me"), "200 ", 4) == 0, "after a restart, all are there");
-    CHECK(strcmp(output(&server, "err"), "") == 0, "and nothing had to be cut off: %s", output(&server, "err"));
+    CHECK(logins(port, keys, n) == n && strncmp(post(port, "ask_key=me"), "200 ", 4) == 0,
+          "after a restart, all are there");
+    CHECK(strcmp(output(&server, "err"), "") == 0, "and nothing had to be cut off: %s",
+          output(&server, "err"));
     process_end(&server);
     (void)remove(file);
 }

@@ -3,7 +3,8 @@
 enum { MOST_TOPICS = 512 };
 static const subject *tests[MOST_TOPICS];
 static int tests_n;
-static long run_number;      /* the PID of the process that began it: many of them may run in this folder */
+static long
+    run_number; /* the PID of the process that began it: many of them may run in this folder */
 
 /* The name of topic i's folder, or of its log. */
 static const char *job_name(int i, const char *kind)
@@ -18,19 +19,21 @@ static void run_here(int i)
     int before = passed, broken = failed;
     int64_t start = ka_now_ms();
     topic = tests[i]->name;
-    (void)place_make(job_name(i, ""));      /* it is there already if it runs once more, and had left files */
+    (void)place_make(
+        job_name(i, "")); /* it is there already if it runs once more, and had left files */
     if (!place_enter(job_name(i, ""))) abort();
     tests[i]->run();
     processes_end();
     if (!place_enter("..")) abort();
     CHECK(place_remove(job_name(i, "")), "it left files in %s", job_name(i, ""));
-    printf("%-24s %5d passed%s, %d ms\n", topic, passed - before, failed > broken ? ", SOME FAILED" : "", (int)(ka_now_ms() - start));
+    printf("%-24s %5d passed%s, %d ms\n", topic, passed - before,
+           failed > broken ? ", SOME FAILED" : "", (int)(ka_now_ms() - start));
     if (failed > broken) printf("    that topic alone: ./test \"=%s\"\n", topic);
     fflush(stdout);
 }
 
-/* All that have this in their names, or the one named NAME if this is =NAME, in this process. False:
-   there is none. */
+/* All that have this in their names, or the one named NAME if this is =NAME, in this process.
+   False: there is none. */
 static bool run_in_turn(const char *name)
 {
     bool any = false, alone = *name == '=';
@@ -44,14 +47,16 @@ static bool run_in_turn(const char *name)
     return any;
 }
 
-/* ---- side by side: most topics wait most of the time. Not on Windows: Wine loses the end of a connection then ---- */
+/* ---- side by side: most topics wait most of the time. Not on Windows: Wine loses the end of a
+   connection then ---- */
 
 #if defined(_WIN32)
 enum { JOBS = 1, MOST_JOBS = 1 };
 static void run_side_by_side(int n) { (void)n; }
 #else
-/* A virtual machine may stand still for seconds, and an emulator is slow. Then times are over that a topic did not have: if
-   it failed, it runs once more. STALL_MS: so much later than it should, the process that waits for the others wakes. */
+/* A virtual machine may stand still for seconds, and an emulator is slow. Then times are over that
+   a topic did not have: if it failed, it runs once more. STALL_MS: so much later than it should,
+   the process that waits for the others wakes. */
 enum { JOBS = 12, MOST_JOBS = 32, STALL_MS = 500 };
 static struct { pid_t pid; int topic, ports, stalled_ms; } jobs[MOST_JOBS];
 
@@ -77,7 +82,7 @@ static void job_start(int place, int i)
     if (out < 0 || dup2(out, 1) < 0 || dup2(out, 2) < 0) abort();
     for (int fd = 3; fd < 200; fd++) close(fd);
     passed = failed = skipped = 0;
-    exit(job_run(i, jobs[place].ports));      /* NOLINT(concurrency-mt-unsafe): there is one thread */
+    exit(job_run(i, jobs[place].ports)); /* NOLINT(concurrency-mt-unsafe): there is one thread */
 }
 
 /* Wait until one of the n has ended: its place, and its exit status. */
@@ -85,10 +90,12 @@ static int job_wait(int n, int *status)
 {
     int code, place = 0;
     pid_t pid;
-    for (int64_t before = ka_now_ms(), now; (pid = waitpid(-1, &code, WNOHANG)) == 0; before = now) {
+    for (int64_t before = ka_now_ms(), now; (pid = waitpid(-1, &code, WNOHANG)) == 0;
+         before = now) {
         ka_sleep_ms(10);
         now = ka_now_ms();
-        for (int i = 0; i < n && now - before > STALL_MS; i++) jobs[i].stalled_ms += (int)(now - before);
+        for (int i = 0; i < n && now - before > STALL_MS; i++)
+            jobs[i].stalled_ms += (int)(now - before);
     }
     while (place < n && jobs[place].pid != pid) place++;
     if (pid < 0 || place == n) abort();
@@ -96,7 +103,8 @@ static int job_wait(int n, int *status)
     return place;
 }
 
-/* Show what topic i has printed, and count what its last line tells. One that ended otherwise is a failure. */
+/* Show what topic i has printed, and count what its last line tells. One that ended otherwise is a
+   failure. */
 static void job_show(int i, int status)
 {
     static char text[4 << 20];
@@ -108,10 +116,13 @@ static void job_show(int i, int status)
     topic = tests[i]->name;
     text[n] = 0;
     while (end > 0 && text[end - 1] != '\n') end--;
-    bool told = sscanf(text + end, "%d %d %d", &done[0], &done[1], &done[2]) == 3;      /* NOLINT(cert-err34-c): ours */
+    bool told = sscanf(text + end, "%d %d %d", &done[0], &done[1], &done[2]) ==
+                3; /* NOLINT(cert-err34-c): ours */
     if (fwrite(text, 1, told ? end : n, stdout) != (told ? end : n)) abort();
-    for (int k = 0; told && k < 3; k++) *(k == 0 ? &passed : k == 1 ? &failed : &skipped) += done[k];
-    if (status != (told && done[1] > 0) || !told) CHECK(false, "its process ended with status %d", status);
+    for (int k = 0; told && k < 3; k++)
+        *(k == 0 ? &passed : k == 1 ? &failed : &skipped) += done[k];
+    if (status != (told && done[1] > 0) || !told)
+        CHECK(false, "its process ended with status %d", status);
     fflush(stdout);
 }
 
@@ -127,7 +138,8 @@ static void run_side_by_side(int n)
     while (shown < tests_n) {
         int place = job_wait(n, &status), i = jobs[place].topic;
         if (status != 0 && !of[i].again && (jobs[place].stalled_ms || emulator())) {
-            printf("%s failed; %s stood still for %d ms: once more\n", tests[i]->name, emulator() ? emulator() : "the machine", jobs[place].stalled_ms);
+            printf("%s failed; %s stood still for %d ms: once more\n", tests[i]->name,
+                   emulator() ? emulator() : "the machine", jobs[place].stalled_ms);
             of[i].again = true;
             job_start(place, i);
             continue;

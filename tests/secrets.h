@@ -1,9 +1,11 @@
-/* tests/secrets.h - no key is left in memory that is given back: it may be swapped out, or be in a core dump. */
+/* tests/secrets.h - no key is left in memory that is given back: it may be swapped out, or be in a
+   core dump. */
 
 #if defined(__GLIBC__)
-/* Ask for a key or log in, by a request that comes in two pieces, so that the worker has to keep the first. The parent is
-   this thread. */
-static bool secret_ask(wire *w, ka_server *s, ka_store *st, const char *form, const char *value, char body[KA_MAX_ID])
+/* Ask for a key or log in, by a request that comes in two pieces, so that the worker has to keep
+   the first. The parent is this thread. */
+static bool secret_ask(wire *w, ka_server *s, ka_store *st, const char *form, const char *value,
+                       char body[KA_MAX_ID])
 {
     char text[600];
     ka_event ev;
@@ -28,25 +30,37 @@ static void test_secrets(void)
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 94\r\n\r\nlogin=%s",
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5e\r\nlogin=%s\r\n0\r\n\r\n",
     };
-    if (emulator_lacks("valgrind", "valgrind tells of the blocks' bytes that nobody wrote, which are looked at")) return;
+    if (emulator_lacks(
+            "valgrind",
+            "valgrind tells of the blocks' bytes that nobody wrote, which are looked at"))
+        return;
     for (size_t i = 0; i <= COUNT(forms); i++) {      /* the last time nobody logs in */
         static wire w;
         static char key[KA_MAX_ID], id[KA_MAX_ID];
         ka_server *s;
         ka_keyring keys;
         int port;
-        if (ka_keyring_init(&keys, 0, 0) < 0 || !parent_start(&s, 1, NULL, &port) || !wire_open(&w, port)) abort();
-        bool asked = secret_ask(&w, s, &keys.store, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nask_key=%s", "me", key);
+        if (ka_keyring_init(&keys, 0, 0) < 0 || !parent_start(&s, 1, NULL, &port) ||
+            !wire_open(&w, port))
+            abort();
+        bool asked = secret_ask(
+            &w, s, &keys.store,
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nask_key=%s", "me", key);
         CHECK(asked && strlen(key) == KA_KEY_TEXT, "a key: \"%s\"", key);
         secrets_left = 0;
         atomic_store(&secret, key + 8);
-        for (int k = 0; k < 2 && i < COUNT(forms); k++) CHECK(secret_ask(&w, s, &keys.store, forms[i], key, id) && strcmp(id, "me") == 0, "logged in: \"%s\"", id);
+        for (int k = 0; k < 2 && i < COUNT(forms); k++)
+            CHECK(secret_ask(&w, s, &keys.store, forms[i], key, id) && strcmp(id, "me") == 0,
+                  "logged in: \"%s\"", id);
         wire_close(&w);
-        bool up = secret_in(&s->workers[0]->up, key + 8), down = secret_in(&s->workers[0]->down, key + 8);
+        bool up = secret_in(&s->workers[0]->up, key + 8),
+             down = secret_in(&s->workers[0]->down, key + 8);
         ka_server_free(s);
         ka_keyring_free(&keys);
         atomic_store(&secret, NULL);
-        CHECK(secrets_left == 0 && !up && !down, "round %d: it is in %d blocks; in the mailboxes: %d, %d", (int)i, secrets_left, up, down);
+        CHECK(secrets_left == 0 && !up && !down,
+              "round %d: it is in %d blocks; in the mailboxes: %d, %d", (int)i, secrets_left, up,
+              down);
     }
 }
 
@@ -59,7 +73,9 @@ static void test_secrets_client(void)
     if (!fixture_start(&f, ECHO, 1)) return;
     c.ip = "127.0.0.1";
     c.port = atomic_load(&f.port);
-    CHECK(ka_client_post(&c, "login=secret", 12, &answer) == 200 && memmem(c.buf, sizeof c.buf, "secret", 6), "the server sends it back");
+    CHECK(ka_client_post(&c, "login=secret", 12, &answer) == 200 &&
+              memmem(c.buf, sizeof c.buf, "secret", 6),
+          "the server sends it back");
     ka_client_close(&c);
     CHECK(!memmem(c.buf, sizeof c.buf, "secret", 6), "it is wiped");
     fixture_stop(&f);

@@ -87,7 +87,8 @@ static void stats_on_and_on(void *arg)
     target *t = arg;
     int side = ka__hold(atomic_load(&t->s));
     atomic_store(&t->calm, true);
-    for (int64_t until = ka_now_ms() + PATIENCE_MS; !atomic_load(&t->over) && ka_now_ms() < until; ) {
+    for (int64_t until = ka_now_ms() + PATIENCE_MS;
+         !atomic_load(&t->over) && ka_now_ms() < until;) {
         int next = ka__hold(atomic_load(&t->s));
         ka__let(side);
         side = next;
@@ -145,7 +146,8 @@ static void test_interrupt(void)
     int n = server_start(&server, port, NULL, NULL);
     if (!n) return;
     wire_open_at(&w, SERVER_IP, n);
-    wire_text(&w, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n");
+    wire_text(&w,
+              "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n");
     CHECK(wire_gets(&w, "HTTP/1.1 100 Continue\r\n\r\n"), "the request is begun");
     if (!process_interrupt(&server)) {
         skip("interrupt", "no console to send Ctrl+Break through");

@@ -5,11 +5,15 @@ static void test_signals(void) { skip("signals", "Windows has none of these"); }
 #else
 #define SIGNALS_BEGUN "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
 
-/* Which signals a server survives, and how it ends. Each comes while a request is half sent, which is finished
-   then. `wrapped` is what the shell does first; a signal that is 0 ends the list. */
+/* Which signals a server survives, and how it ends. Each comes while a request is half sent, which
+   is finished then. `wrapped` is what the shell does first; a signal that is 0 ends the list. */
 static void signals_to_server(void)
 {
-    static const struct { const char *wrapped; int blocked, signals[3], status; const char *why; } rows[] = {
+    static const struct {
+        const char *wrapped;
+        int blocked, signals[3], status;
+        const char *why;
+    } rows[] = {
         { "", 0, { SIGHUP }, 0, "a closed terminal stops it in order" },
         { "", 0, { SIGHUP, SIGHUP }, 0, "a second SIGHUP is as the first one" },
         { "", 0, { SIGTERM, SIGHUP }, 0, "so is one behind SIGTERM" },
@@ -20,7 +24,11 @@ static void signals_to_server(void)
         { "", 0, { SIGHUP, SIGTERM, SIGTERM }, 128 + SIGTERM, "behind SIGHUP, too" },
         { "trap '' INT;", 0, { SIGINT, SIGINT, SIGTERM }, 0, "SIGINT that was ignored stays so" },
         { "trap '' HUP;", 0, { SIGHUP, SIGHUP, SIGTERM }, 0, "nohup" },
-        { "trap '' TERM;", 0, { SIGTERM, SIGTERM, SIGINT }, 0, "SIGTERM that was ignored stays so" },
+        { "trap '' TERM;",
+          0,
+          { SIGTERM, SIGTERM, SIGINT },
+          0,
+          "SIGTERM that was ignored stays so" },
         { "trap '' TERM;", 0, { SIGINT, SIGTERM }, 0, "after another one, too" },
         { "", SIGTERM, { SIGTERM }, 0, "SIGTERM that was blocked" },
         { "", SIGINT, { SIGINT }, 0, "SIGINT that was blocked" },
@@ -36,23 +44,28 @@ static void signals_to_server(void)
         sigemptyset(&blocked);
         if (rows[i].blocked) sigaddset(&blocked, rows[i].blocked);
         pthread_sigmask(SIG_BLOCK, &blocked, &before);
-        snprintf(line, sizeof line, "ulimit -c 0; %s exec ../server --ip " SERVER_IP " --port 0", rows[i].wrapped);
+        snprintf(line, sizeof line, "ulimit -c 0; %s exec ../server --ip " SERVER_IP " --port 0",
+                 rows[i].wrapped);
         bool starts = START(&p, "/bin/sh", "-c", line) && await_output(&p, "out", "\n");
         pthread_sigmask(SIG_SETMASK, &before, NULL);
-        if (!starts || sscanf(output(&p, "out"), "listening on " SERVER_IP ":%d", &port) != 1) continue;
+        if (!starts || sscanf(output(&p, "out"), "listening on " SERVER_IP ":%d", &port) != 1)
+            continue;
         wire_open_at(&w, SERVER_IP, port);
         wire_text(&w, SIGNALS_BEGUN);
-        CHECK(wire_gets(&w, "HTTP/1.1 100 Continue\r\n\r\n"), "%s: the request is begun", rows[i].why);
+        CHECK(wire_gets(&w, "HTTP/1.1 100 Continue\r\n\r\n"), "%s: the request is begun",
+              rows[i].why);
         for (int k = 0; k < 3 && rows[i].signals[k]; k++) {
             kill((pid_t)pool[p].pid, rows[i].signals[k]);
             ka_sleep_ms(50);      /* those of the same kind would be one */
         }
         if (rows[i].status == 0) {
             wire_text(&w, "ask_key=x");
-            CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 200, "%s: the request is finished", rows[i].why);
+            CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 200,
+                  "%s: the request is finished", rows[i].why);
         }
         status = process_wait(&p, PATIENCE_MS);
-        CHECK(status == rows[i].status, "%s: status %d, %s", rows[i].why, status, output(&p, "err"));
+        CHECK(status == rows[i].status, "%s: status %d, %s", rows[i].why, status,
+              output(&p, "err"));
         wire_close(&w);
         process_end(&p);
     }
@@ -69,9 +82,20 @@ static void test_signals(void)
         { "../examples/fleet/fleet", "server", "--tcp-port", "0", "--rest-port", "0" },
     };
     static const int harmless[] = {
-        SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGCHLD, SIGWINCH, SIGURG, SIGCONT,
+        SIGPIPE,
+        SIGUSR1,
+        SIGUSR2,
+        SIGALRM,
+        SIGVTALRM,
+        SIGPROF,
+        SIGIO,
+        SIGCHLD,
+        SIGWINCH,
+        SIGURG,
+        SIGCONT,
 #if defined(__linux__)
-        SIGPWR, SIGSTKFLT,
+        SIGPWR,
+        SIGSTKFLT,
 #endif
     };
     if (!emulator_lacks("qemu", "its own signals are among these")) signals_to_server();
@@ -88,7 +112,8 @@ static void test_signals(void)
         CHECK(status == -1, "%s survives harmless signals: status %d", argv[0], status);
         kill((pid_t)pool[p].pid, SIGHUP);
         status = process_wait(&p, PATIENCE_MS);
-        CHECK(status == 0 && !*output(&p, "err"), "%s ends in order: %d, %s", argv[0], status, output(&p, "err"));
+        CHECK(status == 0 && !*output(&p, "err"), "%s ends in order: %d, %s", argv[0], status,
+              output(&p, "err"));
         process_end(&p);
     }
     (void)remove(MESSAGES);
@@ -96,8 +121,8 @@ static void test_signals(void)
 }
 #endif
 
-/* Half-sent requests, peers that don't read, a Redis and a webhook that never answer: every program ends within 10 s of
-   SIGTERM, as `docker stop` kills then. They wait beside each other. */
+/* Half-sent requests, peers that don't read, a Redis and a webhook that never answer: every program
+   ends within 10 s of SIGTERM, as `docker stop` kills then. They wait beside each other. */
 static void test_stop_in_time(void)
 {
 #if defined(_WIN32)
@@ -134,9 +159,12 @@ static void test_stop_in_time(void)
         START(&p[i], "/bin/sh", "-c", line);
         await_output(&p[i], "out", "\n");
         for (int k = 0; k < 2; k++) {
-            for (int64_t until = ka_now_ms() + PATIENCE_MS; wire_try(&w[i][k], "127.0.0.1", port) < 0 && ka_now_ms() < until; ) ka_sleep_ms(5);
+            for (int64_t until = ka_now_ms() + PATIENCE_MS;
+                 wire_try(&w[i][k], "127.0.0.1", port) < 0 && ka_now_ms() < until;)
+                ka_sleep_ms(5);
             for (int n = 0; n < rows[i].times && rows[i].texts[k]; n++)
-                if (ka__sock_send(w[i][k].sock, rows[i].texts[k], strlen(rows[i].texts[k])) < 0) break;
+                if (ka__sock_send(w[i][k].sock, rows[i].texts[k], strlen(rows[i].texts[k])) < 0)
+                    break;
         }
     }
     ka_sleep_ms(300);
@@ -144,7 +172,8 @@ static void test_stop_in_time(void)
     for (int i = 0, ms = 0; i < ROWS; i++) {
         int took, status = process_wait_timed(&p[i], &took);
         ms += took;
-        CHECK(status == 0 && (emulator() || ms < 10000), "%s, %s: status %d after %d ms", rows[i].command, rows[i].why, status, ms);
+        CHECK(status == 0 && (emulator() || ms < 10000), "%s, %s: status %d after %d ms",
+              rows[i].command, rows[i].why, status, ms);
         for (int k = 0; k < 2; k++) wire_close(&w[i][k]);
         process_end(&p[i]);
     }

@@ -14,14 +14,21 @@ static void test_forms(void)
     for (size_t i = 0; i < COUNT(decode); i++) {
         char *in = exact(decode[i].in, strlen(decode[i].in));
         ptrdiff_t n = ka_percent_decode(out, sizeof out, (ka_str){ in, strlen(decode[i].in) });
-        if (decode[i].want) CHECK(n == (ptrdiff_t)strlen(decode[i].want) && memcmp(out, decode[i].want, (size_t)n) == 0, "%s", decode[i].in);
+        if (decode[i].want)
+            CHECK(n == (ptrdiff_t)strlen(decode[i].want) &&
+                      memcmp(out, decode[i].want, (size_t)n) == 0,
+                  "%s", decode[i].in);
         else CHECK(n == 1 && out[0] == 0, "%s", decode[i].in);
-        if (n > 0) CHECK(ka_percent_decode(out, (size_t)n - 1, (ka_str){ in, strlen(decode[i].in) }) == KA_ENOSPC, "%s: no room", decode[i].in);
+        if (n > 0)
+            CHECK(ka_percent_decode(out, (size_t)n - 1, (ka_str){ in, strlen(decode[i].in) }) ==
+                      KA_ENOSPC,
+                  "%s: no room", decode[i].in);
         free(in);
     }
     for (size_t i = 0; i < COUNT(refuse); i++) {
         char *in = exact(refuse[i], strlen(refuse[i]));
-        CHECK(ka_percent_decode(out, sizeof out, (ka_str){ in, strlen(refuse[i]) }) == KA_ESYNTAX, "%s", refuse[i]);
+        CHECK(ka_percent_decode(out, sizeof out, (ka_str){ in, strlen(refuse[i]) }) == KA_ESYNTAX,
+              "%s", refuse[i]);
         free(in);
     }
     for (size_t i = 0; i < COUNT(forms); i++) {
@@ -33,14 +40,16 @@ static void test_forms(void)
             pairs++;
             snprintf(last, sizeof last, "%.*s:%.*s", (int)name.n, name.p, (int)value.n, value.p);
         }
-        bool good = forms[i].pairs > 0 ? r == KA_ENOTFOUND && pairs == forms[i].pairs && strcmp(last, forms[i].last) == 0
+        bool good = forms[i].pairs > 0 ? r == KA_ENOTFOUND && pairs == forms[i].pairs &&
+                                             strcmp(last, forms[i].last) == 0
                                        : r == KA_ESYNTAX && pairs == -forms[i].pairs - 1;
         CHECK(good, "form \"%s\": %d pairs, last %s, then %d", forms[i].in, pairs, last, r);
         free(in);
     }
 }
 
-/* want > 0: refused with this status. want 0: accepted, and says is "METHOD TARGET minor length flags". */
+/* want > 0: refused with this status. want 0: accepted, and says is "METHOD TARGET minor length
+   flags". */
 static const struct { const char *in; int want; const char *says, *why; } requests[] = {
     { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n", 0, "POST / 1 5 k", "plain" },
     { "GET /x?y=1 HTTP/1.1\r\nHost:\r\n\r\n", 0, "GET /x?y=1 1 -1 k", "an empty Host is one" },
@@ -284,14 +293,21 @@ static void test_requests(void)
             ptrdiff_t r = ka__http_request(&h, in, cut);
             if (requests[i].want) {
                 if (r != KA_EAGAIN && refused_at == 0) refused_at = cut;
-                bool good = refused_at ? r == KA_ESYNTAX && h.status == requests[i].want : r == KA_EAGAIN && cut < n;
-                if (!good) CHECK(false, "%s: cut at %d: got %d with %d, want %d", requests[i].why, (int)cut, (int)r, h.status, requests[i].want);
+                bool good = refused_at ? r == KA_ESYNTAX && h.status == requests[i].want
+                                       : r == KA_EAGAIN && cut < n;
+                if (!good)
+                    CHECK(false, "%s: cut at %d: got %d with %d, want %d", requests[i].why,
+                          (int)cut, (int)r, h.status, requests[i].want);
             } else if (cut < n) {
-                if (r != KA_EAGAIN) CHECK(false, "%s: cut at %d: got %d with %d, want KA_EAGAIN", requests[i].why, (int)cut, (int)r, h.status);
+                if (r != KA_EAGAIN)
+                    CHECK(false, "%s: cut at %d: got %d with %d, want KA_EAGAIN", requests[i].why,
+                          (int)cut, (int)r, h.status);
             } else {
-                snprintf(says, sizeof says, "%.*s %.*s %d %lld %s%s%s", (int)h.method.n, h.method.p, (int)h.target.n, h.target.p, h.minor,
-                         (long long)h.length, h.keep_alive ? "k" : "", h.chunked ? "c" : "", h.expects ? "e" : "");
-                CHECK(r == (ptrdiff_t)n && strcmp(says, requests[i].says) == 0, "%s: got %d with %d, %s", requests[i].why, (int)r, h.status, says);
+                snprintf(says, sizeof says, "%.*s %.*s %d %lld %s%s%s", (int)h.method.n, h.method.p,
+                         (int)h.target.n, h.target.p, h.minor, (long long)h.length,
+                         h.keep_alive ? "k" : "", h.chunked ? "c" : "", h.expects ? "e" : "");
+                CHECK(r == (ptrdiff_t)n && strcmp(says, requests[i].says) == 0,
+                      "%s: got %d with %d, %s", requests[i].why, (int)r, h.status, says);
             }
             free(in);
         }
@@ -318,7 +334,8 @@ static void test_long_heads(void)
             ptrdiff_t r = ka__http_request(&h, in, n);
             /* a request line that is too long is told only if the line itself doesn't end */
             int want = rows[i].want == 414 && over ? 431 : rows[i].want;
-            CHECK(over ? r == KA_ESYNTAX && h.status == want : r == (ptrdiff_t)n, "row %d, %d over: got %d with %d", (int)i, (int)over, (int)r, h.status);
+            CHECK(over ? r == KA_ESYNTAX && h.status == want : r == (ptrdiff_t)n,
+                  "row %d, %d over: got %d with %d", (int)i, (int)over, (int)r, h.status);
             r = ka__http_request(&h, in, KA_MAX_HEAD - 200);
             CHECK(r == KA_EAGAIN, "row %d: got %d, want KA_EAGAIN", (int)i, (int)r);
             free(in);
@@ -328,7 +345,8 @@ static void test_long_heads(void)
     memset(line, 'x', sizeof line);
     memcpy(line, "GET /", 5);
     ka__http h;
-    CHECK(ka__http_request(&h, line, sizeof line) == KA_ESYNTAX && h.status == 414, "a target without an end: got %d", h.status);
+    CHECK(ka__http_request(&h, line, sizeof line) == KA_ESYNTAX && h.status == 414,
+          "a target without an end: got %d", h.status);
 }
 
 static void test_responses(void)
@@ -356,9 +374,12 @@ static void test_responses(void)
             ka__http h;
             ptrdiff_t r = ka__http_response(&h, in, cut);
             refused = refused || r == KA_ESYNTAX;
-            snprintf(says, sizeof says, "%d %lld %s%s", h.minor, (long long)h.length, h.keep_alive ? "k" : "", h.chunked ? "c" : "");
+            snprintf(says, sizeof says, "%d %lld %s%s", h.minor, (long long)h.length,
+                     h.keep_alive ? "k" : "", h.chunked ? "c" : "");
             if (cut == n && rows[i].status)
-                CHECK(r == (ptrdiff_t)n && h.status == rows[i].status && strcmp(says, rows[i].says) == 0, "%s: got %d, %d, %s", rows[i].why, (int)r, h.status, says);
+                CHECK(r == (ptrdiff_t)n && h.status == rows[i].status &&
+                          strcmp(says, rows[i].says) == 0,
+                      "%s: got %d, %d, %s", rows[i].why, (int)r, h.status, says);
             else if (rows[i].status)
                 CHECK(r == KA_EAGAIN, "%s: cut at %d: got %d", rows[i].why, (int)cut, (int)r);
             free(in);
@@ -368,7 +389,8 @@ static void test_responses(void)
 }
 
 /* Feed in pieces of a length, or cut once at `cut`; what comes out must not depend on it. */
-static ptrdiff_t feed_chunked(const char *in, size_t n, size_t cut, size_t piece, char *out, size_t *taken)
+static ptrdiff_t feed_chunked(const char *in, size_t n, size_t cut, size_t piece, char *out,
+                              size_t *taken)
 {
     ka__chunked d = { .room = 40 };
     size_t at = 0, total = 0;
@@ -434,18 +456,21 @@ static void test_chunked(void)
         size_t n = strlen(chunked_rows[i].in), taken = 0, bad = 0;
         for (size_t cut = 0; cut <= n + 1; cut++) {       /* each cut in two; last, byte by byte */
             ptrdiff_t got = feed_chunked(chunked_rows[i].in, n, cut, cut > n, out, &taken);
-            bool same = got == chunked_rows[i].want && (got < 0 || memcmp(out, chunked_rows[i].data, (size_t)got) == 0);
+            bool same = got == chunked_rows[i].want &&
+                        (got < 0 || memcmp(out, chunked_rows[i].data, (size_t)got) == 0);
             const char *next = strstr(chunked_rows[i].in, "NEXT");
             if (next && taken != (size_t)(next - chunked_rows[i].in)) same = false;
             if (!same) bad++;
         }
-        CHECK(bad == 0, "%s: wrong in %d of %d ways to cut it", chunked_rows[i].why, (int)bad, (int)n + 2);
+        CHECK(bad == 0, "%s: wrong in %d of %d ways to cut it", chunked_rows[i].why, (int)bad,
+              (int)n + 2);
     }
     char *long_trailers = malloc(KA_MAX_HEAD + 100);
     if (!long_trailers) abort();
     memset(long_trailers, 'x', KA_MAX_HEAD + 100);
     memcpy(long_trailers, "0\r\n", 3);
-    CHECK(feed_chunked(long_trailers, KA_MAX_HEAD + 100, 0, 0, out, &(size_t){ 0 }) == KA_ENOSPC, "trailers over KA_MAX_HEAD");
+    CHECK(feed_chunked(long_trailers, KA_MAX_HEAD + 100, 0, 0, out, &(size_t){ 0 }) == KA_ENOSPC,
+          "trailers over KA_MAX_HEAD");
     free(long_trailers);
 }
 
@@ -509,7 +534,8 @@ static void test_bytes_of_text(void)
     for (size_t i = 0; i < COUNT(rows); i++) {
         for (int byte = 0; byte < 256; byte++) {
             bool want = byte > 127 ? rows[i].above : byte && strchr(rows[i].bytes, byte) != NULL;
-            CHECK(ka__in(rows[i].kind, (char)byte) == want, "%s: %02x", rows[i].what, (unsigned)byte);
+            CHECK(ka__in(rows[i].kind, (char)byte) == want, "%s: %02x", rows[i].what,
+                  (unsigned)byte);
         }
     }
 }

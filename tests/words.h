@@ -2,7 +2,10 @@
 
 #if defined(_WIN32)
 static void test_words(void) { skip("words", "Windows does not tell whether a pipe has room"); }
-static void test_words_unread(void) { skip("words unread", "Windows does not tell whether a pipe has room"); }
+static void test_words_unread(void)
+{
+    skip("words unread", "Windows does not tell whether a pipe has room");
+}
 #else
 /* Stand this descriptor in for stderr; -1: have it back. */
 static void stderr_is(int fd)
@@ -15,13 +18,15 @@ static void stderr_is(int fd)
     before = -1;
 }
 
-/* Read all that there is; the last bytes of it, as text. A terminal may take a moment to pass on what was written. */
+/* Read all that there is; the last bytes of it, as text. A terminal may take a moment to pass on
+   what was written. */
 static const char *drained(int fd)
 {
     static char text[KA__CLI_TEXT + 1];
     char piece[KA__CLI_TEXT];
     size_t kept = 0;
-    for (ssize_t n; ka__sock_wait(fd, KA__IN, kept ? 20 : 200) == KA_OK && (n = read(fd, piece, sizeof piece)) > 0; ) {
+    for (ssize_t n; ka__sock_wait(fd, KA__IN, kept ? 20 : 200) == KA_OK &&
+                    (n = read(fd, piece, sizeof piece)) > 0;) {
         size_t drop = kept + (size_t)n > KA__CLI_TEXT ? kept + (size_t)n - KA__CLI_TEXT : 0;
         memmove(text, text + drop, kept -= drop);
         memcpy(text + kept, piece, (size_t)n);
@@ -31,7 +36,8 @@ static const char *drained(int fd)
     return text;
 }
 
-/* Whatever stderr is, no line waits for its reader, and the next one that can be written tells how many were lost. */
+/* Whatever stderr is, no line waits for its reader, and the next one that can be written tells how
+   many were lost. */
 static void words_to(const char *what, int ours, int theirs)
 {
     enum { MANY = 50000 };      /* 1 MB and more */
@@ -48,17 +54,27 @@ static void words_to(const char *what, int ours, int theirs)
     ka_say(2, "next");
     for (int i = 0; i < MANY; i++) {      /* what was written in part is finished now */
         snprintf(want, sizeof want, "line %d%s", i, eol);
-        if (strlen(got) > strlen(want) && strcmp(got + strlen(got) - strlen(want), want) == 0) lost = MANY - 1 - i;
+        if (strlen(got) > strlen(want) && strcmp(got + strlen(got) - strlen(want), want) == 0)
+            lost = MANY - 1 - i;
     }
     got = drained(ours);
     const char *told = strstr(got, "(lines lost here, which nobody read: ");
     snprintf(want, sizeof want, ")%snext%s", eol, eol);
-    CHECK(told && strstr(told, want) && atoi(told + 37) > MANY / 2 && (!lost || atoi(told + 37) == lost), "%s: of %d lost, got \"%s\"", what, lost, got);
-    for (const char *const *p = (const char *const[]){ "\rfour", "\rto", "done", "\rx", NULL, NULL, "end" }, *const *end = p + 7; p < end; p++) ka_say(2, *p);
+    CHECK(told && strstr(told, want) && atoi(told + 37) > MANY / 2 &&
+              (!lost || atoi(told + 37) == lost),
+          "%s: of %d lost, got \"%s\"", what, lost, got);
+    for (const char *const *
+             p = (const char *const[]){ "\rfour", "\rto", "done", "\rx", NULL, NULL, "end" },
+            *const *end = p + 7;
+         p < end; p++)
+        ka_say(2, *p);
     got = drained(ours);
-    snprintf(want, sizeof want, isatty(theirs) ? "four\rto  %sdone%sx%send%s" : "four%sto%sdone%sx%send%s", eol, eol, eol, eol, eol);
+    snprintf(want, sizeof want,
+             isatty(theirs) ? "four\rto  %sdone%sx%send%s" : "four%sto%sdone%sx%send%s", eol, eol,
+             eol, eol, eol);
     CHECK(strcmp(got, want) == 0, "%s: over the line before: got \"%s\"", what, got);
-    CHECK(fcntl(2, F_GETFL) == flags, "%s: the flags that other processes have, too, are as they were", what);
+    CHECK(fcntl(2, F_GETFL) == flags,
+          "%s: the flags that other processes have, too, are as they were", what);
     stderr_is(-1);
 }
 
@@ -67,21 +83,27 @@ static void words_stopped(int master, int slave)
 {
     stderr_is(slave);
     CHECK(write(master, "\x13", 1) == 1, "Ctrl+S");
-    for (int64_t until = ka_now_ms() + PATIENCE_MS; ka__sock_wait(slave, KA__OUT, 0) == KA_OK && ka_now_ms() < until; ) ka_sleep_ms(1);
+    for (int64_t until = ka_now_ms() + PATIENCE_MS;
+         ka__sock_wait(slave, KA__OUT, 0) == KA_OK && ka_now_ms() < until;)
+        ka_sleep_ms(1);
     ka_say(2, "while it is stopped");
     ka_say(2, "\rover it");
     CHECK(write(master, "\x11", 1) == 1, "Ctrl+Q");
-    for (int64_t until = ka_now_ms() + PATIENCE_MS; ka__sock_wait(slave, KA__OUT, 0) != KA_OK && ka_now_ms() < until; ) ka_sleep_ms(1);
+    for (int64_t until = ka_now_ms() + PATIENCE_MS;
+         ka__sock_wait(slave, KA__OUT, 0) != KA_OK && ka_now_ms() < until;)
+        ka_sleep_ms(1);
     ka_say(2, "after it");
     const char *got = drained(master);
-    CHECK(strcmp(got, "(lines lost here, which nobody read: 2)\r\nafter it\r\n") == 0, "Ctrl+S: got \"%s\"", got);
+    CHECK(strcmp(got, "(lines lost here, which nobody read: 2)\r\nafter it\r\n") == 0,
+          "Ctrl+S: got \"%s\"", got);
     stderr_is(-1);
 }
 
 static volatile sig_atomic_t words_signals;
 static void words_signal(int number) { (void)number, words_signals++; }
 
-/* Say a word to a terminal with `stty tostop`, in its background. Returns the signals it brought. */
+/* Say a word to a terminal with `stty tostop`, in its background. Returns the signals it brought.
+   */
 static int words_tostop(int slave)
 {
     struct termios t;
@@ -141,20 +163,27 @@ static void test_words(void)
     static char long_text[2 * KA__CLI_TEXT];
     struct rlimit before, none;
     int ends[2], file, master = posix_openpt(O_RDWR | O_NOCTTY);
-    int slave = master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0 ? open(ptsname(master), O_RDWR | O_NOCTTY) : -1;      /* NOLINT(concurrency-mt-unsafe) */
+    int slave = master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0
+                    ? open(ptsname(master), O_RDWR | O_NOCTTY)
+                    : -1; /* NOLINT(concurrency-mt-unsafe) */
     if (slave < 0) skip("words", "no pseudo-terminals here");
     else words_to("a terminal", master, slave), words_stopped(master, slave);
     words_quiet(master, slave);
     close(slave);
     close(master);
     for (int kind = 0; kind < 3; kind++) {
-        if ((kind == 1 ? socketpair(AF_UNIX, SOCK_STREAM, 0, ends) : pipe(ends)) != 0 || getrlimit(RLIMIT_NOFILE, &before) != 0) abort();
+        if ((kind == 1 ? socketpair(AF_UNIX, SOCK_STREAM, 0, ends) : pipe(ends)) != 0 ||
+            getrlimit(RLIMIT_NOFILE, &before) != 0)
+            abort();
         none = before;
         none.rlim_cur = 3;
         int own = dup(2);      /* stderr_is needs one, too */
         close(own);
         if (kind == 2) stderr_is(ends[1]), setrlimit(RLIMIT_NOFILE, &none);
-        words_to(kind == 0 ? "a pipe" : kind == 1 ? "a socket" : "a pipe, at the descriptor limit", ends[0], ends[1]);
+        words_to(kind == 0   ? "a pipe"
+                 : kind == 1 ? "a socket"
+                             : "a pipe, at the descriptor limit",
+                 ends[0], ends[1]);
         setrlimit(RLIMIT_NOFILE, &before);
         close(ends[0]);
         close(ends[1]);
@@ -172,7 +201,8 @@ static void test_words(void)
     stderr_is(-1);
     ssize_t n = pread(file, long_text, sizeof long_text, 0);
     static const char want[] = "xx\nshort\n(lines lost here, which nobody read: 1)\nagain\n";
-    CHECK(n > 4000 && memcmp(long_text + n - sizeof want + 1, want, sizeof want - 1) == 0, "a long line is cut: %d bytes, %.80s", (int)n, long_text + n - sizeof want + 1);
+    CHECK(n > 4000 && memcmp(long_text + n - sizeof want + 1, want, sizeof want - 1) == 0,
+          "a long line is cut: %d bytes, %.80s", (int)n, long_text + n - sizeof want + 1);
     close(file);
     (void)remove(".test-words");
 }
@@ -199,7 +229,8 @@ static bool unread_serves(const char *ip, int port, const char *text)
     char byte;
     for (int64_t until = ka_now_ms() + PATIENCE_MS; ka_now_ms() < until; ka_sleep_ms(20)) {
         if (wire_try(&w, ip, port) < 0) continue;      /* it may not listen yet */
-        bool served = wire_text(&w, text) && ka__sock_wait(w.sock, KA__IN, 5000) == KA_OK && ka__sock_recv(w.sock, &byte, 1) == 1;
+        bool served = wire_text(&w, text) && ka__sock_wait(w.sock, KA__IN, 5000) == KA_OK &&
+                      ka__sock_recv(w.sock, &byte, 1) == 1;
         wire_close(&w);
         return served;
     }
@@ -209,8 +240,9 @@ static bool unread_serves(const char *ip, int port, const char *text)
 #define UNREAD_ASK "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask_key=x"
 #define UNREAD_GET "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
-/* Each program with a full pipe as its stdout and stderr serves on; `lines`: it prints one each second, and the first that
-   can be written tells how many were lost. Then SIGTERM ends it at once. */
+/* Each program with a full pipe as its stdout and stderr serves on; `lines`: it prints one each
+   second, and the first that can be written tells how many were lost. Then SIGTERM ends it at once.
+   */
 static void test_words_unread(void)
 {
     static const struct { const char *command, *ip, *request; bool lines; } rows[] = {
@@ -228,20 +260,32 @@ static void test_words_unread(void)
         int unread = unread_open(), port = free_port(), served = 0;
         snprintf(command, sizeof command, rows[i].command, port);
         char *program = strstr(command, "; ");
-        snprintf(line, sizeof line, "%.*sexec %s >" UNREAD " 2>&1", program ? (int)(program + 2 - command) : 0, command, program ? program + 2 : command);
+        snprintf(line, sizeof line, "%.*sexec %s >" UNREAD " 2>&1",
+                 program ? (int)(program + 2 - command) : 0, command,
+                 program ? program + 2 : command);
         if (!START(&p, "/bin/sh", "-c", line)) continue;
         for (int64_t until = INT64_MAX; served < 60 || ka_now_ms() < until; served++) {
-            if (!unread_serves(rows[i].ip, port, rows[i].request) && !CHECK(false, "%s serves; request %d", command, served)) break;
-            if (served == 0) until = ka_now_ms() + 1500;      /* so it has printed a line since it began */
+            if (!unread_serves(rows[i].ip, port, rows[i].request) &&
+                !CHECK(false, "%s serves; request %d", command, served))
+                break;
+            if (served == 0)
+                until = ka_now_ms() + 1500; /* so it has printed a line since it began */
             if (served >= 60) ka_sleep_ms(20);
         }
         const char *got = "";
         if (rows[i].lines) drained(unread);
-        for (int64_t until = ka_now_ms() + PATIENCE_MS; rows[i].lines && !strstr(got, "read: ") && ka_now_ms() < until; ) got = drained(unread);
-        CHECK(!rows[i].lines || strstr(got, "(lines lost here, which nobody read: "), "%s tells what was lost: \"%s\"", command, got);
+        for (int64_t until = ka_now_ms() + PATIENCE_MS;
+             rows[i].lines && !strstr(got, "read: ") && ka_now_ms() < until;)
+            got = drained(unread);
+        CHECK(!rows[i].lines || strstr(got, "(lines lost here, which nobody read: "),
+              "%s tells what was lost: \"%s\"", command, got);
         kill((pid_t)pool[p].pid, SIGTERM);
-        int ms, status = process_wait_timed(&p, &ms);      /* what waits for its reader would end with KA_DRAIN_MS, 8 s there, or never */
-        CHECK(status == 0 && (emulator() || ms < 7000), "%s: status %d in %d ms", command, status, ms);
+        int ms,
+            status = process_wait_timed(
+                &p,
+                &ms); /* what waits for its reader would end with KA_DRAIN_MS, 8 s there, or never */
+        CHECK(status == 0 && (emulator() || ms < 7000), "%s: status %d in %d ms", command, status,
+              ms);
         process_end(&p);
         close(unread);
     }

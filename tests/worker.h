@@ -41,7 +41,8 @@ static void test_unanswered(void)
         for (size_t i = 0; i < COUNT(unanswered_rows); i++)
             if (k < (int)strlen(unanswered_rows[i].trickle) && unanswered_rows[i].trickle[k] == '+')
                 wire_text(&w[i], unanswered_rows[i].in);
-            else if (k < (int)strlen(unanswered_rows[i].trickle)) wire_send(&w[i], unanswered_rows[i].trickle + k, 1);
+            else if (k < (int)strlen(unanswered_rows[i].trickle))
+                wire_send(&w[i], unanswered_rows[i].trickle + k, 1);
         while (ka_wait(s, &ev, KA_ANSWER_MS / 12) == KA_OK) {}
     }
     if (CHECK(slow_n == 2, "two")) ka_reply(s, &slow[0], 200, NULL, "x", 1);
@@ -73,7 +74,8 @@ static void test_unanswered(void)
     CHECK(atomic_load(&blocks_live) == before, "all freed");
 }
 
-/* More requests than the mailbox holds, while the parent sleeps over each: all answered, nothing stuck. */
+/* More requests than the mailbox holds, while the parent sleeps over each: all answered, nothing
+   stuck. */
 static void test_full_mailbox(void)
 {
     enum { WIRES = 24, EACH = 120 };
@@ -85,7 +87,8 @@ static void test_full_mailbox(void)
     memset(body, 'x', 1400);
     snprintf(head, sizeof head, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1400\r\n\r\n");
     for (int i = 0; i < WIRES; i++) wire_open(&w[i], atomic_load(&f.port));
-    /* a sender and a reader in one thread: the answers of 120 such requests fit the system's buffers */
+    /* a sender and a reader in one thread: the answers of 120 such requests fit the system's
+       buffers */
     for (int k = 0; k < EACH; k++)
         for (int i = 0; i < WIRES; i++)
             if (k < 20 || i == 0) {
@@ -95,7 +98,9 @@ static void test_full_mailbox(void)
             }
     int good = 0;
     for (int i = 0; i < WIRES; i++)
-        for (int k = 0; k < (i == 0 ? EACH : 20); k++) good += wire_answer(&w[i], body, sizeof body, NULL, false) == 200 && strlen(body) == 1407;
+        for (int k = 0; k < (i == 0 ? EACH : 20); k++)
+            good +=
+                wire_answer(&w[i], body, sizeof body, NULL, false) == 200 && strlen(body) == 1407;
     CHECK(good == EACH + (WIRES - 1) * 20, "%d of %d answered", good, EACH + (WIRES - 1) * 20);
     for (int i = 0; i < WIRES; i++) wire_close(&w[i]);
     fixture_stop(&f);
@@ -106,7 +111,8 @@ typedef struct { int port; _Atomic(bool) stop; ka__thread thread; } flood;
 /* Ask on and on, as fast as the answers are taken off. */
 static void flood_run(void *arg)
 {
-    static const char ask[] = "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    static const char ask[] =
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
     flood *f = arg;
     static wire w;
     size_t at = 0;
@@ -173,7 +179,8 @@ static void test_time_outs(void)
     CHECK(wire_answer(&chunked, body, sizeof body, NULL, false) == 408, "half a body as well");
     wire_text(&empty, "\n\r");
     wire_open(&busy, port);
-    CHECK(wire_answer(&idle, body, sizeof body, NULL, false) == 0, "an idle one is closed without a word");
+    CHECK(wire_answer(&idle, body, sizeof body, NULL, false) == 0,
+          "an idle one is closed without a word");
     took = ka_now_ms() - start;
     CHECK(took >= KA_IDLE_MS - 100, "not before its time: %d ms", (int)took);
     CHECK(wire_answer(&empty, body, sizeof body, NULL, false) == 0, "empty lines are idle");
@@ -181,7 +188,8 @@ static void test_time_outs(void)
     CHECK(took < KA_IDLE_MS + KA_REQUEST_MS, "and buy no time: %d ms", (int)took);
     wire_close(&empty);
     wire_text(&busy, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK(wire_answer(&busy, body, sizeof body, NULL, false) == 200, "one that was idle for less goes on");
+    CHECK(wire_answer(&busy, body, sizeof body, NULL, false) == 200,
+          "one that was idle for less goes on");
     wire_close(&idle);
     wire_close(&slow);
     wire_close(&chunked);
@@ -250,7 +258,8 @@ static void test_refused_head(void)
     ka_server_free(s);
 }
 
-/* A parent that is busy for longer than a request may take: what arrived in time counts, though nobody had room to read it. */
+/* A parent that is busy for longer than a request may take: what arrived in time counts, though
+   nobody had room to read it. */
 static void test_busy_parent(void)
 {
     enum { FLOOD = 400, BEGUN = KA__EVENTS + 44 /* more than the poller tells of at once */ };
@@ -264,13 +273,18 @@ static void test_busy_parent(void)
     size_t n;
     bool full = false;
     int good = 0;
-    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_listen(s, "127.0.0.1", 0) == KA_OK && ka_wait(s, &ev, PATIENCE_MS) == KA_OK && !ev.error, "starts")) return;
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_listen(s, "127.0.0.1", 0) == KA_OK &&
+                   ka_wait(s, &ev, PATIENCE_MS) == KA_OK && !ev.error,
+               "starts"))
+        return;
     wire_open(&many, ev.port);
     for (int i = 0; i < BEGUN; i++) begun[i] = wire_open(&one, ev.port) ? one.sock : -1;
     for (int i = 0; i < BEGUN; i++) ka__sock_send(begun[i], "GET / HTTP/1.1\r\nHo", 18);
     ka_sleep_ms(100);                  /* they have been read */
-    n = (size_t)snprintf(ask, sizeof ask, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1300\r\n\r\n%01300d", 0);
-    for (int i = 0; i < FLOOD && !full; i++) full = ka__sock_send(many.sock, ask, n) != (ptrdiff_t)n;
+    n = (size_t)snprintf(ask, sizeof ask,
+                         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1300\r\n\r\n%01300d", 0);
+    for (int i = 0; i < FLOOD && !full; i++)
+        full = ka__sock_send(many.sock, ask, n) != (ptrdiff_t)n;
     ka_sleep_ms(200);                  /* the up box has filled */
     for (int i = 0; i < BEGUN; i++) ka__sock_send(begun[i], "st: a\r\n\r\n", 9);
     ka_sleep_ms(KA_REQUEST_MS + 100);
@@ -279,7 +293,7 @@ static void test_busy_parent(void)
         ka_reply(s, &ev, status, NULL, text, n);
         told += status == 405 || status == 408;
     }
-    while (ka_wait(s, &ev, 0) == KA_OK) {}      /* the last answers leave at the end of their batch */
+    while (ka_wait(s, &ev, 0) == KA_OK) {} /* the last answers leave at the end of their batch */
     for (int i = 0; i < BEGUN; i++) {
         one.sock = begun[i];
         one.n = 0;
@@ -291,7 +305,8 @@ static void test_busy_parent(void)
     ka_server_free(s);
 }
 
-/* A peer that asks on and on and never reads: its connection is closed, others are served meanwhile. */
+/* A peer that asks on and on and never reads: its connection is closed, others are served
+   meanwhile. */
 static void test_never_reads(void)
 {
     static wire deaf, good;
@@ -300,7 +315,8 @@ static void test_never_reads(void)
     char body[64];
     bool closed = false;
     if (!fixture_start(&f, ECHO, 1)) return;
-    snprintf(ask, sizeof ask, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1300\r\n\r\n%01300d", 0);
+    snprintf(ask, sizeof ask, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1300\r\n\r\n%01300d",
+             0);
     wire_open(&deaf, atomic_load(&f.port));
     for (int64_t until = ka_now_ms() + PATIENCE_MS; !closed && ka_now_ms() < until; ) {
         ptrdiff_t r = ka__sock_send(deaf.sock, ask, strlen(ask));
@@ -336,7 +352,8 @@ static void test_linger(void)
     fixture_stop(&f);
 }
 
-/* Stopping: idle connections close at once, a request that was begun is finished, no newcomer gets in. */
+/* Stopping: idle connections close at once, a request that was begun is finished, no newcomer gets
+   in. */
 static void drain(int workers)
 {
     static wire idle, begun;
@@ -350,10 +367,10 @@ static void drain(int workers)
     wire_text(&begun, "POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na");
     ka_stats st;
     do ka_server_stats(f.s, &st); while (st.connections < 2);
-    ka_sleep_ms(100);                  /* the begun one has been read; were it not, it would count as well */
+    ka_sleep_ms(100); /* the begun one has been read; were it not, it would count as well */
     ka_stop(f.s);
     CHECK(wire_answer(&idle, body, sizeof body, NULL, false) == 0, "the idle one is closed");
-    int r = KA_OK;                     /* the listener is closed once both workers have let go of it */
+    int r = KA_OK; /* the listener is closed once both workers have let go of it */
     for (int64_t until = ka_now_ms() + PATIENCE_MS; r == KA_OK && ka_now_ms() < until; ) {
         ka__sock s;
         r = ka__sock_connect(NULL, "127.0.0.1", atomic_load(&f.port), &s);
@@ -363,7 +380,9 @@ static void drain(int workers)
     }
     CHECK(r == KA_EOFFLINE, "nobody listens any more: %d", r);
     wire_text(&begun, "b");
-    CHECK(wire_answer(&begun, body, sizeof body, head, false) == 200 && strcmp(body, "POST /b ab") == 0 && strstr(head, "Connection: close\r\n"), "the begun one is finished");
+    CHECK(wire_answer(&begun, body, sizeof body, head, false) == 200 &&
+              strcmp(body, "POST /b ab") == 0 && strstr(head, "Connection: close\r\n"),
+          "the begun one is finished");
     CHECK(wire_answer(&begun, body, sizeof body, NULL, false) == 0, "and closed");
     wire_close(&idle);
     wire_close(&begun);
@@ -385,7 +404,8 @@ static void test_drain_ends(void)
     char body[64];
     if (!fixture_start(&f, BACKWARDS, 1)) return;
     wire_open(&w, atomic_load(&f.port));
-    wire_text(&w, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");      /* the parent holds it, and waits for two more */
+    wire_text(
+        &w, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); /* the parent holds it, and waits for two more */
     ka_stats st;
     do ka_server_stats(f.s, &st); while (st.connections < 1);
     ka_sleep_ms(100);
@@ -394,24 +414,31 @@ static void test_drain_ends(void)
     wire_close(&w);
 }
 
-/* A worker whose last connections have timed out waits for the order to finish, from a parent that has no time, asleep. */
+/* A worker whose last connections have timed out waits for the order to finish, from a parent that
+   has no time, asleep. */
 static void test_drain_busy(void)
 {
     ka_server *s;
     ka_event ev;
     ka_usage before = { 0 }, after = { 0 };
     int r, opened = 0;
-    if (!CHECK(ka_server_start(&s, 2) == KA_OK && ka_listen_as(s, &ka_lines, "127.0.0.1", 0) == 0 && ka_wait(s, &ev, 2000) == KA_OK, "a server")) return;
+    if (!CHECK(ka_server_start(&s, 2) == KA_OK && ka_listen_as(s, &ka_lines, "127.0.0.1", 0) == 0 &&
+                   ka_wait(s, &ev, 2000) == KA_OK,
+               "a server"))
+        return;
     CHECK(ka_connect(s, &ka_lines, NULL, "127.0.0.1", ev.port, 1) == KA_OK, "to itself");
-    while (opened < 2 && CHECK(ka_wait(s, &ev, 2000) == KA_OK, "both ends, %d", opened)) opened += ev.kind == KA_OPENED;
+    while (opened < 2 && CHECK(ka_wait(s, &ev, 2000) == KA_OK, "both ends, %d", opened))
+        opened += ev.kind == KA_OPENED;
     ka_stop(s);
     while (ka_wait(s, &ev, 0) == KA_OK) {}
     ka_sleep_ms(KA_DRAIN_MS + 100);
     ka_process_usage(&before);
     ka_sleep_ms(500);
     ka_process_usage(&after);
-    CHECK(after.cpu_us - before.cpu_us < 200000, "%d us of 500 ms", (int)(after.cpu_us - before.cpu_us));
-    while ((r = ka_wait(s, &ev, 2000)) == KA_OK) CHECK(ev.kind == KA_CLOSED && ev.error == 0, "kind %d: %d", ev.kind, ev.error);
+    CHECK(after.cpu_us - before.cpu_us < 200000, "%d us of 500 ms",
+          (int)(after.cpu_us - before.cpu_us));
+    while ((r = ka_wait(s, &ev, 2000)) == KA_OK)
+        CHECK(ev.kind == KA_CLOSED && ev.error == 0, "kind %d: %d", ev.kind, ev.error);
     CHECK(r == KA_ESTOPPED, "and then it ends: %d", r);
     ka_server_free(s);
 }
@@ -433,7 +460,9 @@ static void test_workers(void)
         }
         for (int i = 0; i < WIRES; i++) {
             snprintf(text, sizeof text, "GET /%d-%d ", i, round);
-            if (wire_answer(&w[i], body, sizeof body, NULL, false) != 200 || strcmp(body, text) != 0) wrong++;
+            if (wire_answer(&w[i], body, sizeof body, NULL, false) != 200 ||
+                strcmp(body, text) != 0)
+                wrong++;
         }
     }
     CHECK(f.s->workers_n == 3, "%d workers", f.s->workers_n);
@@ -442,12 +471,15 @@ static void test_workers(void)
     ka_server_stats(f.s, &st);
     CHECK(st.connections == WIRES, "%d connections counted", (int)st.connections);
     for (int i = 0; i < WIRES; i++) wire_close(&w[i]);
-    for (int64_t until = ka_now_ms() + PATIENCE_MS; st.connections && ka_now_ms() < until; ka_sleep_ms(5)) ka_server_stats(f.s, &st);
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; st.connections && ka_now_ms() < until;
+         ka_sleep_ms(5))
+        ka_server_stats(f.s, &st);
     CHECK(st.connections == 0, "%d are left", (int)st.connections);
     fixture_stop(&f);
 }
 
-/* The n-th allocation fails, for n = 1, 2, ...: an error or a closed connection, no crash, no leak. */
+/* The n-th allocation fails, for n = 1, 2, ...: an error or a closed connection, no crash, no leak.
+   */
 static void test_server_out_of_memory(void)
 {
     static wire w;
@@ -462,7 +494,7 @@ static void test_server_out_of_memory(void)
         bool asked = false, held = false;
         for (int64_t until = ka_now_ms() + PATIENCE_MS; r == KA_OK && ka_now_ms() < until; ) {
             int e = ka_wait(s, &ev, 100);
-            if (e == KA_ETIME && asked) break;      /* the connection was closed for want of memory */
+            if (e == KA_ETIME && asked) break; /* the connection was closed for want of memory */
             if (e != KA_OK) continue;
             if (ev.kind == KA_LISTENING) {
                 if (ev.error) break;
@@ -476,19 +508,23 @@ static void test_server_out_of_memory(void)
                 held = true;
                 late = ev;
             } else {
-                ka_reply(s, &ev, ev.status ? ev.status : 200, NULL, "b", 1);      /* before its turn: it is kept */
+                ka_reply(s, &ev, ev.status ? ev.status : 200, NULL, "b",
+                         1); /* before its turn: it is kept */
                 if (held) ka_reply(s, &late, 200, NULL, "a", 1);
                 held = false;
             }
         }
-        if (r < 0 && r != KA_ENOMEM && r != KA_ELIMIT) CHECK(false, "allocation %d fails: %d", (int)nth, r);
+        if (r < 0 && r != KA_ENOMEM && r != KA_ELIMIT)
+            CHECK(false, "allocation %d fails: %d", (int)nth, r);
         bool done = atomic_exchange(&allocations_left, -1) >= 0;
         ka_server_free(s);
         if (asked) {
             while (wire_answer(&w, body, sizeof body, NULL, false) > 0) {}
             wire_close(&w);
         }
-        if (!CHECK(atomic_load(&blocks_live) == before, "allocation %d fails: %d blocks leaked", (int)nth, (int)(atomic_load(&blocks_live) - before))) break;
+        if (!CHECK(atomic_load(&blocks_live) == before, "allocation %d fails: %d blocks leaked",
+                   (int)nth, (int)(atomic_load(&blocks_live) - before)))
+            break;
         if (done) break;
         if (!CHECK(nth < 50, "it never comes through")) break;
     }
@@ -502,11 +538,13 @@ static void test_listener_numbers(void)
     for (int round = 0; round < 20; round++) {
         int wrong = 0;
         if (!CHECK(ka_server_start(&s, 1) == KA_OK, "starts")) return;
-        for (int i = 0; i < KA_MAX_LISTENERS; i++) wrong += ka_listen_as(s, &ka_lines, "127.0.0.1", 0) != i;
+        for (int i = 0; i < KA_MAX_LISTENERS; i++)
+            wrong += ka_listen_as(s, &ka_lines, "127.0.0.1", 0) != i;
         CHECK(wrong == 0, "%d of %d have another's number", wrong, (int)KA_MAX_LISTENERS);
         CHECK(ka_listen(s, "127.0.0.1", 0) == KA_ELIMIT, "no more than that");
         for (int i = 0; i < KA_MAX_LISTENERS && next_event(s, &ev, KA_LISTENING); i++)
-            CHECK(ev.error == KA_OK && ev.listener == i && ev.port > 0, "listener %d: %d, of %d", i, ev.error, ev.listener);
+            CHECK(ev.error == KA_OK && ev.listener == i && ev.port > 0, "listener %d: %d, of %d", i,
+                  ev.error, ev.listener);
         ka_server_free(s);
     }
 }

@@ -8,19 +8,31 @@ static bool example_start(process *p, int *ports, int n, const char *const *argv
     const char *line = output(p, "out");
     for (int64_t until = ka_now_ms() + PATIENCE_MS; ka_now_ms() < until; ka_sleep_ms(5)) {
         int seen = 0;
-        for (line = output(p, "out"); seen < n && sscanf(line, "listening on 127.0.0.1:%31[0-9]%*1[\n]", last) == 1; line = strchr(line, '\n') + 1) {
+        for (line = output(p, "out");
+             seen < n && sscanf(line, "listening on 127.0.0.1:%31[0-9]%*1[\n]", last) == 1;
+             line = strchr(line, '\n') + 1) {
             ports[seen++] = atoi(last);
             if (!strchr(line, '\n')) break;
         }
         if (seen == n) return true;
     }
-    return CHECK(false, "%s %s listens: %s%s", argv[0], argv[1], output(p, "out"), output(p, "err"));
+    return CHECK(false, "%s %s listens: %s%s", argv[0], argv[1], output(p, "out"),
+                 output(p, "err"));
 }
 
 #define MESSAGES ".test-messages"
-static const char *const codes_argv[] = { PROGRAM("examples/codes/codes"), "server", "--uuid-port", "0", "--text-port", "0", "--log", MESSAGES, NULL };
+static const char *const codes_argv[] = { PROGRAM("examples/codes/codes"),
+                                          "server",
+                                          "--uuid-port",
+                                          "0",
+                                          "--text-port",
+                                          "0",
+                                          "--log",
+                                          MESSAGES,
+                                          NULL };
 
-/* A request of its own connection, and what comes back until the close: "STATUS BODY", or "bare BODY" without HTTP around it. */
+/* A request of its own connection, and what comes back until the close: "STATUS BODY", or "bare
+   BODY" without HTTP around it. */
 static const char *exchange(int port, const char *method, const char *body, size_t n)
 {
     static wire w;
@@ -39,7 +51,8 @@ static const char *exchange(int port, const char *method, const char *body, size
     ptrdiff_t got = ka__http_response(&h, w.buf, w.n);
     if (got < 0) snprintf(text, sizeof text, "bare %.*s", (int)w.n, w.buf);
     else snprintf(text, sizeof text, "%d %.*s", h.status, (int)(w.n - (size_t)got), w.buf + got);
-    if (got >= 0 && !strstr(w.buf, "Content-Type: application/json\r\n")) return "no application/json";
+    if (got >= 0 && !strstr(w.buf, "Content-Type: application/json\r\n"))
+        return "no application/json";
     if (got >= 0 && h.status == 405 && !strstr(w.buf, "Allow: POST\r\n")) return "no Allow";
     return text;
 }
@@ -52,8 +65,11 @@ static bool code_of(int port, const char *uuid, bool python, char code[65])
     char body[128], end = 0;
     snprintf(body, sizeof body, python ? "{'uuid': '%s'}" : "{\"uuid\": \"%s\"}", uuid);
     const char *said = exchange(port, "POST /", body, strlen(body));
-    const char *form = python ? "bare {'success': True, 'unique': '%64[0-9a-f]'%c" : "200 {\"success\": true, \"unique\": \"%64[0-9a-f]\"%c";
-    return CHECK(sscanf(said, form, code, &end) == 2 && end == '}' && strlen(code) == 64 && said[strlen(said) - 1] == '}', "a code: %s", said);
+    const char *form = python ? "bare {'success': True, 'unique': '%64[0-9a-f]'%c"
+                              : "200 {\"success\": true, \"unique\": \"%64[0-9a-f]\"%c";
+    return CHECK(sscanf(said, form, code, &end) == 2 && end == '}' && strlen(code) == 64 &&
+                     said[strlen(said) - 1] == '}',
+                 "a code: %s", said);
 }
 
 /* Replace $U by the UUID and $C by its code. */
@@ -63,7 +79,13 @@ static size_t expand(char *out, size_t cap, const char *in, const char *code)
     for (; *in && n + 65 < cap; in++) {
         bool mark = *in == '$';
         if (mark) in++;
-        n += (size_t)snprintf(out + n, cap - n, "%.*s", mark && *in == 'C' ? 64 : mark ? 36 : 1, mark && *in == 'C' ? code : mark ? UUID : in);
+        n += (size_t)snprintf(out + n, cap - n, "%.*s",
+                              mark && *in == 'C' ? 64
+                              : mark             ? 36
+                                                 : 1,
+                              mark && *in == 'C' ? code
+                              : mark             ? UUID
+                                                 : in);
     }
     return n;
 }
@@ -118,7 +140,10 @@ static const struct { int port; const char *method, *body, *want, *why; } code_r
 
 static void test_codes(void)
 {
-    static const char *const stored[] = { "\"text\": \"plain\"}\n", "\"text\": \"it's \303\251\"}\n", "\"text\": \"a\\n{\\\"time\\\": \\u2028\\u0085\\u0000\"}\n" };
+    static const char *const stored[] = {
+        "\"text\": \"plain\"}\n", "\"text\": \"it's \303\251\"}\n",
+        "\"text\": \"a\\n{\\\"time\\\": \\u2028\\u0085\\u0000\"}\n"
+    };
     char code[65], other[65], body[512];
     process server;
     int ports[2];
@@ -129,20 +154,28 @@ static void test_codes(void)
     code_of(ports[0], UUID, false, code);
     CHECK(strcmp(code, other) != 0, "a new code each time");
     expand(body, sizeof body, "{\"uuid\": \"$U\", \"unique\": \"$C\", \"text\": \"old\"}", other);
-    CHECK(strncmp(exchange(ports[1], "POST /", body, strlen(body)), "403 ", 4) == 0, "the old one is void");
+    CHECK(strncmp(exchange(ports[1], "POST /", body, strlen(body)), "403 ", 4) == 0,
+          "the old one is void");
     for (size_t i = 0; i < COUNT(code_requests); i++) {
         size_t body_n = expand(body, sizeof body, code_requests[i].body, code);
-        const char *said = exchange(ports[code_requests[i].port], code_requests[i].method, body, body_n), *want = code_requests[i].want;
+        const char *said = exchange(ports[code_requests[i].port], code_requests[i].method, body,
+                                    body_n),
+                   *want = code_requests[i].want;
         bool whole = (want[0] >= '0' && want[0] <= '9') || strncmp(want, "bare ", 5) == 0;
-        CHECK(whole ? strncmp(said, want, strlen(want)) == 0 : strstr(said, want) != NULL, "%s: %s", code_requests[i].why, said);
-        if (i == 2) code_of(ports[0], UUID, false, code);      /* the first rows asked for new ones */
+        CHECK(whole ? strncmp(said, want, strlen(want)) == 0 : strstr(said, want) != NULL, "%s: %s",
+              code_requests[i].why, said);
+        if (i == 2) code_of(ports[0], UUID, false, code); /* the first rows asked for new ones */
     }
     const char *line = messages(MESSAGES, &n);
     CHECK(strlen(line) == n, "no NUL in the log");
     for (size_t i = 0; i < COUNT(stored); i++) {
         int year, month, day, hour, minute, second, ms, at = 0;
-        bool form = sscanf(line, "{\"time\": \"%4d-%2d-%2dT%2d:%2d:%2d.%3dZ\", \"uuid\": \"" UUID "\", %n", &year, &month, &day, &hour, &minute, &second, &ms, &at) == 7;
-        if (!CHECK(form && at && strncmp(line + at, stored[i], strlen(stored[i])) == 0, "line %d: %s", (int)i, line)) break;
+        bool form =
+            sscanf(line, "{\"time\": \"%4d-%2d-%2dT%2d:%2d:%2d.%3dZ\", \"uuid\": \"" UUID "\", %n",
+                   &year, &month, &day, &hour, &minute, &second, &ms, &at) == 7;
+        if (!CHECK(form && at && strncmp(line + at, stored[i], strlen(stored[i])) == 0,
+                   "line %d: %s", (int)i, line))
+            break;
         line = strchr(line, '\n') + 1;
     }
     CHECK(*line == 0, "no more than was told of: %s", line);
@@ -159,14 +192,18 @@ static void test_codes_long(void)
     process server;
     int ports[2];
     (void)remove(MESSAGES);
-    if (!example_start(&server, ports, 2, codes_argv) || !code_of(ports[0], UUID, false, code)) return;
+    if (!example_start(&server, ports, 2, codes_argv) || !code_of(ports[0], UUID, false, code))
+        return;
     for (int escaped = 0; escaped < 2; escaped++)
         for (int more = 0; more < 2; more++) {
-            size_t n = expand(body, 512, "{\"uuid\": \"$U\", \"unique\": \"$C\", \"text\": \"", code);
-            for (int i = 0; i < MOST + more; i++, n += escaped ? 6 : 1) memcpy(body + n, escaped ? "\\u0001" : "xxxxxx", escaped ? 6 : 1);
+            size_t n =
+                expand(body, 512, "{\"uuid\": \"$U\", \"unique\": \"$C\", \"text\": \"", code);
+            for (int i = 0; i < MOST + more; i++, n += escaped ? 6 : 1)
+                memcpy(body + n, escaped ? "\\u0001" : "xxxxxx", escaped ? 6 : 1);
             memcpy(body + n, "\"}", 2);
             const char *said = exchange(ports[1], "POST /", body, n + 2);
-            CHECK(strncmp(said, more ? "413 {" : "200 {", 5) == 0, "%d bytes: %s", MOST + more, said);
+            CHECK(strncmp(said, more ? "413 {" : "200 {", 5) == 0, "%d bytes: %s", MOST + more,
+                  said);
         }
     size_t n;
     messages(MESSAGES, &n);
@@ -183,13 +220,15 @@ static int texts_in(const char *path)
     for (const char *line = messages(path, &n), *end; *line; line = end + 1, lines++) {
         end = strchr(line, '\n');
         const char *text = strstr(line, "\"text\": \"Text insertion for index ");
-        bool whole = end && text && text < end && strncmp(line, "{\"time\": \"", 10) == 0 && end[-1] == '}' && end[-2] == '"';
+        bool whole = end && text && text < end && strncmp(line, "{\"time\": \"", 10) == 0 &&
+                     end[-1] == '}' && end[-2] == '"';
         if (!whole) return CHECK(false, "a line: %.200s", line) - 1;
     }
     return lines;
 }
 
-/* Four processes of clients at once, while the log is moved away again and again: each text that was stored is in one of the files. */
+/* Four processes of clients at once, while the log is moved away again and again: each text that
+   was stored is in one of the files. */
 static void test_codes_rotation(void)
 {
     enum { CLIENTS = 4, EACH = 400 };
@@ -200,7 +239,8 @@ static void test_codes_rotation(void)
     if (!example_start(&server, ports, 2, codes_argv)) return;
     for (int i = 0; i < 2; i++) snprintf(port[i], sizeof port[i], "%d", ports[i]);
     for (int i = 0; i < CLIENTS; i++)
-        START(&clients[i], PROGRAM("examples/codes/codes"), "client", "--uuid-port", port[0], "--text-port", port[1], "127.0.0.1", "400");
+        START(&clients[i], PROGRAM("examples/codes/codes"), "client", "--uuid-port", port[0],
+              "--text-port", port[1], "127.0.0.1", "400");
     while (left > 0) {
         snprintf(name, sizeof name, MESSAGES "-%d", moves);
         fault_exempt = true;
@@ -211,7 +251,9 @@ static void test_codes_rotation(void)
             int status = process_wait(&clients[i], 2);
             if (status == -1) continue;
             left--;
-            CHECK(status == 0 && strstr(output(&clients[i], "out"), "stored 400 of 400 texts"), "status %d: %s%s", status, output(&clients[i], "out"), output(&clients[i], "err"));
+            CHECK(status == 0 && strstr(output(&clients[i], "out"), "stored 400 of 400 texts"),
+                  "status %d: %s%s", status, output(&clients[i], "out"),
+                  output(&clients[i], "err"));
         }
     }
     for (int i = CLIENTS - 1; i >= 0; i--) process_end(&clients[i]);
@@ -226,7 +268,8 @@ static void test_codes_rotation(void)
     CHECK(moves > 0 && lines == CLIENTS * EACH, "%d texts in %d files", lines, moves + 1);
 }
 
-/* Killed under load: what a client was told of is there after the restart, and each line is whole. */
+/* Killed under load: what a client was told of is there after the restart, and each line is whole.
+   */
 static void test_codes_killed(void)
 {
     process server, client;
@@ -236,21 +279,27 @@ static void test_codes_killed(void)
     (void)remove(MESSAGES);
     for (int round = 0; round < 3; round++) {
         if (!example_start(&server, ports, 2, codes_argv)) return;
-        CHECK(strcmp(output(&server, "err"), "") == 0 || strstr(output(&server, "err"), "cut off"), "nothing but a torn line: %s", output(&server, "err"));
+        CHECK(strcmp(output(&server, "err"), "") == 0 || strstr(output(&server, "err"), "cut off"),
+              "nothing but a torn line: %s", output(&server, "err"));
         int before = texts_in(MESSAGES);
         for (int i = 0; i < 2; i++) snprintf(port[i], sizeof port[i], "%d", ports[i]);
-        START(&client, PROGRAM("examples/codes/codes"), "client", "--give-up", "1", "--uuid-port", port[0], "--text-port", port[1], "127.0.0.1", "1000000");
+        START(&client, PROGRAM("examples/codes/codes"), "client", "--give-up", "1", "--uuid-port",
+              port[0], "--text-port", port[1], "127.0.0.1", "1000000");
         messages(MESSAGES, &stood);
-        for (int64_t until = ka_now_ms() + PATIENCE_MS; messages(MESSAGES, &n) && n < stood + 4000 && ka_now_ms() < until; ) ka_sleep_ms(20);
+        for (int64_t until = ka_now_ms() + PATIENCE_MS;
+             messages(MESSAGES, &n) && n < stood + 4000 && ka_now_ms() < until;)
+            ka_sleep_ms(20);
         process_kill(&server);
         int status = process_wait(&client, PATIENCE_MS);
         told = -1;
-        CHECK(status == 3 && sscanf(output(&client, "out"), "stored %d of", &told) == 1 && told > 0, "the client gives up: %d, %s", status, output(&client, "out"));
+        CHECK(status == 3 && sscanf(output(&client, "out"), "stored %d of", &told) == 1 && told > 0,
+              "the client gives up: %d, %s", status, output(&client, "out"));
         process_end(&client);
         process_end(&server);
-        if (!example_start(&server, ports, 2, codes_argv)) return;      /* it cuts off what is torn */
+        if (!example_start(&server, ports, 2, codes_argv)) return; /* it cuts off what is torn */
         int lines = texts_in(MESSAGES) - before;
-        CHECK(lines == told || lines == told + 1, "%d texts are told of, %d are there", told, lines);
+        CHECK(lines == told || lines == told + 1, "%d texts are told of, %d are there", told,
+              lines);
         process_end(&server);
     }
     (void)remove(MESSAGES);
@@ -268,7 +317,15 @@ static void test_codes_full(void)
     int ports[2], stored = 0;
     snprintf(file, sizeof file, "%s%s", folder ? folder : "", folder ? "/messages" : MESSAGES);
     snprintf(ballast, sizeof ballast, "%s.ballast", file);
-    const char *argv[] = { PROGRAM("examples/codes/codes"), "server", "--uuid-port", "0", "--text-port", "0", "--log", file, NULL };
+    const char *argv[] = { PROGRAM("examples/codes/codes"),
+                           "server",
+                           "--uuid-port",
+                           "0",
+                           "--text-port",
+                           "0",
+                           "--log",
+                           file,
+                           NULL };
     (void)remove(file);
     memset(body, 'x', sizeof body);
     if (folder)
@@ -277,17 +334,24 @@ static void test_codes_full(void)
     bool started = example_start(&server, ports, 2, argv);
     if (!folder) files_limit(0);
     if (!started || !code_of(ports[0], UUID, false, code)) return;
-    size_t n = expand(body, 512, "{\"uuid\": \"$U\", \"unique\": \"$C\", \"text\": \"Text insertion for index ", code);
+    size_t n = expand(
+        body, 512, "{\"uuid\": \"$U\", \"unique\": \"$C\", \"text\": \"Text insertion for index ",
+        code);
     memset(body + n, 'x', 1000);
     memcpy(body + n + 1000, "\"}", 2);
     const char *said = "";
-    while (stored < 200 && strncmp(said = exchange(ports[1], "POST /", body, n + 1002), "200 ", 4) == 0) stored++;
-    CHECK(stored > 0 && strncmp(said, "507 {\"success\": false, \"error\": \"", 31) == 0 && strstr(said, "disk is full"), "%d, then %s", stored, said);
+    while (stored < 200 &&
+           strncmp(said = exchange(ports[1], "POST /", body, n + 1002), "200 ", 4) == 0)
+        stored++;
+    CHECK(stored > 0 && strncmp(said, "507 {\"success\": false, \"error\": \"", 31) == 0 &&
+              strstr(said, "disk is full"),
+          "%d, then %s", stored, said);
     await_output(&server, "err", "the disk is full");
     CHECK(texts_in(file) == stored, "the log has what is told of, %d", stored);
-    n = expand(body, 512, "{'uuid': '$U', 'unique': '$C', 'text': 'Text insertion for index 1'}", code);
+    n = expand(body, 512, "{'uuid': '$U', 'unique': '$C', 'text': 'Text insertion for index 1'}",
+               code);
     said = exchange(ports[1], "POST /", body, n);
-    if (strncmp(said, "bare {'success': True", 21) == 0) stored++;      /* a small one may still fit */
+    if (strncmp(said, "bare {'success': True", 21) == 0) stored++; /* a small one may still fit */
     (void)remove(ballast);
     if (folder) {
         said = exchange(ports[1], "POST /", body, n);
@@ -300,10 +364,13 @@ static void test_codes_full(void)
 #endif
 }
 
-static const struct { const char *log, *holds; int status; const char *says, *why; } codes_words_logs[] = {
+static const struct {
+    const char *log, *holds;
+    int status;
+    const char *says, *why;
+} codes_words_logs[] = {
     { MESSAGES, "my shopping list", 1, "holds no log of codes", "another file" },
-    { MESSAGES, "my shopping list\n", 1, "holds no log of codes",
-      "another file, of whole lines" },
+    { MESSAGES, "my shopping list\n", 1, "holds no log of codes", "another file, of whole lines" },
     { MESSAGES, "my shopping\n{\"time\": \"2026", 1, "holds no log of codes",
       "another file, with an unfinished line that looks like ours" },
     { MESSAGES, "{\"time\": \"2026\"}\n{\"time\": \"2026", 0, "cut off its last 14 bytes",
@@ -336,40 +403,64 @@ static void test_codes_words(void)
     char port[8];
     int ports[2];
     for (size_t i = 0; i < COUNT(codes_words_logs); i++) {
-        const char *argv[] = { PROGRAM("examples/codes/codes"), "server", "--uuid-port", "0", "--text-port", "0", "--log", codes_words_logs[i].log, NULL };
-        if (codes_words_logs[i].holds) file_put(MESSAGES, codes_words_logs[i].holds, strlen(codes_words_logs[i].holds));
+        const char *argv[] = { PROGRAM("examples/codes/codes"),
+                               "server",
+                               "--uuid-port",
+                               "0",
+                               "--text-port",
+                               "0",
+                               "--log",
+                               codes_words_logs[i].log,
+                               NULL };
+        if (codes_words_logs[i].holds)
+            file_put(MESSAGES, codes_words_logs[i].holds, strlen(codes_words_logs[i].holds));
         if (codes_words_logs[i].status == 0) {
             if (!example_start(&p, ports, 2, argv)) continue;
         } else if (process_start(&p, 0, argv)) {
             int status = process_wait(&p, PATIENCE_MS);
-            CHECK(status == codes_words_logs[i].status, "%s: status %d", codes_words_logs[i].why, status);
+            CHECK(status == codes_words_logs[i].status, "%s: status %d", codes_words_logs[i].why,
+                  status);
         }
         await_output(&p, "err", codes_words_logs[i].says);
         process_end(&p);
         (void)remove(MESSAGES);
     }
     for (size_t i = 0; i < COUNT(codes_words_words); i++) {
-        const char *argv[] = { PROGRAM("examples/codes/codes"), codes_words_words[i].argv[0], codes_words_words[i].argv[1], codes_words_words[i].argv[2], codes_words_words[i].argv[3], codes_words_words[i].argv[4], NULL };
+        const char *argv[] = { PROGRAM("examples/codes/codes"),
+                               codes_words_words[i].argv[0],
+                               codes_words_words[i].argv[1],
+                               codes_words_words[i].argv[2],
+                               codes_words_words[i].argv[3],
+                               codes_words_words[i].argv[4],
+                               NULL };
         char free_text[2][8];
         snprintf(free_text[0], 8, "%d", free_port());
         snprintf(free_text[1], 8, "%d", free_port());
-        const char *offline[] = { argv[0], "client", "--give-up", "1", "--uuid-port", free_text[0], "--text-port", free_text[1], NULL };
+        const char *offline[] = { argv[0],      "client",      "--give-up",  "1", "--uuid-port",
+                                  free_text[0], "--text-port", free_text[1], NULL };
         if (!process_start(&p, 0, codes_words_words[i].status == 3 ? offline : argv)) continue;
         int status = process_wait(&p, PATIENCE_MS);
         const char *said = output(&p, codes_words_words[i].status ? "err" : "out");
-        CHECK(status == codes_words_words[i].status && strstr(said, codes_words_words[i].says), "codes %s %s: status %d, %s", argv[1] ? argv[1] : "", argv[1] && argv[2] ? argv[2] : "", status, said);
+        CHECK(status == codes_words_words[i].status && strstr(said, codes_words_words[i].says),
+              "codes %s %s: status %d, %s", argv[1] ? argv[1] : "",
+              argv[1] && argv[2] ? argv[2] : "", status, said);
         process_end(&p);
     }
     if (!example_start(&p, ports, 2, codes_argv)) return;
     snprintf(port, sizeof port, "%d", ports[1]);
-    START(&q, PROGRAM("examples/codes/codes"), "server", "--uuid-port", "0", "--text-port", port, "--log", MESSAGES "-2");
-    CHECK(process_wait(&q, PATIENCE_MS) == 1 && strstr(output(&q, "err"), "choose another --text-port"), "a taken port: %s", output(&q, "err"));
+    START(&q, PROGRAM("examples/codes/codes"), "server", "--uuid-port", "0", "--text-port", port,
+          "--log", MESSAGES "-2");
+    CHECK(process_wait(&q, PATIENCE_MS) == 1 &&
+              strstr(output(&q, "err"), "choose another --text-port"),
+          "a taken port: %s", output(&q, "err"));
     process_end(&q);
-    START(&q, PROGRAM("examples/codes/codes"), "server", "--uuid-port", "0", "--text-port", "0", "--log", MESSAGES);
+    START(&q, PROGRAM("examples/codes/codes"), "server", "--uuid-port", "0", "--text-port", "0",
+          "--log", MESSAGES);
     CHECK(process_wait(&q, PATIENCE_MS) == 1 && strstr(output(&q, "err"), "another process has it"),
           "one log, two servers: %s", output(&q, "err"));
     process_end(&q);
-    if (POLITE) CHECK(process_interrupt(&p) && process_wait(&p, PATIENCE_MS) == 0, "stops when asked");
+    if (POLITE)
+        CHECK(process_interrupt(&p) && process_wait(&p, PATIENCE_MS) == 0, "stops when asked");
     process_end(&p);
     (void)remove(MESSAGES);
     (void)remove(MESSAGES "-2");

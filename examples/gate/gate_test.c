@@ -24,7 +24,8 @@ static bytes hex(const char *digits)
     static const char known[] = "0123456789abcdef";
     bytes b = { .n = strlen(digits) / 2 };
     for (size_t i = 0; i < b.n; i++)
-        b.p[i] = (unsigned char)((strchr(known, digits[2 * i]) - known) * 16 + (strchr(known, digits[2 * i + 1]) - known));
+        b.p[i] = (unsigned char)((strchr(known, digits[2 * i]) - known) * 16 +
+                                 (strchr(known, digits[2 * i + 1]) - known));
     return b;
 }
 
@@ -75,26 +76,37 @@ static void test_quarter_round(void)
 {
     uint32_t x[16] = { 0x11111111, 0x01020304, 0x9b8d6f43, 0x01234567 };
     quarter_round(x, 0, 1, 2, 3);
-    CHECK(x[0] == 0xea2a92f4 && x[1] == 0xcb1cf8ce && x[2] == 0x4581472e && x[3] == 0x5881c4bb, "RFC 8439 s.2.1.1");
+    CHECK(x[0] == 0xea2a92f4 && x[1] == 0xcb1cf8ce && x[2] == 0x4581472e && x[3] == 0x5881c4bb,
+          "RFC 8439 s.2.1.1");
 
-    uint32_t state[16] = { 0x879531e0, 0xc5ecf37d, 0x516461b1, 0xc9a62f8a, 0x44c20ef3, 0x3390af7f, 0xd9fc690b, 0x2a5f714c,
-                           0x53372767, 0xb00a5631, 0x974c541a, 0x359e9963, 0x5c971061, 0x3d631689, 0x2098d9d6, 0x91dbd320 };
-    const uint32_t want[16] = { 0x879531e0, 0xc5ecf37d, 0xbdb886dc, 0xc9a62f8a, 0x44c20ef3, 0x3390af7f, 0xd9fc690b, 0xcfacafd2,
-                                0xe46bea80, 0xb00a5631, 0x974c541a, 0x359e9963, 0x5c971061, 0xccc07c79, 0x2098d9d6, 0x91dbd320 };
+    uint32_t state[16] = { 0x879531e0, 0xc5ecf37d, 0x516461b1, 0xc9a62f8a, 0x44c20ef3, 0x3390af7f,
+                           0xd9fc690b, 0x2a5f714c, 0x53372767, 0xb00a5631, 0x974c541a, 0x359e9963,
+                           0x5c971061, 0x3d631689, 0x2098d9d6, 0x91dbd320 };
+    const uint32_t want[16] = { 0x879531e0, 0xc5ecf37d, 0xbdb886dc, 0xc9a62f8a,
+                                0x44c20ef3, 0x3390af7f, 0xd9fc690b, 0xcfacafd2,
+                                0xe46bea80, 0xb00a5631, 0x974c541a, 0x359e9963,
+                                0x5c971061, 0xccc07c79, 0x2098d9d6, 0x91dbd320 };
     quarter_round(state, 2, 7, 8, 13);
     CHECK(memcmp(state, want, sizeof want) == 0, "RFC 8439 s.2.2.1");
 }
 
 static void test_chacha20(void)
 {
-    static const struct { const char *key, *nonce; uint32_t counter; const char *want, *why; } blocks[] = {
-        { "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f", "000000090000004a00000000", 1,
+    static const struct {
+        const char *key, *nonce;
+        uint32_t counter;
+        const char *want, *why;
+    } blocks[] = {
+        { "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+          "000000090000004a00000000", 1,
           "10f1e7e4d13b5915500fdd1fa32071c4c7d1f4c733c068030422aa9ac3d46c4ed2826446079faa0914c2d705d98b02a2b5129cd1de164eb9cbd083e8a2503c4e",
           "RFC 8439 s.2.3.2" },
-        { "0000000000000000000000000000000000000000000000000000000000000000", "000000000000000000000000", 0,
+        { "0000000000000000000000000000000000000000000000000000000000000000",
+          "000000000000000000000000", 0,
           "76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7da41597c5157488d7724e03fb8d84a376a43b8f41518a11cc387b669b2ee6586",
           "RFC 8439 A.1 #1" },
-        { "0000000000000000000000000000000000000000000000000000000000000000", "000000000000000000000000", 1,
+        { "0000000000000000000000000000000000000000000000000000000000000000",
+          "000000000000000000000000", 1,
           "9f07e7be5551387a98ba977c732d080dcb0f29a048e3656912c6533e32ee7aed29b721769ce64e43d57133b074d839d531ed1f28510afb45ace10a1f4b794d6f",
           "RFC 8439 A.1 #2" },
     };
@@ -104,20 +116,28 @@ static void test_chacha20(void)
         CHECK(is(block, 64, blocks[i].want), blocks[i].why);
     }
     chacha20_block(block, series(0x80, 32).p, 0, hex("000000000001020304050607").p);
-    CHECK(is(block, 32, "8ad5a08b905f81cc815040274ab29471a833b637e3fd0da508dbb8e2fdd1a646"), "RFC 8439 s.2.6.2");
+    CHECK(is(block, 32, "8ad5a08b905f81cc815040274ab29471a833b637e3fd0da508dbb8e2fdd1a646"),
+          "RFC 8439 s.2.6.2");
 
-    chacha20(out, (const unsigned char *)sunscreen, sizeof sunscreen - 1, series(0, 32).p, 1, hex("000000000000004a00000000").p);
-    CHECK(is(out, sizeof sunscreen - 1, "6e2e359a2568f98041ba0728dd0d6981e97e7aec1d4360c20a27afccfd9fae0bf91b65c5524733ab8f593dabcd62b3571639d624e65152ab"
-             "8f530c359f0861d807ca0dbf500d6a6156a38e088a22b65e52bc514d16ccf806818ce91ab77937365af90bbf74a35be6b40b8eedf2785e42874d"), "RFC 8439 s.2.4.2");
+    chacha20(out, (const unsigned char *)sunscreen, sizeof sunscreen - 1, series(0, 32).p, 1,
+             hex("000000000000004a00000000").p);
+    CHECK(
+        is(out, sizeof sunscreen - 1,
+           "6e2e359a2568f98041ba0728dd0d6981e97e7aec1d4360c20a27afccfd9fae0bf91b65c5524733ab8f593dabcd62b3571639d624e65152ab"
+           "8f530c359f0861d807ca0dbf500d6a6156a38e088a22b65e52bc514d16ccf806818ce91ab77937365af90bbf74a35be6b40b8eedf2785e42874d"),
+        "RFC 8439 s.2.4.2");
 }
 
 /* ---- Poly1305 ---- */
 
 static void test_poly1305(void)
 {
-    static const char *const zero = "00000000000000000000000000000000", *const ones = "ffffffffffffffffffffffffffffffff",
-                      *const one = "01000000000000000000000000000000", *const two = "02000000000000000000000000000000",
-                      *const long_r = "01000000000000000400000000000000", *const s3 = "36e5f6b5c5e06070f0efca96227a863e";
+    static const char *const zero = "00000000000000000000000000000000",
+                             *const ones = "ffffffffffffffffffffffffffffffff",
+                             *const one = "01000000000000000000000000000000",
+                             *const two = "02000000000000000000000000000000",
+                             *const long_r = "01000000000000000400000000000000",
+                             *const s3 = "36e5f6b5c5e06070f0efca96227a863e";
     const struct { const char *r, *s, *in, *text, *want, *why; } rows[] = {
         { "85d6be7857556d337f4452fe42d506a8", "0103808afb0db2fd4abff6af4149f51b", NULL, "Cryptographic Forum Research Group",
           "a8061dc1305136c6c22b8baf0c0127a9", "RFC 8439 s.2.5.2" },
@@ -140,7 +160,8 @@ static void test_poly1305(void)
         { ones, ones, "", NULL, ones, "no text: s" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        bytes in = rows[i].text ? text_bytes(rows[i].text) : hex(rows[i].in), r = hex(rows[i].r), s = hex(rows[i].s);
+        bytes in = rows[i].text ? text_bytes(rows[i].text) : hex(rows[i].in), r = hex(rows[i].r),
+              s = hex(rows[i].s);
         unsigned char key[32], tag[TAG_BYTES];
         poly1305 p;
         memcpy(key, r.p, 16);
@@ -169,11 +190,14 @@ static void test_aead_vectors(void)
           "a6ad5cb4022b02709beead9d67890cbb22392336fea1851f38", "RFC 8439 A.5" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        bytes key = hex(rows[i].key), nonce = hex(rows[i].nonce), aad = hex(rows[i].aad), in = text_bytes(rows[i].in);
+        bytes key = hex(rows[i].key), nonce = hex(rows[i].nonce), aad = hex(rows[i].aad),
+              in = text_bytes(rows[i].in);
         unsigned char out[512], back[512];
         aead_seal(out, key.p, nonce.p, aad.p, aad.n, in.p, in.n);
         CHECK(is(out, in.n + TAG_BYTES, rows[i].out), rows[i].why);
-        CHECK(aead_open(back, key.p, nonce.p, aad.p, aad.n, out, in.n + TAG_BYTES) && memcmp(back, in.p, in.n) == 0, rows[i].why);
+        CHECK(aead_open(back, key.p, nonce.p, aad.p, aad.n, out, in.n + TAG_BYTES) &&
+                  memcmp(back, in.p, in.n) == 0,
+              rows[i].why);
     }
 }
 
@@ -198,7 +222,8 @@ static void test_aead_forged(void)
         for (size_t bit = 0; bit < good.n * 8; bit++) {      /* of the ciphertext and of the tag */
             bad = good;
             bad.p[bit / 8] ^= (unsigned char)(1 << bit % 8);
-            CHECK(refused(&key, &nonce, &aad, &bad), bit / 8 < in.n ? "a bit of the ciphertext flipped" : "a bit of the tag flipped");
+            CHECK(refused(&key, &nonce, &aad, &bad),
+                  bit / 8 < in.n ? "a bit of the ciphertext flipped" : "a bit of the tag flipped");
         }
         for (bad = good; bad.n-- > 0; ) CHECK(refused(&key, &nonce, &aad, &bad), "cut");
         bad = good, bad.p[bad.n++] = 0;
@@ -225,9 +250,12 @@ static void test_aead_forged(void)
         bad = aad, bad.n--;
         CHECK(refused(&key, &nonce, &bad, &good), "additional data cut");
         bad = aad, bad.p[bad.n++] = 0;
-        CHECK(refused(&key, &nonce, &bad, &good), "additional data with a zero more: padding is counted");
+        CHECK(refused(&key, &nonce, &bad, &good),
+              "additional data with a zero more: padding is counted");
         unsigned char out[512];
-        CHECK(aead_open(out, key.p, nonce.p, aad.p, aad.n, good.p, good.n) && memcmp(out, in.p, in.n) == 0, "and what was sealed opens");
+        CHECK(aead_open(out, key.p, nonce.p, aad.p, aad.n, good.p, good.n) &&
+                  memcmp(out, in.p, in.n) == 0,
+              "and what was sealed opens");
     }
 }
 
@@ -237,9 +265,12 @@ static void test_aead_lengths(void)
     for (size_t n = 0; n <= 300; n++) {
         unsigned char sealed[320], out[300], in_place[320];
         aead_seal(sealed, key.p, nonce.p, all.p, n % 37, all.p, n);
-        bool right = aead_open(out, key.p, nonce.p, all.p, n % 37, sealed, n + TAG_BYTES) && memcmp(out, all.p, n) == 0;
+        bool right = aead_open(out, key.p, nonce.p, all.p, n % 37, sealed, n + TAG_BYTES) &&
+                     memcmp(out, all.p, n) == 0;
         memcpy(in_place, sealed, n + TAG_BYTES);
-        right = right && aead_open(in_place, key.p, nonce.p, all.p, n % 37, in_place, n + TAG_BYTES) && memcmp(in_place, all.p, n) == 0;
+        right = right &&
+                aead_open(in_place, key.p, nonce.p, all.p, n % 37, in_place, n + TAG_BYTES) &&
+                memcmp(in_place, all.p, n) == 0;
         CHECK(right, "opened is what was sealed");
     }
 }
@@ -280,7 +311,8 @@ static void test_hkdf(void)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         unsigned char out[82];
         size_t n = strlen(rows[i].want) / 2;
-        hkdf_sha256(out, n, rows[i].salt.p, rows[i].salt.n, rows[i].secret.p, rows[i].secret.n, rows[i].info.p, rows[i].info.n);
+        hkdf_sha256(out, n, rows[i].salt.p, rows[i].salt.n, rows[i].secret.p, rows[i].secret.n,
+                    rows[i].info.p, rows[i].info.n);
         CHECK(is(out, n, rows[i].want), rows[i].why);
     }
 }
@@ -307,21 +339,31 @@ static bool opens(channel *c, const char *frame, size_t n, const char *text)
     return got >= 0 && ka_is((ka_str){ out, (size_t)got }, text);
 }
 
-static void test_channel_vectors(void)      /* by Python's cryptography package; so is what the README says of the frames */
+static void test_channel_vectors(
+    void) /* by Python's cryptography package; so is what the README says of the frames */
 {
     channel here, there;      /* the client's and the server's */
     char frame[64] = { 0 };
     size_t n;
     channel_init(&here, token, false);
     channel_init(&there, token, true);
-    CHECK(is(here.seal_key, KEY_BYTES, "55472e27ad3e3788d9dd5ed87cceba9607b46dc81f24215cc02e074ba18e2801") && memcmp(here.seal_key, there.open_key, KEY_BYTES) == 0, "client to server");
-    CHECK(is(there.seal_key, KEY_BYTES, "b3d17fbd214032c0106d6f8b4ecb41b662a7a9819db3a1c00d518bf4b2c51fb4") && memcmp(there.seal_key, here.open_key, KEY_BYTES) == 0, "server to client");
+    CHECK(is(here.seal_key, KEY_BYTES,
+             "55472e27ad3e3788d9dd5ed87cceba9607b46dc81f24215cc02e074ba18e2801") &&
+              memcmp(here.seal_key, there.open_key, KEY_BYTES) == 0,
+          "client to server");
+    CHECK(is(there.seal_key, KEY_BYTES,
+             "b3d17fbd214032c0106d6f8b4ecb41b662a7a9819db3a1c00d518bf4b2c51fb4") &&
+              memcmp(there.seal_key, here.open_key, KEY_BYTES) == 0,
+          "server to client");
     n = seal(&here, frame, ping);
-    CHECK(is(frame, n, "3c0a2f413bf7e3dfd9f7f9ec1a7c32f1daf7938cd31fb323317042448bdccf2f"), "the client's first frame");
+    CHECK(is(frame, n, "3c0a2f413bf7e3dfd9f7f9ec1a7c32f1daf7938cd31fb323317042448bdccf2f"),
+          "the client's first frame");
     n = seal(&here, frame, ping);
-    CHECK(is(frame, n, "fe081e9ea681445e83d07fab0556e131438ec99a9c449cb31fa46f4b129a93ca"), "its second, of the same text");
+    CHECK(is(frame, n, "fe081e9ea681445e83d07fab0556e131438ec99a9c449cb31fa46f4b129a93ca"),
+          "its second, of the same text");
     n = seal(&there, frame, "{\"code\":200}");
-    CHECK(is(frame, n, "897aa14e73a68ff1f23fc02ce79afc9ca9bad5e9724a4071e2120343"), "the server's first frame");
+    CHECK(is(frame, n, "897aa14e73a68ff1f23fc02ce79afc9ca9bad5e9724a4071e2120343"),
+          "the server's first frame");
 }
 
 static void test_channel(void)
@@ -332,13 +374,15 @@ static void test_channel(void)
     channel_init(&there, token, true);
     size_t n = seal(&here, one, ping), answer_n;
     CHECK(n == strlen(ping) + TAG_BYTES, "a frame is its text and a tag");
-    CHECK(seal(&here, two, ping) == n && seal(&here, three, ping) == n && memcmp(one, two, n) != 0, "the same text is another frame each time");
+    CHECK(seal(&here, two, ping) == n && seal(&here, three, ping) == n && memcmp(one, two, n) != 0,
+          "the same text is another frame each time");
     CHECK(!opens(&here, one, n, ping), "reflection: the client's own frame, sent back");
     CHECK(!opens(&there, two, n, ping), "the second frame before the first");
     CHECK(opens(&there, one, n, ping), "the first frame; those that failed moved nothing");
     CHECK(!opens(&there, one, n, ping), "replay: the first frame again");
     CHECK(!opens(&there, three, n, ping), "the third frame, the second left out");
-    for (size_t cut = 0; cut < n; cut++) CHECK(!opens(&there, two, cut, ping), "cut, so its length is another one");
+    for (size_t cut = 0; cut < n; cut++)
+        CHECK(!opens(&there, two, cut, ping), "cut, so its length is another one");
     for (size_t bit = 0; bit < 8 * n; bit++) {
         memcpy(bad, two, n);
         bad[bit / 8] = (char)(bad[bit / 8] ^ 1 << bit % 8);

@@ -16,7 +16,15 @@ static void gate_remove(void)
 
 static bool gate_start(process *p, int *port, const char *option, const char *value)
 {
-    const char *argv[] = { PROGRAM("examples/gate/gate"), "server", "--port", free_port_text(), "--token-file", TOKEN_FILE, option, value, NULL };
+    const char *argv[] = { PROGRAM("examples/gate/gate"),
+                           "server",
+                           "--port",
+                           free_port_text(),
+                           "--token-file",
+                           TOKEN_FILE,
+                           option,
+                           value,
+                           NULL };
     return example_start(p, port, 1, argv);
 }
 
@@ -49,18 +57,23 @@ static const char *gate_line(wire *w)
 /* Nothing more, and a clean end. */
 static bool gate_ends(wire *w) { return w->n == 0 && wire_more(w) == 0; }
 
-/* The next answer, which has to be a JSON object whose code and message begin so: "200 pong"; and it holds this. */
+/* The next answer, which has to be a JSON object whose code and message begin so: "200 pong"; and
+   it holds this. */
 static const char *gate_says(wire *w, const char *want, const char *has, const char *why)
 {
     char said[512] = "", message[256];
     const char *line = gate_line(w);
     ka_json answer, code, text;
     if (!CHECK(line, "%s: the connection ended", why)) return "";
-    if (ka_json_read(&answer, str(line)) == KA_OK && !answer.python && ka_json_find(&answer, "code", &code) == KA_OK && ka_json_find(&answer, "message", &text) == KA_OK) {
+    if (ka_json_read(&answer, str(line)) == KA_OK && !answer.python &&
+        ka_json_find(&answer, "code", &code) == KA_OK &&
+        ka_json_find(&answer, "message", &text) == KA_OK) {
         ptrdiff_t n = ka_json_string(message, sizeof message, &text);
-        snprintf(said, sizeof said, "%.*s %.*s", (int)code.raw.n, code.raw.p, n > 0 ? (int)n : 0, message);
+        snprintf(said, sizeof said, "%.*s %.*s", (int)code.raw.n, code.raw.p, n > 0 ? (int)n : 0,
+                 message);
     }
-    CHECK(strncmp(said, want, strlen(want)) == 0 && (!has || strstr(line, has)), "%s: %.400s", why, line);
+    CHECK(strncmp(said, want, strlen(want)) == 0 && (!has || strstr(line, has)), "%s: %.400s", why,
+          line);
     return line;
 }
 
@@ -71,11 +84,15 @@ static bool gate_connect(wire *w, const char *more, char token[65])
     snprintf(text, sizeof text, "{\"url\": \"/connect\", \"hostname\": \"me\"%s}", more);
     token[0] = 0;
     if (!wire_text(w, text)) return CHECK(false, "sent");
-    const char *line = gate_says(w, "200 connected", NULL, "connect"), *at = strstr(line, "\"token\": \"");
-    return CHECK(at && sscanf(at, "\"token\": \"%64[0-9a-f]%c", token, &end) == 2 && end == '"' && strlen(token) == 64, "a token: %s", line);
+    const char *line = gate_says(w, "200 connected", NULL, "connect"),
+               *at = strstr(line, "\"token\": \"");
+    return CHECK(at && sscanf(at, "\"token\": \"%64[0-9a-f]%c", token, &end) == 2 && end == '"' &&
+                     strlen(token) == 64,
+                 "a token: %s", line);
 }
 
-static void gate_call(wire *w, const char *url, const char *token, const char *want, const char *why)
+static void gate_call(wire *w, const char *url, const char *token, const char *want,
+                      const char *why)
 {
     char text[256];
     snprintf(text, sizeof text, "{\"url\": \"%s\", \"token\": \"%s\"}", url, token);
@@ -156,7 +173,8 @@ static void run_packages(int port, bool merged, size_t piece)
         } while (++to < COUNT(packages) && merged && !last);
         wire_pieces(&w, text, n, piece);
         for (; i < to; i++) {
-            const char *line = gate_says(&w, packages[i].want, packages[i].has, packages[i].why), *at = strstr(line, "\"token\": \"");
+            const char *line = gate_says(&w, packages[i].want, packages[i].has, packages[i].why),
+                       *at = strstr(line, "\"token\": \"");
             if (at) snprintf(token, sizeof token, "%.64s", at + 10);
         }
     }
@@ -200,7 +218,8 @@ static void test_gate(void)
         CHECK(gate_ends(&w), "and the close");
         wire_close(&w);
     }
-    for (int more = 0; more < 2 && wire_open(&w, port) && gate_connect(&w, "", token); more++) {      /* as long as can be, and longer */
+    for (int more = 0; more < 2 && wire_open(&w, port) && gate_connect(&w, "", token);
+         more++) { /* as long as can be, and longer */
         n = expand(big, 256, "{\"url\": \"/ping\", \"token\": \"$C\", \"x\": \"", token);
         memset(big + n, '}', 65536);
         memcpy(big + 65534 + more, "\"}", 2);
@@ -216,14 +235,18 @@ static void test_gate(void)
             memcpy(big, "{\"url\": \"/connect\", \"hostname\": \"", 33);
             memcpy(big + 33 + 255 + more, "\"}", 3);
             wire_text(&w, big);
-            const char *line = gate_says(&w, more ? "400 hostname has to be 1 to 255 bytes" : "200 connected", NULL, "a long hostname"), *at = strstr(line, "\"token\": \"");
+            const char *line = gate_says(
+                           &w, more ? "400 hostname has to be 1 to 255 bytes" : "200 connected",
+                           NULL, "a long hostname"),
+                       *at = strstr(line, "\"token\": \"");
             if (at) snprintf(token, sizeof token, "%.64s", at + 10);
         }
         n = expand(big, 256, "{'url': '/echo', 'token': '$C', 'x': '", token);
         for (int i = 0; i < 15000; i++, n += 4) memcpy(big + n, "\\x01", 4);
         memcpy(big + n, "'}", 2);
         wire_send(&w, big, n + 2);
-        gate_says(&w, "400 the answer to this would be too long", NULL, "an echo that is longer than what it echoes");
+        gate_says(&w, "400 the answer to this would be too long", NULL,
+                  "an echo that is longer than what it echoes");
         n = expand(big, 256, "{'url': '/echo', 'token': '$C', 'x': '", token);
         memset(big + n, 'x', 65000);
         memcpy(big + n + 65000, "'}", 2);
@@ -257,7 +280,8 @@ static bool gate_served(wire *w, int port, char token[65])
         wire_text(w, "{\"url\": \"/connect\", \"hostname\": \"me\"}");
         const char *line = gate_line(w), *at = line ? strstr(line, "\"token\": \"") : NULL;
         if (at) return snprintf(token, 65, "%.64s", at + 10) > 0;
-        if (!CHECK(line && strncmp(line, "{\"code\": 503,", 13) == 0, "busy, or not: %s", line)) break;
+        if (!CHECK(line && strncmp(line, "{\"code\": 503,", 13) == 0, "busy, or not: %s", line))
+            break;
         wire_close(w);
     }
     return CHECK(false, "served");
@@ -276,29 +300,37 @@ static void test_gate_one(void)
     if (!wire_open(&first, port) || !gate_connect(&first, "", token)) return;
     for (int i = 0; i < 20 && wire_open(&other, port); i++) {
         if (i % 2) gate_says(&other, "503 another client is connected", NULL, "a second one");
-        else if (wire_text(&other, "{\"url\": \"/connect\", \"hostname\": \"you\"}")) gate_says(&other, "503 another client is connected", NULL, "a second one that speaks");
+        else if (wire_text(&other, "{\"url\": \"/connect\", \"hostname\": \"you\"}"))
+            gate_says(&other, "503 another client is connected", NULL, "a second one that speaks");
         CHECK(gate_ends(&other), "and the close");
         wire_close(&other);
         gate_call(&first, "/ping", token, "200 pong", "the first one goes on");
         CHECK(file_is(TOKEN_FILE, token, 64), "the token file is the first one's");
     }
     for (int encrypt = 0; encrypt < 2; encrypt++) {
-        START(&client, PROGRAM("examples/gate/gate"), "client", encrypt ? "--encrypt" : "127.0.0.1", encrypt ? "127.0.0.1" : port_text, encrypt ? port_text : "/ping", encrypt ? "/ping" : NULL);
+        START(&client, PROGRAM("examples/gate/gate"), "client", encrypt ? "--encrypt" : "127.0.0.1",
+              encrypt ? "127.0.0.1" : port_text, encrypt ? port_text : "/ping",
+              encrypt ? "/ping" : NULL);
         int status = process_wait(&client, PATIENCE_MS);
-        CHECK(status == 4 && strncmp(output(&client, "err"), "{\"code\": 503,", 13) == 0, "the program: %d, %s", status, output(&client, "err"));
+        CHECK(status == 4 && strncmp(output(&client, "err"), "{\"code\": 503,", 13) == 0,
+              "the program: %d, %s", status, output(&client, "err"));
         process_end(&client);
     }
     gate_call(&first, "/disconnect", token, "200 disconnected", "the first one leaves");
     CHECK(gate_ends(&first), "and is closed");
     wire_close(&first);
     for (int i = 0; i < 3; i++) {
-        if (!(i == 0 ? wire_open(&other, port) && gate_connect(&other, "", token) : gate_served(&other, port, token))) break;
+        if (!(i == 0 ? wire_open(&other, port) && gate_connect(&other, "", token)
+                     : gate_served(&other, port, token)))
+            break;
         gate_call(&other, "/ping", token, "200 pong", "the next one");
         wire_close(&other);      /* without a word */
     }
-    for (int i = 0; i < 1000; i += alike()) {      /* who was reset has gone before the next one comes */
+    for (int i = 0; i < 1000; i += alike()) { /* who was reset has gone before the next one comes */
         struct linger none = { .l_onoff = 1 };
-        if (!(i == 0 ? gate_served(&other, port, token) : wire_open(&other, port) && gate_connect(&other, "", token))) break;
+        if (!(i == 0 ? gate_served(&other, port, token)
+                     : wire_open(&other, port) && gate_connect(&other, "", token)))
+            break;
         setsockopt(KA__FD(other.sock), SOL_SOCKET, SO_LINGER, (const void *)&none, sizeof none);
         wire_close(&other);
     }
@@ -318,14 +350,15 @@ static void test_gate_many(void)
     for (int i = 0; i < MANY; i++) {
         if (!wire_open(&w, port) || !gate_connect(&w, "", token[i])) return;
         sock[i] = w.sock;
-        for (int k = 0; k < i; k++) if (strcmp(token[i], token[k]) == 0) CHECK(false, "two have one token");
+        for (int k = 0; k < i; k++)
+            if (strcmp(token[i], token[k]) == 0) CHECK(false, "two have one token");
     }
     for (int i = 0; i < MANY; i++) {
         w.sock = sock[i];
         gate_call(&w, "/ping", token[(i + 1) % MANY], "400 wrong token", "another one's");
         gate_call(&w, "/ping", token[i], "200 pong", "its own");
     }
-    for (int i = MANY - 2; i >= 0; i -= 2) {      /* half of them leave: by a word, or without one */
+    for (int i = MANY - 2; i >= 0; i -= 2) { /* half of them leave: by a word, or without one */
         w.sock = sock[i];
         if (i % 4) gate_call(&w, "/disconnect", token[i], "200 disconnected", "disconnect");
         if (i % 4) CHECK(gate_ends(&w), "and the close");
@@ -362,7 +395,8 @@ static void reader_run(void *arg)
         size_t n = file_get(TOKEN_FILE, (unsigned char *)text, sizeof text - 1);
         text[n] = 0;
         if (n == 0) continue;
-        if (n != 64 || strspn(text, "0123456789abcdef") != 64) CHECK(false, "a reader sees \"%s\"", text);
+        if (n != 64 || strspn(text, "0123456789abcdef") != 64)
+            CHECK(false, "a reader sees \"%s\"", text);
         atomic_fetch_add(&r->seen, 1);
     }
 }
@@ -467,9 +501,11 @@ static void test_gate_token_file(void)
     file_put(TOKEN_FOLDER, "a file", 6);
     if (!wire_open(&w, port)) return;
     wire_text(&w, "{\"url\": \"/connect\", \"hostname\": \"me\", \"encrypt\": true}");
-    const char *line = gate_says(&w, "500 the server cannot make or keep a token", NULL, "no place for the file");
+    const char *line =
+        gate_says(&w, "500 the server cannot make or keep a token", NULL, "no place for the file");
     CHECK(!strstr(line, "\"token\""), "no token: %s", line);
-    gate_call(&w, "/ping", "0000000000000000000000000000000000000000000000000000000000000000", "400 wrong token", "not authorised, nor encrypted");
+    gate_call(&w, "/ping", "0000000000000000000000000000000000000000000000000000000000000000",
+              "400 wrong token", "not authorised, nor encrypted");
     (void)remove(TOKEN_FOLDER);
     gate_connect(&w, "", token);
     CHECK(file_is(TOKEN_FILE, token, 64), "the same connection, when there is a place");
@@ -482,7 +518,10 @@ static void test_gate_token_file(void)
     reader r = { .seen = 0 };
     if (ka__thread_start(&r.thread, reader_run, &r) != KA_OK) return;
     for (int i = 0; i < 200 || (i < 100000 && atomic_load(&r.seen) < 20); i++) {
-        if (!(i % 2 ? gate_served(&w, port, token) : (CHECK(await_no_token(), "removed") && wire_open(&w, port) && gate_connect(&w, "", token)))) break;
+        if (!(i % 2 ? gate_served(&w, port, token)
+                    : (CHECK(await_no_token(), "removed") && wire_open(&w, port) &&
+                       gate_connect(&w, "", token))))
+            break;
         if (i % 4 == 3) gate_call(&w, "/disconnect", token, "200 disconnected", "disconnect");
         wire_close(&w);
     }
@@ -492,7 +531,9 @@ static void test_gate_token_file(void)
 #endif
     if (POLITE && gate_served(&w, port, token)) {
         CHECK(file_is(TOKEN_FILE, token, 64), "the last one");
-        CHECK(process_interrupt(&server) && process_wait(&server, PATIENCE_MS) == 0 && !opens(TOKEN_FILE, "rb"), "removed at exit");
+        CHECK(process_interrupt(&server) && process_wait(&server, PATIENCE_MS) == 0 &&
+                  !opens(TOKEN_FILE, "rb"),
+              "removed at exit");
         wire_close(&w);
     }
     gate_end(&server);
@@ -502,8 +543,8 @@ static void test_gate_token_file(void)
 
 enum { PASS, FLIP, TWICE, EARLIER, BACK, PLAIN, CUT, EMPTY, HUGE_ONE };
 
-/* Passes on what they say in turn, and keeps all of it; message `at` upwards or downwards is meddled with. Without a port: listens
-   to one package, answers `speech`, and closes. */
+/* Passes on what they say in turn, and keeps all of it; message `at` upwards or downwards is
+   meddled with. Without a port: listens to one package, answers `speech`, and closes. */
 typedef struct {
     int         port, to, what, at, byte, answered;      /* answers to what was meddled with */
     bool        down, frames, served;
@@ -532,7 +573,8 @@ static size_t proxy_message(wire *w, bool frames)
 }
 
 /* What goes on in place of the n bytes of a message; false: nothing goes on after it. */
-static bool proxy_meddle(proxy *p, wire *to, char *text, size_t n, const char *before, size_t before_n, const char *other, size_t other_n)
+static bool proxy_meddle(proxy *p, wire *to, char *text, size_t n, const char *before,
+                         size_t before_n, const char *other, size_t other_n)
 {
     static const char plain[] = "{\"code\": 200, \"url\": \"/ping\", \"message\": \"pong\"}\n";
     if (p->what == FLIP) text[p->byte < 0 ? n - (size_t)-p->byte : (size_t)p->byte] ^= 1;
@@ -555,7 +597,8 @@ static void proxy_run(void *arg)
     proxy *p = arg;
     wire *w = proxy_wires;
     size_t n, last_n[2] = { 0 };
-    if (!wire_wait(p->listener, KA__IN) || ka__sock_accept(p->listener, &w[0].sock, NULL) != KA_OK) return;
+    if (!wire_wait(p->listener, KA__IN) || ka__sock_accept(p->listener, &w[0].sock, NULL) != KA_OK)
+        return;
     w[0].n = 0;
     if (p->speech) {
         if (proxy_message(&w[0], false)) wire_text(&w[0], p->speech);
@@ -570,14 +613,17 @@ static void proxy_run(void *arg)
                 if ((n = proxy_message(from, p->frames && i > 0)) == 0) { on = false; break; }
                 if (p->n + n <= sizeof p->passed) memcpy(p->passed + p->n, from->buf, n), p->n += n;
                 if (done && side == 1 && !p->down) p->answered++;
-                if (meddle) done = true, on = proxy_meddle(p, to, from->buf, n, last[side], last_n[side], last[!side], last_n[!side]);
+                if (meddle)
+                    done = true, on = proxy_meddle(p, to, from->buf, n, last[side], last_n[side],
+                                                   last[!side], last_n[!side]);
                 else wire_send(to, from->buf, n);
                 if (!on && side == 0 && proxy_message(&w[1], true)) p->answered++;      /* cut */
                 memcpy(last[side], from->buf, last_n[side] = n);
                 from->n -= n;
                 memmove(from->buf, from->buf + n, from->n);
             }
-            if (on && done && p->what == TWICE && !p->down) on = false, p->answered += proxy_message(&w[1], true) != 0;
+            if (on && done && p->what == TWICE && !p->down)
+                on = false, p->answered += proxy_message(&w[1], true) != 0;
         }
         p->served = done || p->what == PASS;
         wire_close(&w[1]);
@@ -590,7 +636,9 @@ static bool proxy_start(proxy *p)
     p->n = 0;
     p->answered = 0;
     p->served = false;
-    return CHECK(sock_listen(&p->listener, &p->port) == KA_OK && ka__thread_start(&p->thread, proxy_run, p) == KA_OK, "the proxy starts");
+    return CHECK(sock_listen(&p->listener, &p->port) == KA_OK &&
+                     ka__thread_start(&p->thread, proxy_run, p) == KA_OK,
+                 "the proxy starts");
 }
 
 static void proxy_stop(proxy *p)
@@ -607,7 +655,8 @@ static bool proxy_saw(const proxy *p, const char *text)
     return false;
 }
 
-/* The client's status, after it was told these lines through the proxy. Without lines: of one /ping. */
+/* The client's status, after it was told these lines through the proxy. Without lines: of one
+   /ping. */
 static int through(proxy *p, process *client, bool encrypt, const char *lines)
 {
     char port[8];
@@ -628,8 +677,13 @@ static int through(proxy *p, process *client, bool encrypt, const char *lines)
     return status;
 }
 
-/* at: message 0 is /connect or its answer, 1 and 2 are two calls, 3 is /disconnect, whose answer the client doesn't mind. */
-static const struct { bool down; int what, at, byte, status; const char *says, *why; } meddlings[] = {
+/* at: message 0 is /connect or its answer, 1 and 2 are two calls, 3 is /disconnect, whose answer
+   the client doesn't mind. */
+static const struct {
+    bool down;
+    int what, at, byte, status;
+    const char *says, *why;
+} meddlings[] = {
     { false, FLIP, 1, 3, 3, "closed the connection", "a length" },
     { false, FLIP, 1, 4, 3, "closed the connection", "the first byte" },
     { false, FLIP, 2, 20, 3, "closed the connection", "a byte of the second one" },
@@ -657,9 +711,11 @@ static const struct { bool down; int what, at, byte, status; const char *says, *
 static void test_gate_encrypted(void)
 {
     enum { LONG = 20000 };
-    static const char kinds[] = " n=-7 f=1.5e3 yes=true none=null list=[1,{\"a\":[]}] seven=\"7\" word=seven python=(1,None,'it\\'s') e=\303\251 empty=\n"
+    static const char kinds[] =
+        " n=-7 f=1.5e3 yes=true none=null list=[1,{\"a\":[]}] seven=\"7\" word=seven python=(1,None,'it\\'s') e=\303\251 empty=\n"
         "{'url': '/echo', 'spaced out': 'quite', \"b\": {}}\n/ping\n\n";
-    static const char echoed[] = "\", \"n\": -7, \"f\": 1.5e3, \"yes\": true, \"none\": null, \"list\": [1, {\"a\": []}], \"seven\": \"7\", \"word\": \"seven\", "
+    static const char echoed[] =
+        "\", \"n\": -7, \"f\": 1.5e3, \"yes\": true, \"none\": null, \"list\": [1, {\"a\": []}], \"seven\": \"7\", \"word\": \"seven\", "
         "\"python\": [1, null, \"it's\"], \"e\": \"\303\251\", \"empty\": \"\"}";
     static proxy p;
     static char lines[LONG + 1024], out[2 * LONG + 4096];
@@ -674,12 +730,18 @@ static void test_gate_encrypted(void)
         p.frames = encrypt;
         int status = through(&p, &client, encrypt, lines);
         out[file_get(output_name(&client, "out"), (unsigned char *)out, sizeof out - 1)] = 0;
-        CHECK(status == 0 && strstr(out, "findmexxx") && strstr(out, echoed) && strstr(out, "\"spaced out\": \"quite\", \"b\": {}") && strstr(out, "\"pong\""),
-              "all is echoed: %d, %.200s ... %s%s", status, out, strlen(out) > LONG ? out + LONG : "", output(&client, "err"));
-        CHECK(strstr(out, "findme") && strspn(strstr(out, "findme") + 6, "x") == LONG, "the whole of a long text");
-        CHECK(proxy_saw(&p, "/connect") && p.n > 2 * LONG, "the proxy has it all: %d bytes", (int)p.n);
+        CHECK(status == 0 && strstr(out, "findmexxx") && strstr(out, echoed) &&
+                  strstr(out, "\"spaced out\": \"quite\", \"b\": {}") && strstr(out, "\"pong\""),
+              "all is echoed: %d, %.200s ... %s%s", status, out,
+              strlen(out) > LONG ? out + LONG : "", output(&client, "err"));
+        CHECK(strstr(out, "findme") && strspn(strstr(out, "findme") + 6, "x") == LONG,
+              "the whole of a long text");
+        CHECK(proxy_saw(&p, "/connect") && p.n > 2 * LONG, "the proxy has it all: %d bytes",
+              (int)p.n);
         const char *const words[] = { "findme", "xxxx", "/echo", "pong", "/disconnect", "seven" };
-        for (size_t i = 0; i < COUNT(words); i++) CHECK(proxy_saw(&p, words[i]) == !encrypt, "\"%s\" passes, encrypted: %d", words[i], encrypt);
+        for (size_t i = 0; i < COUNT(words); i++)
+            CHECK(proxy_saw(&p, words[i]) == !encrypt, "\"%s\" passes, encrypted: %d", words[i],
+                  encrypt);
         process_end(&client);
         CHECK(await_no_token(), "the client disconnected");
     }
@@ -690,7 +752,9 @@ static void test_gate_encrypted(void)
         p.down = meddlings[i].down;
         int status = through(&p, &client, true, "/ping\n/time\n");
         const char *said = output(&client, "err");
-        CHECK(p.served && status == meddlings[i].status && strstr(said, meddlings[i].says), "%s, %s: status %d, %s", meddlings[i].down ? "down" : "up", meddlings[i].why, status, said);
+        CHECK(p.served && status == meddlings[i].status && strstr(said, meddlings[i].says),
+              "%s, %s: status %d, %s", meddlings[i].down ? "down" : "up", meddlings[i].why, status,
+              said);
         CHECK(p.answered == (p.what == TWICE), "%s: %d answers", meddlings[i].why, p.answered);
         process_end(&client);
         CHECK(await_no_token(), "%s: the connection has ended", meddlings[i].why);
@@ -702,7 +766,12 @@ static void test_gate_encrypted(void)
 
 #define T32 "0123456789abcdef0123456789abcdef"
 
-static const struct { const char *speech; bool encrypt; int status; const char *says; } speeches[] = {
+static const struct {
+    const char *speech;
+    bool encrypt;
+    int status;
+    const char *says;
+} speeches[] = {
     { "", false, 3, "closed the connection" },
     { "{\"code\": 20", false, 5, "makes no sense" },
     { "hello\n", false, 5, "makes no sense" },
@@ -714,7 +783,8 @@ static const struct { const char *speech; bool encrypt; int status; const char *
     { "{\"code\": 200, \"token\": \"" T32 T32 "0\"}\n", false, 5, "gave no token" },
     { "{\"code\": 200, \"token\": 7}\n", false, 5, "gave no token" },
     { "{\"code\": 200, \"token\": \"" T32 T32 "\"}\n", true, 5, "does not encrypt" },
-    { "{\"code\": 200, \"token\": \"" T32 T32 "\", \"encrypted\": false}\n", true, 5, "does not encrypt" },
+    { "{\"code\": 200, \"token\": \"" T32 T32 "\", \"encrypted\": false}\n", true, 5,
+      "does not encrypt" },
     { "{\"code\": 200, \"token\": \"" T32 T32 "\"}\n", false, 3, "closed the connection" },
     { "{\"code\": 500, \"message\": \"no\"}\n", false, 4, "{\"code\": 500, \"message\": \"no\"}" },
     { "{'code': 418}", false, 4, "{\"code\": 418}" },
@@ -774,18 +844,22 @@ static void test_gate_words(void)
         if (!process_start(&client, 0, argv)) continue;
         int status = process_wait(&client, PATIENCE_MS);
         const char *said = output(&client, status == 0 || status == 4 ? "out" : "err");
-        CHECK(status == gate_words[i].status && strstr(said, gate_words[i].says), "gate %s %s %s: status %d, %s", argv[1] ? argv[1] : "", argv[1] && argv[2] ? argv[2] : "",
-              argv[1] && argv[2] && argv[3] ? argv[3] : "", status, said);
+        CHECK(status == gate_words[i].status && strstr(said, gate_words[i].says),
+              "gate %s %s %s: status %d, %s", argv[1] ? argv[1] : "",
+              argv[1] && argv[2] ? argv[2] : "", argv[1] && argv[2] && argv[3] ? argv[3] : "",
+              status, said);
         process_end(&client);
     }
     for (size_t i = 0; i < COUNT(speeches); i++) {
         p.speech = speeches[i].speech;
         int status = through(&p, &client, speeches[i].encrypt, NULL);
-        CHECK(status == speeches[i].status && strstr(output(&client, "err"), speeches[i].says), "%s: status %d, %s", p.speech, status, output(&client, "err"));
+        CHECK(status == speeches[i].status && strstr(output(&client, "err"), speeches[i].says),
+              "%s: status %d, %s", p.speech, status, output(&client, "err"));
         process_end(&client);
     }
     CHECK(await_no_token(), "each client has disconnected");
-    CHECK(strcmp(output(&server, "err"), "") == 0, "the server had nothing to complain of: %s", output(&server, "err"));
+    CHECK(strcmp(output(&server, "err"), "") == 0, "the server had nothing to complain of: %s",
+          output(&server, "err"));
     gate_end(&server);
 }
 

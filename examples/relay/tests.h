@@ -2,7 +2,14 @@
 
 static bool relay_start(process *p, int *port, const char *option)
 {
-    const char *argv[] = { PROGRAM("examples/relay/relay"), "server", "--workers", "2", "--port", free_port_text(), option, NULL };
+    const char *argv[] = { PROGRAM("examples/relay/relay"),
+                           "server",
+                           "--workers",
+                           "2",
+                           "--port",
+                           free_port_text(),
+                           option,
+                           NULL };
     return example_start(p, port, 1, argv);
 }
 
@@ -33,7 +40,8 @@ static const char *relay_line(wire *w)
 static void relay_says(wire *w, const char *want, const char *why)
 {
     const char *line = relay_line(w);
-    CHECK(line && strcmp(line, want) == 0, "%s: wanted \"%s\", got \"%s\"", why, want, line ? line : "(the end)");
+    CHECK(line && strcmp(line, want) == 0, "%s: wanted \"%s\", got \"%s\"", why, want,
+          line ? line : "(the end)");
 }
 
 /* Wait until a member of the server's stats is so much. */
@@ -44,10 +52,15 @@ static bool relay_stat(int port, const char *name, int64_t want, const char *why
     char number[24] = "", got[24] = "none";
     snprintf(number, sizeof number, "%lld", (long long)want);
     if (!w || !wire_open(w, port)) return false;
-    for (int64_t until = ka_now_ms() + PATIENCE_MS; strcmp(number, got) != 0 && ka_now_ms() < until; ka_sleep_ms(2)) {
+    for (int64_t until = ka_now_ms() + PATIENCE_MS; strcmp(number, got) != 0 && ka_now_ms() < until;
+         ka_sleep_ms(2)) {
         const char *line = wire_text(w, "stats\n") ? relay_line(w) : NULL;
-        while (line && strncmp(line, "message ", 8) == 0) line = relay_line(w);      /* until it asked it was an active one */
-        if (!line || strncmp(line, "stats ", 6) != 0 || ka_json_read(&all, (ka_str){ line + 6, strlen(line + 6) }) < 0 || ka_json_find(&all, name, &value) < 0) break;
+        while (line && strncmp(line, "message ", 8) == 0)
+            line = relay_line(w); /* until it asked it was an active one */
+        if (!line || strncmp(line, "stats ", 6) != 0 ||
+            ka_json_read(&all, (ka_str){ line + 6, strlen(line + 6) }) < 0 ||
+            ka_json_find(&all, name, &value) < 0)
+            break;
         snprintf(got, sizeof got, "%.*s", (int)value.raw.n, value.raw.p);
     }
     wire_close(w);
@@ -55,8 +68,9 @@ static bool relay_stat(int port, const char *name, int64_t want, const char *why
     return CHECK(strcmp(number, got) == 0, "%s: %s is %s, not %s", why, name, got, number);
 }
 
-/* Scripts of up to three connections, on a server of their own: A>sends, A<gets this line, A~gets it after others, A/ is open, A. closes,
-   A! is closed by the server; =name number waits for what stats tell. One that is alone gets what it sends. */
+/* Scripts of up to three connections, on a server of their own: A>sends, A<gets this line, A~gets
+   it after others, A/ is open, A. closes, A! is closed by the server; =name number waits for what
+   stats tell. One that is alone gets what it sends. */
 static const struct { const char *steps[14], *why; } relay_scripts[] = {
     { { "A/", "A>message hi", "A<message hi", "A>ok hi", "A<ok hi", "=outstanding 0", "=active 1", "A.", "=active 0" }, "alone" },
     { { "A/", "A>message ", "A<message ", "A>ok ", "A<ok " }, "an empty X" },
@@ -88,7 +102,8 @@ static bool relay_step(wire *w, int port, const char *step, const char *why)
 {
     char name[16];
     long long value;
-    if (*step == '=') return sscanf(step, "=%15s %lld", name, &value) == 2 && relay_stat(port, name, value, why);
+    if (*step == '=')
+        return sscanf(step, "=%15s %lld", name, &value) == 2 && relay_stat(port, name, value, why);
     const char *text = step + 2, *line;
     switch (step[1]) {
     case '/': return wire_open(w, port);
@@ -112,7 +127,9 @@ static void test_relay(void)
         if (!relay_start(&server, &port, NULL)) return;
         for (const char *const *step = relay_scripts[i].steps; *step; step++) {
             int who = **step == '=' ? 0 : **step - 'A';
-            if (!CHECK(relay_step(&w[who], port, *step, relay_scripts[i].why), "%s: %s", relay_scripts[i].why, *step)) break;
+            if (!CHECK(relay_step(&w[who], port, *step, relay_scripts[i].why), "%s: %s",
+                       relay_scripts[i].why, *step))
+                break;
             if (**step != '=') open[who] = (*step)[1] != '.';
         }
         for (int k = 0; k < 3; k++)
@@ -158,11 +175,13 @@ static void test_relay_long(void)
         for (size_t k = 0; k < rows[i].more; k++) line[n++] = 'b';
         line[n++] = '\n';
         bool sent = wire_send(&w, line, n);
-        if (rows[i].want) CHECK(sent && relay_gets(&w, rows[i].want, strlen(rows[i].want)), "%s", rows[i].why);
+        if (rows[i].want)
+            CHECK(sent && relay_gets(&w, rows[i].want, strlen(rows[i].want)), "%s", rows[i].why);
         else {
             CHECK(sent && relay_gets(&w, line, n), "%s comes back", rows[i].why);
             memcpy(line + 5, "ok ", 3);
-            CHECK(wire_send(&w, line + 5, n - 5) && relay_gets(&w, line + 5, n - 5), "%s: its ok", rows[i].why);
+            CHECK(wire_send(&w, line + 5, n - 5) && relay_gets(&w, line + 5, n - 5), "%s: its ok",
+                  rows[i].why);
         }
     }
     CHECK(w.n == 0 && wire_more(&w) == 0, "after the last one, the close");
@@ -180,7 +199,11 @@ static void test_relay_long(void)
         int n = snprintf(line, sizeof line, "message %d\n", i);
         wire_send(&w, line, (size_t)n);
         snprintf(line, sizeof line, "message %d", i);
-        relay_says(&w, i < 1024 ? line : "error 1024 messages of yours wait for an ok; send more when some have come", "as many as can wait");
+        relay_says(
+            &w,
+            i < 1024 ? line
+                     : "error 1024 messages of yours wait for an ok; send more when some have come",
+            "as many as can wait");
     }
     wire_text(&w, "ok 7\nmessage 1024\n");
     relay_says(&w, "ok 7", "room again");
@@ -198,7 +221,9 @@ static void relay_reforward(bool plain)
     process server;
     int port, held = 0, number, got[TEXTS] = { 0 };
     char line[64];
-    if (!relay_start(&server, &port, plain ? "--no-reforward" : NULL) || !wire_open(&sender, port) || !wire_open(&holder, port)) return;
+    if (!relay_start(&server, &port, plain ? "--no-reforward" : NULL) ||
+        !wire_open(&sender, port) || !wire_open(&holder, port))
+        return;
     relay_stat(port, "active", 2, "two");
     for (int i = 0; i < TEXTS; i++) {
         int n = snprintf(line, sizeof line, "message %d\n", i);
@@ -208,12 +233,15 @@ static void relay_reforward(bool plain)
     wire_close(&holder);
     relay_stat(port, "active", 1, "the other has gone");
     wire_text(&sender, "nonsense\n");      /* its answer comes after all that is forwarded */
-    for (const char *text; (text = relay_line(&sender)) && sscanf(text, "message %d", &number) == 1; got[number]++) {}
+    for (const char *text; (text = relay_line(&sender)) && sscanf(text, "message %d", &number) == 1;
+         got[number]++) {}
     for (int i = 0; i < TEXTS; i++) held += got[i] == 0;
-    for (int i = 0; i < TEXTS; i++) CHECK(got[i] == 1 || (plain && got[i] == 0), "message %d came %d times", i, got[i]);
+    for (int i = 0; i < TEXTS; i++)
+        CHECK(got[i] == 1 || (plain && got[i] == 0), "message %d came %d times", i, got[i]);
     CHECK(plain ? held > 0 : held == 0, "%d of %d did not come", held, TEXTS);
     relay_stat(port, "outstanding", TEXTS, "all wait still");
-    for (int i = 0; i < TEXTS; i++) {      /* what nobody holds: somebody else's ok of the same text frees both */
+    for (int i = 0; i < TEXTS;
+         i++) { /* what nobody holds: somebody else's ok of the same text frees both */
         if (!got[i]) {
             int n = snprintf(line, sizeof line, "message %d\n", i);
             wire_send(&sender, line, (size_t)n);
@@ -244,19 +272,22 @@ static void relay_serve(wire *w, long long *messages, long long *oks)
     ptrdiff_t got = ka__sock_recv(w->sock, w->buf + w->n, sizeof w->buf - w->n);
     if (got <= 0) return;
     w->n += (size_t)got;
-    for (char *end; (end = memchr(w->buf + at, '\n', w->n - at)) != NULL; at = (size_t)(end - w->buf) + 1) {
+    for (char *end; (end = memchr(w->buf + at, '\n', w->n - at)) != NULL;
+         at = (size_t)(end - w->buf) + 1) {
         const char *line = w->buf + at;
         if (strncmp(line, "ok ", 3) == 0) ++*oks;
         if (strncmp(line, "message ", 8) != 0) continue;
         ++*messages;
-        n += (size_t)snprintf(answers + n, sizeof answers - n, "ok %.*s\n", (int)(end - line) - 8, line + 8);
+        n += (size_t)snprintf(answers + n, sizeof answers - n, "ok %.*s\n", (int)(end - line) - 8,
+                              line + 8);
     }
     w->n -= at;
     memmove(w->buf, w->buf + at, w->n);
     wire_send(w, answers, n);
 }
 
-/* Whom the messages go to: Pearson's chi-square of 49 degrees of freedom is over 112 once in a million times. */
+/* Whom the messages go to: Pearson's chi-square of 49 degrees of freedom is over 112 once in a
+   million times. */
 static void test_relay_fairness(void)
 {
     enum { WIRES = 50, MESSAGES_SENT = 20000, PORTION = 500 };
@@ -278,7 +309,8 @@ static void test_relay_fairness(void)
             for (int i = 0; i < WIRES; i++) relay_serve(&w[i], &got[i], &oks);
         if (!CHECK(oks == sent, "%lld oks of %d", oks, sent)) break;
     }
-    for (int i = 0; i < WIRES; i++) chi += ((double)got[i] - expected) * ((double)got[i] - expected) / expected;
+    for (int i = 0; i < WIRES; i++)
+        chi += ((double)got[i] - expected) * ((double)got[i] - expected) / expected;
     CHECK(chi < 112, "chi-square %.1f", chi);
     while (opened > 0) wire_close(&w[--opened]);
     free(w);
@@ -294,37 +326,47 @@ static void test_relay_client(void)
     char text[8];
     if (!relay_start(&server, &port, "--stats")) return;
     snprintf(text, sizeof text, "%d", port);
-    START(&client, PROGRAM("examples/relay/relay"), "client", "--delay", "0.05..0.1", "127.0.0.1", text, "a\\b");
-    CHECK(process_wait(&client, PATIENCE_MS) == 0 && strstr(output(&client, "out"), "got ok \"a\\\\b\" after "), "alone: %s%s", output(&client, "out"), output(&client, "err"));
+    START(&client, PROGRAM("examples/relay/relay"), "client", "--delay", "0.05..0.1", "127.0.0.1",
+          text, "a\\b");
+    CHECK(process_wait(&client, PATIENCE_MS) == 0 &&
+              strstr(output(&client, "out"), "got ok \"a\\\\b\" after "),
+          "alone: %s%s", output(&client, "out"), output(&client, "err"));
     process_end(&client);
     START(&client, PROGRAM("examples/relay/relay"), "client", "--delay", "0.2", "127.0.0.1", text);
     START(&other, PROGRAM("examples/relay/relay"), "client", "--delay", "0.2", "127.0.0.1", text);
-    CHECK(process_wait(&client, PATIENCE_MS) == 0 && process_wait(&other, PATIENCE_MS) == 0, "two: %s%s", output(&client, "out"), output(&other, "out"));
+    CHECK(process_wait(&client, PATIENCE_MS) == 0 && process_wait(&other, PATIENCE_MS) == 0,
+          "two: %s%s", output(&client, "out"), output(&other, "out"));
     process_end(&client);
     process_end(&other);
     relay_stat(port, "active", 0, "they have gone");
     await_output(&server, "out", "0 active, 0 outstanding, 0 messages/s");
 
-    START(&client, PROGRAM("examples/relay/relay"), "client", "--delay", "1", "127.0.0.1", text, "hi");
+    START(&client, PROGRAM("examples/relay/relay"), "client", "--delay", "1", "127.0.0.1", text,
+          "hi");
     await_output(&client, "out", "received message \"hi\"");
     process_kill(&server);
     process_wait(&server, PATIENCE_MS);
     process_end(&server);
     await_output(&client, "err", "(miss 1)");
     START(&server, PROGRAM("examples/relay/relay"), "server", "--port", text);
-    CHECK(process_wait(&client, PATIENCE_MS) == 0 && strstr(output(&client, "out"), "got ok"), "killed, and there again: %s%s", output(&client, "out"), output(&client, "err"));
+    CHECK(process_wait(&client, PATIENCE_MS) == 0 && strstr(output(&client, "out"), "got ok"),
+          "killed, and there again: %s%s", output(&client, "out"), output(&client, "err"));
     process_end(&client);
     START(&other, PROGRAM("examples/relay/relay"), "server", "--port", text);
-    CHECK(process_wait(&other, PATIENCE_MS) == 1 && strstr(output(&other, "err"), "choose another --port"), "a taken port: %s", output(&other, "err"));
+    CHECK(process_wait(&other, PATIENCE_MS) == 1 &&
+              strstr(output(&other, "err"), "choose another --port"),
+          "a taken port: %s", output(&other, "err"));
     process_end(&other);
     relay_end(&server);
-    START(&client, PROGRAM("examples/relay/relay"), "client", "--give-up", "0.5", "127.0.0.1", text);
-    CHECK(process_wait(&client, PATIENCE_MS) == 3 && strstr(output(&client, "err"), "gave up"), "offline: %s", output(&client, "err"));
+    START(&client, PROGRAM("examples/relay/relay"), "client", "--give-up", "0.5", "127.0.0.1",
+          text);
+    CHECK(process_wait(&client, PATIENCE_MS) == 3 && strstr(output(&client, "err"), "gave up"),
+          "offline: %s", output(&client, "err"));
     process_end(&client);
 }
 
-/* A server of this test: it says nothing to the first connection, and this to each other one: on a slow machine the client may
-   give up one more. */
+/* A server of this test: it says nothing to the first connection, and this to each other one: on a
+   slow machine the client may give up one more. */
 static void test_relay_refused(void)
 {
     static const struct { const char *says; int status; const char *kind, *told, *why; } rows[] = {
@@ -345,17 +387,24 @@ static void test_relay_refused(void)
         process client;
         int status = -1;
         const int64_t until = ka_now_ms() + PATIENCE_MS;
-        START(&client, PROGRAM("examples/relay/relay"), "client", "--delay", "60", "--timeout", "0.2", "127.0.0.1", text, "hi");
+        START(&client, PROGRAM("examples/relay/relay"), "client", "--delay", "60", "--timeout",
+              "0.2", "127.0.0.1", text, "hi");
         for (int opened = 0; (status = process_wait(&client, 0)) == -1 && ka_now_ms() < until; ) {
-            if (ka__sock_wait(listener, KA__IN, 20) != KA_OK || ka__sock_accept(listener, &w.sock, NULL) != KA_OK) continue;
+            if (ka__sock_wait(listener, KA__IN, 20) != KA_OK ||
+                ka__sock_accept(listener, &w.sock, NULL) != KA_OK)
+                continue;
             w.n = 0;
             relay_says(&w, "message hi", rows[i].why);
             if (opened++ > 0) wire_text(&w, rows[i].says);
             while (wire_more(&w) > 0) {}
             wire_close(&w);
         }
-        if (strstr(rows[i].says, "message \x1b")) CHECK(w.n == 9 && memcmp(w.buf, "ok \x1b[31m\n", 9) == 0, "owed, and answered at the end");
-        CHECK(status == rows[i].status && strstr(output(&client, rows[i].kind), rows[i].told), "%s: status %d, %s%s", rows[i].why, status, output(&client, "out"), output(&client, "err"));
+        if (strstr(rows[i].says, "message \x1b"))
+            CHECK(w.n == 9 && memcmp(w.buf, "ok \x1b[31m\n", 9) == 0,
+                  "owed, and answered at the end");
+        CHECK(status == rows[i].status && strstr(output(&client, rows[i].kind), rows[i].told),
+              "%s: status %d, %s%s", rows[i].why, status, output(&client, "out"),
+              output(&client, "err"));
         process_end(&client);
     }
     ka__sock_close(listener);
@@ -391,11 +440,19 @@ static void test_relay_words(void)
     };
     for (size_t i = 0; i < COUNT(words); i++) {
         process p;
-        const char *argv[] = { PROGRAM("examples/relay/relay"), words[i].argv[0], words[i].argv[1], words[i].argv[2], words[i].argv[3], words[i].argv[4], NULL };
+        const char *argv[] = { PROGRAM("examples/relay/relay"),
+                               words[i].argv[0],
+                               words[i].argv[1],
+                               words[i].argv[2],
+                               words[i].argv[3],
+                               words[i].argv[4],
+                               NULL };
         if (!process_start(&p, 0, argv)) continue;
         int status = process_wait(&p, PATIENCE_MS);
         const char *said = output(&p, words[i].status ? "err" : "out");
-        CHECK(status == words[i].status && strstr(said, words[i].says), "relay %s %s: status %d, %s", argv[1] ? argv[1] : "", argv[1] && argv[2] ? argv[2] : "", status, said);
+        CHECK(status == words[i].status && strstr(said, words[i].says),
+              "relay %s %s: status %d, %s", argv[1] ? argv[1] : "",
+              argv[1] && argv[2] ? argv[2] : "", status, said);
         process_end(&p);
     }
 }
@@ -407,7 +464,14 @@ static void test_relay_words(void)
 /* A run of it, to its end: its exit status. */
 static int load_run(process *p, int max_files, const char *const *more)
 {
-    const char *argv[16] = { PROGRAM("examples/relay/relay"), "load", "--clients", "200", "--window", "0.3", "--delay", "0..0.1" };
+    const char *argv[16] = { PROGRAM("examples/relay/relay"),
+                             "load",
+                             "--clients",
+                             "200",
+                             "--window",
+                             "0.3",
+                             "--delay",
+                             "0..0.1" };
     for (int i = 0; i < 7 && more[i]; i++) argv[8 + i] = more[i];
     return process_start(p, max_files, argv) ? process_wait(p, 2 * PATIENCE_MS) : -1;
 }
@@ -421,7 +485,9 @@ static bool load_held(const process *p, int status)
 #if defined(KA__ASAN) || defined(KA__TSAN)
     keeps = true;
 #endif
-    if (keeps && fault && status == 1 && strncmp(fault, memory, sizeof memory - 1) == 0 && !strstr(fault + 1, "FAILED ")) return true;
+    if (keeps && fault && status == 1 && strncmp(fault, memory, sizeof memory - 1) == 0 &&
+        !strstr(fault + 1, "FAILED "))
+        return true;
     return status == 0 && !fault;
 }
 
@@ -433,35 +499,48 @@ static int load_told(const process *p, const char *words)
     return at && *at >= '0' && *at <= '9' ? atoi(at) : -1;
 }
 
-/* A relay that has no manners: to `message X` it says something that nobody sent, and says ok to X twice, though nobody else did. */
+/* A relay that has no manners: to `message X` it says something that nobody sent, and says ok to X
+   twice, though nobody else did. */
 static void load_misled(void)
 {
-    static const char stats[] = "stats {\"active\": 0, \"outstanding\": 0, \"buffered\": 0, \"memory\": 0, \"peak\": 0, \"cpu_us\": 0, \"messages\": 0, "
+    static const char stats[] =
+        "stats {\"active\": 0, \"outstanding\": 0, \"buffered\": 0, \"memory\": 0, \"peak\": 0, \"cpu_us\": 0, \"messages\": 0, "
         "\"forwards\": 0, \"reforwards\": 0, \"oks\": 0, \"ignored\": 0, \"errors\": 0, \"lost\": 0, \"opened\": 0}\n";
     ka_server *s;
     ka_event ev;
     process p;
     char place[32], line[1024];
     int status = -1;
-    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_listen_as(s, &ka_lines, "127.0.0.1", 0) == 0 && ka_wait(s, &ev, PATIENCE_MS) == KA_OK, "a relay")) return;
+    if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_listen_as(s, &ka_lines, "127.0.0.1", 0) == 0 &&
+                   ka_wait(s, &ev, PATIENCE_MS) == KA_OK,
+               "a relay"))
+        return;
     snprintf(place, sizeof place, "127.0.0.1:%d", ev.port);
-    START(&p, PROGRAM("examples/relay/relay"), "load", "--clients", "10", "--window", "0", "--messages", "2", "--delay", "0", "--server", place);
+    START(&p, PROGRAM("examples/relay/relay"), "load", "--clients", "10", "--window", "0",
+          "--messages", "2", "--delay", "0", "--server", place);
     for (int64_t until = ka_now_ms() + PATIENCE_MS; status < 0 && ka_now_ms() < until; ) {
         if (ka_wait(s, &ev, 10) != KA_OK) status = process_wait(&p, 0);
-        else if (ev.kind == KA_MESSAGE && ka_is(ev.body, "stats")) ka_send(s, ev.conn, stats, sizeof stats - 1);
+        else if (ev.kind == KA_MESSAGE && ka_is(ev.body, "stats"))
+            ka_send(s, ev.conn, stats, sizeof stats - 1);
         else if (ev.kind == KA_MESSAGE && ev.body.n > 8) {
-            int n = snprintf(line, sizeof line, "message 0.0 junk\nok %.*s\nok %.*s\n", (int)ev.body.n - 8, ev.body.p + 8, (int)ev.body.n - 8, ev.body.p + 8);
+            int n = snprintf(line, sizeof line, "message 0.0 junk\nok %.*s\nok %.*s\n",
+                             (int)ev.body.n - 8, ev.body.p + 8, (int)ev.body.n - 8, ev.body.p + 8);
             ka_send(s, ev.conn, line, (size_t)n);
         }
     }
-    CHECK(status == 1 && strstr(output(&p, "out"), "FAILED       lines that should not have come: 50") &&
-          strstr(output(&p, "err"), "\"0.0 junk\""), "status %d: %s%s", status, output(&p, "out"), output(&p, "err"));
-    CHECK(strstr(output(&p, "out"), "ok           every message got its ok: 10 of 10 clients done, 20 of 20 messages"), "%s", output(&p, "out"));
+    CHECK(status == 1 &&
+              strstr(output(&p, "out"), "FAILED       lines that should not have come: 50") &&
+              strstr(output(&p, "err"), "\"0.0 junk\""),
+          "status %d: %s%s", status, output(&p, "out"), output(&p, "err"));
+    CHECK(strstr(output(&p, "out"),
+                 "ok           every message got its ok: 10 of 10 clients done, 20 of 20 messages"),
+          "%s", output(&p, "out"));
     process_end(&p);
     ka_server_free(s);
 }
 
-/* Small loads with servers of their own: each ends with 0, which it only does if all that it checks has held. */
+/* Small loads with servers of their own: each ends with 0, which it only does if all that it checks
+   has held. */
 static void test_relay_load(void)
 {
     static const struct { const char *argv[8]; const char *words; int least, most; } runs[] = {
@@ -484,27 +563,34 @@ static void test_relay_load(void)
     if (cannot_restart()) return;
     for (size_t i = 0; i < COUNT(runs); i++) {
         int status = load_run(&p, 0, runs[i].argv), told = load_told(&p, runs[i].words);
-        CHECK(load_held(&p, status) && told >= runs[i].least && told <= runs[i].most, "%s: status %d, %d%s: %s%s", runs[i].argv[0], status, told,
-              runs[i].words, output(&p, "out"), output(&p, "err"));
+        CHECK(load_held(&p, status) && told >= runs[i].least && told <= runs[i].most,
+              "%s: status %d, %d%s: %s%s", runs[i].argv[0], status, told, runs[i].words,
+              output(&p, "out"), output(&p, "err"));
         process_end(&p);
     }
     static char chart[65536];
     size_t n = file_get(CHART, (unsigned char *)chart, sizeof chart - 1);
-    CHECK(n > 0 && strncmp(chart, "<svg ", 5) == 0 && strstr(chart, ">p99.9 ") && strcmp(chart + n - 7, "</svg>\n") == 0, "a chart of %d bytes", (int)n);
+    CHECK(n > 0 && strncmp(chart, "<svg ", 5) == 0 && strstr(chart, ">p99.9 ") &&
+              strcmp(chart + n - 7, "</svg>\n") == 0,
+          "a chart of %d bytes", (int)n);
     (void)remove(CHART);
     for (size_t i = 0; i < COUNT(words); i++) {
         int status = load_run(&p, 0, words[i].argv);
-        CHECK(status == words[i].status && strstr(output(&p, "err"), words[i].says), "%s: status %d: %s", words[i].says, status, output(&p, "err"));
+        CHECK(status == words[i].status && strstr(output(&p, "err"), words[i].says),
+              "%s: status %d: %s", words[i].says, status, output(&p, "err"));
         process_end(&p);
     }
     if (!POLITE) return;
-    START(&p, PROGRAM("examples/relay/relay"), "load", "--clients", "200", "--window", "0", "--delay", "60",
-          "--svg", CHART);
+    START(&p, PROGRAM("examples/relay/relay"), "load", "--clients", "200", "--window", "0",
+          "--delay", "60", "--svg", CHART);
     int port;
-    if (!await_output(&p, "out", "\n") || !CHECK(sscanf(output(&p, "out"), "relay load: %*[^:]:%d", &port) == 1, "its own server")) return;
+    if (!await_output(&p, "out", "\n") ||
+        !CHECK(sscanf(output(&p, "out"), "relay load: %*[^:]:%d", &port) == 1, "its own server"))
+        return;
     file_put(CHART, "precious", 8);
     relay_stat(port, "active", 200, "all are there");
-    CHECK(process_interrupt(&p) && process_wait(&p, PATIENCE_MS) == 1 && strstr(output(&p, "out"), "FAILED       every message got its ok: 0 of 200 clients"),
+    CHECK(process_interrupt(&p) && process_wait(&p, PATIENCE_MS) == 1 &&
+              strstr(output(&p, "out"), "FAILED       every message got its ok: 0 of 200 clients"),
           "interrupted: %s%s", output(&p, "out"), output(&p, "err"));
     CHECK(file_says(CHART, "precious") && strstr(output(&p, "err"), "it holds something else"),
           "what others put there meanwhile is left alone: %s", output(&p, "err"));
@@ -515,40 +601,50 @@ static void test_relay_load(void)
 /* With servers that are there, or not. */
 static void test_relay_load_server(void)
 {
-    const char *const argv[] = { PROGRAM("examples/relay/relay"), "server", "--port", free_port_text(), NULL };
+    const char *const argv[] = { PROGRAM("examples/relay/relay"), "server", "--port",
+                                 free_port_text(), NULL };
     process p, server;
     char place[32];
     int port;
     if (example_start(&server, &port, 1, argv)) {
         snprintf(place, sizeof place, "127.0.0.1:%d", port);
         int status = load_run(&p, 0, (const char *const[]){ "--server", place, NULL });
-        CHECK(load_held(&p, status) && load_told(&p, " of 200 messages") == 200 && !strstr(output(&p, "out"), "the server ended"), "another server: status %d: %s%s",
-              status, output(&p, "out"), output(&p, "err"));
+        CHECK(load_held(&p, status) && load_told(&p, " of 200 messages") == 200 &&
+                  !strstr(output(&p, "out"), "the server ended"),
+              "another server: status %d: %s%s", status, output(&p, "out"), output(&p, "err"));
         process_end(&p);
     }
     process_end(&server);
     int status = load_run(&p, 0, (const char *const[]){ "--server", place, NULL });
-    CHECK(status == 3 && strstr(output(&p, "err"), "no relay server at 127.0.0.1:"), "a dead port: status %d: %s", status, output(&p, "err"));
+    CHECK(status == 3 && strstr(output(&p, "err"), "no relay server at 127.0.0.1:"),
+          "a dead port: status %d: %s", status, output(&p, "err"));
     process_end(&p);
     load_misled();
 }
 
-/* Few descriptors: for a load, and for a server that has room for fewer than come; the others wait for theirs, and none is reset. */
+/* Few descriptors: for a load, and for a server that has room for fewer than come; the others wait
+   for theirs, and none is reset. */
 static void test_relay_load_limit(void)
 {
 #ifdef _WIN32
     skip("relay load, limit", "Windows has no such limit");
 #else
-    const char *const small[] = { PROGRAM("examples/relay/relay"), "server", "--port", "0", "--workers", "1", NULL };
+    const char *const small[] = {
+        PROGRAM("examples/relay/relay"), "server", "--port", "0", "--workers", "1", NULL
+    };
     process p, server;
     char place[32];
     if (emulator_lacks("valgrind", "valgrind needs descriptors of its own")) return;
     int status = load_run(&p, 64, (const char *const[]){ NULL });
-    CHECK(status == 1 && strstr(output(&p, "err"), "more than the descriptor limit of 64 allows"), "64 descriptors: status %d: %s", status, output(&p, "err"));
+    CHECK(status == 1 && strstr(output(&p, "err"), "more than the descriptor limit of 64 allows"),
+          "64 descriptors: status %d: %s", status, output(&p, "err"));
     process_end(&p);
-    if (process_start(&server, 40, small) && await_output(&server, "out", "listening on ") && sscanf(output(&server, "out"), "listening on %31s", place) == 1) {
+    if (process_start(&server, 40, small) && await_output(&server, "out", "listening on ") &&
+        sscanf(output(&server, "out"), "listening on %31s", place) == 1) {
         status = load_run(&p, 0, (const char *const[]){ "--server", place, "--window", "0", NULL });
-        CHECK(load_held(&p, status) && load_told(&p, " of 200 messages") == 200, "a server with 40 descriptors: status %d: %s%s", status, output(&p, "out"), output(&p, "err"));
+        CHECK(load_held(&p, status) && load_told(&p, " of 200 messages") == 200,
+              "a server with 40 descriptors: status %d: %s%s", status, output(&p, "out"),
+              output(&p, "err"));
         process_end(&p);
     }
     process_end(&server);

@@ -104,8 +104,8 @@ static void thread_switch(int to)
     _longjmp(threads[to].at, 1);
 }
 
-/* Nobody can go on at once. A sleeper wakes up when its millisecond has passed, unless it has done so
-   in vain some times already. No longer time-out passes: no scenario needs one, so a thread that
+/* Nobody can go on at once. A sleeper wakes up when its millisecond has passed, unless it has done
+   so in vain some times already. No longer time-out passes: no scenario needs one, so a thread that
    would wait for it has lost a wake-up. */
 static int threads_late(int *who)
 {
