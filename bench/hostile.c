@@ -1471,7 +1471,8 @@ static void stop_server(void)
 static void parse(int argc, char **argv)
 {
     struct { const char *name; long long least, most, *value; } flags[] = {
-        { "--seconds", SECONDS, 86400, &options.seconds }, { "--seed", 0, 65535, &options.seed }, { "--soak", 1, SOAK_MINUTES_MOST, &options.soak }
+        { "--seconds", SECONDS, 86400, &options.seconds }, { "--seed", 0, 65535, &options.seed },
+        { "--soak", 1, SOAK_MINUTES_MOST, &options.soak }
     };
     die_status = 2;
     for (int i = 1; i < argc; i += 2) {

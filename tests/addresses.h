@@ -11,15 +11,20 @@ static bool end_read(ka_end *e, const char *ip)
 static void test_addresses(void)
 {
     static const struct { const char *ip, *want; } rows[] = {      /* want NULL: it is no address */
-        { "127.0.0.1", "127.0.0.1" }, { "0.0.0.0", "0.0.0.0" }, { "255.255.255.255", "255.255.255.255" },
+        { "127.0.0.1", "127.0.0.1" }, { "0.0.0.0", "0.0.0.0" },
+        { "255.255.255.255", "255.255.255.255" },
         { "::1", "::1" }, { "::", "::" }, { "2001:DB8:0:0:1::", "2001:db8:0:0:1::" },
-        { "0:0:0:0:0:0:0:1", "::1" }, { "::ffff:127.0.0.1", "127.0.0.1" }, { "::ffff:0:0", "0.0.0.0" },
+        { "0:0:0:0:0:0:0:1", "::1" }, { "::ffff:127.0.0.1", "127.0.0.1" },
+        { "::ffff:0:0", "0.0.0.0" },
         { "fe80::1%1", "fe80::1%1" }, { "FEBF::1%1", "febf::1%1" }, { "::1%1", "::1%1" },
         { "fe80::1%4294967295", "fe80::1%4294967295" },
         { "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295" },
-        { "", NULL }, { "127.0.0", NULL }, { "127.1", NULL }, { "1.2.3.4.5", NULL }, { "256.0.0.1", NULL },
-        { "127.0.0.1 ", NULL }, { "127.0.0.1%1", NULL }, { "127.0.0.1:80", NULL }, { "localhost", NULL },
-        { "[::1]", NULL }, { ":::", NULL }, { "1::2::3", NULL }, { "12345::", NULL }, { "::g", NULL },
+        { "", NULL }, { "127.0.0", NULL }, { "127.1", NULL }, { "1.2.3.4.5", NULL },
+        { "256.0.0.1", NULL },
+        { "127.0.0.1 ", NULL }, { "127.0.0.1%1", NULL }, { "127.0.0.1:80", NULL },
+        { "localhost", NULL },
+        { "[::1]", NULL }, { ":::", NULL }, { "1::2::3", NULL }, { "12345::", NULL },
+        { "::g", NULL },
         { "fe80::1", NULL }, { "febf::1", NULL }, { "fe80::1%", NULL }, { "fe80::1%0", NULL },
         { "fe80::1%4294967296", NULL }, { "fe80::1%1x", NULL }, { "fe80::1%no-such-one", NULL },
         { "::1%" "12345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890", NULL },
@@ -55,7 +60,8 @@ static void test_address_kinds(void)
     static const struct { const char *ip; bool any, one; } rows[] = {
         { "127.0.0.1", false, true }, { "0.0.0.0", true, false }, { "0.0.0.1", false, true },
         { "255.255.255.255", false, false }, { "255.255.255.254", false, true },
-        { "223.255.255.255", false, true }, { "224.0.0.0", false, false }, { "239.255.255.255", false, false },
+        { "223.255.255.255", false, true }, { "224.0.0.0", false, false },
+        { "239.255.255.255", false, false },
         { "240.0.0.0", false, true }, { "::1", false, true }, { "::", true, false },
         { "ff02::1", false, false }, { "feff::1", false, true }, { "::ffff:0.0.0.0", true, false },
         { "::ffff:224.0.0.1", false, false }, { "::fffe:0.0.0.0", false, true },
@@ -73,7 +79,8 @@ static void test_address_lists(void)
 #define A28 "1234567890123456789012345678"
 #define A112 A28 A28 A28 A28
     static const struct { const char *list, *items; bool whole; } rows[] = {
-        { "::1", "::1;", true }, { "::1,127.0.0.1", "::1;127.0.0.1;", true }, { "a,b,c", "a;b;c;", true },
+        { "::1", "::1;", true }, { "::1,127.0.0.1", "::1;127.0.0.1;", true },
+        { "a,b,c", "a;b;c;", true },
         { "", "", true }, { ",a", "", false }, { "a,,b", "a;", false }, { "a,", "a;", true },
         { A112 ",b", A112 ";b;", true }, { A112 "x,b", "", false },
     };
@@ -157,12 +164,16 @@ static void test_client_addresses(void)
     static const char *const answer_text[] = { "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" };
     static const struct { const char *ip, *host, *field; int want; } rows[] = {
         { "127.0.0.1", NULL, "127.0.0.1", 200 }, { "127.0.0.1", "a.example", "a.example", 200 },
-        { "127.0.0.3,127.0.0.1", NULL, "127.0.0.3", 200 }, { "127.0.0.1,127.0.0.3", NULL, "127.0.0.1", 200 },
+        { "127.0.0.3,127.0.0.1", NULL, "127.0.0.3", 200 },
+        { "127.0.0.1,127.0.0.3", NULL, "127.0.0.1", 200 },
         { "::1,127.0.0.1", NULL, "[::1]", 200 }, { "127.0.0.1", "fe80::1%eth0", "[fe80::1]", 200 },
-        { "127.0.0.3,127.0.0.4", NULL, NULL, KA_EOFFLINE }, { "127.0.0.1,", NULL, "127.0.0.1", 200 },
+        { "127.0.0.3,127.0.0.4", NULL, NULL, KA_EOFFLINE },
+        { "127.0.0.1,", NULL, "127.0.0.1", 200 },
         { "", NULL, NULL, KA_EINVAL }, { "127.0.0.1,localhost", NULL, NULL, KA_EINVAL },
-        { "127.0.0.1,0.0.0.0", NULL, NULL, KA_EINVAL }, { "127.0.0.1,ff02::1", NULL, NULL, KA_EINVAL },
-        { "127.0.0.1", "a b", NULL, KA_EINVAL }, { "127.0.0.1", "a\r\nX: y", NULL, KA_EINVAL }, { "127.0.0.1", "", NULL, KA_EINVAL },
+        { "127.0.0.1,0.0.0.0", NULL, NULL, KA_EINVAL },
+        { "127.0.0.1,ff02::1", NULL, NULL, KA_EINVAL },
+        { "127.0.0.1", "a b", NULL, KA_EINVAL }, { "127.0.0.1", "a\r\nX: y", NULL, KA_EINVAL },
+        { "127.0.0.1", "", NULL, KA_EINVAL },
     };
     for (size_t i = 0; i < COUNT(rows); i++) {
         static ka_client c;
@@ -192,7 +203,8 @@ static void test_client_addresses(void)
 static void test_ipv6_kill(void)
 {
     static const struct { const char *server, *client; } rows[] = {
-        { "::1", "::1" }, { "::", "::1" }, { "::,0.0.0.0", "127.0.0.1" }, { "127.0.0.1", "::ffff:127.0.0.1" },
+        { "::1", "::1" }, { "::", "::1" }, { "::,0.0.0.0", "127.0.0.1" },
+        { "127.0.0.1", "::ffff:127.0.0.1" },
     };
     if (cannot_find() || lacks_ipv6() ||
         emulator_lacks("valgrind", "valgrind 3.19 knows no pidfd_open"))
@@ -468,7 +480,8 @@ static void test_unix_kill(void)
 static void test_unix_kill_strangers(void)
 {
     static const struct { bool twins; int want; const char *why; } rows[] = {
-        { false, KA_OK, "the only one that holds the listener" }, { true, KA_EINUSE, "two hold it" },
+        { false, KA_OK, "the only one that holds the listener" },
+        { true, KA_EINUSE, "two hold it" },
     };
     static ka_client c;
     static wire w;
@@ -514,7 +527,8 @@ static void test_unix_kill_strangers(void)
 #endif
 
 static const subject addresses_topics[] = {
-    { "addresses", test_addresses }, { "address kinds", test_address_kinds }, { "address family", test_address_family },
+    { "addresses", test_addresses }, { "address kinds", test_address_kinds },
+    { "address family", test_address_family },
     { "address lists", test_address_lists }, { "ipv6", test_ipv6 },
     { "client addresses", test_client_addresses }, { "unix", test_unix },
 #ifndef _WIN32

@@ -4,7 +4,8 @@ static void test_base64(void)
 {
     static const struct { const char *plain, *text; } vectors[] = {      /* RFC 4648 s.10 */
         { "", "" }, { "f", "Zg==" }, { "fo", "Zm8=" }, { "foo", "Zm9v" }, { "foob", "Zm9vYg==" },
-        { "fooba", "Zm9vYmE=" }, { "foobar", "Zm9vYmFy" }, { "\xff\xff\xff", "////" }, { "\xfb\xef\xbe", "++++" },
+        { "fooba", "Zm9vYmE=" }, { "foobar", "Zm9vYmFy" }, { "\xff\xff\xff", "////" },
+        { "\xfb\xef\xbe", "++++" },
     };
     static const struct { const char *in, *why; } refuse[] = {
         { "Zg=", "length is no multiple of 4" },    { "Zg", "padding is missing" },
@@ -163,9 +164,11 @@ static bool utc(time_t t, struct tm *out)
 static void test_times(void)
 {
     static const struct { int64_t us; const char *want, *why; } times[] = {
-        { 0, "1970-01-01T00:00:00.000000Z", "the first" }, { 1, "1970-01-01T00:00:00.000001Z", "a microsecond" },
+        { 0, "1970-01-01T00:00:00.000000Z", "the first" },
+        { 1, "1970-01-01T00:00:00.000001Z", "a microsecond" },
         { 86399999999, "1970-01-01T23:59:59.999999Z", "the end of a day" },
-        { 86400000000, "1970-01-02T00:00:00.000000Z", "a day" }, { 31536000000000, "1971-01-01T00:00:00.000000Z", "a year" },
+        { 86400000000, "1970-01-02T00:00:00.000000Z", "a day" },
+        { 31536000000000, "1971-01-01T00:00:00.000000Z", "a year" },
         { 68169600000000, "1972-02-29T00:00:00.000000Z", "a leap year's day" },
         { 94694400000000, "1973-01-01T00:00:00.000000Z", "after a leap year" },
         { 951782400000000, "2000-02-29T00:00:00.000000Z", "2000 is one" },
@@ -178,8 +181,10 @@ static void test_times(void)
         { 32503680000000000, "3000-01-01T00:00:00.000000Z", "gmtime's last on Windows" },
         { 32535216000000000, "3001-01-01T00:00:00.000000Z", "beyond it" },
         { 253402300799999999, "9999-12-31T23:59:59.999999Z", "the last" },
-        { 253402300800000000, "9999-12-31T23:59:59.999999Z", "too late" }, { INT64_MAX, "9999-12-31T23:59:59.999999Z", "too late" },
-        { -1, "1970-01-01T00:00:00.000000Z", "too early" }, { INT64_MIN, "1970-01-01T00:00:00.000000Z", "too early" },
+        { 253402300800000000, "9999-12-31T23:59:59.999999Z", "too late" },
+        { INT64_MAX, "9999-12-31T23:59:59.999999Z", "too late" },
+        { -1, "1970-01-01T00:00:00.000000Z", "too early" },
+        { INT64_MIN, "1970-01-01T00:00:00.000000Z", "too early" },
     };
     char out[KA_UTC_TEXT + 1], want[KA_UTC_TEXT + 1];
     for (size_t i = 0; i < COUNT(times); i++) {

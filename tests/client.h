@@ -244,8 +244,10 @@ static void test_client_type(void)
     static const struct { const char *type, *sent, *why; } rows[] = {
         { NULL, "\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 3\r\n\r\n", "none: a form" },
         { "application/json; charset=\"utf-8\"", "\r\nContent-Type: application/json; charset=\"utf-8\"\r\nContent-Length: 3\r\n\r\n", "one's own" },
-        { "", NULL, "empty" }, { " a/b", NULL, "a space before it" }, { "a/b\r\nX: y", NULL, "another line" }, { "a/b\n", NULL, "a line feed" },
-        { "a/\x01", NULL, "a control character" }, { "a/\x7f", NULL, "DEL" }, { longest, NULL, "longer than a head" },
+        { "", NULL, "empty" }, { " a/b", NULL, "a space before it" },
+        { "a/b\r\nX: y", NULL, "another line" }, { "a/b\n", NULL, "a line feed" },
+        { "a/\x01", NULL, "a control character" }, { "a/\x7f", NULL, "DEL" },
+        { longest, NULL, "longer than a head" },
     };
     static const char *const text[] = { "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" };
     static ka_client c;
@@ -276,8 +278,10 @@ static void test_client_asks(void)
     static const char *const answer_text[] = { "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" };
     static const struct { bool get; const char *target, *line; int want; } rows[] = {
         { false, NULL, "POST / HTTP/1.1\r\n", 200 }, { true, NULL, "GET / HTTP/1.1\r\n", 200 },
-        { true, "/health?verbose=1", "GET /health?verbose=1 HTTP/1.1\r\n", 200 }, { false, "/a", "POST /a HTTP/1.1\r\n", 200 },
-        { true, "/a b", NULL, KA_EINVAL }, { true, "", NULL, KA_EINVAL }, { true, "/a\r\n", NULL, KA_EINVAL },
+        { true, "/health?verbose=1", "GET /health?verbose=1 HTTP/1.1\r\n", 200 },
+        { false, "/a", "POST /a HTTP/1.1\r\n", 200 },
+        { true, "/a b", NULL, KA_EINVAL }, { true, "", NULL, KA_EINVAL },
+        { true, "/a\r\n", NULL, KA_EINVAL },
     };
     for (size_t i = 0; i < COUNT(rows); i++) {
         static ka_client c;

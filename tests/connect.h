@@ -116,18 +116,29 @@ static bool two_names(ka_server *s, ka_lookups *names, int port)
     return true;
 }
 
+static const struct {
+    const char *host, *ip;
+    int code, error;
+    const char *why;
+} connect_name_rows[] = {
+    { "127.0.0.1", NULL, 0, KA_OK, "an address" },
+    { "localhost", NULL, 0, KA_OK, "a name" },
+    { "a..b", NULL, 0, KA_ENOTFOUND, "no name" },
+    { "moving.test", "127.0.0.1", 0, KA_OK, "here" },
+    { "moving.test", "127.0.0.3", 0, KA_EOFFLINE, "at another address" },
+    { "moving.test", "", EAI_AGAIN, KA_ETIME, "no name server" },
+    { "moving.test", "", EAI_NONAME, KA_ENOTFOUND, "gone" },
+    { "moving.test", "127.0.0.1", 0, KA_OK, "back" },
+    { "moving.test", "127.0.0.3,127.0.0.1", 0, KA_OK, "at its second address" },
+    { "moving.test", "127.0.0.3,127.0.0.4,127.0.0.5", 0, KA_EOFFLINE, "at none of its addresses" },
+    { "moving.test", "0.0.0.0,127.0.0.1", 0, KA_OK, "at the one that can be an end" },
+    { "moving.test", "0.0.0.0", 0, KA_EINVAL, "at none that can" },
+    { "moving.test", "::1,127.0.0.1", 0, KA_OK, "there by IPv4 only" },
+};
+
 /* By a name: what is connected to, and what is told. */
 static void test_connect_name(void)
 {
-    static const struct { const char *host, *ip; int code, error; const char *why; } rows[] = {
-        { "127.0.0.1", NULL, 0, KA_OK, "an address" }, { "localhost", NULL, 0, KA_OK, "a name" }, { "a..b", NULL, 0, KA_ENOTFOUND, "no name" },
-        { "moving.test", "127.0.0.1", 0, KA_OK, "here" }, { "moving.test", "127.0.0.3", 0, KA_EOFFLINE, "at another address" },
-        { "moving.test", "", EAI_AGAIN, KA_ETIME, "no name server" }, { "moving.test", "", EAI_NONAME, KA_ENOTFOUND, "gone" },
-        { "moving.test", "127.0.0.1", 0, KA_OK, "back" }, { "moving.test", "127.0.0.3,127.0.0.1", 0, KA_OK, "at its second address" },
-        { "moving.test", "127.0.0.3,127.0.0.4,127.0.0.5", 0, KA_EOFFLINE, "at none of its addresses" },
-        { "moving.test", "0.0.0.0,127.0.0.1", 0, KA_OK, "at the one that can be an end" },
-        { "moving.test", "0.0.0.0", 0, KA_EINVAL, "at none that can" }, { "moving.test", "::1,127.0.0.1", 0, KA_OK, "there by IPv4 only" },
-    };
     char longest[KA_MAX_HOST + 2] = "";
     fixture f;
     ka_server *s;
@@ -144,18 +155,20 @@ static void test_connect_name(void)
               ka_connect_name(&names, &ka_lines, "", 1, 0) == KA_EINVAL &&
               ka_connect_name(&names, &ka_lines, longest, 1, 0) == KA_EINVAL,
           "out of range");
-    for (size_t i = 0; i < COUNT(rows); i++) {
-        if (strcmp(rows[i].host, "localhost") == 0 && !knows_localhost()) {
+    for (size_t i = 0; i < COUNT(connect_name_rows); i++) {
+        if (strcmp(connect_name_rows[i].host, "localhost") == 0 && !knows_localhost()) {
             skip(topic, "this machine does not know localhost");
             continue;
         }
-        atomic_store(&moving.ip, rows[i].ip);
-        atomic_store(&moving.code, rows[i].code);
-        CHECK(ka_connect_name(&names, &ka_lines, rows[i].host, port, (uint32_t)i) == KA_OK &&
+        atomic_store(&moving.ip, connect_name_rows[i].ip);
+        atomic_store(&moving.code, connect_name_rows[i].code);
+        CHECK(ka_connect_name(&names, &ka_lines, connect_name_rows[i].host, port, (uint32_t)i) ==
+                      KA_OK &&
                   next_event(s, &ev, KA_OPENED),
-              "%s", rows[i].why);
-        CHECK(ev.error == rows[i].error && ev.tag == i && ev.listener == -1, "%s: %s, not %s",
-              rows[i].why, ka_error_text(ev.error), ka_error_text(rows[i].error));
+              "%s", connect_name_rows[i].why);
+        CHECK(ev.error == connect_name_rows[i].error && ev.tag == i && ev.listener == -1,
+              "%s: %s, not %s", connect_name_rows[i].why, ka_error_text(ev.error),
+              ka_error_text(connect_name_rows[i].error));
         opened += ev.error == KA_OK;
         if (!ev.error) ka_close(s, ev.conn);
         while (!ev.error && ev.kind != KA_CLOSED && ka_wait(s, &ev, PATIENCE_MS) == KA_OK) {}

@@ -64,21 +64,28 @@ static void access_answer(ka_server *s, const ka_event *ev, const char *how)
     ka_ticket_answer(&later.t, KA_ENOTFOUND, (ka_str){ NULL, 0 });
 }
 
+static const struct {
+    const char *request, *how, *method, *path;
+    int status, bytes;
+} access_rows[] = {
+    { "GET /a/b HTTP/1.1\r\nHost: a\r\n\r\n", "reply", "GET", "/a/b", 200, 4 },
+    { "GET /a?login=secret HTTP/1.1\r\nHost: a\r\n\r\n", "reply", "GET", "/a", 200, 4 },
+    { "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", "reply", "HEAD", "/", 200, 0 },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na=b", "ka_auth", "POST", "/", 400,
+      11 },
+    { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 94\r\n\r\nlogin=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==",
+      "ka_auth", "POST", "/", 403, 9 },
+    { "PUT /later HTTP/1.1\r\nHost: a\r\n\r\n", "later", "DELETE", "/then", 204, 0 },
+    { "DELETE /then HTTP/1.1\r\nHost: a\r\n\r\n", "then", "PUT", "/later", 201, 1 },
+    { "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "none", "GET", "/", 500, 0 },
+    { "LONG-LONG-LONG-LONG-LONG-LONG /" PRINTABLE_256 " HTTP/1.1\r\nHost: a\r\n\r\n", "reply",
+      "LONG-LONG-LONG-LONG-LON", NULL, 200, 4 },
+    { "GET /s HTTP/1.1\r\nHost: a\r\n\r\n", "stream", "GET", "/s", 200, 0 },
+    { "bad\r\n\r\n", "reply", "-", "-", 400, 4 },
+};
+
 static void test_access(void)
 {
-    static const struct { const char *request, *how, *method, *path; int status, bytes; } rows[] = {
-        { "GET /a/b HTTP/1.1\r\nHost: a\r\n\r\n", "reply", "GET", "/a/b", 200, 4 },
-        { "GET /a?login=secret HTTP/1.1\r\nHost: a\r\n\r\n", "reply", "GET", "/a", 200, 4 },
-        { "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", "reply", "HEAD", "/", 200, 0 },
-        { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na=b", "ka_auth", "POST", "/", 400, 11 },
-        { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 94\r\n\r\nlogin=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==", "ka_auth", "POST", "/", 403, 9 },
-        { "PUT /later HTTP/1.1\r\nHost: a\r\n\r\n", "later", "DELETE", "/then", 204, 0 },
-        { "DELETE /then HTTP/1.1\r\nHost: a\r\n\r\n", "then", "PUT", "/later", 201, 1 },
-        { "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "none", "GET", "/", 500, 0 },
-        { "LONG-LONG-LONG-LONG-LONG-LONG /" PRINTABLE_256 " HTTP/1.1\r\nHost: a\r\n\r\n", "reply", "LONG-LONG-LONG-LONG-LON", NULL, 200, 4 },
-        { "GET /s HTTP/1.1\r\nHost: a\r\n\r\n", "stream", "GET", "/s", 200, 0 },
-        { "bad\r\n\r\n", "reply", "-", "-", 400, 4 },
-    };
     static wire w;
     for (int json = 0; json < 2; json++) {
         ka_server *s;
@@ -92,10 +99,11 @@ static void test_access(void)
                    "starts"))
             return;
         port = ev.port;
-        for (size_t i = 0; i < COUNT(rows); i++) {
-            if (!wire_open(&w, port) || !wire_text(&w, rows[i].request) || !next_request(s, &ev))
+        for (size_t i = 0; i < COUNT(access_rows); i++) {
+            if (!wire_open(&w, port) || !wire_text(&w, access_rows[i].request) ||
+                !next_request(s, &ev))
                 return;
-            access_answer(s, &ev, rows[i].how);
+            access_answer(s, &ev, access_rows[i].how);
             ka_wait(s, &ev, 0);
             wire_close(&w);
         }
@@ -116,10 +124,11 @@ static void test_access(void)
         file_has(LOG ".1", "", text);
         const char *line = text;
         snprintf(path, sizeof path, "/%.198s", PRINTABLE_256);
-        for (size_t i = 0; i < COUNT(rows) && line; i++) {
-            CHECK(line_is(line, json, rows[i].method, rows[i].path ? rows[i].path : path,
-                          rows[i].status, rows[i].bytes),
-                  "%s: %s", rows[i].request, line);
+        for (size_t i = 0; i < COUNT(access_rows) && line; i++) {
+            CHECK(line_is(line, json, access_rows[i].method,
+                          access_rows[i].path ? access_rows[i].path : path, access_rows[i].status,
+                          access_rows[i].bytes),
+                  "%s: %s", access_rows[i].request, line);
             line = strchr(line, '\n');
             if (line) line++;
         }

@@ -94,9 +94,12 @@ static void test_lines_long(void)
 {
     enum { M = KA_MAX_BODY };
     static const struct { size_t n; const char *then; int status; const char *why; } rows[] = {
-        { M - 1, "\n", 0, "one less" }, { M, "\n", 0, "as long as can be" }, { M, "\r\n", 0, "and its CR" }, { M - 1, "\r\r\n", 0, "and one that is its own" },
-        { M, "\r", 400, "and its CR, and the end" }, { M, "", 400, "unfinished, and the end" }, { M + 1, "\n", 413, "one over" }, { M + 1, "\r\n", 413, "one over, and a CR" },
-        { M, "\r\r\n", 413, "one CR over" }, { M + 1, "", 413, "one over, and unfinished" }, { M, "\rx", 413, "a CR, and something" }, { 3 * M, "\n", 413, "far over" },
+        { M - 1, "\n", 0, "one less" }, { M, "\n", 0, "as long as can be" },
+        { M, "\r\n", 0, "and its CR" }, { M - 1, "\r\r\n", 0, "and one that is its own" },
+        { M, "\r", 400, "and its CR, and the end" }, { M, "", 400, "unfinished, and the end" },
+        { M + 1, "\n", 413, "one over" }, { M + 1, "\r\n", 413, "one over, and a CR" },
+        { M, "\r\r\n", 413, "one CR over" }, { M + 1, "", 413, "one over, and unfinished" },
+        { M, "\rx", 413, "a CR, and something" }, { 3 * M, "\n", 413, "far over" },
     };
     static char in[3 * M + 8], want[M + 8];
     fixture f;

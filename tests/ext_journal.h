@@ -178,7 +178,8 @@ static void test_journal_odd_frames(void)
     static char keys[1][KA_KEY_TEXT];
     static struct ka__journal_frame f;
     static const struct { int at; unsigned char is; int keys; const char *why; } odd[] = {
-        { 0, 2, 1, "a key that is there already" }, { 0, 0, 0, "no ID" }, { 0, 3, 0, "an ID longer than its frame" }, { 1, 255, 0, "an ID longer than any" },
+        { 0, 2, 1, "a key that is there already" }, { 0, 0, 0, "no ID" },
+        { 0, 3, 0, "an ID longer than its frame" }, { 1, 255, 0, "an ID longer than any" },
         { 10, 1, 2, "another key" }, { 9, 255, 2, "an end beyond all times" },
     };
     unsigned char bytes[1024], digest[32] = { 0 };

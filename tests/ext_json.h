@@ -71,64 +71,89 @@ static const struct {
 static const struct { const char *in; bool python; size_t read; const char *why; } json_bad[] = {
     { "", false, 0, "nothing" }, { " \n", false, 0, "white space" },
     { "\xef\xbb\xbf{}", false, 0, "RFC 8259 s.8.1: a byte order mark" },
-    { "nul", false, 0, "a word cut short" }, { "nulL", false, 0, "case matters" }, { "NULL", false, 0, "case matters" },
-    { "nullx", false, 4, "a longer word" }, { "NaN", false, 0, "no number" }, { "inf", false, 0, "no number" },
+    { "nul", false, 0, "a word cut short" }, { "nulL", false, 0, "case matters" },
+    { "NULL", false, 0, "case matters" },
+    { "nullx", false, 4, "a longer word" }, { "NaN", false, 0, "no number" },
+    { "inf", false, 0, "no number" },
     { "-inf", false, 1, "no number" },
-    { "{} {}", false, 2, "two values" }, { "1 2", false, 1, "two values" }, { "{}\v", false, 2, "s.2: no white space" },
+    { "{} {}", false, 2, "two values" }, { "1 2", false, 1, "two values" },
+    { "{}\v", false, 2, "s.2: no white space" },
     { "\f{}", false, 0, "s.2: no white space" },
     { "\xc2\xa0{}", false, 0, "s.2: no white space" }, { "# \n1", false, 0, "a comment" },
-    { "01", false, 1, "s.6: a zero in front" }, { "+1", false, 0, "s.6: a plus" }, { "1.", false, 2, "s.6: no digit" },
+    { "01", false, 1, "s.6: a zero in front" }, { "+1", false, 0, "s.6: a plus" },
+    { "1.", false, 2, "s.6: no digit" },
     { ".5", false, 0, "s.6: no digit" },
-    { "-", false, 1, "s.6: no digit" }, { "1e", false, 2, "s.6: no digit" }, { "1e+", false, 3, "s.6: no digit" },
+    { "-", false, 1, "s.6: no digit" }, { "1e", false, 2, "s.6: no digit" },
+    { "1e+", false, 3, "s.6: no digit" },
     { "1e-x", false, 3, "s.6: no digit" }, { "1.e5", false, 2, "s.6: no digit" },
     { "0x10", false, 1, "hex" }, { "1_000", false, 1, "Python's, which repr() doesn't write" },
     { "1j", false, 1, "a complex number" }, { "1L", false, 1, "Python 2" },
-    { "\"a", false, 2, "an open string" }, { "'a\"", true, 3, "quotes that differ" }, { "\"a'", false, 3, "quotes that differ" },
+    { "\"a", false, 2, "an open string" }, { "'a\"", true, 3, "quotes that differ" },
+    { "\"a'", false, 3, "quotes that differ" },
     { "\"a\tb\"", false, 2, "s.7: a bare tab" }, { "'a\nb'", true, 2, "a bare line feed" },
     { "\"\x1f\"", false, 1, "s.7: a bare control character" },
     { "\"\\", false, 2, "an escape cut short" }, { "\"\\q\"", false, 2, "no escape" },
     { "'\\q'", true, 2, "no escape that repr() writes" }, { "'\\0'", true, 2, "octal" },
     { "'\\\n'", true, 2, "the end of a line" }, { "'\\N{DASH}'", true, 2, "a character by name" },
-    { "\"\\u12\"", false, 5, "two digits" }, { "\"\\u12g4\"", false, 5, "no digit" }, { "'\\x4'", true, 4, "one digit" },
+    { "\"\\u12\"", false, 5, "two digits" }, { "\"\\u12g4\"", false, 5, "no digit" },
+    { "'\\x4'", true, 4, "one digit" },
     { "'\\U0011000'", true, 10, "seven digits" },
-    { "'\\U00110000'", true, 11, "beyond U+10FFFF" }, { "'\\UFFFFFFFF'", true, 11, "beyond 31 bits" },
+    { "'\\U00110000'", true, 11, "beyond U+10FFFF" },
+    { "'\\UFFFFFFFF'", true, 11, "beyond 31 bits" },
     { "'\\U0000d800'", true, 11, "a surrogate" },
-    { "\"\\ud800\"", false, 7, "half a pair" }, { "\"\\udc00\\ud800\"", false, 7, "the second half first" },
+    { "\"\\ud800\"", false, 7, "half a pair" },
+    { "\"\\udc00\\ud800\"", false, 7, "the second half first" },
     { "\"\\ud800x\"", false, 7, "half a pair" },
-    { "\"\\ud800\\n\"", false, 8, "half a pair" }, { "\"\\ud800\\u0041\"", false, 13, "half a pair" },
-    { "\"\\ud800\\ue000\"", false, 13, "half a pair" }, { "\"\\ud800\\ud800\"", false, 13, "the first half twice" },
+    { "\"\\ud800\\n\"", false, 8, "half a pair" },
+    { "\"\\ud800\\u0041\"", false, 13, "half a pair" },
+    { "\"\\ud800\\ue000\"", false, 13, "half a pair" },
+    { "\"\\ud800\\ud800\"", false, 13, "the first half twice" },
     { "'\\ud83d\\ude00'", true, 13, "in Python that is two halves" },
-    { "\"\x80\"", false, 1, "RFC 3629: a byte that continues nothing" }, { "\"\xbf\"", false, 1, "a byte that continues nothing" },
+    { "\"\x80\"", false, 1, "RFC 3629: a byte that continues nothing" },
+    { "\"\xbf\"", false, 1, "a byte that continues nothing" },
     { "\"\xc0\x80\"", false, 1, "s.3: overlong" }, { "\"\xc1\xbf\"", false, 1, "overlong" },
     { "\"\xe0\x9f\xbf\"", false, 1, "overlong" }, { "\"\xf0\x8f\xbf\xbf\"", false, 1, "overlong" },
-    { "\"\xed\xa0\x80\"", false, 1, "s.3: a surrogate" }, { "\"\xed\xbf\xbf\"", false, 1, "a surrogate" },
+    { "\"\xed\xa0\x80\"", false, 1, "s.3: a surrogate" },
+    { "\"\xed\xbf\xbf\"", false, 1, "a surrogate" },
     { "\"\xf4\x90\x80\x80\"", false, 1, "beyond U+10FFFF" },
-    { "\"\xf5\x80\x80\x80\"", false, 1, "beyond U+10FFFF" }, { "\"\xff\"", false, 1, "no first byte" },
+    { "\"\xf5\x80\x80\x80\"", false, 1, "beyond U+10FFFF" },
+    { "\"\xff\"", false, 1, "no first byte" },
     { "\"\xc3\"", false, 1, "cut by the quote" }, { "\"\xe2\x82\"", false, 1, "cut by the quote" },
-    { "\"\xf0\x9f\x98", false, 1, "cut by the end" }, { "\xc3\xa9", false, 0, "a letter outside a string" },
-    { "[", false, 1, "open" }, { "[1", false, 2, "open" }, { "[1 2]", false, 3, "no comma" }, { "[,]", false, 1, "a comma alone" },
+    { "\"\xf0\x9f\x98", false, 1, "cut by the end" },
+    { "\xc3\xa9", false, 0, "a letter outside a string" },
+    { "[", false, 1, "open" }, { "[1", false, 2, "open" }, { "[1 2]", false, 3, "no comma" },
+    { "[,]", false, 1, "a comma alone" },
     { "[,1]", false, 1, "a comma in front" },
-    { "[1,]", false, 3, "a comma at the end" }, { "{\"a\":1,}", false, 7, "a comma at the end" }, { "{'a':1,}", true, 7, "a comma at the end" },
-    { "(1,2,)", true, 5, "a comma at the end" }, { "[1,,2]", false, 3, "two commas" }, { "[1,,]", false, 3, "two commas" }, { "[1)", false, 2, "brackets that differ" },
+    { "[1,]", false, 3, "a comma at the end" }, { "{\"a\":1,}", false, 7, "a comma at the end" },
+    { "{'a':1,}", true, 7, "a comma at the end" },
+    { "(1,2,)", true, 5, "a comma at the end" }, { "[1,,2]", false, 3, "two commas" },
+    { "[1,,]", false, 3, "two commas" }, { "[1)", false, 2, "brackets that differ" },
     { "(1,]", true, 3, "brackets that differ" }, { "]", false, 0, "no bracket to close" },
-    { "(1)", true, 2, "no tuple" }, { "(,)", true, 1, "a comma alone" }, { "((1))", true, 3, "no tuple" },
+    { "(1)", true, 2, "no tuple" }, { "(,)", true, 1, "a comma alone" },
+    { "((1))", true, 3, "no tuple" },
     { "({})", true, 3, "no tuple" },
-    { "{", false, 1, "open" }, { "{\"a\"", false, 4, "open" }, { "{\"a\":", false, 5, "open" }, { "{\"a\":1", false, 6, "open" },
+    { "{", false, 1, "open" }, { "{\"a\"", false, 4, "open" }, { "{\"a\":", false, 5, "open" },
+    { "{\"a\":1", false, 6, "open" },
     { "{\"a\":1]", false, 6, "brackets that differ" },
-    { "{\"a\"}", false, 4, "a set" }, { "{1}", false, 1, "a set" }, { "{\"a\" 1}", false, 5, "no colon" },
+    { "{\"a\"}", false, 4, "a set" }, { "{1}", false, 1, "a set" },
+    { "{\"a\" 1}", false, 5, "no colon" },
     { "{\"a\"::1}", false, 5, "two colons" }, { "{\"a\":}", false, 5, "no value" },
     { "{,}", false, 1, "a comma alone" }, { "{1:2}", false, 1, "a name is a string" },
-    { "{None:2}", false, 1, "a name is a string" }, { "{('a',):2}", false, 1, "a name is a string" },
+    { "{None:2}", false, 1, "a name is a string" },
+    { "{('a',):2}", false, 1, "a name is a string" },
     { "{a:1}", false, 1, "a name without quotes" }, { "{\"a\":1,,}", false, 7, "two commas" },
     { "{\"a\\q\":1}", false, 4, "a malformed name" },
-    { "b'a'", false, 0, "bytes" }, { "u'a'", false, 0, "a prefix" }, { "'a' 'b'", true, 3, "strings in a row" },
+    { "b'a'", false, 0, "bytes" }, { "u'a'", false, 0, "a prefix" },
+    { "'a' 'b'", true, 3, "strings in a row" },
     { "'a''b'", true, 3, "strings in a row" }, { "'''a'''", true, 2, "three quotes" },
     { "[True, true]", true, 7, "both languages" }, { "[true, True]", false, 7, "both languages" },
     { "[null, 'a']", false, 8, "both languages" }, { "['a', false]", true, 6, "both languages" },
     { "'\\/'", true, 2, "both languages" }, { "\"\\/\\x41\"", false, 4, "both languages" },
     { "[true,]", false, 6, "both languages" }, { "[null, ()]", false, 7, "both languages" },
-    { "\"\\ud83d\\ude00\\v\"", false, 14, "both languages" }, { "\"\\a\\ud83d\\ude00\"", true, 15, "both languages" },
-    { "{'uuid': oops}", true, 9, "it would have been Python" }, { "{\"uuid\": null, oops}", false, 15, "it would have been JSON" },
+    { "\"\\ud83d\\ude00\\v\"", false, 14, "both languages" },
+    { "\"\\a\\ud83d\\ude00\"", true, 15, "both languages" },
+    { "{'uuid': oops}", true, 9, "it would have been Python" },
+    { "{\"uuid\": null, oops}", false, 15, "it would have been JSON" },
 };
 
 /* The value as the writer has it in one language. */
@@ -194,7 +219,8 @@ static void test_json(void)
 static void test_json_depth(void)
 {
     static const struct { const char *opens, *inside, *closes; } nests[] = {
-        { "[", "", "]" }, { "(", "", ",)" }, { "{\"a\":", "{}", "}" }, { "[{'a':", "1", "}]" }, { "[", "\"\"", "]" },
+        { "[", "", "]" }, { "(", "", ",)" }, { "{\"a\":", "{}", "}" }, { "[{'a':", "1", "}]" },
+        { "[", "\"\"", "]" },
     };
     char text[1000], room[1000], again[1000];
     for (size_t i = 0; i < COUNT(nests); i++) {
@@ -235,40 +261,57 @@ static void test_json_depth(void)
           "brackets only: after %d", (int)v.raw.n);
 }
 
+static const struct { const char *in, *name; int want; const char *value; } json_find_rows[] = {
+    { "{\"a\":1,\"b\":[2]}", "a", KA_OK, "1" }, { "{\"a\":1,\"b\":[2]}", "b", KA_OK, "[2]" },
+    { "{\"a\":1,\"b\":[2]}", "c", KA_ENOTFOUND, "" },
+    { "{\"a\":1,\"b\":[2]}", "", KA_ENOTFOUND, "" }, { "{\"\":1}", "", KA_OK, "1" },
+    { "{'a' : 'x' }", "a", KA_OK, "'x'" },
+    { "{}", "a", KA_ENOTFOUND, "" },
+    { "{\"a\":1,\"a\":1}", "a", KA_EINVAL, "" },
+    { "{\"a\":1,\"b\":2,\"\\u0061\":3}", "a", KA_EINVAL, "" },
+    { "{\"a\":1,\"b\":2,\"\\u0061\":3}", "b", KA_OK, "2" },
+    { "{\"\\ud83d\\ude00\":1}", "\xf0\x9f\x98\x80", KA_OK, "1" },
+    { "{'\\xe9':1}", "\xc3\xa9", KA_OK, "1" },
+    { "{\"ab\":1}", "a", KA_ENOTFOUND, "" }, { "{\"a\":1}", "ab", KA_ENOTFOUND, "" },
+    { "{\"a\\u0000\":1}", "a", KA_ENOTFOUND, "" }, { "{\"b\":{\"a\":1}}", "a", KA_ENOTFOUND, "" },
+    { "[\"a\"]", "a", KA_ENOTFOUND, "" }, { "\"a\"", "a", KA_ENOTFOUND, "" },
+};
+
+static const struct {
+    const char *in, *want;
+} json_walk_rows[] = {
+    /* each as name:kind:raw; */
+    { "{\"a\":1, 'b' :\t[1,{}] ,\"c\": {\"d\":\"}\"}\n}",
+      "\"a\":4:1;'b':6:[1,{}];\"c\":7:{\"d\":\"}\"};" },
+    { "[]", "" },
+    { "{ }", "" },
+    { "( )", "" },
+    { "[ 1 , \"]\",[],None ]", ":4:1;:5:\"]\";:6:[];:1:None;" },
+    { "(1,)", ":4:1;" },
+    { "{'a':True}", "'a':3:True;" },
+    { "1", "" },
+    { "\"[1]\"", "" },
+    { "{", "" },
+    { "[1,", "" },
+};
+
 static void test_json_members(void)
 {
-    static const struct { const char *in, *name; int want; const char *value; } find[] = {
-        { "{\"a\":1,\"b\":[2]}", "a", KA_OK, "1" }, { "{\"a\":1,\"b\":[2]}", "b", KA_OK, "[2]" },
-        { "{\"a\":1,\"b\":[2]}", "c", KA_ENOTFOUND, "" },
-        { "{\"a\":1,\"b\":[2]}", "", KA_ENOTFOUND, "" }, { "{\"\":1}", "", KA_OK, "1" }, { "{'a' : 'x' }", "a", KA_OK, "'x'" },
-        { "{}", "a", KA_ENOTFOUND, "" },
-        { "{\"a\":1,\"a\":1}", "a", KA_EINVAL, "" }, { "{\"a\":1,\"b\":2,\"\\u0061\":3}", "a", KA_EINVAL, "" },
-        { "{\"a\":1,\"b\":2,\"\\u0061\":3}", "b", KA_OK, "2" },
-        { "{\"\\ud83d\\ude00\":1}", "\xf0\x9f\x98\x80", KA_OK, "1" }, { "{'\\xe9':1}", "\xc3\xa9", KA_OK, "1" },
-        { "{\"ab\":1}", "a", KA_ENOTFOUND, "" }, { "{\"a\":1}", "ab", KA_ENOTFOUND, "" },
-        { "{\"a\\u0000\":1}", "a", KA_ENOTFOUND, "" }, { "{\"b\":{\"a\":1}}", "a", KA_ENOTFOUND, "" },
-        { "[\"a\"]", "a", KA_ENOTFOUND, "" }, { "\"a\"", "a", KA_ENOTFOUND, "" },
-    };
-    static const struct { const char *in, *want; } walk[] = {      /* each as name:kind:raw; */
-        { "{\"a\":1, 'b' :\t[1,{}] ,\"c\": {\"d\":\"}\"}\n}", "\"a\":4:1;'b':6:[1,{}];\"c\":7:{\"d\":\"}\"};" }, { "[]", "" },
-        { "{ }", "" }, { "( )", "" },
-        { "[ 1 , \"]\",[],None ]", ":4:1;:5:\"]\";:6:[];:1:None;" }, { "(1,)", ":4:1;" }, { "{'a':True}", "'a':3:True;" },
-        { "1", "" }, { "\"[1]\"", "" }, { "{", "" }, { "[1,", "" },
-    };
-    for (size_t i = 0; i < COUNT(find); i++) {
-        size_t n = strlen(find[i].in);
-        char *in = exact(find[i].in, n);
+    for (size_t i = 0; i < COUNT(json_find_rows); i++) {
+        size_t n = strlen(json_find_rows[i].in);
+        char *in = exact(json_find_rows[i].in, n);
         ka_json v, value = { 0 };
         int r = ka_json_read(&v, (ka_str){ in, n });
-        if (CHECK(r == KA_OK, "%s: %d", find[i].in, r)) r = ka_json_find(&v, find[i].name, &value);
-        CHECK(r == find[i].want &&
-                  (r < 0 || (ka_is(value.raw, find[i].value) && value.python == v.python)),
-              "%s in %s: %d", find[i].name, find[i].in, r);
+        if (CHECK(r == KA_OK, "%s: %d", json_find_rows[i].in, r))
+            r = ka_json_find(&v, json_find_rows[i].name, &value);
+        CHECK(r == json_find_rows[i].want && (r < 0 || (ka_is(value.raw, json_find_rows[i].value) &&
+                                                        value.python == v.python)),
+              "%s in %s: %d", json_find_rows[i].name, json_find_rows[i].in, r);
         free(in);
     }
-    for (size_t i = 0; i < COUNT(walk); i++) {
-        size_t n = strlen(walk[i].in), at = 0;
-        char *in = exact(walk[i].in, n), got[200] = "";
+    for (size_t i = 0; i < COUNT(json_walk_rows); i++) {
+        size_t n = strlen(json_walk_rows[i].in), at = 0;
+        char *in = exact(json_walk_rows[i].in, n), got[200] = "";
         ka_json v, name, value;
         (void)ka_json_read(&v, (ka_str){ in, n });
         ka_json rest = v;
@@ -278,14 +321,14 @@ static void test_json_members(void)
                                    value.raw.p);
             CHECK(name.kind == (v.kind == KA_OBJECT ? KA_STRING : 0) && name.python == v.python &&
                       value.python == v.python,
-                  "%s", walk[i].in);
+                  "%s", json_walk_rows[i].in);
         }
-        CHECK(strcmp(got, walk[i].want) == 0 && !ka_json_next(&rest, &name, &value), "%s: got %s",
-              walk[i].in, got);
+        CHECK(strcmp(got, json_walk_rows[i].want) == 0 && !ka_json_next(&rest, &name, &value),
+              "%s: got %s", json_walk_rows[i].in, got);
         int values = 0;
         for (rest = v; ka_json_next(&rest, NULL, &value); ) values++;
         for (const char *p = got; *p; p++) values -= *p == ';';
-        CHECK(v.kind != KA_ARRAY || values == 0, "%s without names", walk[i].in);
+        CHECK(v.kind != KA_ARRAY || values == 0, "%s without names", json_walk_rows[i].in);
         free(in);
     }
     static const char *const unread[] = {
@@ -360,7 +403,8 @@ static void test_json_strings(void)
         { "\"\\u00e9\\u20ac\\ud83d\\ude00\"", 9, "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80" },
         { "'\\xff\\U0001f600'", 6, "\xc3\xbf\xf0\x9f\x98\x80" },
         { "\"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\"", 9, "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80" },
-        { "\"a\\u0000b\"", 3, "a\0b" }, { "'\\a\\b\\f\\n\\r\\t\\v\\\\'", 8, "\a\b\f\n\r\t\v\\" }, { "\"\\/\"", 1, "/" },
+        { "\"a\\u0000b\"", 3, "a\0b" }, { "'\\a\\b\\f\\n\\r\\t\\v\\\\'", 8, "\a\b\f\n\r\t\v\\" },
+        { "\"\\/\"", 1, "/" },
     };
     for (size_t i = 0; i < COUNT(strings); i++) {
         size_t n = strlen(strings[i].in), want = strings[i].n;
@@ -419,13 +463,16 @@ static void json_write(ka_json_out *w, bool python, char *room, size_t cap)
 /* Misuse, by letters: { [ } ] open and close, 1 a number, " a string that isn't UTF-8, x a kind
    that there isn't, v a value of none; an n in front: with a name. */
 static const struct { const char *calls; int want; const char *left, *why; } json_misuse[] = {
-    { "{n1}", KA_OK, "{\"n\": 1}", "as it should be" }, { "[1[n1]]", KA_EINVAL, "[1, [", "a name in an array" },
+    { "{n1}", KA_OK, "{\"n\": 1}", "as it should be" },
+    { "[1[n1]]", KA_EINVAL, "[1, [", "a name in an array" },
     { "{1}", KA_EINVAL, "{", "no name in an object" },
-    { "{n1{}}", KA_EINVAL, "{\"n\": 1", "no name for an object" }, { "n1", KA_EINVAL, "", "a name at the top" },
+    { "{n1{}}", KA_EINVAL, "{\"n\": 1", "no name for an object" },
+    { "n1", KA_EINVAL, "", "a name at the top" },
     { "n{}", KA_EINVAL, "", "a name at the top" }, { "11", KA_EINVAL, "1", "two values" },
     { "{}{}", KA_EINVAL, "{}", "two values" }, { "}", KA_EINVAL, "", "nothing to close" },
     { "[]]1", KA_EINVAL, "[]", "closed twice" }, { "x", KA_EINVAL, "", "no such kind" },
-    { "[v]", KA_EINVAL, "[", "a value of no kind" }, { "[1\"1\"]", KA_ESYNTAX, "[1", "not UTF-8, and what follows" },
+    { "[v]", KA_EINVAL, "[", "a value of no kind" },
+    { "[1\"1\"]", KA_ESYNTAX, "[1", "not UTF-8, and what follows" },
     { "[\"v]", KA_ESYNTAX, "[", "the first error stays" },
     { "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1", KA_OK, "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1", "32 deep" },
     { "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1[", KA_ELIMIT, "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1", "33 deep" },

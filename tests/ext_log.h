@@ -381,6 +381,7 @@ static void test_log_later(void)
 
 static const subject ext_log_topics[] = {
     { "log later", test_log_later },
-    { "log", test_log }, { "log torn", test_log_torn }, { "log torn, long", test_log_torn_long }, { "log limits", test_log_limits },
+    { "log", test_log }, { "log torn", test_log_torn }, { "log torn, long", test_log_torn_long },
+    { "log limits", test_log_limits },
     { "log replaced", test_log_replace },
 };

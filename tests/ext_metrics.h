@@ -33,29 +33,30 @@ static int metrics_ask(ka_server *s, int port, const char *request, char page[KA
     return status;
 }
 
+static const struct {
+    bool metrics;
+    const char *request;
+    int status;
+    const char *head;
+} metrics_rows[] = {
+    { true, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n", 200,
+      "Content-Type: text/plain; version=0.0.4\r\n" },
+    { true, "GET /metrics?x=y HTTP/1.0\r\n\r\n", 200, "" },
+    { true, "HEAD /metrics HTTP/1.1\r\nHost: a\r\n\r\n", 200, "" },
+    { true, "POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 405,
+      "Allow: GET, HEAD\r\n" },
+    { true, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", 404, "" },
+    { true, "GET /metrics HTTP/1.1\r\nHost: evil.example\r\nSec-Fetch-Site: cross-site\r\n\r\n",
+      403, "" },
+    { true, "GET /metrics HTTP/1.1\r\nHost: localhost:1\r\nSec-Fetch-Site: none\r\n\r\n", 200,
+      "" },
+    { true, "bad\r\n\r\n", 400, "" },
+    { false, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n", 200, "" },
+    { false, "GET /missing HTTP/1.1\r\nHost: a\r\n\r\n", 404, "" },
+};
+
 static void test_metrics(void)
 {
-    static const struct {
-        bool metrics;
-        const char *request;
-        int status;
-        const char *head;
-    } rows[] = {
-        { true, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n", 200,
-          "Content-Type: text/plain; version=0.0.4\r\n" },
-        { true, "GET /metrics?x=y HTTP/1.0\r\n\r\n", 200, "" },
-        { true, "HEAD /metrics HTTP/1.1\r\nHost: a\r\n\r\n", 200, "" },
-        { true, "POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 405,
-          "Allow: GET, HEAD\r\n" },
-        { true, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", 404, "" },
-        { true, "GET /metrics HTTP/1.1\r\nHost: evil.example\r\nSec-Fetch-Site: cross-site\r\n\r\n",
-          403, "" },
-        { true, "GET /metrics HTTP/1.1\r\nHost: localhost:1\r\nSec-Fetch-Site: none\r\n\r\n", 200,
-          "" },
-        { true, "bad\r\n\r\n", 400, "" },
-        { false, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n", 200, "" },
-        { false, "GET /missing HTTP/1.1\r\nHost: a\r\n\r\n", 404, "" },
-    };
     static ka_metrics m;
     static char page[KA_METRICS_TEXT];
     char place[32], head[1024];
@@ -78,17 +79,21 @@ static void test_metrics(void)
     }
     port = ev.port;
     CHECK(ev.listener == 1 && m.status == 0, "its own listener is not told of");
-    for (size_t i = 0; i < COUNT(rows); i++) {
-        int status = metrics_ask(s, rows[i].metrics ? atoi(strchr(place, ':') + 1) : port,
-                                 rows[i].request, page, head);
-        CHECK(status == rows[i].status && strstr(head, rows[i].head), "%s: %d", rows[i].request,
-              status);
+    for (size_t i = 0; i < COUNT(metrics_rows); i++) {
+        int status = metrics_ask(s, metrics_rows[i].metrics ? atoi(strchr(place, ':') + 1) : port,
+                                 metrics_rows[i].request, page, head);
+        CHECK(status == metrics_rows[i].status && strstr(head, metrics_rows[i].head), "%s: %d",
+              metrics_rows[i].request, status);
     }
-    metrics_ask(s, atoi(strchr(place, ':') + 1), rows[0].request, page, head);
+    metrics_ask(s, atoi(strchr(place, ':') + 1), metrics_rows[0].request, page, head);
     static const struct { const char *name; double value; } figures_rows[] = {
-        { "keyauth_connections", 1 }, { "keyauth_answers_total{status=\"200\"}", 5 }, { "keyauth_answers_total{status=\"404\"}", 2 },
-        { "keyauth_answers_total{status=\"405\"}", 1 }, { "keyauth_answers_total{status=\"403\"}", 1 }, { "keyauth_answers_total{status=\"500\"}", -1 },
-        { "keyauth_answer_seconds_bucket{le=\"+Inf\"}", 10 }, { "keyauth_answer_seconds_count", 10 }, { "chat_rooms", 7 }, { "chat_words_total", 1e15 },
+        { "keyauth_connections", 1 }, { "keyauth_answers_total{status=\"200\"}", 5 },
+        { "keyauth_answers_total{status=\"404\"}", 2 },
+        { "keyauth_answers_total{status=\"405\"}", 1 },
+        { "keyauth_answers_total{status=\"403\"}", 1 },
+        { "keyauth_answers_total{status=\"500\"}", -1 },
+        { "keyauth_answer_seconds_bucket{le=\"+Inf\"}", 10 },
+        { "keyauth_answer_seconds_count", 10 }, { "chat_rooms", 7 }, { "chat_words_total", 1e15 },
     };
     for (size_t i = 0; i < COUNT(figures_rows); i++)
         CHECK(figure(page, figures_rows[i].name) == figures_rows[i].value || i == 0,

@@ -57,8 +57,10 @@ static void test_service(void)
 static void test_service_none(void)
 {
     static const struct { const char *socket, *us, *pid; bool watched; const char *why; } rows[] = {
-        { "", "100000", NULL, true, "no manager" }, { "relative", "x", NULL, false, "no path" }, { "/no/such/socket", "-5", NULL, false, "nobody there" },
-        { "/", "1", NULL, false, "less than a millisecond" }, { "@", "100000", "1", false, "another process is watched" },
+        { "", "100000", NULL, true, "no manager" }, { "relative", "x", NULL, false, "no path" },
+        { "/no/such/socket", "-5", NULL, false, "nobody there" },
+        { "/", "1", NULL, false, "less than a millisecond" },
+        { "@", "100000", "1", false, "another process is watched" },
         { "/" PRINTABLE_256, "2000", NULL, true, "too long a path" },
     };
     for (size_t i = 0; i < COUNT(rows); i++) {
@@ -131,7 +133,8 @@ static void test_service_sockets(void)
 static void test_service_no_sockets(void)
 {
     static const struct { const char *fds, *pid, *want; } rows[] = {
-        { NULL, NULL, "x" }, { "1", NULL, "x" }, { NULL, "1", "x" }, { "1", "1", "x" }, { "1", "me", "fd:3" }, { "2", "me", "fd:3,fd:4" }, { "0", "me", "x" }, { "-1", "me", "x" },
+        { NULL, NULL, "x" }, { "1", NULL, "x" }, { NULL, "1", "x" }, { "1", "1", "x" },
+        { "1", "me", "fd:3" }, { "2", "me", "fd:3,fd:4" }, { "0", "me", "x" }, { "-1", "me", "x" },
         { "99999", "me", "fd:3,fd:4,fd:5,fd:6,fd:7,fd:8,fd:9,fd:10,fd:11,fd:12,fd:13,fd:14,fd:15,fd:16,fd:17,fd:18" },
     };
     static const char *const ips[] = {

@@ -200,7 +200,8 @@ static void test_stream_order(void)
 static void test_stream_refused(void)
 {
     static const struct { const char *ask; bool bodiless; } rows[] = {
-        { "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", true }, { "GET / HTTP/1.0\r\n\r\n", false }, { "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", false },
+        { "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", true }, { "GET / HTTP/1.0\r\n\r\n", false },
+        { "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", false },
     };
     static const char *const bad[] = { "X: y",           "X y\r\n",   "X: y\r\n\r\n", ": y\r\n",
                                        "X: a\nb: c\r\n", "X : y\r\n", "X: \x01\r\n" };

@@ -221,7 +221,8 @@ static void test_free(void *p)
 /* From call number fault_from on, fault_kind's number of calls fail: one, or all of them, or those
    that are the same as the first. */
 static const struct { const char *name; int calls; bool same; } fault_kinds[] = {
-    { "this call alone", 1, false }, { "64 calls in a row", 64, false }, { "12 calls of this name", 12, true },
+    { "this call alone", 1, false }, { "64 calls in a row", 64, false },
+    { "12 calls of this name", 12, true },
 };
 static const struct { const char *name; int codes[12]; } fault_calls[] = {
 #define FAULT_ROW(name, ...) { #name, { __VA_ARGS__ } },
@@ -354,8 +355,10 @@ static ssize_t fault_write(int fd, const void *p, size_t n)
 static long fault_syscall(long number, long a, long b, long c, long d, long e, long f)
 {
     static const struct { long number; int call; } calls[] = {
-        { SYS_recvfrom, F_recv }, { SYS_sendto, F_send }, { SYS_kcmp, F_kcmp }, { SYS_close_range, F_close_range },
-        { SYS_pidfd_open, F_pidfd_open }, { SYS_pidfd_getfd, F_pidfd_getfd }, { SYS_pidfd_send_signal, F_pidfd_send_signal },
+        { SYS_recvfrom, F_recv }, { SYS_sendto, F_send }, { SYS_kcmp, F_kcmp },
+        { SYS_close_range, F_close_range },
+        { SYS_pidfd_open, F_pidfd_open }, { SYS_pidfd_getfd, F_pidfd_getfd },
+        { SYS_pidfd_send_signal, F_pidfd_send_signal },
     };
     bool part = false;
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {

@@ -339,11 +339,16 @@ static void test_answer_refused(void)
 static void test_statuses(void)
 {
     static const struct { int status; const char *line; } rows[] = {
-        { 200, "200 OK" }, { 204, "204 " }, { 299, "299 " }, { 304, "304 " }, { 400, "400 Bad Request" }, { 401, "401 Unauthorized" },
-        { 403, "403 Forbidden" }, { 404, "404 Not Found" }, { 405, "405 Method Not Allowed" }, { 408, "408 Request Timeout" },
-        { 409, "409 Conflict" }, { 413, "413 Content Too Large" }, { 414, "414 URI Too Long" }, { 417, "417 Expectation Failed" },
-        { 431, "431 Request Header Fields Too Large" }, { 500, "500 Internal Server Error" }, { 501, "501 Not Implemented" },
-        { 503, "503 Service Unavailable" }, { 504, "504 Gateway Timeout" }, { 505, "505 HTTP Version Not Supported" }, { 599, "599 " },
+        { 200, "200 OK" }, { 204, "204 " }, { 299, "299 " }, { 304, "304 " },
+        { 400, "400 Bad Request" }, { 401, "401 Unauthorized" },
+        { 403, "403 Forbidden" }, { 404, "404 Not Found" }, { 405, "405 Method Not Allowed" },
+        { 408, "408 Request Timeout" },
+        { 409, "409 Conflict" }, { 413, "413 Content Too Large" }, { 414, "414 URI Too Long" },
+        { 417, "417 Expectation Failed" },
+        { 431, "431 Request Header Fields Too Large" }, { 500, "500 Internal Server Error" },
+        { 501, "501 Not Implemented" },
+        { 503, "503 Service Unavailable" }, { 504, "504 Gateway Timeout" },
+        { 505, "505 HTTP Version Not Supported" }, { 599, "599 " },
     };
     static wire w;
     fixture f;

@@ -57,13 +57,16 @@ static bool knows_localhost(void)
 static void test_names(void)
 {
     static const struct { const char *host, *ip, *why; } rows[] = {
-        { "127.0.0.77", "127.0.0.77", "an address" }, { "255.255.255.255", "255.255.255.255", "the longest" },
-        { "localhost", "127.0.0.1", "a name" }, { "", NULL, "none" }, { "::1", "::1", "an IPv6 address" },
+        { "127.0.0.77", "127.0.0.77", "an address" },
+        { "255.255.255.255", "255.255.255.255", "the longest" },
+        { "localhost", "127.0.0.1", "a name" }, { "", NULL, "none" },
+        { "::1", "::1", "an IPv6 address" },
         { "moving.test", "::1,127.0.0.1", "two addresses" },
         { "a..b", NULL, "an empty label" }, { NULL, NULL, "too long a label" },
     };
     static const struct { int code, want; } codes[] = {
-        { 0, KA_OK }, { EAI_NONAME, KA_ENOTFOUND }, { EAI_AGAIN, KA_ETIME }, { EAI_MEMORY, KA_ENOMEM }, { EAI_FAIL, KA_EOS },
+        { 0, KA_OK }, { EAI_NONAME, KA_ENOTFOUND }, { EAI_AGAIN, KA_ETIME },
+        { EAI_MEMORY, KA_ENOMEM }, { EAI_FAIL, KA_EOS },
 #if defined(_WIN32)
         { WSANO_DATA, KA_ENOTFOUND }, { WSANOTINITIALISED, KA_EOS },
 #else

@@ -5,47 +5,48 @@ static void test_signals(void) { skip("signals", "Windows has none of these"); }
 #else
 #define SIGNALS_BEGUN "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
 
+static const struct {
+    const char *wrapped;
+    int blocked, signals[3], status;
+    const char *why;
+} signals_rows[] = {
+    { "", 0, { SIGHUP }, 0, "a closed terminal stops it in order" },
+    { "", 0, { SIGHUP, SIGHUP }, 0, "a second SIGHUP is as the first one" },
+    { "", 0, { SIGTERM, SIGHUP }, 0, "so is one behind SIGTERM" },
+    { "", 0, { SIGHUP, SIGTERM }, 0, "and SIGTERM behind it is the first one" },
+    { "", 0, { SIGTERM, SIGTERM }, 128 + SIGTERM, "the second ends it at once" },
+    { "", 0, { SIGINT, SIGTERM }, 128 + SIGTERM, "whichever it is" },
+    { "", 0, { SIGTERM, SIGINT }, 128 + SIGINT, "the other way" },
+    { "", 0, { SIGHUP, SIGTERM, SIGTERM }, 128 + SIGTERM, "behind SIGHUP, too" },
+    { "trap '' INT;", 0, { SIGINT, SIGINT, SIGTERM }, 0, "SIGINT that was ignored stays so" },
+    { "trap '' HUP;", 0, { SIGHUP, SIGHUP, SIGTERM }, 0, "nohup" },
+    { "trap '' TERM;",
+      0,
+      { SIGTERM, SIGTERM, SIGINT },
+      0,
+      "SIGTERM that was ignored stays so" },
+    { "trap '' TERM;", 0, { SIGINT, SIGTERM }, 0, "after another one, too" },
+    { "", SIGTERM, { SIGTERM }, 0, "SIGTERM that was blocked" },
+    { "", SIGINT, { SIGINT }, 0, "SIGINT that was blocked" },
+    { "", SIGHUP, { SIGHUP }, 0, "SIGHUP that was blocked" },
+    { "", 0, { SIGQUIT }, 128 + SIGQUIT, "SIGQUIT keeps its meaning" },
+};
+
 /* Which signals a server survives, and how it ends. Each comes while a request is half sent, which
    is finished then. `wrapped` is what the shell does first; a signal that is 0 ends the list. */
 static void signals_to_server(void)
 {
-    static const struct {
-        const char *wrapped;
-        int blocked, signals[3], status;
-        const char *why;
-    } rows[] = {
-        { "", 0, { SIGHUP }, 0, "a closed terminal stops it in order" },
-        { "", 0, { SIGHUP, SIGHUP }, 0, "a second SIGHUP is as the first one" },
-        { "", 0, { SIGTERM, SIGHUP }, 0, "so is one behind SIGTERM" },
-        { "", 0, { SIGHUP, SIGTERM }, 0, "and SIGTERM behind it is the first one" },
-        { "", 0, { SIGTERM, SIGTERM }, 128 + SIGTERM, "the second ends it at once" },
-        { "", 0, { SIGINT, SIGTERM }, 128 + SIGTERM, "whichever it is" },
-        { "", 0, { SIGTERM, SIGINT }, 128 + SIGINT, "the other way" },
-        { "", 0, { SIGHUP, SIGTERM, SIGTERM }, 128 + SIGTERM, "behind SIGHUP, too" },
-        { "trap '' INT;", 0, { SIGINT, SIGINT, SIGTERM }, 0, "SIGINT that was ignored stays so" },
-        { "trap '' HUP;", 0, { SIGHUP, SIGHUP, SIGTERM }, 0, "nohup" },
-        { "trap '' TERM;",
-          0,
-          { SIGTERM, SIGTERM, SIGINT },
-          0,
-          "SIGTERM that was ignored stays so" },
-        { "trap '' TERM;", 0, { SIGINT, SIGTERM }, 0, "after another one, too" },
-        { "", SIGTERM, { SIGTERM }, 0, "SIGTERM that was blocked" },
-        { "", SIGINT, { SIGINT }, 0, "SIGINT that was blocked" },
-        { "", SIGHUP, { SIGHUP }, 0, "SIGHUP that was blocked" },
-        { "", 0, { SIGQUIT }, 128 + SIGQUIT, "SIGQUIT keeps its meaning" },
-    };
     static wire w;
-    for (size_t i = 0; i < COUNT(rows); i++) {
+    for (size_t i = 0; i < COUNT(signals_rows); i++) {
         process p;
         sigset_t blocked, before;
         char line[128], body[64];
         int port = 0, status;
         sigemptyset(&blocked);
-        if (rows[i].blocked) sigaddset(&blocked, rows[i].blocked);
+        if (signals_rows[i].blocked) sigaddset(&blocked, signals_rows[i].blocked);
         pthread_sigmask(SIG_BLOCK, &blocked, &before);
         snprintf(line, sizeof line, "ulimit -c 0; %s exec ../server --ip " SERVER_IP " --port 0",
-                 rows[i].wrapped);
+                 signals_rows[i].wrapped);
         bool starts = START(&p, "/bin/sh", "-c", line) && await_output(&p, "out", "\n");
         pthread_sigmask(SIG_SETMASK, &before, NULL);
         if (!starts || sscanf(output(&p, "out"), "listening on " SERVER_IP ":%d", &port) != 1)
@@ -53,18 +54,18 @@ static void signals_to_server(void)
         wire_open_at(&w, SERVER_IP, port);
         wire_text(&w, SIGNALS_BEGUN);
         CHECK(wire_gets(&w, "HTTP/1.1 100 Continue\r\n\r\n"), "%s: the request is begun",
-              rows[i].why);
-        for (int k = 0; k < 3 && rows[i].signals[k]; k++) {
-            kill((pid_t)pool[p].pid, rows[i].signals[k]);
+              signals_rows[i].why);
+        for (int k = 0; k < 3 && signals_rows[i].signals[k]; k++) {
+            kill((pid_t)pool[p].pid, signals_rows[i].signals[k]);
             ka_sleep_ms(50);      /* those of the same kind would be one */
         }
-        if (rows[i].status == 0) {
+        if (signals_rows[i].status == 0) {
             wire_text(&w, "ask_key=x");
             CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 200,
-                  "%s: the request is finished", rows[i].why);
+                  "%s: the request is finished", signals_rows[i].why);
         }
         status = process_wait(&p, PATIENCE_MS);
-        CHECK(status == rows[i].status, "%s: status %d, %s", rows[i].why, status,
+        CHECK(status == signals_rows[i].status, "%s: status %d, %s", signals_rows[i].why, status,
               output(&p, "err"));
         wire_close(&w);
         process_end(&p);
@@ -132,12 +133,14 @@ static void test_stop_in_time(void)
         { "../server --ip 127.0.0.1 --port %d", { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask" }, 1, "half a request" },
         { "../server --ip 127.0.0.1 --port %d", { "GET / HTTP/1.1\r\nHost: a\r\n\r\n" }, 100000, "a peer that does not read" },
         { "../server --ip 127.0.0.1 --port %d --redis 127.0.0.1:$H",
-          { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask_key=x" }, 1, "Redis hangs" },
+          { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nask_key=x" },
+          1, "Redis hangs" },
         { "../examples/codes/codes server --uuid-port 0 --text-port %d --log " MESSAGES, { "POST / HTTP/1.1\r\nHost: a\r\n" }, 1, "half a head" },
         { "../examples/gate/gate server --port %d --many --token-file " TOKEN_FILE, { "{\"url\": " }, 1, "half a package" },
         { "../examples/relay/relay server --port %d", { "message x\n", "message y\nmessage " }, 1, "messages that are held, and half a line" },
         { "../examples/fleet/fleet server --tcp-port 0 --rest-port %d --redis 127.0.0.1:$H --webhook http://127.0.0.1:$H/",
-          { "GET /events HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n" }, 1, "a stream, and half a request" },
+          { "GET /events HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n" },
+          1, "a stream, and half a request" },
         { "../examples/fleet/fleet server --rest-port 0 --tcp-port %d --redis 127.0.0.1:$H", { "{\"type\": \"conn", "{" }, 1, "half a message" },
     };
     enum { ROWS = COUNT(rows) };

@@ -3,12 +3,15 @@
 static void test_forms(void)
 {
     static const struct { const char *in, *want; } decode[] = {
-        { "a+b/c=", "a+b/c=" }, { "%2B%2f%3D", "+/=" }, { "%61%62", "ab" }, { "", "" }, { "100%25", "100%" }, { "%00", NULL },
+        { "a+b/c=", "a+b/c=" }, { "%2B%2f%3D", "+/=" }, { "%61%62", "ab" }, { "", "" },
+        { "100%25", "100%" }, { "%00", NULL },
     };
     static const char *const refuse[] = { "%", "%2", "a%", "a%4", "%g0", "%0g", "%%20" };
     static const struct { const char *in; int pairs; const char *last; } forms[] = {
-        { "a=b", 1, "a:b" }, { "a=b&c=d", 2, "c:d" }, { "a=", 1, "a:" }, { "=b", 1, ":b" }, { "a=b=c", 1, "a:b=c" },
-        { "", -1, "" }, { "a", -1, "" }, { "a=b&", -2, "" }, { "&a=b", -1, "" }, { "a=b&&c=d", -2, "" },
+        { "a=b", 1, "a:b" }, { "a=b&c=d", 2, "c:d" }, { "a=", 1, "a:" }, { "=b", 1, ":b" },
+        { "a=b=c", 1, "a:b=c" },
+        { "", -1, "" }, { "a", -1, "" }, { "a=b&", -2, "" }, { "&a=b", -1, "" },
+        { "a=b&&c=d", -2, "" },
     };
     char out[64];
     for (size_t i = 0; i < COUNT(decode); i++) {
@@ -359,10 +362,14 @@ static void test_responses(void)
         { "HTTP/1.1 100 Continue\r\n\r\n", 100, "1 -1 k", "interim" },
         { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 200, "1 -1 kc", "chunked" },
         { "HTTP/1.1 200 OK\r\nHost: a b\r\nExpect: x\r\n\r\n", 200, "1 -1 k", "fields that mean something in requests only" },
-        { "HTTP/1.1 20 OK\r\n\r\n", 0, "", "two digits" }, { "HTTP/1.1 2000 OK\r\n\r\n", 0, "", "four digits" },
-        { "HTTP/1.1 099 OK\r\n\r\n", 0, "", "below 100" }, { "HTTP/1.1 600 OK\r\n\r\n", 0, "", "above 599" },
-        { "HTTP/2.0 200 OK\r\n\r\n", 0, "", "version" },   { "HTTP/1.1  200 OK\r\n\r\n", 0, "", "two spaces" },
-        { "{'success': True}\r\n", 0, "", "no HTTP" },     { "HTTP/1.1 200 O\nK\r\n\r\n", 0, "", "LF in the reason" },
+        { "HTTP/1.1 20 OK\r\n\r\n", 0, "", "two digits" },
+        { "HTTP/1.1 2000 OK\r\n\r\n", 0, "", "four digits" },
+        { "HTTP/1.1 099 OK\r\n\r\n", 0, "", "below 100" },
+        { "HTTP/1.1 600 OK\r\n\r\n", 0, "", "above 599" },
+        { "HTTP/2.0 200 OK\r\n\r\n", 0, "", "version" },
+        { "HTTP/1.1  200 OK\r\n\r\n", 0, "", "two spaces" },
+        { "{'success': True}\r\n", 0, "", "no HTTP" },
+        { "HTTP/1.1 200 O\nK\r\n\r\n", 0, "", "LF in the reason" },
         { "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 0, "", "both" },
     };
     for (size_t i = 0; i < COUNT(rows); i++) {
@@ -427,16 +434,22 @@ static const struct { const char *in; ptrdiff_t want; const char *data, *why; } 
     { "28\r\n0123456789012345678901234567890123456789\r\n0\r\n\r\n", 40, "0123456789012345678901234567890123456789", "all the room" },
     { "29\r\n", KA_ENOSPC, "", "more than the room" },
     { "27\r\n012345678901234567890123456789012345678\r\n2\r\n", KA_ENOSPC, "", "more than the room, in two" },
-    { "fffffffff\r\n", KA_ENOSPC, "", "overflow" }, { "10000000000000003\r\nabc\r\n", KA_ENOSPC, "", "2^64 + 3" },
+    { "fffffffff\r\n", KA_ENOSPC, "", "overflow" },
+    { "10000000000000003\r\nabc\r\n", KA_ENOSPC, "", "2^64 + 3" },
     { "\r\n", KA_ESYNTAX, "", "no size" },          { "g\r\n", KA_ESYNTAX, "", "not hex" },
     { "-1\r\n", KA_ESYNTAX, "", "sign" },           { "0x3\r\nabc\r\n", KA_ESYNTAX, "", "0x" },
     { " 3\r\nabc\r\n", KA_ESYNTAX, "", "space in front" },
-    { "3\nabc\r\n", KA_ESYNTAX, "", "bare LF" },    { "3\r\nabc\n0\r\n\r\n", KA_ESYNTAX, "", "bare LF after data" },
-    { "3\r\nabcd\r\n", KA_ESYNTAX, "", "data longer than its size" }, { "3\rX", KA_ESYNTAX, "", "bare CR" },
+    { "3\nabc\r\n", KA_ESYNTAX, "", "bare LF" },
+    { "3\r\nabc\n0\r\n\r\n", KA_ESYNTAX, "", "bare LF after data" },
+    { "3\r\nabcd\r\n", KA_ESYNTAX, "", "data longer than its size" },
+    { "3\rX", KA_ESYNTAX, "", "bare CR" },
     { "3\r\nabc\rX", KA_ESYNTAX, "", "bare CR after data" },
-    { "0\r\nA b: c\r\n\r\n", KA_ESYNTAX, "", "trailer with a space" }, { "0\r\nA: b\r\n c\r\n\r\n", KA_ESYNTAX, "", "folded trailer" },
-    { "0\r\nA: b\n\r\n", KA_ESYNTAX, "", "bare LF in a trailer" }, { "0\r\n\rX", KA_ESYNTAX, "", "bare CR at the end" },
-    { "0\r\nA\r\n\r\n", KA_ESYNTAX, "", "trailer without a colon" }, { "0\r\nA: b\rX", KA_ESYNTAX, "", "bare CR in a trailer" },
+    { "0\r\nA b: c\r\n\r\n", KA_ESYNTAX, "", "trailer with a space" },
+    { "0\r\nA: b\r\n c\r\n\r\n", KA_ESYNTAX, "", "folded trailer" },
+    { "0\r\nA: b\n\r\n", KA_ESYNTAX, "", "bare LF in a trailer" },
+    { "0\r\n\rX", KA_ESYNTAX, "", "bare CR at the end" },
+    { "0\r\nA\r\n\r\n", KA_ESYNTAX, "", "trailer without a colon" },
+    { "0\r\nA: b\rX", KA_ESYNTAX, "", "bare CR in a trailer" },
     { "1\r\na\r\n1;01234567890123456789012345678901234567890123456789012345678901\r\nb\r\n0\r\n\r\n", 2, "ab", "KA_MAX_CHUNK_LINE" },
     { "1\r\na\r\n1;012345678901234567890123456789012345678901234567890123456789012\r\n", KA_ESYNTAX, "", "one over KA_MAX_CHUNK_LINE" },
     { "3;\x01\r\nabc\r\n", KA_ESYNTAX, "", "control character in an extension" },

@@ -161,8 +161,11 @@ static void test_relay_long(void)
     static char line[8 + 2 * LONGEST + 16];
     static wire w;
     static const struct { const char *unit; size_t count, more; const char *want, *why; } rows[] = {
-        { "a", LONGEST, 0, NULL, "the longest X" }, { "\\n", LONGEST, 0, NULL, "the longest X of escapes" }, { "\xf0\x9f\x98\x80", LONGEST / 4, 0, NULL, "the longest X of emoji" },
-        { "a", LONGEST, 1, "error X is longer than 65536 bytes; send less\n", "a byte more" }, { "\\\\", LONGEST - 1, 2, "error X is longer than 65536 bytes; send less\n", "a byte more with escapes" },
+        { "a", LONGEST, 0, NULL, "the longest X" },
+        { "\\n", LONGEST, 0, NULL, "the longest X of escapes" },
+        { "\xf0\x9f\x98\x80", LONGEST / 4, 0, NULL, "the longest X of emoji" },
+        { "a", LONGEST, 1, "error X is longer than 65536 bytes; send less\n", "a byte more" },
+        { "\\\\", LONGEST - 1, 2, "error X is longer than 65536 bytes; send less\n", "a byte more with escapes" },
         { "\\n", LONGEST, 1, "error the line is too long; X has up to 65536 bytes\n", "a longer line" },
     };
     process server;
