@@ -3167,7 +3167,7 @@ enum {
     KA__ACCEPT_AGAIN_MS = 100,         /* a pause in accepting */
     KA__ACCEPT_TRIES = 10,             /* pauses in a row before the parent is told */
     KA__YOUNG_MS = 100,                /* the first request of a connection may take this to come */
-    KA__FEW_CONNS = 1024,              /* a table for no more connections is kept */
+    KA__FEW_CONNS = 1024,              /* a table for fewer connections is kept */
     KA__MAX_CONNS = 1 << 24,           /* of a worker: a place has 24 bits of ka_event.conn */
     KA__EMPTY_LINES = 10,              /* before a request (RFC 9112 s.2.2); Apache takes 10, too */
     KA__KEPT_ENDS = 64
