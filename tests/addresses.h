@@ -276,13 +276,6 @@ static void test_mapped_kill(void)
 /* ---- Unix sockets ---- */
 
 #ifdef _WIN32
-static int descriptors_open(void)
-{
-    int n = 0;
-    for (int fd = 0; fd < 1024; fd++) n += fcntl(fd, F_GETFD) != -1;
-    return n;
-}
-
 static void test_unix(void)
 {
     ka_server *s;

@@ -206,6 +206,9 @@ static void test_descriptors_raise(void)
 /* The owner is who holds the end (1) and a listener (2, 4, ...). Others hold the rest. */
 static void test_owners(void)
 {
+#if defined(_WIN32)
+    skip(topic, "Windows tells the owner of a connection itself");
+#else
     static const struct { uint32_t held[3]; int pid; uint32_t owned, others; } rows[] = {
         { { 3 }, 1, 3, 0 }, { { 2 }, 0, 0, 2 }, { { 1 }, 0, 0, 1 }, { { 2, 1 }, 0, 0, 3 },
         { { 2, 5 }, 2, 5, 2 }, { { 3, 5 }, 1, 3, 5 }, { { 1, 6, 7 }, 3, 7, 7 },
@@ -216,6 +219,7 @@ static void test_owners(void)
         CHECK(o.pid == rows[i].pid && o.owned == rows[i].owned && o.others == rows[i].others,
               "row %d: %d, %u, %u", (int)i, (int)o.pid, o.owned, o.others);
     }
+#endif
 }
 
 static const subject ext_process_topics[] = {

@@ -349,6 +349,14 @@ static ssize_t fault_write(int fd, const void *p, size_t n)
     ssize_t r = (write)(fd, p, wakes ? n : FAIL_PART(n));
     return fails ? -1 : r;
 }
+
+/* Descriptors in this thread's table. */
+static int descriptors_open(void)
+{
+    int n = 0;
+    for (int fd = 0; fd < 1024; fd++) n += (fcntl)(fd, F_GETFD) != -1;
+    return n;
+}
 #endif
 
 #if defined(__linux__)
@@ -367,14 +375,6 @@ static long fault_syscall(long number, long a, long b, long c, long d, long e, l
         part = fault_short();
     }
     return (syscall)(number, a, b, part && c > 1 ? c / 2 : c, d, e, f);
-}
-
-/* Descriptors in this thread's table. */
-static int descriptors_open(void)
-{
-    int n = 0;
-    for (int fd = 0; fd < 1024; fd++) n += (fcntl)(fd, F_GETFD) != -1;
-    return n;
 }
 
 static _Atomic(int) tables_leaked;
