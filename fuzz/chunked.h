@@ -63,11 +63,41 @@ static void plain_chunks(const char *p, size_t n, bytes *out)
     }
 }
 
-static void target_chunked(const char *p, size_t n)
+/* The bytes themselves in chunks, whose sizes and extensions h chooses: they come back. */
+static void there_and_back(const char *p, size_t n, uint64_t h)
 {
     static const char *const extensions[] = {
         "", ";a", ";a=b", " ; a = \"\\\"\"", ";a;b=\"c d\"", "\t;x"
     };
+    bytes text = { 0 };
+    size_t size = n < KA_MAX_BODY ? n : KA_MAX_BODY;
+    for (size_t at = 0, part; at < size; at += part, h = h >> 9 | h << 55) {
+        char line[64];
+        part = 1 + (size_t)h % 40;
+        if (part > size - at) part = size - at;
+        snprintf(line, sizeof line, h & 64 ? "%zx%s\r\n" : "%04zX%s\r\n", part, extensions[h % 6]);
+        append_text(&text, line);
+        append(&text, p + at, part);
+        append_text(&text, "\r\n");
+    }
+    append_text(&text, h & 1 ? "0\r\n\r\n" : "00;z\r\nA: b\r\nc:\r\n\r\n");
+    size_t whole_n = text.n;
+    append_text(&text, "more");
+    decoded back = decode(text.p, text.n, (uint32_t)size, 1 + (size_t)h % 97);
+    CHECK(back.done && back.used == whole_n && back.out.n == size &&
+              (size == 0 || memcmp(back.out.p, p, size) == 0),
+          "error %d, %d of %d bytes", back.error, (int)back.out.n, (int)size);
+    release(&back.out);
+    if (size) {
+        back = decode(text.p, text.n, (uint32_t)size - 1, 1 + (size_t)h % 97);
+        CHECK(back.error == KA_ENOSPC, "one byte short of room: %d", back.error);
+        release(&back.out);
+    }
+    release(&text);
+}
+
+static void target_chunked(const char *p, size_t n)
+{
     uint32_t room = n && (p[0] & 8) ? 40 : KA_MAX_BODY;
     decoded whole = decode(p, n, room, SIZE_MAX);
     CHECK(whole.error == 0 || whole.error == KA_ESYNTAX || whole.error == KA_ENOSPC, "got %d",
@@ -101,30 +131,5 @@ static void target_chunked(const char *p, size_t n)
         release(&out);
     }
     release(&whole.out);
-
-    bytes text = { 0 };      /* there and back */
-    size_t size = n < KA_MAX_BODY ? n : KA_MAX_BODY;
-    for (size_t at = 0, part; at < size; at += part, h = h >> 9 | h << 55) {
-        char line[64];
-        part = 1 + (size_t)h % 40;
-        if (part > size - at) part = size - at;
-        snprintf(line, sizeof line, h & 64 ? "%zx%s\r\n" : "%04zX%s\r\n", part, extensions[h % 6]);
-        append_text(&text, line);
-        append(&text, p + at, part);
-        append_text(&text, "\r\n");
-    }
-    append_text(&text, h & 1 ? "0\r\n\r\n" : "00;z\r\nA: b\r\nc:\r\n\r\n");
-    size_t whole_n = text.n;
-    append_text(&text, "more");
-    decoded back = decode(text.p, text.n, (uint32_t)size, 1 + (size_t)h % 97);
-    CHECK(back.done && back.used == whole_n && back.out.n == size &&
-              (size == 0 || memcmp(back.out.p, p, size) == 0),
-          "error %d, %d of %d bytes", back.error, (int)back.out.n, (int)size);
-    release(&back.out);
-    if (size) {
-        back = decode(text.p, text.n, (uint32_t)size - 1, 1 + (size_t)h % 97);
-        CHECK(back.error == KA_ENOSPC, "one byte short of room: %d", back.error);
-        release(&back.out);
-    }
-    release(&text);
+    there_and_back(p, n, h);
 }

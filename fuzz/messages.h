@@ -501,10 +501,23 @@ static void stream_check(const peer *p, const struct answer *a, const ka__http *
           "%d bytes of a stream, want %d", (int)n, (int)p->said.n);
 }
 
+/* What is behind the last whole answer: seq answers were read, and n bytes are left. */
+static void answers_end_check(const peer *p, uint32_t seq, size_t n, bool excused)
+{
+    CHECK(at.freeing || !p->opened || p->told, "the end of a stream is not told");
+    CHECK(excused || n == 0, "an answer is cut after %d bytes", (int)n);
+    CHECK(excused || seq == p->seq, "%d requests, %d answers", (int)p->seq, (int)seq);
+    CHECK(excused || !p->lost, "closed with bytes unread");
+    CHECK(excused || !p->refused || p->opened || !p->cut_off ||
+              p->closed_ms - p->refused_ms >= KA_LINGER_MS,
+          "refused, and closed at once");
+}
+
+static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+
 /* Are a connection's answers there, in order, whole and well-formed? */
 static void answers_check(const peer *p)
 {
-    static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
     const char *text = p->from_server.p;
     size_t n = p->from_server.n;
     uint32_t seq = 0;
@@ -562,13 +575,7 @@ static void answers_check(const peer *p)
     if (seq < p->seq && p->answers[seq].given && p->answers[seq].status == 0 &&
         p->answers[seq].n == 0)
         seq = p->seq;
-    CHECK(at.freeing || !p->opened || p->told, "the end of a stream is not told");
-    CHECK(excused || n == 0, "an answer is cut after %d bytes", (int)n);
-    CHECK(excused || seq == p->seq, "%d requests, %d answers", (int)p->seq, (int)seq);
-    CHECK(excused || !p->lost, "closed with bytes unread");
-    CHECK(excused || !p->refused || p->opened || !p->cut_off ||
-              p->closed_ms - p->refused_ms >= KA_LINGER_MS,
-          "refused, and closed at once");
+    answers_end_check(p, seq, n, excused);
 }
 
 static size_t connections(void)

@@ -309,12 +309,32 @@ static void path_leave(const char *path)
     ka__sock_close(s);
 }
 
-static void test_unix(void)
+/* A client comes: who it is, its line, an answer, and its end. */
+static bool unix_talks(ka_server *s)
 {
     static wire w;
+    ka_event ev;
+    char text[KA_END_TEXT + 1], want[KA_END_TEXT + 1];
+    snprintf(want, sizeof want, "unix:%d", (int)getpid());
+    if (!wire_open_at(&w, "unix:left.sock", 0)) return false;
+    wire_text(&w, "a line\n");
+    CHECK(next_event(s, &ev, KA_OPENED) && strcmp(ka_end_text(text, ev.peer), want) == 0,
+          "opened by %s", text);
+    CHECK(next_event(s, &ev, KA_MESSAGE) && ev.peer.local && ka_is(ev.body, "a line") &&
+              ka_send(s, ev.conn, "heard\n", 6) == KA_OK,
+          "a message");
+    ka_wait(s, &ev, 0);
+    CHECK(wire_gets(&w, "heard\n"), "and an answer");
+    wire_close(&w);
+    CHECK(next_event(s, &ev, KA_CLOSED) && ev.peer.local, "closed");
+    return true;
+}
+
+static void test_unix(void)
+{
     ka_server *s, *second;
     ka_event ev;
-    char text[KA_END_TEXT + 1], want[KA_END_TEXT + 1], longest[KA_IP_TEXT + 1];
+    char longest[KA_IP_TEXT + 1];
     int mode = 0, before = descriptors_open();
     if (!CHECK(ka_server_start(&s, 2) == KA_OK && ka_server_start(&second, 1) == KA_OK, "start"))
         return;
@@ -339,18 +359,7 @@ static void test_unix(void)
     CHECK(listen_at(second, NULL, longest, 0).error ==
               (sizeof((struct sockaddr_un *)0)->sun_path > KA_IP_TEXT - 5 ? KA_OK : KA_EINVAL),
           "the longest");
-    snprintf(want, sizeof want, "unix:%d", (int)getpid());
-    if (!wire_open_at(&w, "unix:left.sock", 0)) return;
-    wire_text(&w, "a line\n");
-    CHECK(next_event(s, &ev, KA_OPENED) && strcmp(ka_end_text(text, ev.peer), want) == 0,
-          "opened by %s", text);
-    CHECK(next_event(s, &ev, KA_MESSAGE) && ev.peer.local && ka_is(ev.body, "a line") &&
-              ka_send(s, ev.conn, "heard\n", 6) == KA_OK,
-          "a message");
-    ka_wait(s, &ev, 0);
-    CHECK(wire_gets(&w, "heard\n"), "and an answer");
-    wire_close(&w);
-    CHECK(next_event(s, &ev, KA_CLOSED) && ev.peer.local, "closed");
+    if (!unix_talks(s)) return;
     CHECK(ka_connect(s, &ka_lines, NULL, "unix:left.sock", 0, 7) == KA_OK &&
               next_event(s, &ev, KA_OPENED) && !ev.error && ev.peer.zone == (uint32_t)getpid(),
           "connected");

@@ -136,6 +136,24 @@ static const struct {
     { "moving.test", "::1,127.0.0.1", 0, KA_OK, "there by IPv4 only" },
 };
 
+/* As many lookups hang as there may be at a time. The server is stopped meanwhile. */
+static void names_hang(ka_server *s, ka_lookups *names, int port)
+{
+    ka_event ev;
+    atomic_store(&moving.hangs, true);
+    for (uint32_t i = 0; i < KA_MAX_LOOKUPS; i++)
+        CHECK(ka_connect_name(names, &ka_lines, "moving.test", port, i) == KA_OK, "many, %d",
+              (int)i);
+    CHECK(ka_connect_name(names, &ka_lines, "moving.test", port, 0) == KA_ELIMIT, "too many");
+    CHECK(ka_wait(s, &ev, 20) == KA_ETIME, "nothing is told, and the parent does not wait for it");
+    ka_stop(s);
+    CHECK(ka_connect_name(names, &ka_lines, "moving.test", port, 0) == KA_ESTOPPED &&
+              ka_wait(s, &ev, PATIENCE_MS) == KA_ESTOPPED,
+          "no more after that");
+    ka_lookups_free(names);
+    ka_lookups_free(names);
+}
+
 /* By a name: what is connected to, and what is told. */
 static void test_connect_name(void)
 {
@@ -179,19 +197,7 @@ static void test_connect_name(void)
     atomic_store(&allocations_left, -1);
     if (!two_names(s, &names, port)) return;
 
-    /* many at a time, and the end, while names hang */
-    atomic_store(&moving.hangs, true);
-    for (uint32_t i = 0; i < KA_MAX_LOOKUPS; i++)
-        CHECK(ka_connect_name(&names, &ka_lines, "moving.test", port, i) == KA_OK, "many, %d",
-              (int)i);
-    CHECK(ka_connect_name(&names, &ka_lines, "moving.test", port, 0) == KA_ELIMIT, "too many");
-    CHECK(ka_wait(s, &ev, 20) == KA_ETIME, "nothing is told, and the parent does not wait for it");
-    ka_stop(s);
-    CHECK(ka_connect_name(&names, &ka_lines, "moving.test", port, 0) == KA_ESTOPPED &&
-              ka_wait(s, &ev, PATIENCE_MS) == KA_ESTOPPED,
-          "no more after that");
-    ka_lookups_free(&names);
-    ka_lookups_free(&names);
+    names_hang(s, &names, port);
     ka_server_free(s);
     atomic_store(&moving.hangs, false);
     fixture_stop(&f);

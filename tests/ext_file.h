@@ -195,6 +195,26 @@ static const struct { char what; int want; const char *says, *why; } file_strang
     { 'u', KA_EFOREIGN, "it belongs to another user (uid 12345)", "another user's file" },
 };
 
+/* Make the thing at this path. False: this user may not make one. */
+static bool file_stranger_make(char what, const char *at, const char *other)
+{
+    bool done = true;
+    struct sockaddr_un a = { .sun_family = AF_UNIX };
+    int fd = what == 's' ? socket(AF_UNIX, SOCK_STREAM, 0) : -1;
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", at);
+    switch (what) {
+    case 'd': done = mkdir(at, 0700) == 0; break;
+    case 'l': done = symlink(other, at) == 0; break;
+    case 'n': done = symlink(PUT "-nowhere", at) == 0; break;
+    case 'p': done = mkfifo(at, 0644) == 0; break;
+    case 's': done = bind(fd, (struct sockaddr *)&a, sizeof a) == 0; break;
+    case 'h': done = link(other, at) == 0; break;
+    default: file_put(at, "line 1\n", 7); done = (chown)(at, 12345, (gid_t)-1) == 0;
+    }
+    if (fd >= 0) close(fd);
+    return done;
+}
+
 /* What isn't a file of ours alone is not opened, changed or removed by any of the functions. */
 static void test_file_strangers(void)
 {
@@ -212,20 +232,7 @@ static void test_file_strangers(void)
             (void)remove(other);
             folder_remove(PUT ".new");
             file_put(other, "line 1\n", 7);
-            bool done = true;
-            struct sockaddr_un a = { .sun_family = AF_UNIX };
-            int fd = file_strangers_things[i].what == 's' ? socket(AF_UNIX, SOCK_STREAM, 0) : -1;
-            snprintf(a.sun_path, sizeof a.sun_path, "%s", at);
-            switch (file_strangers_things[i].what) {
-            case 'd': done = mkdir(at, 0700) == 0; break;
-            case 'l': done = symlink(other, at) == 0; break;
-            case 'n': done = symlink(PUT "-nowhere", at) == 0; break;
-            case 'p': done = mkfifo(at, 0644) == 0; break;
-            case 's': done = bind(fd, (struct sockaddr *)&a, sizeof a) == 0; break;
-            case 'h': done = link(other, at) == 0; break;
-            default: file_put(at, "line 1\n", 7); done = (chown)(at, 12345, (gid_t)-1) == 0;
-            }
-            if (fd >= 0) close(fd);
+            bool done = file_stranger_make(file_strangers_things[i].what, at, other);
             if (!done || (lstat)(at, &before) != 0) {
                 skip(file_strangers_things[i].why, "it can't be made here");
                 (void)remove(at);

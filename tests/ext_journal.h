@@ -106,7 +106,6 @@ static unsigned journal_has(ka_journal *k, int n, char keys[][KA_KEY_TEXT])
 static void test_journal(void)
 {
     static char keys[4][KA_KEY_TEXT];
-    static char long_path[KA__FILE_PATH];
     unsigned char bytes[1024], raw[KA_KEY_BYTES];
     ka_journal k, other;
     ka_journal_report report;
@@ -148,27 +147,37 @@ static void test_journal(void)
     CHECK(ka_journal_open(&other, NULL, JOURNAL, 0, -1, false, &report) == KA_EINVAL,
           "no time to live");
     CHECK(key_issue(&k.store, str(""), ka_now_ms(), keys[0]) == KA_EINVAL, "an empty ID");
-    CHECK(ka_journal_open(&other, NULL, ".test-no-folder/x", 0, 0, false, &report) ==
-                  KA_ENOTFOUND &&
+    ka_journal_close(&k);
+    journal_remove();
+}
+
+/* Paths that are refused. */
+static void test_journal_paths(void)
+{
+    static char keys[1][KA_KEY_TEXT];
+    static char long_path[KA__FILE_PATH];
+    unsigned char bytes[256];
+    ka_journal k;
+    ka_journal_report report;
+    journal_make(1, keys, bytes, sizeof bytes);
+    CHECK(ka_journal_open(&k, NULL, ".test-no-folder/x", 0, 0, false, &report) == KA_ENOTFOUND &&
               report.os_error != 0,
           "no such folder");
-    ka_journal_close(&other);
-    memset(long_path, 'x', sizeof long_path - 1);
-    CHECK(ka_journal_open(&other, NULL, long_path, 0, 0, false, &report) == KA_EINVAL,
-          "a path that is too long");
-    ka_journal_close(&other);
-    CHECK(ka_journal_open(&other, NULL, "", 0, 0, false, &report) == KA_EINVAL, "no path");
-    ka_journal_close(&other);
-#ifndef _WIN32
-    CHECK(ka_journal_open(&other, NULL, "/dev/null", 0, 0, false, &report) == KA_EINVAL,
-          "not a file");
-    ka_journal_close(&other);
-    CHECK(symlink(JOURNAL, JOURNAL ".new") == 0 &&
-              ka_journal_open(&other, NULL, JOURNAL ".new", 0, 0, false, &report) == KA_EINVAL,
-          "a symbolic link");
-    ka_journal_close(&other);
-#endif
     ka_journal_close(&k);
+    memset(long_path, 'x', sizeof long_path - 1);
+    CHECK(ka_journal_open(&k, NULL, long_path, 0, 0, false, &report) == KA_EINVAL,
+          "a path that is too long");
+    ka_journal_close(&k);
+    CHECK(ka_journal_open(&k, NULL, "", 0, 0, false, &report) == KA_EINVAL, "no path");
+    ka_journal_close(&k);
+#ifndef _WIN32
+    CHECK(ka_journal_open(&k, NULL, "/dev/null", 0, 0, false, &report) == KA_EINVAL, "not a file");
+    ka_journal_close(&k);
+    CHECK(symlink(JOURNAL, JOURNAL ".new") == 0 &&
+              ka_journal_open(&k, NULL, JOURNAL ".new", 0, 0, false, &report) == KA_EINVAL,
+          "a symbolic link");
+    ka_journal_close(&k);
+#endif
     journal_remove();
 }
 
@@ -282,6 +291,16 @@ static void test_journal_damaged(void)
         bytes[i] ^= 0x10;
     }
     CHECK(true, "%d bytes", (int)n);
+}
+
+/* A damaged file is kept once, as it was, and with a torn end. */
+static void test_journal_kept(void)
+{
+    static char keys[4][KA_KEY_TEXT];
+    unsigned char bytes[1024], after[1024];
+    ka_journal k;
+    ka_journal_report report;
+    size_t n = journal_make(4, keys, bytes, sizeof bytes);
     file_put(JOURNAL, bytes, n / 2);
     file_put(JOURNAL ".damaged", "", 0);
     CHECK(journal_open(&k, 0, true, &report) == KA_OK && report.damaged == 0, "nothing to salvage");
@@ -710,8 +729,9 @@ static void test_journal_no_room(void)
 }
 
 static const subject ext_journal_topics[] = {
-    { "journal", test_journal }, { "journal odd frames", test_journal_odd_frames },
-    { "journal torn", test_journal_torn }, { "journal damaged", test_journal_damaged },
+    { "journal", test_journal }, { "journal paths", test_journal_paths },
+    { "journal odd frames", test_journal_odd_frames }, { "journal torn", test_journal_torn },
+    { "journal damaged", test_journal_damaged }, { "journal kept", test_journal_kept },
     { "journal strangers", test_journal_strangers }, { "journal long end", test_journal_long_end },
     { "journal moved", test_journal_moved }, { "journal of another", test_journal_of_another },
     { "journal grows", test_journal_grows }, { "journal clock", test_journal_clock },

@@ -260,11 +260,61 @@ static void play_reply(play *p, const char *text)
     play_pongs(p);
 }
 
-/* The steps of a play. Redis:    a  connected to    <  this command comes    >  reply to the first that has none    !  say this
-       x  close    d  close, and listen no more    l  listen    g  was closed    G  connected to, and greets    m  mute    M  no more so
-       p  two PINGs come    S C I  so it replies to SET of master?, CONFIG, INFO    keyauth:    +  is up    -  is not, with words like these
-       :  is up, with these words    P  knows this policy    T  is in the midst of attempts, so many ms apart    w  waits as long as it may    s  is stopped    e  has ended, with these words or none
-   Who asks by HTTP:    ?  this    =  is answered this */
+/* The steps of a play: a letter, and the words behind it.
+     Redis:    a  is connected to         G  is connected to, and greets
+               <  gets this command       >  replies so to the first command without a reply
+               !  says this               p  gets two PINGs
+               x  closes                  g  was closed
+               d  closes, and listens no more
+               l  listens again           m  says and hears nothing    M  does again
+               S C I  replies so to SET of master?, to CONFIG, to INFO
+     keyauth:  +  is up                   :  is up, with these words
+               -  is down, with words like these
+               P  knows this policy       T  waits so many ms between attempts
+               s  is asked to stop        w  waits as long as it may between attempts
+               e  has ended, with these words or none
+     HTTP:     ?  asks this               =  gets this answer */
+static void play_keyauth_step(play *p, const char *step, const char *why)
+{
+    const char *text = step + 1;
+    switch (*step) {
+    case '+':
+        PLAY_UNTIL(p, p->r.up);
+        CHECK(p->r.up, "%s: not up: %s", why, ka_redis_trouble(&p->r));
+        break;
+    case '-':
+        PLAY_UNTIL(p, !p->r.up && strstr(ka_redis_trouble(&p->r), text));
+        CHECK(!p->r.up && strstr(ka_redis_trouble(&p->r), text), "%s: up %d, \"%s\", not \"%s\"",
+              why, p->r.up, ka_redis_trouble(&p->r), text);
+        break;
+    case 'P':
+        PLAY_UNTIL(p, strcmp(p->r.policy, text) == 0);
+        CHECK(strcmp(p->r.policy, text) == 0, "%s: policy \"%s\"", why, p->r.policy);
+        break;
+    case 'w':
+        PLAY_UNTIL(p, p->r.retry_ms == KA_REDIS_MS);
+        CHECK(p->r.retry_ms == KA_REDIS_MS, "%s: %d ms", why, p->r.retry_ms);
+        break;
+    case 'T': p->r.retry_ms = atoi(text); break;
+    case ':':      /* it is up so for KA_REDIS_RETRY_MS only: or it was, and has closed meanwhile */
+        PLAY_UNTIL(p, (p->r.up || p->sock == -1) && strcmp(ka_redis_trouble(&p->r), text) == 0);
+        CHECK(strcmp(ka_redis_trouble(&p->r), text) == 0, "%s: up %d, \"%s\", not \"%s\"", why,
+              p->r.up, ka_redis_trouble(&p->r), text);
+        break;
+    case 's': ka_stop(p->s); break;
+    case 'e': {      /* an attempt that ka_stop ended has no words */
+        PLAY_UNTIL(p, p->ended);
+        const char *words = ka_redis_trouble(&p->r);
+        CHECK(p->ended && !p->r.up && (!*words || strcmp(words, text) == 0), "%s: ended, \"%s\"",
+              why, words);
+        break;
+    }
+    case '?': play_ask(p, play_text(p, text)); break;
+    case '=': play_answer(p, text, why); break;
+    default: CHECK(false, "%s: no such step: %s", why, step);
+    }
+}
+
 static void play_step(play *p, const char *step, const char *why)
 {
     const char *text = step + 1;
@@ -288,55 +338,21 @@ static void play_step(play *p, const char *step, const char *why)
     case 'x': play_end(p); break;
     case 'l': play_listen(p); break;
     case 'm': case 'M': p->mute = *step == 'm'; break;
-    case 'w':
-        PLAY_UNTIL(p, p->r.retry_ms == KA_REDIS_MS);
-        CHECK(p->r.retry_ms == KA_REDIS_MS, "%s: %d ms", why, p->r.retry_ms);
-        break;
     case 'p':
         p->pings = 0;
         PLAY_UNTIL(p, p->pings >= 2);
         CHECK(p->pings >= 2, "%s: %d PINGs", why, p->pings);
         break;
-    case '+':
-        PLAY_UNTIL(p, p->r.up);
-        CHECK(p->r.up, "%s: not up: %s", why, ka_redis_trouble(&p->r));
-        break;
-    case '-':
-        PLAY_UNTIL(p, !p->r.up && strstr(ka_redis_trouble(&p->r), text));
-        CHECK(!p->r.up && strstr(ka_redis_trouble(&p->r), text), "%s: up %d, \"%s\", not \"%s\"",
-              why, p->r.up, ka_redis_trouble(&p->r), text);
-        break;
     case 'S': case 'C': case 'I': p->own[strchr(play_own, *step) - play_own] = text; break;
-    case 'P':
-        PLAY_UNTIL(p, strcmp(p->r.policy, text) == 0);
-        CHECK(strcmp(p->r.policy, text) == 0, "%s: policy \"%s\"", why, p->r.policy);
-        break;
-    case 'T': p->r.retry_ms = atoi(text); break;
-    case ':':      /* it is up so for KA_REDIS_RETRY_MS only: or it was, and has closed meanwhile */
-        PLAY_UNTIL(p, (p->r.up || p->sock == -1) && strcmp(ka_redis_trouble(&p->r), text) == 0);
-        CHECK(strcmp(ka_redis_trouble(&p->r), text) == 0, "%s: up %d, \"%s\", not \"%s\"", why,
-              p->r.up, ka_redis_trouble(&p->r), text);
-        break;
-    case 's': ka_stop(p->s); break;
-    case 'e': {      /* an attempt that ka_stop ended has no words */
-        PLAY_UNTIL(p, p->ended);
-        const char *words = ka_redis_trouble(&p->r);
-        CHECK(p->ended && !p->r.up && (!*words || strcmp(words, text) == 0), "%s: ended, \"%s\"",
-              why, words);
-        break;
-    }
-    case '?': play_ask(p, play_text(p, text)); break;
-    case '=': play_answer(p, text, why); break;
-    default: /* 'G' */
+    case 'G':
         play_step(p, "a", why);
         play_step(p, "<PING", why);
         play_step(p, ">+PONG", why);
         play_step(p, "+", why);
+        break;
+    default: play_keyauth_step(p, step, why);
     }
 }
-
-#define PRINTABLE_256 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef" \
-                      "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
 static const struct {
     const char *why, *password, *prefix;
@@ -845,6 +861,25 @@ static void redis_numbers(play *p, int from, int n)
           "%d of %d replies, %d wrong, %d lost", replies.n, from + n, replies.wrong, replies.lost);
 }
 
+/* As many commands wait as may: the ring begins in its middle, and grows. Then replies bring five
+   more. The command at the ring's beginning has the number 10, and `sent` is the next number. */
+static int redis_fill(play *p, int sent)
+{
+    while (p->r.waiting_n < KA_REDIS_WAITING &&
+           CHECK(redis_send(p, sent, 0) == KA_OK, "many, %d", sent))
+        sent++;
+    CHECK(redis_send(p, sent, 0) == KA_ELIMIT, "as many as there may be");
+    replies.further = 5;
+    redis_numbers(p, 10, sent - 10);
+    for (int i = 0; i < 5; i++) {
+        play_step(p, "<FURTHER", "from within");
+        play_reply(p, "+OK");
+    }
+    PLAY_UNTIL(p, p->r.waiting_n == 0);
+    CHECK(p->r.waiting_n == 0 && p->r.bytes == 0 && p->r.up, "none waits: %d", (int)p->r.waiting_n);
+    return sent;
+}
+
 /* Limits, the ring, and what becomes of commands that wait. */
 static void test_redis_commands(void)
 {
@@ -871,19 +906,7 @@ static void test_redis_commands(void)
     atomic_store(&allocations_left, -1);
     while (sent < 10) CHECK(redis_send(&p, sent++, 0) == KA_OK, "few");
     redis_numbers(&p, 0, 10);
-    /* the ring begins in its middle now, and grows */
-    while (p.r.waiting_n < KA_REDIS_WAITING &&
-           CHECK(redis_send(&p, sent, 0) == KA_OK, "many, %d", sent))
-        sent++;
-    CHECK(redis_send(&p, sent, 0) == KA_ELIMIT, "as many as there may be");
-    replies.further = 5;
-    redis_numbers(&p, 10, sent - 10);
-    for (int i = 0; i < 5; i++) {
-        play_step(&p, "<FURTHER", "from within");
-        play_reply(&p, "+OK");
-    }
-    PLAY_UNTIL(&p, p.r.waiting_n == 0);
-    CHECK(p.r.waiting_n == 0 && p.r.bytes == 0 && p.r.up, "none waits: %d", (int)p.r.waiting_n);
+    sent = redis_fill(&p, sent);
     int secrets = 0;
     for (size_t i = 1; i <= KA_REDIS_WAITING; i++)
         secrets += p.r.waiting[(p.r.first - i) & (p.r.room - 1)].note[12] != 0;
@@ -1081,98 +1104,101 @@ static void test_redis_explain(void)
               "%s: it fits", ka__redis_refusals[i].begins);
 }
 
-/* Where Redis is, as people write it. want: HOST PORT USER PASSWORD PREFIX; or what is wrong. */
+static const char redis_long_word[] = PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256
+    PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256;
+
+/* want: HOST PORT USER PASSWORD PREFIX; or what is wrong. */
+static const struct redis_row { const char *text, *password, *want, *why; } redis_addresses[] = {
+    { "127.0.0.1:6379", NULL, "127.0.0.1 6379   keyauth:", "an address" },
+    { "redis.example-1_2:1", NULL, "redis.example-1_2 1   keyauth:", "a name" },
+    { "a:65535,password=hush", NULL, "a 65535  hush keyauth:", "a password" },
+    { "a:1,prefix=", NULL, "a 1   ", "an empty prefix" },
+    { "a:1,password=hush,prefix=p:", NULL, "a 1  hush p:", "both" },
+    { "a:1,prefix=p:,user=me,password=h@:/u", NULL, "a 1 me h@:/u p:", "all" },
+    { "a:1", "hush", "a 1  hush keyauth:", "from the environment" },
+    { "a:1,password=hush", "other", "a 1  hush keyauth:", "what is given counts" },
+    { "a:1,user=me", "hush", "a 1 me hush keyauth:", "a user with it" },
+    { "a:1", "", "a 1   keyauth:", "an empty environment" },
+    { "redis://a", NULL, "a 6379   keyauth:", "a URL" },
+    { "REDIS://a:1/", NULL, "a 1   keyauth:", "in capitals, with a path" },
+    { "redis://a/0", NULL, "a 6379   keyauth:", "database 0" },
+    { "redis://:hush@a:1", NULL, "a 1  hush keyauth:", "a URL's password" },
+    { "redis://me:hush@a:1,prefix=p", NULL, "a 1 me hush p", "and a user" },
+    { "redis://me@a", NULL, "a 6379 me  keyauth:", "a user alone" },
+    { "redis://me:@a", "hush", "a 6379 me hush keyauth:", "an empty password" },
+    { "redis://@a", NULL, "a 6379   keyauth:", "neither" },
+    { "redis://m%40e:h%2fu%25s+%3ah@a", NULL, "a 6379 m@e h/u%s+:h keyauth:", "percent-encoded" },
+    { "redis://:h,u@sh@a", NULL, "a 6379  h,u@sh keyauth:", "raw" },
+    { "redis://me:a:b@a", NULL, "a 6379 me a:b keyauth:", "a colon in it" },
+    { "redis://a,password=hush", NULL, "a 6379  hush keyauth:", "an option of a URL" },
+    { "[::1]:6379", NULL, "::1 6379   keyauth:", "IPv6" },
+    { "[fe80::1%eth0]:1,password=hush", NULL, "fe80::1%eth0 1  hush keyauth:", "with an interface" },
+    { "redis://[::1]", NULL, "::1 6379   keyauth:", "IPv6 in a URL" },
+    { "redis://me:hush@[2001:db8::1]:1/0", NULL, "2001:db8::1 1 me hush keyauth:", "all of it" },
+    /* what is refused, whose words have nothing of it */
+    { "", NULL, "HOST:PORT", "nothing" }, { "hush", NULL, "HOST:PORT", "no port" },
+    { "hush:", NULL, "HOST:PORT", "an empty port" }, { ":1", NULL, "HOST:PORT", "no host" },
+    { "hush:0", NULL, "HOST:PORT", "port 0" },
+    { "hush:65536", NULL, "HOST:PORT", "too great a port" },
+    { "hush:1x", NULL, "HOST:PORT", "no number" },
+    { "hush:+1", NULL, "HOST:PORT", "a sign" }, { "hush:-1", NULL, "HOST:PORT", "another one" },
+    { "a:1,hush", NULL, "HOST:PORT", "no option" },
+    { "a:1,password=", NULL, "HOST:PORT", "an empty password" },
+    { "a:1,password=hush,x", NULL, "HOST:PORT", "a comma" },
+    { "a:1,user=", NULL, "HOST:PORT", "an empty user" },
+    { "a:1,prefix=" PRINTABLE_256 "x", NULL, "HOST:PORT", "too long a prefix" },
+    { "a:1,password=hush,password=hush", NULL, "twice", "two passwords" },
+    { "redis://:hush@a,password=hush", NULL, "twice", "in both places" },
+    { "hush@a:1", NULL, "HOST:PORT", "a user in the short form" },
+    { "rediss://:hush@a", NULL, "TLS", "TLS" },
+    { "RedisS://a", NULL, "TLS", "TLS in capitals" },
+    { "unix:///hush", NULL, "HOST:PORT", "another scheme" },
+    { "redis://:hush@a:1/1", NULL, "prefix", "another database" },
+    { "redis://:hush@a/00", NULL, "prefix", "another name for it" },
+    { "redis://:hush@a?db=1", NULL, "prefix", "a query" },
+    { "redis://:hush@a#x", NULL, "prefix", "a fragment" },
+    { "redis://:hush/x@a", NULL, "prefix", "a slash in the password" },
+    { "redis://", NULL, "HOST:PORT", "an empty URL" },
+    { "redis://:hush@", NULL, "HOST:PORT", "no host in it" },
+    { "redis://:hush@a:", NULL, "HOST:PORT", "no port behind the colon" },
+    { "redis://:hush@[::1]x:1", NULL, "HOST:PORT", "between bracket and port" },
+    { "[::1]", NULL, "HOST:PORT", "IPv6 without a port" },
+    { "[::1:1", NULL, "HOST:PORT", "half a pair of brackets" },
+    { "::1:1", NULL, "HOST:PORT", "IPv6 without brackets" },
+    { "[]:1", NULL, "HOST:PORT", "nothing in brackets" },
+    { "a%b:1", NULL, "HOST:PORT", "% in a name" },
+    { "[a@b]:1", NULL, "HOST:PORT", "@ in brackets" },
+    { "redis://:hush%@a", NULL, "HOST:PORT", "half an escape" },
+    { "redis://hush%00:x@a", NULL, "HOST:PORT", "NUL in a name" },
+    { "redis://:hu%00sh@a", NULL, "HOST:PORT", "NUL in a password" },
+    { "redis:/a:1", NULL, "HOST:PORT", "half a scheme" },
+    { PRINTABLE_256 ":1", NULL, "HOST:PORT", "too long a host" },
+    { "a:1", redis_long_word, "environment", "too long a password there" },
+    { "a:1,password-file=/nowhere/hush", NULL, "password-file", "no such file" },
+    { "a:1,password=hush,password-file=x", NULL, "twice", "a file as well" },
+};
+
+/* Where Redis is, as people write it. */
 static void test_redis_address(void)
 {
-    static const char long_word[] = PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256
-        PRINTABLE_256 PRINTABLE_256 PRINTABLE_256 PRINTABLE_256;
-    static const struct { const char *text, *password, *want, *why; } rows[] = {
-        { "127.0.0.1:6379", NULL, "127.0.0.1 6379   keyauth:", "an address" },
-        { "redis.example-1_2:1", NULL, "redis.example-1_2 1   keyauth:", "a name" },
-        { "a:65535,password=hush", NULL, "a 65535  hush keyauth:", "a password" },
-        { "a:1,prefix=", NULL, "a 1   ", "an empty prefix" },
-        { "a:1,password=hush,prefix=p:", NULL, "a 1  hush p:", "both" },
-        { "a:1,prefix=p:,user=me,password=h@:/u", NULL, "a 1 me h@:/u p:", "all" },
-        { "a:1", "hush", "a 1  hush keyauth:", "from the environment" },
-        { "a:1,password=hush", "other", "a 1  hush keyauth:", "what is given counts" },
-        { "a:1,user=me", "hush", "a 1 me hush keyauth:", "a user with it" },
-        { "a:1", "", "a 1   keyauth:", "an empty environment" },
-        { "redis://a", NULL, "a 6379   keyauth:", "a URL" },
-        { "REDIS://a:1/", NULL, "a 1   keyauth:", "in capitals, with a path" },
-        { "redis://a/0", NULL, "a 6379   keyauth:", "database 0" },
-        { "redis://:hush@a:1", NULL, "a 1  hush keyauth:", "a URL's password" },
-        { "redis://me:hush@a:1,prefix=p", NULL, "a 1 me hush p", "and a user" },
-        { "redis://me@a", NULL, "a 6379 me  keyauth:", "a user alone" },
-        { "redis://me:@a", "hush", "a 6379 me hush keyauth:", "an empty password" },
-        { "redis://@a", NULL, "a 6379   keyauth:", "neither" },
-        { "redis://m%40e:h%2fu%25s+%3ah@a", NULL, "a 6379 m@e h/u%s+:h keyauth:", "percent-encoded" },
-        { "redis://:h,u@sh@a", NULL, "a 6379  h,u@sh keyauth:", "raw" },
-        { "redis://me:a:b@a", NULL, "a 6379 me a:b keyauth:", "a colon in it" },
-        { "redis://a,password=hush", NULL, "a 6379  hush keyauth:", "an option of a URL" },
-        { "[::1]:6379", NULL, "::1 6379   keyauth:", "IPv6" },
-        { "[fe80::1%eth0]:1,password=hush", NULL, "fe80::1%eth0 1  hush keyauth:", "with an interface" },
-        { "redis://[::1]", NULL, "::1 6379   keyauth:", "IPv6 in a URL" },
-        { "redis://me:hush@[2001:db8::1]:1/0", NULL, "2001:db8::1 1 me hush keyauth:", "all of it" },
-        /* what is refused, whose words have nothing of it */
-        { "", NULL, "HOST:PORT", "nothing" }, { "hush", NULL, "HOST:PORT", "no port" },
-        { "hush:", NULL, "HOST:PORT", "an empty port" }, { ":1", NULL, "HOST:PORT", "no host" },
-        { "hush:0", NULL, "HOST:PORT", "port 0" },
-        { "hush:65536", NULL, "HOST:PORT", "too great a port" },
-        { "hush:1x", NULL, "HOST:PORT", "no number" },
-        { "hush:+1", NULL, "HOST:PORT", "a sign" }, { "hush:-1", NULL, "HOST:PORT", "another one" },
-        { "a:1,hush", NULL, "HOST:PORT", "no option" },
-        { "a:1,password=", NULL, "HOST:PORT", "an empty password" },
-        { "a:1,password=hush,x", NULL, "HOST:PORT", "a comma" },
-        { "a:1,user=", NULL, "HOST:PORT", "an empty user" },
-        { "a:1,prefix=" PRINTABLE_256 "x", NULL, "HOST:PORT", "too long a prefix" },
-        { "a:1,password=hush,password=hush", NULL, "twice", "two passwords" },
-        { "redis://:hush@a,password=hush", NULL, "twice", "in both places" },
-        { "hush@a:1", NULL, "HOST:PORT", "a user in the short form" },
-        { "rediss://:hush@a", NULL, "TLS", "TLS" },
-        { "RedisS://a", NULL, "TLS", "TLS in capitals" },
-        { "unix:///hush", NULL, "HOST:PORT", "another scheme" },
-        { "redis://:hush@a:1/1", NULL, "prefix", "another database" },
-        { "redis://:hush@a/00", NULL, "prefix", "another name for it" },
-        { "redis://:hush@a?db=1", NULL, "prefix", "a query" },
-        { "redis://:hush@a#x", NULL, "prefix", "a fragment" },
-        { "redis://:hush/x@a", NULL, "prefix", "a slash in the password" },
-        { "redis://", NULL, "HOST:PORT", "an empty URL" },
-        { "redis://:hush@", NULL, "HOST:PORT", "no host in it" },
-        { "redis://:hush@a:", NULL, "HOST:PORT", "no port behind the colon" },
-        { "redis://:hush@[::1]x:1", NULL, "HOST:PORT", "between bracket and port" },
-        { "[::1]", NULL, "HOST:PORT", "IPv6 without a port" },
-        { "[::1:1", NULL, "HOST:PORT", "half a pair of brackets" },
-        { "::1:1", NULL, "HOST:PORT", "IPv6 without brackets" },
-        { "[]:1", NULL, "HOST:PORT", "nothing in brackets" },
-        { "a%b:1", NULL, "HOST:PORT", "% in a name" },
-        { "[a@b]:1", NULL, "HOST:PORT", "@ in brackets" },
-        { "redis://:hush%@a", NULL, "HOST:PORT", "half an escape" },
-        { "redis://hush%00:x@a", NULL, "HOST:PORT", "NUL in a name" },
-        { "redis://:hu%00sh@a", NULL, "HOST:PORT", "NUL in a password" },
-        { "redis:/a:1", NULL, "HOST:PORT", "half a scheme" },
-        { PRINTABLE_256 ":1", NULL, "HOST:PORT", "too long a host" },
-        { "a:1", long_word, "environment", "too long a password there" },
-        { "a:1,password-file=/nowhere/hush", NULL, "password-file", "no such file" },
-        { "a:1,password=hush,password-file=x", NULL, "twice", "a file as well" },
-    };
     static ka_redis_address a;
     static char said[sizeof a];
-    for (size_t i = 0; i < COUNT(rows); i++) {
+    for (size_t i = 0; i < COUNT(redis_addresses); i++) {
+        const struct redis_row *row = &redis_addresses[i];
         const char *words = "";
         strcpy(a.prefix, "keyauth:");
-        int r = ka_redis_read_address(&a, rows[i].text, rows[i].password, &words);
-        bool file = strstr(rows[i].want, "-file") != NULL;
+        int r = ka_redis_read_address(&a, row->text, row->password, &words);
+        bool file = strstr(row->want, "-file") != NULL;
         size_t left = sizeof a;
         while (left > 0 && ((const char *)&a)[left - 1] == 0) left--;
         if (r == KA_OK)
             snprintf(said, sizeof said, "%s %d %s %s %s", a.host, a.port, a.user, a.password,
                      a.prefix);
         else
-            CHECK((r == KA_ENOTFOUND) == file && left == 0, "%s: %d, and it is wiped", rows[i].why,
-                  r);
-        bool good = r == KA_OK ? strcmp(said, rows[i].want) == 0 :
-                    strstr(words, rows[i].want) && !strstr(words, "hush");
-        CHECK(good, "%s: \"%s\", not \"%s\"", rows[i].why, r == KA_OK ? said : words, rows[i].want);
+            CHECK((r == KA_ENOTFOUND) == file && left == 0, "%s: %d, and it is wiped", row->why, r);
+        bool good = r == KA_OK ? strcmp(said, row->want) == 0 :
+                    strstr(words, row->want) && !strstr(words, "hush");
+        CHECK(good, "%s: \"%s\", not \"%s\"", row->why, r == KA_OK ? said : words, row->want);
     }
 }
 

@@ -24,6 +24,9 @@ static bool check_at(const char *file, int line, bool ok, const char *format, ..
 }
 #define CHECK(...) check_at(__FILE__, __LINE__, __VA_ARGS__)
 
+#define PRINTABLE_64 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+#define PRINTABLE_256 PRINTABLE_64 PRINTABLE_64 PRINTABLE_64 PRINTABLE_64
+
 static void skip(const char *what, const char *why)
 {
     skipped++;

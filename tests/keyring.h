@@ -210,73 +210,71 @@ static int auth_answer(ka_server *server, ka_store *store, const ka_event *ev, c
     return status;
 }
 
+static const struct protocol_row {
+    const char *method, *body;
+    int error, status;
+    const char *text, *why;
+} protocol_rows[] = {
+    { "POST", "ask_key=me", 0, 200, NULL, "a key" },
+    { "POST", "ask_key=a+b/c==", 0, 200, NULL, "base64 as it is" },
+    { "POST", "ask_key=%61%20%7e", 0, 200, NULL, "percent-encoded, a space is printable" },
+    { "POST", "ask_key=" PRINTABLE_256, 0, 200, NULL, "256 bytes" },
+    { "POST", "ask_key=" PRINTABLE_256 "x", 0, 400, "wrong_query", "257 bytes" },
+    { "POST", "ask_key=", 0, 400, "wrong_query", "empty" },
+    { "POST", "ask_key", 0, 400, "wrong_query", "no value" },
+    { "POST", "", 0, 400, "wrong_query", "no field" },
+    { "POST", "ask_key=a\n", 0, 400, "wrong_query", "newline" },
+    { "POST", "ask_key=%0a", 0, 400, "wrong_query", "newline, encoded" },
+    { "POST", "ask_key=%7f", 0, 400, "wrong_query", "DEL" },
+    { "POST", "ask_key=\xc3\xa9", 0, 400, "wrong_query", "not ASCII" },
+    { "POST", "ask_key=%4", 0, 400, "wrong_query", "bad escape" },
+    { "POST", "ask_key=a&ask_key=a", 0, 400, "wrong_query", "twice" },
+    { "POST", "ask_key=a&login=b", 0, 400, "wrong_query", "both" },
+    { "POST", "ask_key=a&x=y", 0, 400, "wrong_query", "another beside it" },
+    { "POST", "x=y&ask_key=a", 0, 400, "wrong_query", "another before it" },
+    { "POST", "ask_key=a&", 0, 400, "wrong_query", "an ampersand at the end" },
+    { "POST", "Ask_key=a", 0, 400, "wrong_query", "case" },
+    { "POST", "foo=a", 0, 400, "wrong_query", "another field" },
+    { "POST", "login=", 0, 400, "wrong_query", "empty" },
+    { "POST", "login=abc", 0, 403, "wrong_key", "malformed" },
+    { "POST", "login=%zz", 0, 403, "wrong_key", "bad escape: malformed" },
+    { "POST",
+      "login=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==",
+      0, 403, "wrong_key", "unknown" },
+    { "GET", "ask_key=a", 0, 405, "wrong_query", "method" },
+    { "post", "ask_key=a", 0, 405, "wrong_query", "case of the method" },
+    { "", "", 413, 413, "wrong_query", "refused by the worker" },
+};
+
 static void test_protocol(void)
 {
-    static char long_id[KA_MAX_ID + 9 + 1] = "ask_key=";
-    static char too_long[KA_MAX_ID + 9 + 1] = "ask_key=";
-    memset(long_id + 8, 'x', KA_MAX_ID);
-    memset(too_long + 8, 'x', KA_MAX_ID + 1);
-    const struct {
-        const char *method, *body;
-        int error, status;
-        const char *text, *why;
-    } rows[] = {
-        { "POST", "ask_key=me", 0, 200, NULL, "a key" },
-        { "POST", "ask_key=a+b/c==", 0, 200, NULL, "base64 as it is" },
-        { "POST", "ask_key=%61%20%7e", 0, 200, NULL, "percent-encoded, a space is printable" },
-        { "POST", long_id, 0, 200, NULL, "256 bytes" },
-        { "POST", too_long, 0, 400, "wrong_query", "257 bytes" },
-        { "POST", "ask_key=", 0, 400, "wrong_query", "empty" },
-        { "POST", "ask_key", 0, 400, "wrong_query", "no value" },
-        { "POST", "", 0, 400, "wrong_query", "no field" },
-        { "POST", "ask_key=a\n", 0, 400, "wrong_query", "newline" },
-        { "POST", "ask_key=%0a", 0, 400, "wrong_query", "newline, encoded" },
-        { "POST", "ask_key=%7f", 0, 400, "wrong_query", "DEL" },
-        { "POST", "ask_key=\xc3\xa9", 0, 400, "wrong_query", "not ASCII" },
-        { "POST", "ask_key=%4", 0, 400, "wrong_query", "bad escape" },
-        { "POST", "ask_key=a&ask_key=a", 0, 400, "wrong_query", "twice" },
-        { "POST", "ask_key=a&login=b", 0, 400, "wrong_query", "both" },
-        { "POST", "ask_key=a&x=y", 0, 400, "wrong_query", "another beside it" },
-        { "POST", "x=y&ask_key=a", 0, 400, "wrong_query", "another before it" },
-        { "POST", "ask_key=a&", 0, 400, "wrong_query", "an ampersand at the end" },
-        { "POST", "Ask_key=a", 0, 400, "wrong_query", "case" },
-        { "POST", "foo=a", 0, 400, "wrong_query", "another field" },
-        { "POST", "login=", 0, 400, "wrong_query", "empty" },
-        { "POST", "login=abc", 0, 403, "wrong_key", "malformed" },
-        { "POST", "login=%zz", 0, 403, "wrong_key", "bad escape: malformed" },
-        { "POST",
-          "login=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==",
-          0, 403, "wrong_key", "unknown" },
-        { "GET", "ask_key=a", 0, 405, "wrong_query", "method" },
-        { "post", "ask_key=a", 0, 405, "wrong_query", "case of the method" },
-        { "", "", 413, 413, "wrong_query", "refused by the worker" },
-    };
     ka_keyring k;
     char out[KA_MAX_ID], again[KA_MAX_ID], body[512];
     if (!CHECK(ka_keyring_init(&k, 0, 0) == KA_OK, "init")) return;
-    for (size_t i = 0; i < COUNT(rows); i++) {
+    for (size_t i = 0; i < COUNT(protocol_rows); i++) {
+        const struct protocol_row *row = &protocol_rows[i];
         ka_event ev = { .kind = KA_REQUEST,
-                        .status = rows[i].error,
+                        .status = row->error,
                         .now_ms = 1,
-                        .method = str(rows[i].method),
-                        .body = str(rows[i].body) };
+                        .method = str(row->method),
+                        .body = str(row->body) };
         size_t n = 0;
         int status = auth_answer(&no_workers, &k.store, &ev, out, &n);
-        bool text = rows[i].text ? n == strlen(rows[i].text) && memcmp(out, rows[i].text, n) == 0
-                                 : n == KA_KEY_TEXT;
-        if (!CHECK(status == rows[i].status && text, "%.30s (%s): got %d %.*s", rows[i].body,
-                   rows[i].why, status, (int)n, out))
+        bool text = row->text ? n == strlen(row->text) && memcmp(out, row->text, n) == 0
+                              : n == KA_KEY_TEXT;
+        if (!CHECK(status == row->status && text, "%.30s (%s): got %d %.*s", row->body, row->why,
+                   status, (int)n, out))
             continue;
         if (status != 200) continue;
         /* log in with it, as it is and percent-encoded: the ID comes back as it was given */
         char id[KA_MAX_ID];
-        ptrdiff_t id_n = ka_percent_decode(id, sizeof id, str(rows[i].body + 8));
+        ptrdiff_t id_n = ka_percent_decode(id, sizeof id, str(row->body + 8));
         int used = snprintf(body, sizeof body, "login=%.*s%%%02X%%%02X", (int)n - 2, out,
                             out[n - 2], out[n - 1]);
         ev.body = (ka_str){ body, (size_t)used };
         status = auth_answer(&no_workers, &k.store, &ev, again, &n);
         CHECK(status == 200 && n == (size_t)id_n && memcmp(again, id, n) == 0,
-              "%.30s: login got %d %.*s", rows[i].body, status, (int)n, again);
+              "%.30s: login got %d %.*s", row->body, status, (int)n, again);
     }
     ka_keyring_free(&k);
 }

@@ -281,10 +281,11 @@ static void test_closed_stderr(void)
 #define EOL "\n"
 #endif
 
-static void test_server_options(void)
+/* No room for another key. */
+static void test_server_full(void)
 {
     process server, second;
-    char port[8], key[KA_KEY_TEXT + 32];
+    char port[8];
     int n = server_start(&server, port, "--max-keys", "2");
     CHECK(strncmp(post(n, "ask_key=a"), "200 ", 4) == 0 &&
               strncmp(post(n, "ask_key=b"), "200 ", 4) == 0,
@@ -303,11 +304,6 @@ static void test_server_options(void)
               strstr(output(&second, "err"), "server_full"),
           "a client gives up: %d, %s", gave_up, output(&second, "err"));
     process_end(&second);
-    START(&second, PROGRAM("server"), "--ip", SERVER_IP, "--port", port);
-    int status = process_wait(&second, PATIENCE_MS);
-    CHECK(status == 1 && strstr(output(&second, "err"), "taken by another program"),
-          "port taken: %d, %s", status, output(&second, "err"));
-    process_end(&second);
     process_end(&server);
 
     const char *full[] = { PROGRAM("server"), "--ip", SERVER_IP, "--port", "0", "--max-keys", "2",
@@ -325,14 +321,24 @@ static void test_server_options(void)
               "told when it is over: %s", output(&server, "err"));
     }
     process_end(&server);
+}
 
-    n = server_start(&server, port, "--ttl", "1");
+static void test_server_options(void)
+{
+    process server, second;
+    char port[8], key[KA_KEY_TEXT + 32];
+    int n = server_start(&server, port, "--ttl", "1");
     snprintf(key, sizeof key, "login=%s", post(n, "ask_key=short") + 4);
     CHECK(strcmp(post(n, key), "200 short") == 0, "good at first: %s", post(n, key));
     for (int64_t until = ka_now_ms() + PATIENCE_MS;
          strcmp(post(n, key), "403 wrong_key") != 0 && ka_now_ms() < until;)
         ka_sleep_ms(50);
     CHECK(strcmp(post(n, key), "403 wrong_key") == 0, "over after its time");
+    START(&second, PROGRAM("server"), "--ip", SERVER_IP, "--port", port);
+    int status = process_wait(&second, PATIENCE_MS);
+    CHECK(status == 1 && strstr(output(&second, "err"), "taken by another program"),
+          "port taken: %d, %s", status, output(&second, "err"));
+    process_end(&second);
     process_end(&server);
 
     snprintf(key, sizeof key, "127.0.0.1:%d,password=hush", free_port());
@@ -448,6 +454,7 @@ static void test_server_cross_site(void)
 static const subject programs_topics[] = {
     { "offline, then online", test_offline_then_online },
     { "client protocol", test_client_protocol }, { "command lines", test_command_lines },
-    { "closed stderr", test_closed_stderr }, { "server options", test_server_options },
+    { "closed stderr", test_closed_stderr }, { "server options, full", test_server_full },
+    { "server options", test_server_options },
     { "server cross site", test_server_cross_site }, { "server limits", test_server_limits },
 };

@@ -368,7 +368,7 @@ static const struct {
     const char *log, *holds;
     int status;
     const char *says, *why;
-} codes_words_logs[] = {
+} codes_logs[] = {
     { MESSAGES, "my shopping list", 1, "holds no log of codes", "another file" },
     { MESSAGES, "my shopping list\n", 1, "holds no log of codes", "another file, of whole lines" },
     { MESSAGES, "my shopping\n{\"time\": \"2026", 1, "holds no log of codes",
@@ -381,7 +381,36 @@ static const struct {
     { "", NULL, 2, "--log needs a value", "no name" },
 };
 
-static const struct { const char *argv[6]; int status; const char *says; } codes_words_words[] = {
+/* Logs that cannot be used, and torn ones: each has its message and status. */
+static void test_codes_logs(void)
+{
+    process p;
+    int ports[2];
+    for (size_t i = 0; i < COUNT(codes_logs); i++) {
+        const char *argv[] = { PROGRAM("examples/codes/codes"),
+                               "server",
+                               "--uuid-port",
+                               "0",
+                               "--text-port",
+                               "0",
+                               "--log",
+                               codes_logs[i].log,
+                               NULL };
+        if (codes_logs[i].holds)
+            file_put(MESSAGES, codes_logs[i].holds, strlen(codes_logs[i].holds));
+        if (codes_logs[i].status == 0) {
+            if (!example_start(&p, ports, 2, argv)) continue;
+        } else if (process_start(&p, 0, argv)) {
+            int status = process_wait(&p, PATIENCE_MS);
+            CHECK(status == codes_logs[i].status, "%s: status %d", codes_logs[i].why, status);
+        }
+        await_output(&p, "err", codes_logs[i].says);
+        process_end(&p);
+        (void)remove(MESSAGES);
+    }
+}
+
+static const struct { const char *argv[6]; int status; const char *says; } codes_words[] = {
     { { NULL }, 2, "usage: codes server" },
     { { "--help" }, 0, "usage: codes server" },
     { { "client", "--help" }, 0, "usage: codes server" },
@@ -396,52 +425,29 @@ static const struct { const char *argv[6]; int status; const char *says; } codes
     { { "client", "--give-up", "1" }, 3, "gave up" },
 };
 
-/* Logs that can't be used, taken ports, odd words: each has its message and status. */
+/* Odd words, a taken port, and a log of another process: each has its message and status. */
 static void test_codes_words(void)
 {
     process p, q;
     char port[8];
     int ports[2];
-    for (size_t i = 0; i < COUNT(codes_words_logs); i++) {
+    for (size_t i = 0; i < COUNT(codes_words); i++) {
         const char *argv[] = { PROGRAM("examples/codes/codes"),
-                               "server",
-                               "--uuid-port",
-                               "0",
-                               "--text-port",
-                               "0",
-                               "--log",
-                               codes_words_logs[i].log,
-                               NULL };
-        if (codes_words_logs[i].holds)
-            file_put(MESSAGES, codes_words_logs[i].holds, strlen(codes_words_logs[i].holds));
-        if (codes_words_logs[i].status == 0) {
-            if (!example_start(&p, ports, 2, argv)) continue;
-        } else if (process_start(&p, 0, argv)) {
-            int status = process_wait(&p, PATIENCE_MS);
-            CHECK(status == codes_words_logs[i].status, "%s: status %d", codes_words_logs[i].why,
-                  status);
-        }
-        await_output(&p, "err", codes_words_logs[i].says);
-        process_end(&p);
-        (void)remove(MESSAGES);
-    }
-    for (size_t i = 0; i < COUNT(codes_words_words); i++) {
-        const char *argv[] = { PROGRAM("examples/codes/codes"),
-                               codes_words_words[i].argv[0],
-                               codes_words_words[i].argv[1],
-                               codes_words_words[i].argv[2],
-                               codes_words_words[i].argv[3],
-                               codes_words_words[i].argv[4],
+                               codes_words[i].argv[0],
+                               codes_words[i].argv[1],
+                               codes_words[i].argv[2],
+                               codes_words[i].argv[3],
+                               codes_words[i].argv[4],
                                NULL };
         char free_text[2][8];
         snprintf(free_text[0], 8, "%d", free_port());
         snprintf(free_text[1], 8, "%d", free_port());
         const char *offline[] = { argv[0],      "client",      "--give-up",  "1", "--uuid-port",
                                   free_text[0], "--text-port", free_text[1], NULL };
-        if (!process_start(&p, 0, codes_words_words[i].status == 3 ? offline : argv)) continue;
+        if (!process_start(&p, 0, codes_words[i].status == 3 ? offline : argv)) continue;
         int status = process_wait(&p, PATIENCE_MS);
-        const char *said = output(&p, codes_words_words[i].status ? "err" : "out");
-        CHECK(status == codes_words_words[i].status && strstr(said, codes_words_words[i].says),
+        const char *said = output(&p, codes_words[i].status ? "err" : "out");
+        CHECK(status == codes_words[i].status && strstr(said, codes_words[i].says),
               "codes %s %s: status %d, %s", argv[1] ? argv[1] : "",
               argv[1] && argv[2] ? argv[2] : "", status, said);
         process_end(&p);
@@ -469,5 +475,6 @@ static void test_codes_words(void)
 static const subject codes_topics[] = {
     { "codes", test_codes }, { "codes long", test_codes_long },
     { "codes rotation", test_codes_rotation }, { "codes killed", test_codes_killed },
-    { "codes full", test_codes_full }, { "codes words", test_codes_words },
+    { "codes full", test_codes_full }, { "codes logs", test_codes_logs },
+    { "codes words", test_codes_words },
 };

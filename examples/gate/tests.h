@@ -193,33 +193,14 @@ static const struct { const char *in, *want, *then, *why; } last_packages[] = {
     { "{\"url\": \"/ping\"},{}", "400 token is missing", "400 no whole JSON object or Python dict", "a comma between" },
 };
 
-static void test_gate(void)
+/* Packages, host names and echoes that are as long as can be, and longer. */
+static void gate_long_packages(int port)
 {
     static char big[70000];
     static wire w;
     char token[65];
-    process server;
-    int port;
     size_t n;
-    gate_remove();
-    if (!gate_start(&server, &port, NULL, NULL)) return;
-    run_packages(port, false, SIZE_MAX);
-    for (size_t i = 0; i < COUNT(last_packages) && wire_open(&w, port); i++) {
-        wire_text(&w, last_packages[i].in);
-        gate_says(&w, last_packages[i].want, NULL, last_packages[i].why);
-        if (last_packages[i].then) gate_says(&w, last_packages[i].then, NULL, last_packages[i].why);
-        CHECK(gate_ends(&w), "%s: and the close", last_packages[i].why);
-        wire_close(&w);
-    }
-    if (wire_open(&w, port)) {
-        wire_text(&w, "{\"url\": \"/ping\"");
-        ka__sock_end(w.sock);
-        gate_says(&w, "400 ", NULL, "an unfinished package, and the end");
-        CHECK(gate_ends(&w), "and the close");
-        wire_close(&w);
-    }
-    for (int more = 0; more < 2 && wire_open(&w, port) && gate_connect(&w, "", token);
-         more++) { /* as long as can be, and longer */
+    for (int more = 0; more < 2 && wire_open(&w, port) && gate_connect(&w, "", token); more++) {
         n = expand(big, 256, "{\"url\": \"/ping\", \"token\": \"$C\", \"x\": \"", token);
         memset(big + n, '}', 65536);
         memcpy(big + 65534 + more, "\"}", 2);
@@ -235,10 +216,9 @@ static void test_gate(void)
             memcpy(big, "{\"url\": \"/connect\", \"hostname\": \"", 33);
             memcpy(big + 33 + 255 + more, "\"}", 3);
             wire_text(&w, big);
-            const char *line = gate_says(
-                           &w, more ? "400 hostname has to be 1 to 255 bytes" : "200 connected",
-                           NULL, "a long hostname"),
-                       *at = strstr(line, "\"token\": \"");
+            const char *want = more ? "400 hostname has to be 1 to 255 bytes" : "200 connected";
+            const char *line = gate_says(&w, want, NULL, "a long hostname");
+            const char *at = strstr(line, "\"token\": \"");
             if (at) snprintf(token, sizeof token, "%.64s", at + 10);
         }
         n = expand(big, 256, "{'url': '/echo', 'token': '$C', 'x': '", token);
@@ -256,6 +236,31 @@ static void test_gate(void)
         CHECK(echoed && strspn(echoed + 6, "x") == 65000, "all of it: %d", (int)strlen(line));
         wire_close(&w);
     }
+}
+
+static void test_gate(void)
+{
+    static wire w;
+    process server;
+    int port;
+    gate_remove();
+    if (!gate_start(&server, &port, NULL, NULL)) return;
+    run_packages(port, false, SIZE_MAX);
+    for (size_t i = 0; i < COUNT(last_packages) && wire_open(&w, port); i++) {
+        wire_text(&w, last_packages[i].in);
+        gate_says(&w, last_packages[i].want, NULL, last_packages[i].why);
+        if (last_packages[i].then) gate_says(&w, last_packages[i].then, NULL, last_packages[i].why);
+        CHECK(gate_ends(&w), "%s: and the close", last_packages[i].why);
+        wire_close(&w);
+    }
+    if (wire_open(&w, port)) {
+        wire_text(&w, "{\"url\": \"/ping\"");
+        ka__sock_end(w.sock);
+        gate_says(&w, "400 ", NULL, "an unfinished package, and the end");
+        CHECK(gate_ends(&w), "and the close");
+        wire_close(&w);
+    }
+    gate_long_packages(port);
     gate_end(&server);
 }
 
@@ -472,6 +477,28 @@ static void test_gate_strangers(void)
     gate_end(&server);
 }
 
+#ifndef _WIN32
+/* The token changes, and a reader sees whole ones only. */
+static void gate_reads_tokens(int port)
+{
+    static wire w;
+    char token[65];
+    reader r = { .seen = 0 };
+    if (ka__thread_start(&r.thread, reader_run, &r) != KA_OK) return;
+    for (int i = 0; i < 200 || (i < 100000 && atomic_load(&r.seen) < 20); i++) {
+        if (!(i % 2 ? gate_served(&w, port, token)
+                    : (CHECK(await_no_token(), "removed") && wire_open(&w, port) &&
+                       gate_connect(&w, "", token))))
+            break;
+        if (i % 4 == 3) gate_call(&w, "/disconnect", token, "200 disconnected", "disconnect");
+        wire_close(&w);
+    }
+    atomic_store(&r.stop, true);
+    ka__thread_join(&r.thread);
+    CHECK(atomic_load(&r.seen) >= 20, "a reader saw tokens, %d times", atomic_load(&r.seen));
+}
+#endif
+
 static void test_gate_token_file(void)
 {
     static wire w;
@@ -515,19 +542,7 @@ static void test_gate_token_file(void)
 #ifdef _WIN32
     skip(topic, "a reader without FILE_SHARE_DELETE is in a writer's way on Windows");
 #else
-    reader r = { .seen = 0 };
-    if (ka__thread_start(&r.thread, reader_run, &r) != KA_OK) return;
-    for (int i = 0; i < 200 || (i < 100000 && atomic_load(&r.seen) < 20); i++) {
-        if (!(i % 2 ? gate_served(&w, port, token)
-                    : (CHECK(await_no_token(), "removed") && wire_open(&w, port) &&
-                       gate_connect(&w, "", token))))
-            break;
-        if (i % 4 == 3) gate_call(&w, "/disconnect", token, "200 disconnected", "disconnect");
-        wire_close(&w);
-    }
-    atomic_store(&r.stop, true);
-    ka__thread_join(&r.thread);
-    CHECK(atomic_load(&r.seen) >= 20, "a reader saw tokens, %d times", atomic_load(&r.seen));
+    gate_reads_tokens(port);
 #endif
     if (POLITE && gate_served(&w, port, token)) {
         CHECK(file_is(TOKEN_FILE, token, 64), "the last one");
