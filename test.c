@@ -78,6 +78,8 @@ static void test_free(void *p);
 #include "tests/connect.h"
 #include "tests/ext_peers.h"
 #include "tests/ext_timer.h"
+#include "tests/play.h"
+#include "tests/ext_redis_plays.h"
 #include "tests/ext_redis.h"
 #include "tests/client.h"
 #include "tests/processes.h"
@@ -110,6 +112,7 @@ static const struct { const subject *topics; size_t n; bool programs;
 } tables[] = {
 #define TOPICS(name) { name##_topics, COUNT(name##_topics), false }
 #define PROGRAMS(name) { name##_topics, COUNT(name##_topics), true }
+    TOPICS(ext_redis_plays),
     TOPICS(ext_redis),
     PROGRAMS(words),
     PROGRAMS(programs),

@@ -1,11 +1,13 @@
 /* fuzz - keyauth.h and ext/ under libFuzzer; or, without it, a program that replays inputs.
      ./build.sh fuzz [SECONDS] [TARGET...]      what each target checks: fuzz/README.md
-   A target is a function of bytes that aborts when something is wrong. It is in the file of its name, and
-   in the table below. To add one: its file, its row, a folder fuzz/corpus/NAME.
+   A target is a function of bytes that aborts when something is wrong. It is in the file of its
+   name (hex and uuid: digits.h; server and messages: script.h), and in the table below. To add one:
+   its file, its row, a folder fuzz/corpus/NAME.
 
-   The parsers get their input in a block of exactly its size. The server and the client run against a system
-   that is simulated (system.h, files.h): sockets, epoll, clock and random bytes are functions of the input
-   alone, one thread plays all of them, and so an input that fails once fails always. */
+   The parsers get their input in a block of exactly its size. The server and the client run against
+   a system that is simulated (system.h, files.h). Its sockets, epoll, clock and random bytes are
+   functions of the input alone, and one thread plays all threads. So an input that fails once fails
+   always. */
 
 #define _GNU_SOURCE 1
 #include <arpa/inet.h>
@@ -170,6 +172,8 @@ UNGUIDED_BEGIN
 #include "journal.h"
 #include "server.h"
 #include "messages.h"
+#include "script.h"
+
 /* ---- the targets, and who calls them ---- */
 
 static const struct { const char *name; void (*run)(const char *p, size_t n); } targets[] = {

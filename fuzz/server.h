@@ -1,8 +1,4 @@
-/* fuzz/server.h - the target server.
-
-   The first byte chooses how the server is set up and how it ends; each further one is something that happens.
-   Nearly all of it is about a connection, counted back from the one that was opened last. After it all threads
-   have their turn, unless a bit says no. */
+/* fuzz/server.h - requests and answers, and the worker's state, beside a plain reading. */
 
 struct answer { int status; bool given, bodiless, closes, stream; size_t n; uint64_t body; };
 
@@ -230,7 +226,8 @@ static void worker_check(ka__worker *w)
 }
 
 /* The next request in the bytes that a peer sent and the server heard, read in one piece.
-     returns    KA_OK: *h, *body, and the place behind it; or KA_EAGAIN; or KA_ESYNTAX: refused with h->status */
+     returns    KA_OK: *h, *body, and the place behind it; or KA_EAGAIN; or KA_ESYNTAX: refused with
+                h->status */
 static int next_request(const peer *p, ka__http *h, char body[KA_MAX_BODY], size_t *body_n,
                         size_t *end)
 {
@@ -381,4 +378,112 @@ static void answer(const question *q)
     if (!a->given)
         *a = (struct answer){ status, true, a->bodiless, a->closes, false, n, hash(body, n) };
     if (status == 0) p->bare = true;
+}
+
+/* Is this the worker's own answer, for one that came too late, and the end? Of a slow peer it has
+   the beginning. Who frees the server at once may not have heard of the request. */
+static bool late_answer(const peer *p, uint32_t seq, const char *text, size_t n)
+{
+    static const char begins[] = "HTTP/1.1 503 ";
+    ka__http h;
+    ptrdiff_t head = ka__http_response(&h, text, n);
+    if (!at.slept || (seq >= p->seq && !at.freeing)) return false;
+    if (head == KA_EAGAIN) return p->slow && memcmp(text, begins, n < 13 ? n : 13) == 0;
+    return head >= 0 && (size_t)head == n && h.status == 503 && h.length == 0 && !h.keep_alive;
+}
+
+/* An answer without a head, up to the connection's end. Is it whole? */
+static bool bare_check(const struct answer *a, const char *text, size_t n)
+{
+    CHECK(n <= a->n && (n < a->n || hash(text, n) == a->body), "a bare answer of %d bytes, want %d",
+          (int)n, (int)a->n);
+    return n == a->n;
+}
+
+/* An answer after which the connection goes on in another framing, and what was said there. */
+static void stream_check(const peer *p, const struct answer *a, const ka__http *h, const char *text,
+                         size_t n, bool excused)
+{
+    CHECK(h->status == a->status && h->minor == 1 && !h->chunked && (h->status == 101 ||
+          (h->length == -1 && !h->keep_alive)), "another framing's head, with %d", h->status);
+    CHECK(n <= p->said.n && (n == 0 || memcmp(text, p->said.p, n) == 0) &&
+              (excused || n == p->said.n),
+          "%d bytes of a stream, want %d", (int)n, (int)p->said.n);
+}
+
+/* What is behind the last whole answer: seq answers were read, and n bytes are left. */
+static void answers_end_check(const peer *p, uint32_t seq, size_t n, bool excused)
+{
+    CHECK(at.freeing || !p->opened || p->told, "the end of a stream is not told");
+    CHECK(excused || n == 0, "an answer is cut after %d bytes", (int)n);
+    CHECK(excused || seq == p->seq, "%d requests, %d answers", (int)p->seq, (int)seq);
+    CHECK(excused || !p->lost, "closed with bytes unread");
+    CHECK(excused || !p->refused || p->opened || !p->cut_off ||
+              p->closed_ms - p->refused_ms >= KA_LINGER_MS,
+          "refused, and closed at once");
+}
+
+static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+
+/* Are a connection's answers there, in order, whole and well-formed? */
+static void answers_check(const peer *p)
+{
+    const char *text = p->from_server.p;
+    size_t n = p->from_server.n;
+    uint32_t seq = 0;
+    bool excused = p->reset || p->slow || failed() || at.freeing || at.slept;
+    while (n > 0) {
+        ka__http h;
+        if (late_answer(p, seq, text, n)) {
+            n = 0;
+            seq = p->seq;
+            break;
+        }
+        if (seq < p->seq && p->answers[seq].given && p->answers[seq].status == 0 &&
+            memcmp(text, go_on, n < 12 ? n : 12)) {
+            excused = bare_check(&p->answers[seq], text, n) || excused;
+            n = 0;
+            seq = p->seq;
+            break;
+        }
+        ptrdiff_t head = ka__http_response(&h, text, n);
+        if (head == KA_EAGAIN) break;
+        CHECK(head > 0, "an answer is malformed: %.*s", (int)n, text);
+        if (h.status == 100) {
+            CHECK(head == sizeof go_on - 1 && memcmp(text, go_on, sizeof go_on - 1) == 0,
+                  "another 100");
+            text += head;
+            n -= (size_t)head;
+            continue;
+        }
+        CHECK(seq < p->seq, "more answers than requests");
+        const struct answer *a = &p->answers[seq++];
+        if (a->given && a->stream) {
+            stream_check(p, a, &h, text + head, n - (size_t)head, excused);
+            n = 0;
+            seq = p->seq;
+            break;
+        }
+        CHECK(a->given && h.status == a->status, "answer %d has status %d, want %d", (int)seq - 1,
+              h.status, a->status);
+        CHECK(h.length == (int64_t)a->n && !h.chunked && h.minor == 1,
+              "answer %d has %d bytes, want %d", (int)seq - 1, (int)h.length, (int)a->n);
+        CHECK(!a->closes || !h.keep_alive, "the last answer does not say so");
+        size_t size = a->bodiless ? 0 : a->n;
+        text += head;
+        n -= (size_t)head;
+        if (n < size) {
+            seq--;
+            break;
+        }
+        CHECK(a->bodiless || hash(text, size) == a->body, "answer %d has another body",
+              (int)seq - 1);
+        text += size;
+        n -= size;
+        CHECK(h.keep_alive || n == 0, "%d bytes after the last answer", (int)n);
+    }
+    if (seq < p->seq && p->answers[seq].given && p->answers[seq].status == 0 &&
+        p->answers[seq].n == 0)
+        seq = p->seq;
+    answers_end_check(p, seq, n, excused);
 }

@@ -27,7 +27,8 @@ import time
 TABLES = {"platform": ["platform", "addresses"], "text": ["text", "http"], "site": ["cross_site"],
           "mailbox": ["mailbox", "worker"], "worker": ["worker", "http", "connect", "ext_sse"],
           "server": ["worker", "http", "connect", "ext_sse"], "lookup": ["addresses", "connect"],
-          "redis": ["ext_redis", "ext_resp"], "file": ["ext_file", "ext_journal", "ext_log"]}
+          "redis": ["ext_redis_plays", "ext_redis", "ext_resp"],
+          "file": ["ext_file", "ext_journal", "ext_log"]}
 PROGRAMS = ["server", "client", "examples/chat", "examples/codes/codes", "examples/gate/gate",
             "examples/relay/relay", "examples/fleet/fleet"]
 KNOWN = "tests/mutants.txt"         # FILE | LINE | FAULTY LINE | why nobody can see it
