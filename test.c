@@ -5,8 +5,8 @@
    A failure says where, why, what came and what was wanted, and the run goes on. The last line is the
    count, and the exit status the verdict: 0, all passed. tests/README.md says what is where. */
 
-/* Odd limits and short times, to see that they are honoured; an allocator that counts and can fail.
-   */
+/* Odd limits and short times, to see that they are honoured; an allocator that counts
+   and can fail. */
 #define KA_MAX_HEAD 2000
 #define KA_MAX_BODY 1500
 #define KA_MAX_CHUNK_LINE 64
@@ -172,9 +172,8 @@ int main(int argc, char **argv)
     if (argc > 2 && strcmp(argv[1], "--child") == 0) return child_main(argc, argv);
     if (ka_network_start() < 0) return 2;
     if (!opens("server" EXE, "rb") || !opens(".test-writable", "wb")) {
-        fprintf(
-            stderr,
-            "test: run it in a folder with server and client in which it can write, by ./build.sh test\n");
+        fprintf(stderr, "test: run it in a folder with server and client in which it can write, "
+                        "by ./build.sh test\n");
         return 2;
     }
     (void)remove(".test-writable");

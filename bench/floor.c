@@ -82,9 +82,10 @@ int main(int argc, char **argv)
     if (argc < 3) return fputs("usage: floor PORT REQUEST_BYTES [close|hand-off]\n", stderr), 2;
     bool closes = argc > 3 && strcmp(argv[3], "close") == 0, hands_off = argc > 3 && !closes;
     size_t request_bytes = (size_t)atoi(argv[2]);
-    if (request_bytes < 80)
-        return fputs("floor: a request has 80 bytes at least\n", stderr),
-               2; /* else `out` is too small */
+    if (request_bytes < 80) {      /* else `out` is too small */
+        fputs("floor: a request has 80 bytes at least\n", stderr);
+        return 2;
+    }
     a.sin_port = htons((unsigned short)atoi(argv[1]));
     inet_pton(AF_INET, "127.0.0.2", &a.sin_addr);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);

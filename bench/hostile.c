@@ -64,55 +64,53 @@ enum {
 
 /* Limits */
 enum {
-    DESCRIPTORS =
-        20000, /* the server's limit, or the hard one where that is less, but not less than */
+    DESCRIPTORS = 20000,       /* the server's limit; or the hard limit where that is less */
     DESCRIPTORS_LEAST = 4096,
-    DESCRIPTORS_FEW = 64, /* of the server that is crowded */
-    HELD_EACH = 8000, /* idle connections of one process */
+    DESCRIPTORS_FEW = 64,      /* of the server that is crowded */
+    HELD_EACH = 8000,          /* idle connections of one process */
     MAX_HELD = DESCRIPTORS + BEYOND,
     MAX_HOLDERS = 12,
     MAX_CHILDREN = 24,
-    SOURCES =
-        64, /* addresses that connections come from: ports of those that ended are blocked for a minute */
-    SLOTS = 128, /* connections of garbage at a time */
-    MUTATIONS = 4, /* of a request, at most */
-    HOLD_EVERY = 16, /* of the garbage: not followed by an end, and left after */
-    HOLD_MS = 300,
+    SOURCES = 64,              /* addresses of clients: a port that was used is blocked a minute */
+    SLOTS = 128,               /* connections of garbage at a time */
+    MUTATIONS = 4,             /* of a request, at most */
+    HOLD_EVERY = 16,           /* of so many connections of garbage, one is not ended by us */
+    HOLD_MS = 300,             /* until such a connection is left */
     REQUEST_CAP = 24576,
     ANSWER_CAP = 16384,
-    HEAD_MOST = 1024, /* bytes of an answer's head */
-    SHOTS = 1 << 18, /* good handshakes */
-    SAMPLES = 1 << 14 /* seconds of a soak */
+    HEAD_MOST = 1024,          /* bytes of an answer's head */
+    SHOTS = 1 << 18,           /* good handshakes */
+    SAMPLES = 1 << 14          /* seconds of a soak */
 };
 
 /* Times. The server's own limits are exact; what is added here is for a machine with other work */
 enum {
-    SECONDS = 80, /* which is room for two rounds, the least that tells whether memory is flat */
+    SECONDS = 80,              /* room for two rounds: the least that tells if memory is flat */
     OVERRUN_S = 120,
     SOAK_MINUTES_MOST = 180,
     ROUNDS_LEAST = 2,
-    START_MS = 10000, /* of the server, to its first line */
-    BASE_LOOKS = 20, /* at its descriptors, one each 5 ms: those that stay are the least */
+    START_MS = 10000,          /* of the server, to its first line */
+    BASE_LOOKS = 20,           /* at its descriptors, one each 5 ms: the least count is kept */
     STOP_MS = KA_DRAIN_MS + 5000,
-    GOOD_EVERY_MS = 100, /* a good handshake, on a fresh connection and on the kept one */
-    HANDSHAKE_MS =
-        10000, /* of a good handshake: by then the client of keyauth.h gives an attempt up */
-    BACK_MS = 10000, /* until all descriptors are back after a phase */
-    ANSWER_MS =
-        20000, /* until a client that has said all is answered or closed: more than KA_REQUEST_MS and KA_LINGER_MS */
-    EARLY_MS = 500, /* KA_REQUEST_MS counts from a clock that is read once a batch */
-    LATE_MS = 10000, /* after KA_REQUEST_MS and KA_LINGER_MS */
-    STALL_LATE_MS =
-        45000, /* after KA_STALL_MS: while the system still finds room for a byte, the stall begins anew */
-    DRIP_MS = 1000, /* between two bytes of a slow client */
-    CROWD_DRIP_MS = 200, /* the same in the crowd, */
-    CROWD_AGAIN_MS = 50, /* and until one that was closed is opened anew */
-    CROWD_LAST_MS =
-        5000, /* at the end, for its last answers: with LIMITED_MS less than KA_REQUEST_MS, as then
-                                  those that stay would be closed, too */
-    CROWD_GOOD_MS = 10, /* the neighbour of the crowd makes a good handshake so often, */
-    LIMITED_MS = 2500, /* for so long, */
-    LIMITED_GOOD = 20 /* and so many at least */
+    GOOD_EVERY_MS = 100,       /* a good handshake, on a fresh connection and on the kept one */
+    HANDSHAKE_MS = 10000,      /* of a good handshake: the client of keyauth.h gives up then */
+    BACK_MS = 10000,           /* until all descriptors are back after a phase */
+    /* Until a client that has said all is answered or closed: more than KA_REQUEST_MS and
+       KA_LINGER_MS. */
+    ANSWER_MS = 20000,
+    EARLY_MS = 500,            /* KA_REQUEST_MS counts from a clock that is read once a batch */
+    LATE_MS = 10000,           /* after KA_REQUEST_MS and KA_LINGER_MS */
+    /* After KA_STALL_MS: while the system still finds room for a byte, the stall begins anew. */
+    STALL_LATE_MS = 45000,
+    DRIP_MS = 1000,            /* between two bytes of a slow client */
+    CROWD_DRIP_MS = 200,       /* the same in the crowd */
+    CROWD_AGAIN_MS = 50,       /* until a connection of the crowd that was closed is opened anew */
+    /* At the crowd's end, for its last answers. It and LIMITED_MS together are less than
+       KA_REQUEST_MS: else those that stay would be closed, too. */
+    CROWD_LAST_MS = 5000,
+    CROWD_GOOD_MS = 10,        /* between two good handshakes of the crowd's neighbour */
+    LIMITED_MS = 2500,         /* how long the neighbour makes them */
+    LIMITED_GOOD = 20          /* so many must be good at least */
 };
 
 /* Memory that may be there after a round and wasn't after the first, or in the last third of a soak
@@ -136,11 +134,11 @@ typedef struct {
     _Atomic(int) reset;
     _Atomic(int) left;         /* by us */
     _Atomic(int) open;         /* now */
-    _Atomic(int) early,
-        stuck; /* ended before the server's time-out; not ended when it should have been */
+    _Atomic(int) early;        /* ended before the server's time-out */
+    _Atomic(int) stuck;        /* not ended when it should have been */
     _Atomic(int) wrong;        /* answers that are not HTTP, or not to be given */
-    _Atomic(int)
-        failed; /* connections that could not be made, and requests of ours that got no 200 */
+    /* Connections that could not be made, and requests of ours that got no 200. */
+    _Atomic(int) failed;
 } tally;
 
 typedef struct { double at_s; float ms; int ok; } shot;
@@ -221,7 +219,8 @@ static void mark(bool ok, const char *format, ...)
     va_start(args, format);
     if (ok) passed++;
     else failed++;
-    if (!ok || !options.soak) { /* a soak has a line a minute, and what failed */
+    /* A soak has a line a minute, and what failed. */
+    if (!ok || !options.soak) {
         printf("%s  ", ok ? "ok    " : "FAILED");
         vprintf(format, args);
         putchar('\n');
@@ -292,8 +291,8 @@ static int numbered(const char *path, long not_this, long *last)
     return n;
 }
 
-/* Open descriptors of the worker, which has a table of its own: /proc/PID/fd is the main thread's.
-   */
+/* Open descriptors of the worker, which has a table of its own: /proc/PID/fd is
+   the main thread's. */
 static int descriptors(void)
 {
     char path[64];
@@ -366,8 +365,8 @@ static void server_start(char *const args[], int limit, int kept)
     if (numbered(path, server.pid, &worker) != 2) die("one worker was expected");
     server.worker = (pid_t)worker;
     server.base = descriptors();
-    for (int i = 0; i < BASE_LOOKS;
-         i++) { /* it may not have closed yet what it wrote its line to */
+    /* The worker may not have closed yet what it wrote its line to. */
+    for (int i = 0; i < BASE_LOOKS; i++) {
         nap(5);
         int now = descriptors();
         if (now < server.base) server.base = now;
@@ -443,8 +442,8 @@ static ssize_t put(int fd, const char *p, size_t n)
 
 typedef struct { int status; bool last; const char *body; size_t body_n; } answer;
 
-/* A line of a head, from p to its CR LF: a field, of token characters, a colon, and visible ones.
-   */
+/* A line of a head, from p to its CR LF: a field, of token characters, a colon,
+   and visible ones. */
 static bool field_read(const char *p, const char *end, long *length, bool *last)
 {
     const char *colon = memchr(p, ':', (size_t)(end - p));
@@ -673,9 +672,9 @@ static size_t garbage(uint64_t *r, char *out)
         n = below(r, 500);
         size_t head =
             (size_t)sprintf(out, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n", n);
+        /* `=` is 61. */
         for (size_t i = 0; i < n; i++)
-            out[head + i] =
-                (char)(random_next(r) % 256 == '=' ? 'x' : random_next(r) % 61); /* `=` is 61 */
+            out[head + i] = (char)(random_next(r) % 256 == '=' ? 'x' : random_next(r) % 61);
         return head + n;
     }
 }
@@ -745,8 +744,8 @@ static size_t mutate(uint64_t *r, char *p, size_t n)
 
 /* One connection of garbage or a mutation. */
 typedef struct {
-    int fd, i, status; /* status: 0, 200, or the last of others */
-    bool held, over; /* held: not half-closed; over: no answer may follow */
+    int fd, i, status;      /* status: 0, 200, or the last of others */
+    bool held, over;      /* held: not half-closed; over: no answer may follow */
     double began_s;
     size_t in_n;
     char   in[ANSWER_CAP + 1];
@@ -877,7 +876,7 @@ static void leave(int phase)
         int fd = connect_counted(phase, i, 0);
         if (fd < 0) continue;
         put(fd, p, strlen(p));
-        if (i % 2) nap(1); /* the server may have read it, and answered, or not */
+        if (i % 2) nap(1);      /* the server may have read it, and answered, or not */
         if (phase == RESET)
             setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ .l_onoff = 1 },
                        sizeof(struct linger));
@@ -896,7 +895,7 @@ static const struct {
     { "POST / HTTP/1.1\r\nHost: a\r\n", "a: b\r\n" },
     { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4000\r\n\r\nask_key=", "a" },
     { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\na\r\n" },
-    { "GET / HTTP/1.1\r\nHost: a\r\n\r\nP", "OST" } /* a whole request, then a slow one */
+    { "GET / HTTP/1.1\r\nHost: a\r\n\r\nP", "OST" }      /* a whole request, then a slow one */
 };
 
 typedef struct { int fd, drops, status; double began_s, dripped_s; } slow_client;
@@ -1107,7 +1106,7 @@ static void asks(int phase)
     for (int i = 0; i < ASKING; i++) clients[i].fd = connect_counted(phase, 0, 0);
     for (bool begun = false; shared->stage != CLOSING; ) {
         if (!begun && (t->open == 0 || shared->keys + shared->later + t->wrong >= MAX_KEYS)) {
-            begun = true; /* without the limit there is no room for a key any more */
+            begun = true;      /* without the limit there is no room for a key any more */
             shared->ready++;
         }
         for (int i = 0; i < ASKING; i++)
@@ -1156,7 +1155,7 @@ static void sample(void)
     static float ms[SHOTS];
     static int shots_at;
     size_t bad, n;
-    if (!server.kept) return; /* a server with limits has a memory of its own */
+    if (!server.kept) return;      /* a server with limits has a memory of its own */
     if (samples_n >= SAMPLES || ms_since(start_s) < samples_n * 1000) return;
     samples[samples_n++] = rss_kb();
     if (!options.soak || samples_n % 60 != 1 || samples_n == 1) return;
@@ -1167,11 +1166,11 @@ static void sample(void)
     }
     n = shots_from(shots_at, ms, &bad);
     shots_at = shared->shots_n;
-    printf(
-        "minute %3d: RSS %6.1f MB (least %.1f, most %.1f), %5d descriptors, %ld connections so far, %zu handshakes good, %zu failed, p50 %.1f ms, max %.1f ms\n",
-        samples_n / 60, (double)samples[samples_n - 1] / 1024, (double)least / 1024,
-        (double)most / 1024, descriptors(), total_made(), n, bad, n ? (double)ms[n / 2] : 0,
-        n ? (double)ms[n - 1] : 0);
+    printf("minute %3d: RSS %6.1f MB (least %.1f, most %.1f), %5d descriptors, "
+           "%ld connections so far, %zu handshakes good, %zu failed, p50 %.1f ms, max %.1f ms\n",
+           samples_n / 60, (double)samples[samples_n - 1] / 1024, (double)least / 1024,
+           (double)most / 1024, descriptors(), total_made(), n, bad, n ? (double)ms[n / 2] : 0,
+           n ? (double)ms[n - 1] : 0);
 }
 
 /* Called wherever we wait. */
@@ -1302,8 +1301,8 @@ static void idle_judge(int fill, int all, int others_before, int others_after)
         if (!lost && i < fill && !touched(i)) open_before++;
         if (lost && (open_before > 0 || touched(i) || i >= fill)) out_of_turn++;
     }
-    int extra = ms_since(total[IDLE].began_s) / 1000 +
-                2; /* a fresh connection a second needs room as well */
+    /* A fresh connection a second needs room as well. */
+    int extra = ms_since(total[IDLE].began_s) / 1000 + 2;
     mark(closed >= least && closed <= most + extra,
          "idle: %d were closed for newcomers, of at least %d and at most %d", closed, least,
          most + extra);
@@ -1523,7 +1522,7 @@ static void limited_phase(int p, void (*attack)(int), int every_ms)
     int from = total[p].shots_at, ms;
     while ((ms = ms_since(total[p].began_s)) < LIMITED_MS ||
            (shared->shots_n < from + LIMITED_GOOD && ms < LIMITED_MS + HANDSHAKE_MS)) tick();
-    kill_child(good_one); /* while the attack goes on: all were made beside it */
+    kill_child(good_one);      /* while the attack goes on: all were made beside it */
     mark(shared->shots_n >= from + LIMITED_GOOD, "%s: %d handshakes beside it, of at least %d",
          phase_names[p], shared->shots_n - from, LIMITED_GOOD);
     shared->stage = CLOSING;

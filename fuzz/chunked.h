@@ -27,15 +27,15 @@ static decoded decode(const char *p, size_t n, uint32_t room, size_t cut)
     return d;
 }
 
-/* By lines: a size, what may follow it, that many bytes, and so on. Only for what the decoder took.
-   */
+/* By lines: a size, what may follow it, that many bytes, and so on. Only for what
+   the decoder took. */
 static void plain_chunks(const char *p, size_t n, bytes *out)
 {
     for (size_t at = 0; ; ) {
         const char *line = p + at, *end = memmem(line, n - at, "\r\n", 2);
         CHECK(end && end - line <= KA_MAX_CHUNK_LINE, "a chunk's line at %d", (int)at);
-        size_t digits = strspn(line, "0123456789abcdefABCDEF"),
-               size = strtoul(line, NULL, 16); /* stops at the CR */
+        size_t digits = strspn(line, "0123456789abcdefABCDEF");
+        size_t size = strtoul(line, NULL, 16);      /* stops at the CR */
         CHECK(digits > 0 && strchr("\r; \t", line[digits]), "a size at %d", (int)at);
         for (const char *c = line; c < end; c++)
             CHECK((unsigned char)*c >= ' ' || *c == '\t', "a control character at %d",

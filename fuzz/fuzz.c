@@ -259,8 +259,8 @@ static void replay(const char *path)
     replayed++;
 }
 
-/* TARGET FILE-OR-FOLDER...: run these; a target's name in between chooses that one from there on.
-   */
+/* TARGET FILE-OR-FOLDER...: run these; a target's name in between chooses that one
+   from there on. */
 int main(int argc, char **argv)
 {
     if (argc < 3 || !choose(argv[1])) LLVMFuzzerInitialize(&argc, &argv);

@@ -7,8 +7,8 @@ typedef struct {
     const unsigned char *digest;
     const char *id;
     size_t id_n;
-    uint64_t end;
-} entry; /* end: PLAIN_NEVER */
+    uint64_t end;      /* or PLAIN_NEVER */
+} entry;
 #define PLAIN_NEVER UINT64_MAX
 
 enum {
@@ -102,7 +102,7 @@ static void read_frame(journal_text *r, const unsigned char *p, size_t n)
         if (i < r->n) continue;
         if (e.end == 0) e.end = PLAIN_NEVER;
         else if (!jt.ttl_s && e.end - now_s > UINT32_MAX)
-            r->stale = true; /* the keyring's clock ends */
+            r->stale = true;      /* the keyring's clock ends */
         if (e.end - now_s >= UINT32_MAX) e.end = PLAIN_NEVER;
         if (e.end > last) {
             e.end = last;
@@ -255,8 +255,8 @@ static uint64_t keyring_now_s(void)
 
 static void journal_close(void)
 {
-    for (size_t i = 0; jt.open && i < jt.known_n;
-         i++) /* these may be left out when it is written anew */
+    /* Keys that are over may be left out when the file is written anew. */
+    for (size_t i = 0; jt.open && i < jt.known_n; i++)
         if (jt.known[i].low <= keyring_now_s()) jt.known[i].given = false;
     ka_journal_close(&jt.j);
     wall_ahead_ms += jt.wall_steps_ms;
@@ -284,8 +284,8 @@ static void refused_check(const journal_text *r, int result)
               "%s, and the damaged file was not kept", ka_error_text(result));
 }
 
-/* Open what is there; true if that is done, as it must be when nothing fails and the file is whole.
-   */
+/* Open what is there; true if that is done, as it must be when nothing fails and the
+   file is whole. */
 static bool journal_open_once(void)
 {
     ka_journal_report report;
@@ -583,7 +583,7 @@ static void build_part(bytes *b, input *in, size_t *last)
     } else if ((op & 15) == 12) {                         /* cut out */
         memmove(b->p + at, b->p + at + n, b->n - at - n);
         b->n -= n;
-    } else if ((op & 15) > 12) { /* copied from there on, or all from `last` on */
+    } else if ((op & 15) > 12) {      /* copied from there on, or all from `last` on */
         char *copy =
             exact(b->p + ((op & 15) == 13 ? at : *last),
                   n = (op & 15) == 13 ? n * 20 > b->n - at ? b->n - at : n * 20 : b->n - *last);

@@ -288,8 +288,8 @@ static void closed_check(const ka_event *ev, const peer *p)
         CHECK(at.slept || !callers_left(), "stopped before those who may need it");
 }
 
-/* An answer that goes on in another framing has begun in its turn, brings a message, or has ended.
-   */
+/* An answer that goes on in another framing has begun in its turn, brings a message,
+   or has ended. */
 static void stream_event(const ka_event *ev, peer *p)
 {
     uint32_t seq = 0;

@@ -7,7 +7,8 @@ typedef struct {
     bool close, keep, expects;
 } plain_fields;
 
-static bool plain_has(const char *p, size_t n, const char *member) /* a list with this member */
+/* Has the list this member? */
+static bool plain_has(const char *p, size_t n, const char *member)
 {
     size_t m = strlen(member);
     for (size_t i = 0; i < n; ) {
@@ -138,8 +139,8 @@ static void check_fields(const ka__http *h, const char *p, size_t n)
             name[i] = (char)(line[i] ^ (letter && i % 3 == 0 ? 32 : 0));
         }
         name[size] = 'x';
-        for (size_t cut = size + 2;
-             cut-- > size - 1;) { /* with an x behind it, itself, and cut short */
+        /* The name with an x behind it, itself, and cut short. */
+        for (size_t cut = size + 2; cut-- > size - 1;) {
             name[cut] = 0;
             int want_r, r;
             ka_str want = plain_field(lines, fields.n, name, &want_r), got;
@@ -213,8 +214,8 @@ static void check_cuts(ptrdiff_t (*parse)(ka__http *, const char *, size_t), boo
         }
         exact_free(in, cut);
     }
-    for (size_t i = 1; r == KA_ESYNTAX && refused_at + i <= n && i < 8;
-         i++) { /* who has refused doesn't change his mind */
+    /* A text that was refused stays refused, whatever comes. */
+    for (size_t i = 1; r == KA_ESYNTAX && refused_at + i <= n && i < 8; i++) {
         ka__http part;
         char *in = exact(p, refused_at + i);
         ptrdiff_t got = parse(&part, in, refused_at + i);
@@ -241,7 +242,7 @@ static void target_request(const char *p, size_t n)
     check_head(&h, p, (size_t)r, true);
     check_fields(&h, p, (size_t)r);
     if (h.target.p[0] == '?')
-        return; /* http://a?b: the part after the authority is no target by itself */
+        return;      /* http://a?b: the part after the authority is no target by itself */
     bytes text = { 0 };      /* written anew it says the same */
     char length[64];
     snprintf(length, sizeof length, "content-LENGTH:%lld\r\n", (long long)h.length);

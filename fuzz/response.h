@@ -46,8 +46,8 @@ static void target_response(const char *p, size_t n)
     if (r > 0) check_fields(&h, p, (size_t)r);
 
     reading whole = read_answer(p, n, SIZE_MAX, true);
-    for (size_t at = 0; whole.status > 0;
-         at += (size_t)r) { /* it took one whole body, behind the interim answers */
+    /* It took one whole body, behind the interim answers. */
+    for (size_t at = 0; whole.status > 0; at += (size_t)r) {
         r = ka__http_response(&h, p + at, n - at);
         CHECK(r > 0, "took a head that is none");
         if (h.status < 200) continue;
@@ -68,7 +68,8 @@ static void target_response(const char *p, size_t n)
               whole.status, (int)whole.n, h.status, (int)want);
         break;
     }
-    for (int i = 0; i < 3; i++) { /* what it takes in pieces is what it takes of those at once */
+    /* What it takes in pieces is what it takes of those at once. */
+    for (int i = 0; i < 3; i++) {
         size_t cut = i == 0 ? 1 : 2 + (size_t)(hash(p, n) >> (8 * i)) % 60;
         reading pieces = read_answer(p, n, cut, true),
                 same = read_answer(p, (size_t)pieces.taken, SIZE_MAX, true);

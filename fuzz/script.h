@@ -77,7 +77,7 @@ static void settle(void)
         }
         const ka__conn *c = ka__conn_find(at.server->workers[p->conn >> 56], p->conn);
         if (at.slept && c && c->last) continue;      /* the parent owed it an answer for too long */
-        bool full = false; /* the parent owes it answers: then it may not be read */
+        bool full = false;      /* the parent owes it answers: then it may not be read */
         for (uint32_t k = 0; k < p->seq; k++) full = full || !p->answers[k].given;
         CHECK(full || p->received == p->to_server.n, "%d bytes were never read",
               (int)(p->to_server.n - p->received));
@@ -220,7 +220,7 @@ static void happen(input *in)
         if (who == 0) settle();
         else if (who == 3) at.late = (unsigned)n % 64;
         else if (peers_n > 0 && (p = &peers[peers_n - 1])->opened && !at.stopped)
-            who == 1 ? say_bytes(p, n * 30) : hang_up(p); /* it streams */
+            who == 1 ? say_bytes(p, n * 30) : hang_up(p);      /* it streams */
     }
     if (!(op & 128)) turn();
 }
@@ -312,8 +312,8 @@ static void happen_rare(input *in, unsigned who, peer *p)
             at.late = (unsigned)n;
             at.slept = at.slept || n > 8;
         } else if (p && p->known && !at.stopped) {      /* to whom never was */
-            static volatile uint64_t no_worker =
-                (uint64_t)255 << 56; /* gcc 12 would warn of what ka_send refuses */
+            /* volatile: else gcc 12 would warn of what ka_send refuses. */
+            static volatile uint64_t no_worker = (uint64_t)255 << 56;
             uint64_t never = p->conn ^ 0x80000000, nobody = p->conn | no_worker,
                      nowhere = p->conn | (uint64_t)0xfff << 40;
             CHECK(ka_send(at.server, never, "x", 1) == KA_OK &&
@@ -338,8 +338,8 @@ static void happen_message(input *in)
     static const int sleeps[] = { 1, 99, 200, 999, 1000, 3000, 6000, KA_ATTEMPT_MS };
     unsigned op = next_byte(in), who = op >> 4 & 3;
     peer *p = peers_n > (int)who ? &peers[peers_n - 1 - (int)who] : NULL;
-    bool has =
-        p && p->opened && p->port != 0 && p->known && !at.stopped; /* the parent has its number */
+    /* Has the parent its number? */
+    bool has = p && p->opened && p->port != 0 && p->known && !at.stopped;
     size_t n;
     happen_alike(op, in, p);
     switch (op & 15) {

@@ -11,7 +11,7 @@ static struct {
     ka_keyring keys;
     question   asked[QUESTIONS];      /* not answered yet */
     int        asked_n;
-    int waits; /* milliseconds in which the parent waited for room in a mailbox */
+    int waits;      /* milliseconds in which the parent waited for room in a mailbox */
     bool       defer, stopping, stopped, slept, freeing;      /* slept: the clock was advanced */
     unsigned   big;                   /* the next answers have so many bytes */
     bytes      last;                  /* what was sent last */

@@ -6,27 +6,29 @@ typedef struct {
     size_t   received;                    /* of to_server, by the server */
     size_t   cut;                         /* a receive gives so many bytes at most */
     size_t   window;                      /* bytes that this side still takes */
-    bool accepted, fin, reset, reset_told, ended,
-        closed; /* ended: the server sends no more; closed: nor listens */
+    bool     accepted, fin, reset, reset_told;
+    bool     ended;                       /* the server sends no more */
+    bool     closed;                      /* the server neither sends nor listens any more */
     bool     lost;                        /* closed with bytes unread: the answer may be lost */
-    bool cut_off; /* closed while it might still send: so it may, if it was refused */
+    bool     cut_off;                     /* closed while it might still send, being refused */
     int64_t  refused_ms, closed_ms;
     bool     slow;                        /* its window was ever limited */
-    int port; /* the listener's that it connects to; the server connects to it: its own */
+    int      port;                        /* the listener's; its own if the server connects */
     int      knock;                       /* its answer to that */
     /* what the server's targets expect of it */
     uint64_t conn;
-    bool known, over, refused; /* known: conn is its number; over: no request may follow */
+    bool     known;                       /* conn is its number */
+    bool     over, refused;               /* over: no request may follow */
     size_t   at;                          /* to_server's next request */
     uint32_t seq, answers_cap;
     struct answer *answers;
-    bool bare; /* an answer without a head was given: it may be the last one */
+    bool     bare;                        /* an answer without a head was given: maybe the last */
     /* and where it doesn't speak HTTP */
     int framing; /* that the parent sends in; and all that it asked for, up to the last event's */
     char     framings[64];
     int      framings_n, framing_at;
     bool opened, told,
-        hung_up; /* events said so; hung_up: what the parent sends from now on is dropped */
+        hung_up;      /* events said so; hung_up: what the parent sends from now on is dropped */
     size_t   heard;                       /* of to_server, before the server stopped to listen */
     size_t   begins;                      /* of to_server, before ka_upgrade's answer began */
     bytes    said;                        /* what the parent sent */
@@ -38,7 +40,7 @@ enum {
     REFUSED,
     REFUSED_AT_ONCE,
     OUT = 1000
-}; /* OUT: ports of peers that the server connects to */
+};      /* OUT: ports of peers that the server connects to */
 
 enum { SIM_FREE, SIM_OTHER, SIM_EPOLL, SIM_LISTENER, SIM_CONN, SIM_FILE, SIM_FOLDER };
 enum { SIM_FDS = 64, PEERS = 40, FIRST_FD = 3 };
@@ -218,8 +220,10 @@ static int sim_epoll_ctl(int epoll, int op, int fd, const struct epoll_event *ev
     CHECK(fd >= FIRST_FD && fd < FIRST_FD + SIM_FDS, "epoll_ctl of %d", fd);
     sim_fd *s = &fds[fd - FIRST_FD];
     CHECK(s->kind != SIM_FREE, "epoll_ctl of the closed %d", fd);
-    if (s->kind == SIM_OTHER) return 0; /* an eventfd: nobody sleeps here, and so nobody is woken */
-    if (s->kind == SIM_LISTENER) { /* which two pollers may watch: the bits of events tell who */
+    /* Two pollers may watch a listener: the bits of events tell which. SIM_OTHER is an eventfd:
+       nobody sleeps here, and so nobody is woken. */
+    if (s->kind == SIM_OTHER) return 0;
+    if (s->kind == SIM_LISTENER) {
         uint64_t bit = (uint64_t)1 << (epoll - FIRST_FD);
         if (op == EPOLL_CTL_DEL) s->data &= ~bit;
         else s->data |= bit;
@@ -264,8 +268,8 @@ static int sim_poll(struct pollfd *p)
         p->fd >= FIRST_FD && p->fd < FIRST_FD + SIM_FDS ? fds[p->fd - FIRST_FD].kind : SIM_FREE;
     CHECK(kind == SIM_LISTENER || kind == SIM_CONN, "poll of %d", p->fd);
     uint32_t events = sim_events(&fds[p->fd - FIRST_FD]);
-    p->revents =
-        (short)((int)events & (p->events | POLLERR | POLLHUP)); /* the bits are those of epoll */
+    /* The bits are those of epoll. */
+    p->revents = (short)((int)events & (p->events | POLLERR | POLLHUP));
     return p->revents != 0;
 }
 
@@ -313,8 +317,8 @@ static int sim_connect(int fd, const struct sockaddr *a)
         errno = ECONNREFUSED;
         return -1;
     }
-    sim_at(fd, SIM_LISTENER)->kind =
-        SIM_CONN; /* a new socket is a listener until it turns out to be none */
+    /* A new socket is a listener until it turns out to be none. */
+    sim_at(fd, SIM_LISTENER)->kind = SIM_CONN;
     fds[fd - FIRST_FD].peer = p;
     errno = EINPROGRESS;
     return p->knock == CONNECTED ? 0 : -1;

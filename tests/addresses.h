@@ -214,7 +214,7 @@ static void test_ipv6_kill(void)
         char line[64];
         const char *port = free_port_text();
         if (on_wine() && strchr(rows[i].server, ':'))
-            continue; /* Wine 8 does not know whose IPv6 sockets are */
+            continue;      /* Wine 8 does not know whose IPv6 sockets are */
         START(&wrong, PROGRAM("server"), "--ip", rows[i].server, "--port", port, "--wrong");
         if (!await_output(&wrong, "out", "\n")) return;
         START(&client, PROGRAM("client"), "--give-up", "30", rows[i].client, port);
@@ -436,9 +436,8 @@ static void test_unix_race(void)
         for (int i = MANY; i-- > 0; ) process_end(&servers[i]);
         (void)remove("race.sock");
     }
-    int folder = open(
-        ".",
-        O_RDONLY); /* the race is seldom seen: so see that who has the folder's lock is waited for */
+    /* The race is seldom seen. So see that who has the folder's lock is waited for. */
+    int folder = open(".", O_RDONLY);
     CHECK((flock)(folder, LOCK_EX) == 0, "locked");
     START(&servers[0], PROGRAM("server"), "--ip", "unix:race.sock");
     ka_sleep_ms(300);

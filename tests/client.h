@@ -67,8 +67,9 @@ static void script_run(void *arg)
             if (wire_more(&w) <= 0) break;
         }
         w.n = 0;
+        /* \a is a pause. */
         for (const char *part = s->texts[i]; part;
-             part = strchr(part, '\a') ? strchr(part, '\a') + 1 : NULL) { /* \a: a pause */
+             part = strchr(part, '\a') ? strchr(part, '\a') + 1 : NULL) {
             if (part != s->texts[i]) ka_sleep_ms(30);
             wire_send(&w, part, strcspn(part, "\a"));
         }
@@ -123,12 +124,12 @@ static void test_client_refused(void)
     script_stop(&s);
     for (size_t i = 0; i < COUNT(rows); i++) {
         r = KA_EOFFLINE;
-        for (int tries = 0; r == KA_EOFFLINE && tries < 50;
-             tries++) { /* on a busy machine one attempt may take too long */
+        /* There is one attempt only. On a busy machine it may take too long. */
+        for (int tries = 0; r == KA_EOFFLINE && tries < 50; tries++) {
             if (!script_start(&s, &rows[i].text, 1, false)) return;
             c = (ka_client){ .ip = "127.0.0.1",
                              .port = s.port,
-                             .until_ms = ka_now_ms() + KA_RETRY_FIRST_MS }; /* no second attempt */
+                             .until_ms = ka_now_ms() + KA_RETRY_FIRST_MS };
             r = ka_client_post(&c, "x=y", 3, &answer);
             ka_client_close(&c);
             script_stop(&s);

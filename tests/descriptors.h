@@ -101,7 +101,8 @@ static void test_descriptor_limit_last(void)
     process server;
     int n = limited_start(&server, NULL, NULL);
     if (!n) return;
-    for (int i = 0; i < LIMIT; i++) { /* more and more under way, until a newcomer finds no place */
+    /* More and more are under way, until a newcomer finds no place. */
+    for (int i = 0; i < LIMIT; i++) {
         wire_open_at(&more[i], SERVER_IP, n);
         ka_sleep_ms(5);                    /* it is idle, and new, when the server looks */
         if (!wire_text(&more[i], HALF)) CHECK(false, "newcomer %d was pushed out", i);

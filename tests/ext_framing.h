@@ -166,7 +166,8 @@ static void test_lines_flood(void)
     fixture_stop(&f);
     static ka__worker worker;
     if (!CHECK(ka__box_init(&worker.up, KA_MAILBOX) == KA_OK, "a box")) return;
-    for (size_t left = 16; left <= KA_MAX_BODY + 64; left += 16) { /* wherever the ring's end is */
+    /* Wherever the ring's end is. */
+    for (size_t left = 16; left <= KA_MAX_BODY + 64; left += 16) {
         ka__box *up = &worker.up;
         size_t needs = 2 * ka__record_size(sizeof(ka__parts) + KA_MAX_BODY) + KA__MUST_BYTES;
         up->write = 2 * KA_MAILBOX - left;
@@ -445,9 +446,9 @@ static void test_held_stop(void)
     enum {
         LINE = 100,
         MANY = 160,
-        ALL = LINE * MANY,
+        ALL = LINE * MANY,      /* nearly all that is read at once */
         QUIET_MS = 100
-    }; /* nearly all that is read at once */
+    };
     char lines[ALL + 1], want[LINE];
     ka_server *s;
     ka_event ev;
@@ -526,8 +527,8 @@ static void test_held_unread(void)
     ka_stop(s);
     while (!told && (r = ka_wait(s, &ev, PATIENCE_MS)) == KA_OK) {
         told = ev.kind == KA_CLOSED && ev.conn != conn;
-        CHECK(!told || !ev.error, "told of the stop, not of what became of it: %d",
-              ev.error); /* KA_STALL_MS may end the deaf one first */
+        /* KA_STALL_MS may end the deaf one first. */
+        CHECK(!told || !ev.error, "told of the stop, not of what became of it: %d", ev.error);
         if (told) CHECK(ka_send(s, ev.conn, "bye", 3) == KA_OK, "a last word");
     }
     if (told) r = ka_wait(s, &ev, 0);
@@ -547,9 +548,8 @@ static void test_objects_long(void)
                                    KA_MAX_BODY + 250 };
     for (size_t i = 0; i < COUNT(rows); i++) {
         size_t n = rows[i];
-        ptrdiff_t want = n > KA_MAX_BODY
-                             ? KA_ENOSPC
-                             : KA_ESYNTAX; /* the line feed in a string is too far to be seen */
+        /* KA_ENOSPC: the line feed in a string is too far to be seen. */
+        ptrdiff_t want = n > KA_MAX_BODY ? KA_ENOSPC : KA_ESYNTAX;
         memset(text, 'a', sizeof text);
         memcpy(text, "{\"", 2);
         text[n - 1] = '\n';

@@ -73,8 +73,8 @@ static void test_input(void)
         CHECK(r == KA_ENOTFOUND && n == rows[i].want_n && memcmp(out, rows[i].want, n) == 0,
               "%s: %d, \"%.*s\"", rows[i].why, r, (int)n, out);
     }
-    for (size_t i = 0; i < COUNT(lengths) * COUNT(ends);
-         i++) { /* what is beyond is lost, and no CR within */
+    /* What is beyond the room is lost. No CR is within. */
+    for (size_t i = 0; i < COUNT(lengths) * COUNT(ends); i++) {
         const char *end = ends[i % COUNT(ends)];
         size_t length = lengths[i / COUNT(ends)], all = length + strlen(end) - 3,
                keep = all < KA_MAX_BODY ? all : KA_MAX_BODY;
@@ -150,7 +150,7 @@ static void test_input_late(void)
               "another server")) {
         input_ends();
         while (next_event(s, &ev, KA_INPUT) && ka_is(ev.body, "five")) {
-        } /* its thread may have ended without it */
+        }      /* its thread may have ended without it */
         CHECK(ka_is(ev.body, "six") && next_event(s, &ev, KA_INPUT) && ev.error == KA_ENOTFOUND,
               "the rest, and the end");
         ka_input_stop();

@@ -199,9 +199,8 @@ static void test_journal_odd_frames(void)
         file_put(JOURNAL, bytes, n);
         if (journal_open(&k, 0, false, &report) < 0) abort();
         ka__journal_frame_begin(&f);
-        ka__journal_frame_add(
-            &f, odd[i].at == 0 && odd[i].is == 2 ? bytes + KA__FRAME_HEAD * 2 + 10 : digest,
-            str("xx"), 0);
+        bool again = odd[i].at == 0 && odd[i].is == 2;
+        ka__journal_frame_add(&f, again ? bytes + KA__FRAME_HEAD * 2 + 10 : digest, str("xx"), 0);
         f.bytes[KA__FRAME_HEAD + odd[i].at] = odd[i].is;
         ka__journal_frame_end(&f);
         if (ka_file_append(&k.own->file, f.bytes, f.n) < 0) abort();
@@ -229,7 +228,7 @@ static void test_journal_torn(void)
         unsigned whole = (unsigned)(cut - KA__FRAME_HEAD) / FRAME;
         size_t rest = (cut - KA__FRAME_HEAD) % FRAME;
         while (rest > 0 && bytes[KA__FRAME_HEAD + whole * FRAME + rest - 1] == 0)
-            rest--; /* those are room */
+            rest--;      /* those are room */
         file_put(JOURNAL, bytes, cut);
         int r = journal_open(&k, 0, false, &report);
         if (r != KA_OK || report.cut != (int64_t)rest || report.damaged ||

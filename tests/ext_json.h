@@ -331,9 +331,8 @@ static void test_json_members(void)
         CHECK(v.kind != KA_ARRAY || values == 0, "%s without names", json_walk_rows[i].in);
         free(in);
     }
-    static const char *const unread[] = {
-        "[x]", "{1}", "{\"a\":x}", "[", "{\"a}"
-    }; /* by ka_json_read, as they have to be: they end */
+    /* ka_json_read has not read these texts, as it has to. Reading them ends all the same. */
+    static const char *const unread[] = { "[x]", "{1}", "{\"a\":x}", "[", "{\"a}" };
     for (size_t i = 0; i < COUNT(unread); i++) {
         ka_json v = { unread[i][0] == '[' ? KA_ARRAY : KA_OBJECT,
                       false,
@@ -384,8 +383,8 @@ static void test_utf8(void)
     }
     CHECK(ka_is_utf8((ka_str){ "a\0b\n", 4 }) && ka_is_utf8((ka_str){ NULL, 0 }),
           "a NUL and a line's end are characters, too");
-    for (uint32_t bytes = 0; bytes < 1u << 16;
-         bytes++) { /* and any four, of the kinds that matter */
+    /* Any four bytes, of the kinds that matter. */
+    for (uint32_t bytes = 0; bytes < 1u << 16; bytes++) {
         static const unsigned char kinds[16] = { 'a',  0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf,
                                                  0xc1, 0xc2, 0xe0, 0xed, 0xef, 0xf0, 0xf4, 0xf5 };
         for (int i = 0; i < 4; i++) text[1 + i] = (char)kinds[bytes >> 4 * i & 15];

@@ -117,8 +117,8 @@ static void test_limit_news(void)
     ka_limit_free(&l);
 }
 
-/* Connections beyond the limit: HTTP is told so, other framings end; and who has gone makes room.
-   */
+/* Connections beyond the limit: HTTP is told so, other framings end; and who has
+   gone makes room. */
 static void test_limit_connections(void)
 {
     static const struct { const ka_framing *framing; int workers; const char *why; } rows[] = {
@@ -164,8 +164,8 @@ static void test_limit_connections(void)
                       "%s: one more is told, and closed: %s", rows[i].why, body);
             wire_close(&more);
             for (int k = 0; k < MOST; k++) wire_close(&w[k]);
-            for (int64_t until = ka_now_ms() + PATIENCE_MS;
-                 ka_now_ms() < until;) { /* all have left */
+            /* Until all have left. */
+            for (int64_t until = ka_now_ms() + PATIENCE_MS; ka_now_ms() < until;) {
                 ka_stats st;
                 ka_wait(s, &ev, 1);
                 ka_server_stats(s, &st);

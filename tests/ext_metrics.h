@@ -63,8 +63,8 @@ static void test_metrics(void)
     int rooms_n = 7, port;
     ka_server *s = NULL;
     ka_event ev = { .port = 0 };
-    for (int tries = 0; tries < 20 && !m.server;
-         tries++) { /* another program may take the port first */
+    /* Another program may take the port first. */
+    for (int tries = 0; tries < 20 && !m.server; tries++) {
         m = (ka_metrics){ .more = rooms, .arg = &rooms_n };
         snprintf(place, sizeof place, "127.0.0.1:%s", free_port_text());
         if (!CHECK(ka_server_start(&s, 1) == KA_OK && ka_metrics_start(&m, s, "test", place) == -1,

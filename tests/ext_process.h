@@ -152,8 +152,8 @@ static void test_usage(void)
     CHECK(r == KA_OK, "and after some work: %d", r);
     int64_t more = (int64_t)after.memory - (int64_t)before.memory;
     CHECK(cpu > 20000 && cpu < 60 * 1000000, "more time: %d us", (int)cpu);
-    CHECK(more > BYTES * 9 / 10 && more < 12 * BYTES, "more memory: %d bytes",
-          (int)more); /* TSan takes some for each */
+    /* TSan takes some for each byte. */
+    CHECK(more > BYTES * 9 / 10 && more < 12 * BYTES, "more memory: %d bytes", (int)more);
     free((void *)p);
 }
 

@@ -157,9 +157,11 @@ static void test_redis_subscriber(void)
         play_step(&p, "<SUBSCRIBE news", "subscriber");
         play_reply(&p, "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1");
         p.own[0] = "*2\r\n$4\r\npong\r\n$0\r\n\r\n";
-        play_say(
-            &p,
-            "*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n-ERR what\r\n*2\r\n$4\r\npint\r\n$0\r\n\r\n*0\r\n+PONG\r\n");
+        play_say(&p, "*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n"
+                     "-ERR what\r\n"
+                     "*2\r\n$4\r\npint\r\n$0\r\n\r\n"
+                     "*0\r\n"
+                     "+PONG\r\n");
         PLAY_UNTIL(&p, p.pushes == 5);
         CHECK(strcmp(p.pushed, "5 subscribe news 1;5 message news hello;3ERR what;5 pint ;5;") == 0,
               "%s", p.pushed);
@@ -442,16 +444,10 @@ static void test_redis_events(void)
     };
     for (size_t i = 0; i < COUNT(others); i++)
         CHECK(!redis_takes(&p.r, others[i]) && p.r.up, "another's, %d", (int)i);
-    CHECK(redis_takes(
-              &p.r,
-              (ka_event){ .kind = KA_OPENED, .tag = tag, .listener = -1, .conn = p.r.conn + 1 }) &&
-              p.r.up,
-          "a second one is closed");
-    CHECK(
-        redis_takes(
-            &p.r, (ka_event){ .kind = KA_OPENED, .tag = tag, .listener = -1, .error = KA_ETIME }) &&
-            p.r.up,
-        "or has failed");
+    ka_event second = { .kind = KA_OPENED, .tag = tag, .listener = -1, .conn = p.r.conn + 1 };
+    CHECK(redis_takes(&p.r, second) && p.r.up, "a second one is closed");
+    second = (ka_event){ .kind = KA_OPENED, .tag = tag, .listener = -1, .error = KA_ETIME };
+    CHECK(redis_takes(&p.r, second) && p.r.up, "or has failed");
     p.r.state = KA__REDIS_ENDING;
     const size_t waiting = p.r.waiting_n;
     const int64_t look_ms = p.r.look_ms;

@@ -193,11 +193,9 @@ static void test_resp_command(void)
               memcmp(out, "*3\r\n$3\r\nSET\r\n$4\r\na\0\r\n\r\n$0\r\n\r\n", 29) == 0,
           "an array of bulk strings");
     for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (char)i;
-    for (size_t n = 0; n < sizeof bytes; n = n < 12   ? n + 1
-                                             : n < 90 ? n + 78
-                                             : n < 110
-                                                 ? n + 5
-                                                 : n + 445) { /* one digit more at 10, 100, 1000 */
+    /* The length has one digit more at 10, 100 and 1000. */
+    for (size_t n = 0; n < sizeof bytes;
+         n += n < 12 ? 1 : n < 90 ? 78 : n < 110 ? 5 : 445) {
         args[0] = (ka_str){ bytes, n };
         resp_commands(args, 1);
     }
@@ -256,7 +254,7 @@ static void test_resp_long(void)
     int runs = 0;
     if (!fixture_start(&f, RESP, 1)) return;
     for (int form = 0; form < 4; form++)
-        for (size_t n = M - 1; n <= M + 9; n = n < M + 2 ? n + 1 : n + 7) { /* of n bytes in all */
+        for (size_t n = M - 1; n <= M + 9; n = n < M + 2 ? n + 1 : n + 7) {      /* bytes in all */
             static const char *const starts[] = { "+", "$%d\r\n", "*2\r\n:1\r\n$%d\r\n",
                                                   "*1\r\n*1\r\n-" };
             char start[64];
@@ -276,8 +274,8 @@ static void test_resp_long(void)
             runs += 3;
         }
     all_closed(&f, runs);
-    size_t n = (size_t)snprintf(in, sizeof in,
-                                "*700\r\n"); /* elements that fit, and more of them than that */
+    /* Elements that fit, and more of them than that. */
+    size_t n = (size_t)snprintf(in, sizeof in, "*700\r\n");
     while (n + 4 <= M + 4) n += (size_t)snprintf(in + n, sizeof in - n, ":%d\r\n", (int)(n % 10));
     dialogue_run(&f, (dialogue){ { in, n }, str("413;"), "too many elements", false }, n, n);
     dialogue_run(&f, (dialogue)GIVES("*2\r\n:1\r\n", "400;", "too few elements, and the end"), 1,
@@ -348,8 +346,9 @@ static void test_resp_agree(void)
         wire_send(&w, in, n);
         ka__sock_end(w.sock);
         while (wire_more(&w) > 0) {}
+        /* The end is bye; or 413; */
         bool same = w.n == HELLO + want_n && memcmp(w.buf + HELLO, want, want_n - 4) == 0 &&
-                    (at < n || memcmp(w.buf + w.n - 4, "bye;", 4) == 0); /* or 413; */
+                    (at < n || memcmp(w.buf + w.n - 4, "bye;", 4) == 0);
         if (!same)
             CHECK(false, "run %d: \"%.*s\": got \"%.*s\", not \"%.*s\"", run, (int)n, in,
                   (int)(w.n < HELLO ? 0 : w.n - HELLO), w.buf + HELLO, (int)want_n, want);

@@ -156,7 +156,7 @@ static void test_stream_order(void)
             for (int i = 0; i < 4; i++)
                 if (!next_event(s, &ask[i], KA_REQUEST)) return;
             if (round == 1)
-                ka__sock_end(w.sock); /* "half-closed: what was asked is still answered" */
+                ka__sock_end(w.sock);      /* "half-closed: what was asked is still answered" */
             if (round == 2) ka_reply(s, &ask[3], 200, NULL, "never", 5);
             CHECK(ka_sse_begin(s, &ask[2], event_stream) == KA_OK &&
                       ka_send(s, ask[2].conn, "too soon", 8) == KA_OK,
@@ -299,7 +299,7 @@ static bool fill(ka_server *s, uint64_t conn, const char *zeros, size_t n)
         ka_send(s, conn, zeros, n);
         if (!quiet(s, 0)) return false;
         while (atomic_load(&down->tail) != atomic_load(&down->head) && ka_now_ms() < until)
-            ka_sleep_ms(0); /* else it might be too much */
+            ka_sleep_ms(0);      /* else it might be too much */
         ka_server_stats(s, &st);
     } while (st.buffered == 0 && ka_now_ms() < until);
     return CHECK(st.buffered > 0, "it fills up");

@@ -1,8 +1,7 @@
 /* tests/faults_run.h - further scenarios: servers, connections, client, kill, children; and how all
    of them run. */
 
-/* -- a server and its visitors, who send their requests in pieces and never wait for one another --
-   */
+/* -- a server, and visitors who send requests in pieces and never wait for one another -- */
 
 typedef struct {
     wire w;
@@ -265,7 +264,7 @@ static void talker_event(talker *t, const ka_event *ev)
         break;
     case KA_MESSAGE:
         if (ev->error && ev->error != KA_ENOMEM && ev->error != KA_ESYNTAX)
-            CHECK(false, "message %d; %s", ev->error, story()); /* KA_ESYNTAX: cut off */
+            CHECK(false, "message %d; %s", ev->error, story());      /* KA_ESYNTAX: cut off */
         if (ev->error) break;
         if (!ka_is(ev->body, bodies[was]))
             CHECK(false, "\"%.*s\"; %s", (int)ev->body.n, ev->body.p, story());
@@ -344,8 +343,7 @@ static void faults_input(void)
     fault_exempt = false;
 }
 
-/* -- a stream, behind a request that is answered late; who asked for it goes when it has ended --
-   */
+/* -- a stream behind a request that is answered late; its client goes when it has ended -- */
 
 typedef struct {
     ka_server *s;

@@ -290,7 +290,7 @@ static void faults_log_replace(ka_log *log, char *want)
         CHECK(false, "the system's code is lost; %s", story());
     fault_exempt = true;
     if (e == KA_OK || (!log->file.named && file_says(LOG, line)))
-        strcpy(want, line); /* its folder wasn't synced */
+        strcpy(want, line);      /* its folder wasn't synced */
     if (!log->file.torn && !file_says(LOG, want))
         CHECK(false, "replaced: %d, and the file is another; %s", e, story());
     if (opens(LOG ".new", "rb") && atomic_load(&fault_failed) < 2)

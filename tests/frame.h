@@ -235,8 +235,8 @@ static _Atomic(bool) fault_armed;
 static _Atomic(long) fault_from, fault_seen;
 static _Atomic(int) fault_kind, fault_variant, fault_first, fault_failed, fault_most,
     fault_counts[FAULT_CALLS_N];
-static _Thread_local bool fault_exempt,
-    fault_half; /* this thread's calls are the test's own; its last one does half */
+static _Thread_local bool fault_exempt;      /* this thread's calls are the test's own */
+static _Thread_local bool fault_half;        /* its last call does half */
 
 static int fault_codes(int call)
 {
@@ -274,8 +274,8 @@ static bool fault(int call)
     else if (fault_kinds[kind].same && call != atomic_load(&fault_first)) return false;
     int before = atomic_fetch_add(&fault_failed, 1);
     if (before >= fault_kinds[kind].calls) return false;
-    int code = fault_calls[call].codes[(atomic_load(&fault_variant) + before) %
-                                       fault_codes(call)]; /* another one each time */
+    /* Another one each time. */
+    int code = fault_calls[call].codes[(atomic_load(&fault_variant) + before) % fault_codes(call)];
     fault_half = code == FAULT_SHORT;
     if (!fault_half) ka__os_code_set(code);
     return !fault_half;
@@ -345,9 +345,9 @@ static ssize_t fault_write(int fd, const void *p, size_t n)
 {
     if (write_cuts && truncate(write_cuts, 0) == 0) write_cuts = NULL;
     struct stat st;
-    bool fails = fault(F_write),
-         wakes = (fstat)(fd, &st) == 0 &&
-                 (st.st_mode & S_IFMT) == 0; /* an eventfd is no kind of file */
+    bool fails = fault(F_write);
+    /* An eventfd is no kind of file. */
+    bool wakes = (fstat)(fd, &st) == 0 && (st.st_mode & S_IFMT) == 0;
     if (fails && !wakes) return -1;
     ssize_t r = (write)(fd, p, wakes ? n : FAIL_PART(n));
     return fails ? -1 : r;
@@ -395,8 +395,8 @@ static int fault_thread(void *t)
 #endif
 
 /* How long what must come is waited for. Wine looks at all of the machine's sockets to tell whose a
-   connection is: with some thousand of them, which other tests may have, that takes half a minute.
-   */
+   connection is: with some thousand of them, which other tests may have, that takes
+   half a minute. */
 #if defined(_WIN32)
 enum { PATIENCE_MS = 150000 };
 #else

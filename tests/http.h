@@ -3,17 +3,19 @@
 static const dialogue http_dialogues[] = {
     GIVES("POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", "200 POST /p abc;",
           "keep-alive"),
-    GIVES(
-        "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n",
-        "200 GET /1 ;200 GET /2 ;200 GET /3 ;", "pipelined"),
-    GIVES(
-        "POST /1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nab\r\n1\r\nc\r\n0\r\nT: u\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
-        "200 POST /1 abc;200 GET /2 ;", "chunked, and one behind it"),
+    GIVES("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n"
+          "GET /2 HTTP/1.1\r\nHost: a\r\n\r\n"
+          "GET /3 HTTP/1.1\r\nHost: a\r\n\r\n",
+          "200 GET /1 ;200 GET /2 ;200 GET /3 ;", "pipelined"),
+    GIVES("POST /1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+          "2;x=y\r\nab\r\n1\r\nc\r\n0\r\nT: u\r\n\r\n"
+          "GET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
+          "200 POST /1 abc;200 GET /2 ;", "chunked, and one behind it"),
     GIVES("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n\r\n", "200 GET / ;",
           "RFC 9112 s.2.2: empty lines around it"),
-    GIVES(
-        "POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
-        "200 POST /1 x;200 GET /2 ;", "s.2.2: CRLF after a body"),
+    GIVES("POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx\r\n"
+          "GET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
+          "200 POST /1 x;200 GET /2 ;", "s.2.2: CRLF after a body"),
     GIVES("\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n"
           "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
           "\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n"
@@ -28,13 +30,14 @@ static const dialogue http_dialogues[] = {
     CLOSES("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET / HTTP/1.0\r\n\r\n",
            "200 GET / ;200 GET / ;", "1.0 kept alive"),
     CLOSES("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "200 GET / ;", "close"),
-    CLOSES(
-        "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
-        "200 GET / ;", "nothing after close"),
+    CLOSES("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+           "GET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
+           "200 GET / ;", "nothing after close"),
     GIVES("GET http://a/b HTTP/1.1\r\nHost: a\r\n\r\n", "200 GET /b ;", "absolute form"),
-    CLOSES(
-        "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
-        "200 GET / ;400 ;", "refused in its turn, the rest dropped"),
+    CLOSES("GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+           "GET / HTTP/1.1\r\n\r\n"
+           "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+           "200 GET / ;400 ;", "refused in its turn, the rest dropped"),
     CLOSES("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1501\r\n\r\nxxxxxxxxxxxxxxxxxx", "413 ;",
            "body over KA_MAX_BODY"),
     CLOSES("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5dd\r\n", "413 ;",
@@ -65,9 +68,8 @@ static void test_answer_form(void)
     char body[64], head[1024];
     if (!fixture_start(&f, ECHO, 1)) return;
     if (wire_open(&w, atomic_load(&f.port)) &&
-        wire_text(
-            &w,
-            "HEAD /h HTTP/1.1\r\nHost: a\r\n\r\nGET /g HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")) {
+        wire_text(&w, "HEAD /h HTTP/1.1\r\nHost: a\r\n\r\n"
+                      "GET /g HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")) {
         CHECK(wire_answer(&w, body, sizeof body, head, true) == 200 &&
                   strstr(head, "Content-Length: 8\r\n"),
               "HEAD: a length and no body: %s", head);
@@ -384,11 +386,11 @@ static void test_early(void)
     for (int64_t until = ka_now_ms() + PATIENCE_MS; seen < 3 && ka_now_ms() < until; ) {
         if (ka_wait(s, &ev, 50) != KA_OK) continue;
         if (ev.kind == KA_LISTENING && --refused == 0 && wire_open(&w, ev.port))
-            wire_text(
-                &w,
-                "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n");
+            wire_text(&w, "GET /1 HTTP/1.1\r\nHost: a\r\n\r\n"
+                          "GET /2 HTTP/1.1\r\nHost: a\r\n\r\n"
+                          "GET /3 HTTP/1.1\r\nHost: a\r\n\r\n");
         else if (ev.kind == KA_REQUEST && seen++ > 0)
-            ka_reply(s, &ev, 200, NULL, "early", 5); /* the first is never answered */
+            ka_reply(s, &ev, 200, NULL, "early", 5);      /* the first is never answered */
     }
     ka_event stranger = { .kind = KA_REQUEST, .conn = (uint64_t)(KA__MAX_CONNS - 1) << 32 };
     CHECK(seen == 3 && ka_reply(s, &stranger, 200, NULL, "x", 1) == KA_OK,
@@ -407,18 +409,17 @@ static void test_expect(void)
     char body[64];
     if (!fixture_start(&f, ECHO, 1)) return;
     if (wire_open(&w, atomic_load(&f.port)) &&
-        wire_text(
-            &w,
-            "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")) {
+        wire_text(&w, "GET /1 HTTP/1.1\r\nHost: a\r\n\r\n"
+                      "POST /2 HTTP/1.1\r\nHost: a\r\n"
+                      "Content-Length: 2\r\nExpect: 100-continue\r\n\r\n")) {
         CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 200, "the one before comes first");
         CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 100, "then 100");
         wire_text(&w, "ab");
         CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 200 &&
                   strcmp(body, "POST /2 ab") == 0,
               "then the answer: %s", body);
-        wire_text(
-            &w,
-            "POST /3 HTTP/1.1\r\nHost: a\r\nContent-Length: 9999\r\nExpect: 100-continue\r\n\r\n");
+        wire_text(&w, "POST /3 HTTP/1.1\r\nHost: a\r\n"
+                      "Content-Length: 9999\r\nExpect: 100-continue\r\n\r\n");
         CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 413, "no 100 for what is refused");
         CHECK(wire_answer(&w, body, sizeof body, NULL, false) == 0, "and the end");
     }
@@ -460,9 +461,8 @@ static void test_order(void)
                 strcmp(body, want[i % 3]) != 0)
                 wrong++;
         CHECK(wrong == 0, "%d of 300 answers out of order", wrong);
-        wire_text(
-            &w,
-            "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"); /* and two that stay unanswered */
+        /* Two more stay unanswered. */
+        wire_text(&w, "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
     }
     wire_close(&w);
     fixture_stop(&f);

@@ -30,8 +30,8 @@ static const char *post_on(ka_client *c, int port, const char *body)
     int r = KA_EOFFLINE;
     for (int64_t until = ka_now_ms() + PATIENCE_MS;
          (r == KA_EOFFLINE || r == KA_ETIME) && ka_now_ms() < until;) {
-        r = ka__client_attempt(c, "POST", str(body), &answer,
-                               until); /* ka_client_post would try a refusal again */
+        /* ka_client_post would try a refusal again. */
+        r = ka__client_attempt(c, "POST", str(body), &answer, until);
         if (r == KA_EOFFLINE) ka_sleep_ms(20);
     }
     snprintf(said, sizeof said, "%d %.*s", r, (int)answer.n, answer.p);
@@ -98,8 +98,8 @@ static void test_kill(void)
               strncmp(post(p, "ask_key=x"), "200 ", 4) == 0,
           "and the rest as ever");
     wire_open_at(&other_client, SERVER_IP, p);      /* this test is another client of it */
-    START(&waiting, PROGRAM("client"), SERVER_IP,
-          "1"); /* and this one waits for a server that isn't there */
+    /* This client waits for a server that is not there. */
+    START(&waiting, PROGRAM("client"), SERVER_IP, "1");
     START(&client, PROGRAM("client"), SERVER_IP, port);
     int status = process_wait(&client, PATIENCE_MS), killed = process_wait(&wrong, PATIENCE_MS);
     CHECK(status == 5 && strstr(output(&client, "err"), "killed the server, process"),
@@ -195,7 +195,7 @@ static void test_ends(void)
 /* The client against answers that name ends: ours, others, malformed, twice. */
 static void test_ends_differ(void)
 {
-    static const struct { const char *form, *why; } rows[] = { /* C, S: ports; N: network */
+    static const struct { const char *form, *why; } rows[] = {      /* C, S: ports; N: network */
         { "", NULL }, { "Keyauth-Ends: 127.0.0.1:C 127.0.0.1:S N\r\n", NULL },
         { "keyauth-ends:127.0.0.1:C 127.0.0.1:S N \r\n", NULL },
         { "Keyauth-Ends: 127.0.0.1:1 127.0.0.1:S N\r\n", "proxy" },
@@ -283,7 +283,7 @@ static void test_no_suicide(void)
     int r = ka_client_kill_server(&c, &pid);
     CHECK(r == KA_EPERM && strstr(c.why, "own process"), "itself: %d, %s", r, c.why);
 #ifndef _WIN32
-    pid_t twin = fork(); /* holds what this process holds: nobody can tell who answered */
+    pid_t twin = fork();      /* holds what this process holds: nobody can tell who answered */
     if (twin == 0)
         for (;;) pause();
     r = ka_client_kill_server(&c, &pid);

@@ -58,9 +58,8 @@ static void test_mailbox(void)
     ka__box_free(&s.box);
 
     ka__box_init(&s.box, 4096);
-    size_t near_end =
-        SIZE_MAX / 4096 * 4096 -
-        (1 << 16); /* positions wrap at SIZE_MAX: after 4 GiB where that has 32 bits */
+    /* Positions wrap at SIZE_MAX: after 4 GiB where that has 32 bits. */
+    size_t near_end = SIZE_MAX / 4096 * 4096 - (1 << 16);
     s.box.write = s.box.tail_seen = s.box.read = s.box.head_seen = near_end;
     atomic_store(&s.box.head, near_end);
     atomic_store(&s.box.tail, near_end);

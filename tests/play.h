@@ -9,9 +9,9 @@ typedef struct {
     int         port, web_port, changes, pushes, greeting, owed_n, pings;
     bool        bytewise, accepts, mute, web_open, ended;
     size_t      n;                                 /* bytes in got */
-    char got[4 * KA_MAX_BODY],
-        heard[16384]; /* commands that the script has not looked at, a line each */
-    char owed[1024]; /* whose replies are due, in their order: c, or of play_own */
+    char        got[4 * KA_MAX_BODY];
+    char        heard[16384];     /* commands that the script has not looked at, a line each */
+    char        owed[1024];       /* whose replies are due, in their order: c, or of play_own */
     const char *own[4];                            /* what is replied to those of play_own */
     ka_redis_address at;
     char        name[KA_MAX_ID + 65], key[KA_KEY_TEXT + 1], pushed[512];
@@ -22,8 +22,8 @@ typedef struct {
    and INFO. */
 static const char play_own[] = "PSCI";
 
-/* To whoever connects and speaks: replies to a PING are its own matter, once the greeting is over.
-   */
+/* To whoever connects and speaks: replies to a PING are its own matter, once the
+   greeting is over. */
 static void play_pongs(play *p)
 {
     int n = 0;
@@ -140,10 +140,8 @@ static void play_set(play *p, const char *password)
     p->own[1] = "$-1\r\n";
     p->own[2] = "*2\r\n$16\r\nmaxmemory-policy\r\n$10\r\nnoeviction\r\n";
     p->own[3] = "-NOPERM INFO\r\n";
-    memcpy(
-        p->key,
-        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==",
-        KA_KEY_TEXT);
+    memset(p->key, 'A', KA_KEY_TEXT - 2);
+    memcpy(p->key + KA_KEY_TEXT - 2, "==", 2);
     play_listen(p);
     p->at.port = p->port;
 }
@@ -244,9 +242,8 @@ static void play_answer(play *p, const char *want, const char *why)
 static void play_say(play *p, const char *text)
 {
     for (size_t n = strlen(text), at = 0, part; at < n && p->sock != -1; at += part) {
-        part = p->bytewise && at < 20
-                   ? 1
-                   : n - at; /* a long one so would take longer than it may be silent */
+        /* A long text byte by byte would take longer than Redis may be silent. */
+        part = p->bytewise && at < 20 ? 1 : n - at;
         ka__sock_send(p->sock, text + at, part);
         if (part < n) play_turn(p);
     }

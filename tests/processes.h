@@ -17,8 +17,8 @@ static bool place_remove(const char *path) { return rmdir(path) == 0; }
 #define PROGRAM(name) "../" name EXE
 
 /* A process of this test: its place in the pool, which outlives the function that started it, so
-   that whatever still runs at the end can be killed. Its output is in .test-PID-PLACE.out and .err.
-   */
+   that whatever still runs at the end can be killed. Its output is in
+   .test-PID-PLACE.out and .err. */
 typedef int process;
 
 static struct {
@@ -62,8 +62,8 @@ static bool process_spawn(process *p, const char *const *argv, int max_files)
     start.hStdError = output_open(output_name(p, "err"));
     start.hStdInput = GetStdHandle(STD_INPUT_HANDLE);
     bool ok = false;
-    for (int tries = 0; !ok && tries < 20;
-         tries++) { /* Wine fails now and then on a busy machine */
+    /* Wine fails now and then on a busy machine. */
+    for (int tries = 0; !ok && tries < 20; tries++) {
         if (tries) Sleep(100);
         ok = CreateProcessA(NULL, line, NULL, NULL, TRUE, on_wine() ? 0 : CREATE_NEW_PROCESS_GROUP,
                             NULL, NULL, &start, &info);

@@ -241,7 +241,7 @@ static void test_command_lines(void)
 #ifdef _WIN32
         if (strcmp(command_lines_rows[i].argv[1] ? command_lines_rows[i].argv[1] : "", "--ttl") ==
             0)
-            continue; /* an empty argument needs quotes there */
+            continue;      /* an empty argument needs quotes there */
 #endif
         if (!process_start(&p, 0, command_lines_rows[i].argv)) continue;
         int status = process_wait(&p, PATIENCE_MS);
@@ -346,9 +346,8 @@ static void test_server_options(void)
     CHECK(strcmp(post(n, "ask_key=a"), "503 try_later") == 0 &&
               strcmp(post(n, "login=a"), "403 wrong_key") == 0,
           "no Redis: %s", post(n, "ask_key=a"));
-    await_output(
-        &server, "err",
-        "is down: the server is offline; keys are refused with try_later until it is back");
+    await_output(&server, "err", "is down: the server is offline; "
+                                 "keys are refused with try_later until it is back");
     process_end(&server);
 
     n = server_start(&server, port, "--stats", NULL);

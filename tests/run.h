@@ -3,8 +3,8 @@
 enum { MOST_TOPICS = 512 };
 static const subject *tests[MOST_TOPICS];
 static int tests_n;
-static long
-    run_number; /* the PID of the process that began it: many of them may run in this folder */
+/* The PID of the process that began it: many of them may run in this folder. */
+static long run_number;
 
 /* The name of topic i's folder, or of its log. */
 static const char *job_name(int i, const char *kind)
@@ -19,8 +19,8 @@ static void run_here(int i)
     int before = passed, broken = failed;
     int64_t start = ka_now_ms();
     topic = tests[i]->name;
-    (void)place_make(
-        job_name(i, "")); /* it is there already if it runs once more, and had left files */
+    /* It is there already if the topic runs once more, and had left files. */
+    (void)place_make(job_name(i, ""));
     if (!place_enter(job_name(i, ""))) abort();
     tests[i]->run();
     processes_end();
@@ -116,8 +116,8 @@ static void job_show(int i, int status)
     topic = tests[i]->name;
     text[n] = 0;
     while (end > 0 && text[end - 1] != '\n') end--;
-    bool told = sscanf(text + end, "%d %d %d", &done[0], &done[1], &done[2]) ==
-                3; /* NOLINT(cert-err34-c): ours */
+    /* NOLINTNEXTLINE(cert-err34-c): the text is ours */
+    bool told = sscanf(text + end, "%d %d %d", &done[0], &done[1], &done[2]) == 3;
     if (fwrite(text, 1, told ? end : n, stdout) != (told ? end : n)) abort();
     for (int k = 0; told && k < 3; k++)
         *(k == 0 ? &passed : k == 1 ? &failed : &skipped) += done[k];

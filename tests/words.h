@@ -102,8 +102,8 @@ static void words_stopped(int master, int slave)
 static volatile sig_atomic_t words_signals;
 static void words_signal(int number) { (void)number, words_signals++; }
 
-/* Say a word to a terminal with `stty tostop`, in its background. Returns the signals it brought.
-   */
+/* Say a word to a terminal with `stty tostop`, in its background. Returns the
+   signals it brought. */
 static int words_tostop(int slave)
 {
     struct termios t;
@@ -163,9 +163,9 @@ static void test_words(void)
     static char long_text[2 * KA__CLI_TEXT];
     struct rlimit before, none;
     int ends[2], file, master = posix_openpt(O_RDWR | O_NOCTTY);
-    int slave = master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0
-                    ? open(ptsname(master), O_RDWR | O_NOCTTY)
-                    : -1; /* NOLINT(concurrency-mt-unsafe) */
+    bool has = master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0;
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): one thread calls ptsname */
+    int slave = has ? open(ptsname(master), O_RDWR | O_NOCTTY) : -1;
     if (slave < 0) skip("words", "no pseudo-terminals here");
     else words_to("a terminal", master, slave), words_stopped(master, slave);
     words_quiet(master, slave);
@@ -241,8 +241,8 @@ static bool unread_serves(const char *ip, int port, const char *text)
 #define UNREAD_GET "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 /* Each program with a full pipe as its stdout and stderr serves on; `lines`: it prints one each
-   second, and the first that can be written tells how many were lost. Then SIGTERM ends it at once.
-   */
+   second, and the first that can be written tells how many were lost. Then SIGTERM ends
+   it at once. */
 static void test_words_unread(void)
 {
     static const struct { const char *command, *ip, *request; bool lines; } rows[] = {
@@ -268,8 +268,8 @@ static void test_words_unread(void)
             if (!unread_serves(rows[i].ip, port, rows[i].request) &&
                 !CHECK(false, "%s serves; request %d", command, served))
                 break;
-            if (served == 0)
-                until = ka_now_ms() + 1500; /* so it has printed a line since it began */
+            /* So it has printed a line since it began. */
+            if (served == 0) until = ka_now_ms() + 1500;
             if (served >= 60) ka_sleep_ms(20);
         }
         const char *got = "";
@@ -280,10 +280,8 @@ static void test_words_unread(void)
         CHECK(!rows[i].lines || strstr(got, "(lines lost here, which nobody read: "),
               "%s tells what was lost: \"%s\"", command, got);
         kill((pid_t)pool[p].pid, SIGTERM);
-        int ms,
-            status = process_wait_timed(
-                &p,
-                &ms); /* what waits for its reader would end with KA_DRAIN_MS, 8 s there, or never */
+        /* A program that waits for its reader would end with KA_DRAIN_MS, 8 s there, or never. */
+        int ms, status = process_wait_timed(&p, &ms);
         CHECK(status == 0 && (emulator() || ms < 7000), "%s: status %d in %d ms", command, status,
               ms);
         process_end(&p);

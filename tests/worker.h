@@ -367,10 +367,10 @@ static void drain(int workers)
     wire_text(&begun, "POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na");
     ka_stats st;
     do ka_server_stats(f.s, &st); while (st.connections < 2);
-    ka_sleep_ms(100); /* the begun one has been read; were it not, it would count as well */
+    ka_sleep_ms(100);      /* the begun one has been read; were it not, it would count as well */
     ka_stop(f.s);
     CHECK(wire_answer(&idle, body, sizeof body, NULL, false) == 0, "the idle one is closed");
-    int r = KA_OK; /* the listener is closed once both workers have let go of it */
+    int r = KA_OK;      /* the listener is closed once both workers have let go of it */
     for (int64_t until = ka_now_ms() + PATIENCE_MS; r == KA_OK && ka_now_ms() < until; ) {
         ka__sock s;
         r = ka__sock_connect(NULL, "127.0.0.1", atomic_load(&f.port), &s);
@@ -404,8 +404,8 @@ static void test_drain_ends(void)
     char body[64];
     if (!fixture_start(&f, BACKWARDS, 1)) return;
     wire_open(&w, atomic_load(&f.port));
-    wire_text(
-        &w, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); /* the parent holds it, and waits for two more */
+    /* The parent holds this request, and waits for two more. */
+    wire_text(&w, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     ka_stats st;
     do ka_server_stats(f.s, &st); while (st.connections < 1);
     ka_sleep_ms(100);
@@ -478,8 +478,8 @@ static void test_workers(void)
     fixture_stop(&f);
 }
 
-/* The n-th allocation fails, for n = 1, 2, ...: an error or a closed connection, no crash, no leak.
-   */
+/* The n-th allocation fails, for n = 1, 2, ...: an error or a closed connection, no
+   crash, no leak. */
 static void test_server_out_of_memory(void)
 {
     static wire w;
@@ -508,8 +508,8 @@ static void test_server_out_of_memory(void)
                 held = true;
                 late = ev;
             } else {
-                ka_reply(s, &ev, ev.status ? ev.status : 200, NULL, "b",
-                         1); /* before its turn: it is kept */
+                /* Before its turn: it is kept. */
+                ka_reply(s, &ev, ev.status ? ev.status : 200, NULL, "b", 1);
                 if (held) ka_reply(s, &late, 200, NULL, "a", 1);
                 held = false;
             }

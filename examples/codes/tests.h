@@ -268,8 +268,8 @@ static void test_codes_rotation(void)
     CHECK(moves > 0 && lines == CLIENTS * EACH, "%d texts in %d files", lines, moves + 1);
 }
 
-/* Killed under load: what a client was told of is there after the restart, and each line is whole.
-   */
+/* Killed under load: what a client was told of is there after the restart, and each
+   line is whole. */
 static void test_codes_killed(void)
 {
     process server, client;

@@ -331,7 +331,8 @@ static void test_gate_one(void)
         gate_call(&other, "/ping", token, "200 pong", "the next one");
         wire_close(&other);      /* without a word */
     }
-    for (int i = 0; i < 1000; i += alike()) { /* who was reset has gone before the next one comes */
+    /* A connection that was reset has gone before the next one comes. */
+    for (int i = 0; i < 1000; i += alike()) {
         struct linger none = { .l_onoff = 1 };
         if (!(i == 0 ? gate_served(&other, port, token)
                      : wire_open(&other, port) && gate_connect(&other, "", token)))
@@ -363,7 +364,8 @@ static void test_gate_many(void)
         gate_call(&w, "/ping", token[(i + 1) % MANY], "400 wrong token", "another one's");
         gate_call(&w, "/ping", token[i], "200 pong", "its own");
     }
-    for (int i = MANY - 2; i >= 0; i -= 2) { /* half of them leave: by a word, or without one */
+    /* Half of them leave: by a word, or without one. */
+    for (int i = MANY - 2; i >= 0; i -= 2) {
         w.sock = sock[i];
         if (i % 4) gate_call(&w, "/disconnect", token[i], "200 disconnected", "disconnect");
         if (i % 4) CHECK(gate_ends(&w), "and the close");

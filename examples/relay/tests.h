@@ -56,7 +56,7 @@ static bool relay_stat(int port, const char *name, int64_t want, const char *why
          ka_sleep_ms(2)) {
         const char *line = wire_text(w, "stats\n") ? relay_line(w) : NULL;
         while (line && strncmp(line, "message ", 8) == 0)
-            line = relay_line(w); /* until it asked it was an active one */
+            line = relay_line(w);      /* until it asked it was an active one */
         if (!line || strncmp(line, "stats ", 6) != 0 ||
             ka_json_read(&all, (ka_str){ line + 6, strlen(line + 6) }) < 0 ||
             ka_json_find(&all, name, &value) < 0)
@@ -202,11 +202,10 @@ static void test_relay_long(void)
         int n = snprintf(line, sizeof line, "message %d\n", i);
         wire_send(&w, line, (size_t)n);
         snprintf(line, sizeof line, "message %d", i);
-        relay_says(
-            &w,
-            i < 1024 ? line
-                     : "error 1024 messages of yours wait for an ok; send more when some have come",
-            "as many as can wait");
+        if (i == 1024)
+            snprintf(line, sizeof line, "error 1024 messages of yours wait for an ok; "
+                                        "send more when some have come");
+        relay_says(&w, line, "as many as can wait");
     }
     wire_text(&w, "ok 7\nmessage 1024\n");
     relay_says(&w, "ok 7", "room again");
@@ -243,8 +242,8 @@ static void relay_reforward(bool plain)
         CHECK(got[i] == 1 || (plain && got[i] == 0), "message %d came %d times", i, got[i]);
     CHECK(plain ? held > 0 : held == 0, "%d of %d did not come", held, TEXTS);
     relay_stat(port, "outstanding", TEXTS, "all wait still");
-    for (int i = 0; i < TEXTS;
-         i++) { /* what nobody holds: somebody else's ok of the same text frees both */
+    /* Nobody holds these texts any more: an ok of somebody else for the same text frees both. */
+    for (int i = 0; i < TEXTS; i++) {
         if (!got[i]) {
             int n = snprintf(line, sizeof line, "message %d\n", i);
             wire_send(&sender, line, (size_t)n);

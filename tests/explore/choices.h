@@ -7,8 +7,8 @@
    A state that was met before is not looked into again. Its number is a hash of what each thread
    has done and read, of the stores of each object in their order, and of the simulated system. A
    thread is a function of what it has read, so equal states have equal futures. With a bound on
-   preemptions a state counts as met if as many were left then, at least, and the same thread ran.
-   */
+   preemptions a state counts as met if as many were left then, at least, and the
+   same thread ran. */
 
 enum { CHOICES = 20000 };
 typedef struct { uint8_t taken, options; } choice;
@@ -48,8 +48,8 @@ static uint64_t mix(uint64_t h, uint64_t x)
     return h ^ h >> 29;
 }
 
-/* One of n options. Option 0 is the ordinary one: go on with the same thread, read what is newest.
-   */
+/* One of n options. Option 0 is the ordinary one: go on with the same thread, read
+   what is newest. */
 static int choose(int n)
 {
     if (n <= 1) return 0;
