@@ -689,31 +689,28 @@ static size_t request(uint64_t *r, char *out)
         n = sprintf(out, "%sContent-Length: %zu\r\n\r\n%s", head, strlen(login_known), login_known);
         break;
     case 2:
-        n = sprintf(
-            out,
-            "%sTransfer-Encoding: chunked\r\n\r\n4\r\nask_\r\nB;x=\"y\"\r\nkey=hostile\r\n0\r\nX-Trailer: z\r\n\r\n",
-            head);
+        n = sprintf(out, "%sTransfer-Encoding: chunked\r\n\r\n"
+                         "4\r\nask_\r\nB;x=\"y\"\r\nkey=hostile\r\n0\r\nX-Trailer: z\r\n\r\n",
+                    head);
         break;
     case 3:
         n = sprintf(out, "%sContent-Length: 15\r\nExpect: 100-continue\r\n\r\nask_key=hostile",
                     head);
         break;
     case 4:
-        n = sprintf(
-            out,
-            "POST http://a/ HTTP/1.0\r\nContent-Length: 19\r\nConnection: keep-alive\r\n\r\nask_key=%%68ostil%%65");
+        n = sprintf(out, "POST http://a/ HTTP/1.0\r\nContent-Length: 19\r\n"
+                         "Connection: keep-alive\r\n\r\nask_key=%%68ostil%%65");
         break;
     case 5:
-        n = sprintf(
-            out,
-            "%sContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 15\r\nConnection: close\r\n\r\nask_key=hostile",
-            head);
+        n = sprintf(out, "%sContent-Type: application/x-www-form-urlencoded\r\n"
+                         "Content-Length: 15\r\nConnection: close\r\n\r\nask_key=hostile",
+                    head);
         break;
     default:
-        n = sprintf(
-            out,
-            "%sContent-Length: 15\r\n\r\nask_key=hostileGET / HTTP/1.1\r\nHost: a\r\n\r\n%sContent-Length: %zu\r\n\r\n%s",
-            head, head, strlen(login_known), login_known);
+        n = sprintf(out, "%sContent-Length: 15\r\n\r\nask_key=hostile"
+                         "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+                         "%sContent-Length: %zu\r\n\r\n%s",
+                    head, head, strlen(login_known), login_known);
         break;
     }
     return (size_t)n;

@@ -338,8 +338,8 @@ static void message_event(const ka_event *ev)
     if (ev->kind == KA_CLOSED) {
         bool why = p->hung_up || p->refused || p->reset || at.stopping || failed() ||
                    (p->slow && p->said.n > 0);
-        why = why ||
-              (p->framings_n > 1 && begun(p)); /* reframed, and something unfinished was there */
+        /* Reframed, and something unfinished was there. */
+        why = why || (p->framings_n > 1 && begun(p));
         CHECK(why || !begun(p), "closed, and an unfinished message was not told of");
         CHECK(why || (p->fin && p->received == p->to_server.n), "closed, why?");
         CHECK(why || p->framing_at + 1 < p->framings_n || at_rest(p),

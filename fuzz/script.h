@@ -233,17 +233,10 @@ static const char *const message_canned[] = {
 static const char *const line_ends[] = { "\n", "\r\n", "\r", "" }, *const line_canned[] = {
     "\r\n", "\r", "a\n", "a\r\nb\n\n\r\n", "\ra\r\r\n", "\n\n \n", "{}\n", "a"
 };
-static const char *const resp_canned[] = { "+OK\r\n",
-                                           ":-12\r\n",
-                                           "$-1\r\n*-1\r\n",
-                                           "*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n",
-                                           "$5\r\nhello\r\n",
-                                           "*2\r\n*1\r\n-E\r\n*0\r\n",
-                                           "$300\r\n",
-                                           "*9\r\n",
-                                           "+",
-                                           "\r\n",
-                                           "*x\r\n" };
+static const char *const resp_canned[] = {
+    "+OK\r\n", ":-12\r\n", "$-1\r\n*-1\r\n", "*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n",
+    "$5\r\nhello\r\n", "*2\r\n*1\r\n-E\r\n*0\r\n", "$300\r\n", "*9\r\n", "+", "\r\n", "*x\r\n"
+};
 static const unsigned lengths[] = {
     0, 1, 2, 4, 47, 296, KA_MAX_BODY - 1, KA_MAX_BODY, KA_MAX_BODY + 1, 513, 0x7b7d7b7d, 0xffffffff
 };

@@ -274,8 +274,8 @@ static void talker_event(talker *t, const ka_event *ev)
             t->whole = true;
             ka_close(t->s, ev->conn);
         }
-        if (!calls)
-            next = was; /* what it was told goes back; then the caller begins in the next one */
+        /* What it was told goes back. Then the caller begins in the next one. */
+        if (!calls) next = was;
         if (!calls || was < CUT_RESP) ka_send(t->s, ev->conn, words[next].p, words[next].n);
         break;
     default: /* KA_CLOSED */

@@ -320,9 +320,9 @@ static void fault_names_free(struct addrinfo *found)
 static int fault_send(SOCKET s, const char *p, int n, int flags)
 {
     int type = 0, size = sizeof type;
-    bool wakes =
-             (getsockopt)(s, SOL_SOCKET, SO_TYPE, (char *)&type, &size) == 0 && type == SOCK_DGRAM,
-         fails = fault(F_send);
+    bool wakes = (getsockopt)(s, SOL_SOCKET, SO_TYPE, (char *)&type, &size) == 0 &&
+                 type == SOCK_DGRAM;
+    bool fails = fault(F_send);
     if (fails && !wakes) return -1;
     int r = (send)(s, p, wakes ? n : FAIL_PART(n), flags);
     return fails ? -1 : r;

@@ -30,9 +30,8 @@ static void test_secrets(void)
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 94\r\n\r\nlogin=%s",
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5e\r\nlogin=%s\r\n0\r\n\r\n",
     };
-    if (emulator_lacks(
-            "valgrind",
-            "valgrind tells of the blocks' bytes that nobody wrote, which are looked at"))
+    if (emulator_lacks("valgrind", "valgrind tells of the blocks' bytes that nobody wrote, "
+                                   "which are looked at"))
         return;
     for (size_t i = 0; i <= COUNT(forms); i++) {      /* the last time nobody logs in */
         static wire w;
@@ -43,9 +42,8 @@ static void test_secrets(void)
         if (ka_keyring_init(&keys, 0, 0) < 0 || !parent_start(&s, 1, NULL, &port) ||
             !wire_open(&w, port))
             abort();
-        bool asked = secret_ask(
-            &w, s, &keys.store,
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nask_key=%s", "me", key);
+        bool asked = secret_ask(&w, s, &keys.store, "POST / HTTP/1.1\r\nHost: a\r\n"
+                                "Content-Length: 10\r\n\r\nask_key=%s", "me", key);
         CHECK(asked && strlen(key) == KA_KEY_TEXT, "a key: \"%s\"", key);
         secrets_left = 0;
         atomic_store(&secret, key + 8);

@@ -21,15 +21,10 @@ static bool example_start(process *p, int *ports, int n, const char *const *argv
 }
 
 #define MESSAGES ".test-messages"
-static const char *const codes_argv[] = { PROGRAM("examples/codes/codes"),
-                                          "server",
-                                          "--uuid-port",
-                                          "0",
-                                          "--text-port",
-                                          "0",
-                                          "--log",
-                                          MESSAGES,
-                                          NULL };
+static const char *const codes_argv[] = {
+    PROGRAM("examples/codes/codes"), "server", "--uuid-port", "0", "--text-port", "0", "--log",
+    MESSAGES, NULL
+};
 
 /* A request of its own connection, and what comes back until the close: "STATUS BODY", or "bare
    BODY" without HTTP around it. */
@@ -317,15 +312,10 @@ static void test_codes_full(void)
     int ports[2], stored = 0;
     snprintf(file, sizeof file, "%s%s", folder ? folder : "", folder ? "/messages" : MESSAGES);
     snprintf(ballast, sizeof ballast, "%s.ballast", file);
-    const char *argv[] = { PROGRAM("examples/codes/codes"),
-                           "server",
-                           "--uuid-port",
-                           "0",
-                           "--text-port",
-                           "0",
-                           "--log",
-                           file,
-                           NULL };
+    const char *argv[] = {
+        PROGRAM("examples/codes/codes"), "server", "--uuid-port", "0", "--text-port", "0", "--log",
+        file, NULL
+    };
     (void)remove(file);
     memset(body, 'x', sizeof body);
     if (folder)
@@ -334,9 +324,8 @@ static void test_codes_full(void)
     bool started = example_start(&server, ports, 2, argv);
     if (!folder) files_limit(0);
     if (!started || !code_of(ports[0], UUID, false, code)) return;
-    size_t n = expand(
-        body, 512, "{\"uuid\": \"$U\", \"unique\": \"$C\", \"text\": \"Text insertion for index ",
-        code);
+    size_t n = expand(body, 512, "{\"uuid\": \"$U\", \"unique\": \"$C\", "
+                                 "\"text\": \"Text insertion for index ", code);
     memset(body + n, 'x', 1000);
     memcpy(body + n + 1000, "\"}", 2);
     const char *said = "";
@@ -387,15 +376,10 @@ static void test_codes_logs(void)
     process p;
     int ports[2];
     for (size_t i = 0; i < COUNT(codes_logs); i++) {
-        const char *argv[] = { PROGRAM("examples/codes/codes"),
-                               "server",
-                               "--uuid-port",
-                               "0",
-                               "--text-port",
-                               "0",
-                               "--log",
-                               codes_logs[i].log,
-                               NULL };
+        const char *argv[] = {
+            PROGRAM("examples/codes/codes"), "server", "--uuid-port", "0", "--text-port", "0",
+            "--log", codes_logs[i].log, NULL
+        };
         if (codes_logs[i].holds)
             file_put(MESSAGES, codes_logs[i].holds, strlen(codes_logs[i].holds));
         if (codes_logs[i].status == 0) {
@@ -432,13 +416,10 @@ static void test_codes_words(void)
     char port[8];
     int ports[2];
     for (size_t i = 0; i < COUNT(codes_words); i++) {
-        const char *argv[] = { PROGRAM("examples/codes/codes"),
-                               codes_words[i].argv[0],
-                               codes_words[i].argv[1],
-                               codes_words[i].argv[2],
-                               codes_words[i].argv[3],
-                               codes_words[i].argv[4],
-                               NULL };
+        const char *argv[] = {
+            PROGRAM("examples/codes/codes"), codes_words[i].argv[0], codes_words[i].argv[1],
+            codes_words[i].argv[2], codes_words[i].argv[3], codes_words[i].argv[4], NULL
+        };
         char free_text[2][8];
         snprintf(free_text[0], 8, "%d", free_port());
         snprintf(free_text[1], 8, "%d", free_port());

@@ -16,15 +16,10 @@ static void gate_remove(void)
 
 static bool gate_start(process *p, int *port, const char *option, const char *value)
 {
-    const char *argv[] = { PROGRAM("examples/gate/gate"),
-                           "server",
-                           "--port",
-                           free_port_text(),
-                           "--token-file",
-                           TOKEN_FILE,
-                           option,
-                           value,
-                           NULL };
+    const char *argv[] = {
+        PROGRAM("examples/gate/gate"), "server", "--port", free_port_text(), "--token-file",
+        TOKEN_FILE, option, value, NULL
+    };
     return example_start(p, port, 1, argv);
 }
 

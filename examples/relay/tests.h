@@ -2,14 +2,10 @@
 
 static bool relay_start(process *p, int *port, const char *option)
 {
-    const char *argv[] = { PROGRAM("examples/relay/relay"),
-                           "server",
-                           "--workers",
-                           "2",
-                           "--port",
-                           free_port_text(),
-                           option,
-                           NULL };
+    const char *argv[] = {
+        PROGRAM("examples/relay/relay"), "server", "--workers", "2", "--port", free_port_text(),
+        option, NULL
+    };
     return example_start(p, port, 1, argv);
 }
 
@@ -442,13 +438,10 @@ static void test_relay_words(void)
     };
     for (size_t i = 0; i < COUNT(words); i++) {
         process p;
-        const char *argv[] = { PROGRAM("examples/relay/relay"),
-                               words[i].argv[0],
-                               words[i].argv[1],
-                               words[i].argv[2],
-                               words[i].argv[3],
-                               words[i].argv[4],
-                               NULL };
+        const char *argv[] = {
+            PROGRAM("examples/relay/relay"), words[i].argv[0], words[i].argv[1], words[i].argv[2],
+            words[i].argv[3], words[i].argv[4], NULL
+        };
         if (!process_start(&p, 0, argv)) continue;
         int status = process_wait(&p, PATIENCE_MS);
         const char *said = output(&p, words[i].status ? "err" : "out");
@@ -466,14 +459,10 @@ static void test_relay_words(void)
 /* A run of it, to its end: its exit status. */
 static int load_run(process *p, int max_files, const char *const *more)
 {
-    const char *argv[16] = { PROGRAM("examples/relay/relay"),
-                             "load",
-                             "--clients",
-                             "200",
-                             "--window",
-                             "0.3",
-                             "--delay",
-                             "0..0.1" };
+    const char *argv[16] = {
+        PROGRAM("examples/relay/relay"), "load", "--clients", "200", "--window", "0.3", "--delay",
+        "0..0.1"
+    };
     for (int i = 0; i < 7 && more[i]; i++) argv[8 + i] = more[i];
     return process_start(p, max_files, argv) ? process_wait(p, 2 * PATIENCE_MS) : -1;
 }
