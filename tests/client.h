@@ -42,6 +42,7 @@ typedef struct {
     const char *const *texts;
     int n, port;
     bool close_each;
+    _Atomic(bool) go;
     ka__thread thread;
     char got[KA_MAX_HEAD + 1];
 } script;
@@ -67,11 +68,13 @@ static void script_run(void *arg)
             if (wire_more(&w) <= 0) break;
         }
         w.n = 0;
-        /* \a is a pause. */
-        for (const char *part = s->texts[i]; part;
-             part = strchr(part, '\a') ? strchr(part, '\a') + 1 : NULL) {
-            if (part != s->texts[i]) ka_sleep_ms(30);
-            wire_send(&w, part, strcspn(part, "\a"));
+        /* \a is a pause, \v waits until the test says go. */
+        for (const char *part = s->texts[i]; *part; part += *part != 0) {
+            size_t n = strcspn(part, "\a\v");
+            wire_send(&w, part, n);
+            part += n;
+            if (*part == '\a') ka_sleep_ms(30);
+            while (*part == '\v' && !atomic_load(&s->go)) ka_sleep_ms(1);
         }
         if (!s->close_each) continue;
         wire_close(&w);

@@ -304,10 +304,11 @@ static void test_no_suicide(void)
     ka_client_close(&c);
     script_stop(&s);
 
-    static const char *const more[] = { "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx\a\r\n" };
+    static const char *const more[] = { "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx\v\r\n" };
     if (!script_start(&s, more, 1, false)) return;
     c.port = s.port;
     CHECK(ka_client_post(&c, "x=y", 3, &answer) == 200, "answered");
+    atomic_store(&s.go, true);
     CHECK(wire_wait((ka__sock)c.sock, KA__IN), "and more");
     r = ka_client_kill_server(&c, &pid);
     CHECK(r == KA_EOFFLINE && pid == 0 && strstr(c.why, "sent more"), "more: %d, %s", r, c.why);
