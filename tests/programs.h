@@ -232,7 +232,7 @@ static const struct {
 
 static void test_command_lines(void)
 {
-    for (size_t i = 0; i < COUNT(command_lines_rows); i++) {
+    for (size_t i = 0; i < COUNT(command_lines_rows); i += (size_t)alike()) {
         process p;
         char line[512] = "";
         for (int k = 0; command_lines_rows[i].argv[k]; k++)
