@@ -18,14 +18,12 @@ static const char usage[] =
     "       relay --help | --version\n\n"
     "server: forwards each `message X` to one active connection, chosen at random. That\n"
     "connection's `ok X` goes to all connections that sent X.\n"
-    "  --ip IP,...      listen on these addresses, or on those of a host's name (default\n"
-    "                   127.0.0.1)\n"
+    "  --ip IP,...      listen on these addresses, or a host's (default 127.0.0.1)\n"
     "  --port PORT      the port (default 8000); 0: the system chooses one\n"
     "  --workers N      threads that serve connections (default 8)\n"
     "  --stats          each second, show connections, messages and messages a second\n"
     "  --no-reforward   when a connection closes, do not forward its messages to another one\n\n"
-    "client: sends `message X` (default 16 random digits), answers messages, and ends when `ok X`\n"
-    "comes.\n"
+    "client: sends `message X` (default 16 random digits), answers messages, ends with its ok.\n"
     "  --delay S[..S]   seconds before each answer, or a range of them (default 0)\n"
     "  --timeout S      seconds to wait for the ok, then connect and send again (default 30)\n"
     "  --give-up S      while the server is offline, try for S seconds (default: for ever)\n\n"
@@ -62,17 +60,13 @@ typedef struct {
     uint32_t first[2];                      /* items of its lists SENT and HELD */
 } peer;
 
-typedef struct {
-    const char *ip;
-    long long   port, workers;
-    bool        stats, no_reforward;
-} server_options;
+typedef struct { const char *ip; long long port, workers; bool stats, no_reforward; } serving;
 
 typedef struct {
     ka_server  *server;
     ka_timers   timers;
     ka_listeners listeners;
-    const server_options *o;
+    const serving *o;
     uint64_t    key[2];                     /* text_hash's */
     peer       *peers;                      /* by ka_conn_index */
     uint32_t   *active;                     /* the active ones among them, without gaps */
@@ -383,13 +377,6 @@ static void tell_stats(relay *r, uint64_t conn)
     line_send(r->server, conn, "stats", (ka_str){ text, w.n });
 }
 
-/* Is this the first line of a request in HTTP/1.x? A web page can have its visitor's browser send
-   a request to here. The lines behind the first are the page's, and must not be taken. */
-static bool is_http(ka_str line)
-{
-    return line.n > 9 && memcmp(line.p + line.n - 9, " HTTP/1.", 8) == 0;
-}
-
 static const char *take_line(relay *r, uint64_t conn, ka_str line)
 {
     uint32_t who = peer_find(r, conn);
@@ -406,7 +393,10 @@ static const char *take_line(relay *r, uint64_t conn, ka_str line)
         if (who == NOBODY) return "this connection asked for stats; use another one";
         return message ? take_message(r, who, x) : take_ok(r, who, x);
     }
-    if (!is_http(line)) return "no such word; send message X, ok X or stats";
+    /* A web page can have its visitor's browser send an HTTP request to here. The lines behind the
+       first are the page's, and must not be taken. */
+    bool http = line.n > 9 && memcmp(line.p + line.n - 9, " HTTP/1.", 8) == 0;
+    if (!http) return "no such word; send message X, ok X or stats";
     peer_leave(r, conn);
     peer_error(r, conn, "HTTP is not spoken here");
     ka_close(r->server, conn);
@@ -476,7 +466,7 @@ static int serve(relay *r)
 
 static int run_server(char **argv)
 {
-    server_options o = { .ip = "127.0.0.1", .port = 8000, .workers = 8 };
+    serving o = { .ip = "127.0.0.1", .port = 8000, .workers = 8 };
     const ka_option known[] = {
         { "--ip", .text = &o.ip },
         { "--port", .number = &o.port, .most = 65535 },
