@@ -187,8 +187,7 @@ enum {
     KA_IPS_TEXT = 511,            /* characters of some addresses, with commas between */
     KA_END_TEXT = 64,             /* characters of an end of a connection */
     KA_UTC_TEXT = 27,             /* characters of a time: 2026-11-21T09:30:00.123456Z */
-    KA_TROUBLE_TEXT = 192,        /* room for an error in words, as functions of ext/ write it */
-    KA_MAX_ANSWER = KA_MAX_ID > KA_KEY_TEXT ? KA_MAX_ID : KA_KEY_TEXT
+    KA_TROUBLE_TEXT = 192         /* room for an error in words, as functions of ext/ write it */
 };
 
 /* ------------------------------------------------------------------------------------------------
