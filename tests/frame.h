@@ -260,10 +260,16 @@ static void dawdle(void)
     atomic_store(&dawdling, DAWDLED);
 }
 
+/* Before this thread's next call of that name, `run` runs. If `run` returns true, the call fails. */
+static _Thread_local struct { int call; bool (*run)(void); } ambush;
+
 static bool fault(int call)
 {
     if (dawdle_ms) dawdle();
     fault_half = false;
+    bool (*run)(void) = ambush.call == call ? ambush.run : NULL;
+    if (run) ambush.run = NULL;
+    if (run) return run();
     if (fault_exempt || !atomic_load(&fault_armed) ||
         atomic_fetch_add(&fault_counts[call], 1) >= atomic_load(&fault_most))
         return false;

@@ -352,9 +352,112 @@ static void test_kill_helper(void)
 #endif
 }
 
+#if defined(__linux__)
+static int heir_pipe[2];
+static pid_t heir;
+
+/* Tell the server to give its sockets away, and wait until it has. */
+static bool give_away(void)
+{
+    CHECK(write(heir_pipe[0], "x", 1) == 1 && read(heir_pipe[0], &heir, sizeof heir) > 0, "given");
+    return false;
+}
+
+/* A server that answers one request. When it is told, another process gets its sockets. */
+static void giver_run(ka__sock listener)
+{
+    static wire w;
+    char byte;
+    if (!wire_wait(listener, KA__IN) || ka__sock_accept(listener, &w.sock, NULL) != KA_OK) _exit(1);
+    if (wire_more(&w) > 0) wire_text(&w, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx");
+    if (read(heir_pipe[1], &byte, 1) != 1) _exit(1);
+    pid_t other = fork();
+    if (other != 0) {
+        ka__sock_close(listener);
+        ka__sock_close(w.sock);
+        if (write(heir_pipe[1], &other, sizeof other) < 0) _exit(1);
+    }
+    for (;;) pause();
+}
+#endif
+
+/* The server's process gives its sockets away between the two looks at who has them: nobody is
+   killed. */
+static void test_kill_heir(void)
+{
+#if !defined(__linux__)
+    skip("kill heir", "only Linux has a handle that is opened between two looks");
+#else
+    static ka_client c;
+    ka__sock listener;
+    ka_str answer;
+    int64_t pid;
+    int port;
+    if (cannot_find() || emulator_lacks("valgrind", "valgrind 3.19 knows no pidfd_open")) return;
+    CHECK(sock_listen(&listener, &port) == KA_OK, "a listener");
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, heir_pipe) != 0) abort();
+    pid_t giver = fork();
+    if (giver == 0) giver_run(listener);
+    ka__sock_close(listener);
+    memset(&c, 0, sizeof c);
+    c.ip = "127.0.0.1";
+    c.port = port;
+    CHECK(ka_client_post(&c, "x=y", 3, &answer) == 200, "it answers");
+    ambush.call = F_pidfd_open;
+    ambush.run = give_away;
+    int r = ka_client_kill_server(&c, &pid);
+    CHECK(!ambush.run && heir > 0, "the sockets have another process");
+    CHECK(r == KA_ENOTFOUND && pid == giver && c.why == ka__ended, "found, and not again: %d", r);
+    CHECK(waitpid(giver, NULL, WNOHANG) == 0 && kill(heir, 0) == 0, "both live");
+    if (heir > 0) kill(heir, SIGKILL);
+    kill(giver, SIGKILL);
+    waitpid(giver, NULL, 0);
+    ka_client_close(&c);
+    close(heir_pipe[0]);
+    close(heir_pipe[1]);
+#endif
+}
+
+/* While the list of processes cannot be read, the owner of a connection is unknown, and not
+   hidden: the error is the system's. */
+#if defined(__linux__)
+static bool no_descriptor(void)
+{
+    errno = EMFILE;
+    return true;
+}
+#endif
+
+static void test_kill_unlisted(void)
+{
+#if !defined(__linux__)
+    skip("kill unlisted", "only Linux has /proc");
+#else
+    static wire w;
+    ka__sock listener, accepted = -1;
+    int64_t pid;
+    int port;
+    if (cannot_find()) return;
+    CHECK(sock_listen(&listener, &port) == KA_OK && wire_open(&w, port) &&
+              wire_wait(listener, KA__IN) && ka__sock_accept(listener, &accepted, NULL) == KA_OK,
+          "connected");
+    ka__pair pair = { .sock = (int)w.sock, .mine = ka__sock_mine(w.sock),
+                      .theirs = ka__sock_peer(w.sock) };
+    CHECK(ka__owner_find(&pair, &pid) == KA_OK && pid == getpid(), "this process: %s", pair.why);
+    ambush.call = F_opendir;
+    ambush.run = no_descriptor;
+    int r = ka__owner_find(&pair, &pid);
+    CHECK(r == KA_ELIMIT && pair.os_error == EMFILE && pid == 0, "%d: %s", r, pair.why);
+    wire_close(&w);
+    ka__sock_close(accepted);
+    ka__sock_close(listener);
+#endif
+}
+
 static const subject kill_topics[] = {
     { "handshake", test_handshake }, { "kill", test_kill }, { "peer", test_peer },
     { "ends", test_ends }, { "ends differ", test_ends_differ },
     { "kill forwarder", test_kill_forwarder }, { "no suicide", test_no_suicide },
-    { "kill helper", test_kill_helper },
+    { "kill helper", test_kill_helper }, { "kill heir", test_kill_heir },
+    { "kill unlisted", test_kill_unlisted },
 };

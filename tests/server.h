@@ -191,8 +191,35 @@ static void test_interrupt_backlog(void)
 #endif
 }
 
+/* The caller's line Connection is left out of an answer's record, and nothing comes behind it. */
+static void test_reply_record(void)
+{
+    static const char fields[] = "X-Long: 0123456789abcdef0123456789abcdef0123456789abcdef\r\n"
+                                 "Connection: close\r\nA: b\r\n\0these bytes lie behind them, and "
+                                 "they are no part of the answer, however it is put together";
+    enum { KEPT = 58 + 6, BEHIND = 256 };
+    static wire w;
+    ka_server *s;
+    ka_event ev;
+    int port, changed = 0;
+    if (!parent_start(&s, 1, NULL, &port) || !wire_open(&w, port)) return;
+    wire_text(&w, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    if (!next_event(s, &ev, KA_REQUEST)) return;
+    ka__box *b = &s->workers[0]->down;
+    ka__record *r = ka__box_at(b, b->write);
+    char *end = ka__payload(r) + KEPT;
+    memset(r, '?', sizeof *r + KEPT + BEHIND);      /* nothing is there yet */
+    CHECK(ka_reply(s, &ev, 200, fields, NULL, 0) == KA_OK && r->n == KEPT, "n %d", (int)r->n);
+    CHECK(memcmp(end - 8, "\r\nA: b\r\n", 8) == 0, "both other lines");
+    for (int i = 0; i < BEHIND; i++) changed += end[i] != '?';
+    CHECK(changed == 0, "%d bytes behind it", changed);
+    wire_close(&w);
+    ka_server_free(s);
+}
+
 static const subject server_topics[] = {
     { "stop and free", test_stop_and_free }, { "stop gone", test_stop_gone },
     { "free among calls", test_free_among_calls }, { "generations", test_generations },
     { "interrupt", test_interrupt }, { "backlog", test_interrupt_backlog },
+    { "reply record", test_reply_record },
 };

@@ -443,6 +443,25 @@ static void test_drain_busy(void)
     ka_server_free(s);
 }
 
+/* Once the stop was told, the worker does not look at the connection: if the peer ends then, there
+   is no second KA_CLOSED. */
+static void test_drain_told(void)
+{
+    static wire w;
+    ka_server *s;
+    ka_event ev;
+    int port;
+    if (!parent_start(&s, 1, &ka_lines, &port) || !wire_open(&w, port)) return;
+    CHECK(next_event(s, &ev, KA_OPENED), "opened");
+    ka_stop(s);
+    CHECK(next_event(s, &ev, KA_CLOSED) && ev.error == 0, "the stop is told");
+    wire_close(&w);
+    ka_sleep_ms(100);      /* a worker that looks at the connection sees the end meanwhile */
+    int r = ka_wait(s, &ev, PATIENCE_MS);
+    CHECK(r == KA_ESTOPPED, "told once: %d, kind %d", r, ev.kind);
+    ka_server_free(s);
+}
+
 /* Several workers on one listener: many connections, each with its own answers. */
 static void test_workers(void)
 {
@@ -581,6 +600,7 @@ static const subject worker_topics[] = {
     { "refused head", test_refused_head }, { "busy parent", test_busy_parent },
     { "never reads", test_never_reads }, { "linger", test_linger }, { "drain", test_drain },
     { "drain ends", test_drain_ends }, { "drain, busy", test_drain_busy },
+    { "drain told", test_drain_told },
     { "workers", test_workers }, { "server out of memory", test_server_out_of_memory },
     { "listeners' numbers", test_listener_numbers }, { "listener left", test_listener_left },
 };
