@@ -147,6 +147,12 @@ static int process_descriptors(void)
     if (threads) closedir(threads);
     return found;
 }
+
+static bool not_permitted(void)
+{
+    errno = EPERM;
+    return true;
+}
 #endif
 
 /* The process's main table has the listener, for ss and lsof, and no connection; a worker's own
@@ -169,6 +175,9 @@ static void test_descriptors(void)
         fixture_stop(&f);
         return;
     }
+    ambush.call = F_pidfd_getfd;
+    ambush.run = not_permitted;
+    CHECK(!ka__table_can(ends[0]) && !ambush.run, "the main table's descriptors can't be had");
     sockets_count(&before[0], &before[1]);
     for (int i = 0; i < CLIENTS; i++) {
         wire_open(&wires[i], f.port);

@@ -27,6 +27,18 @@ static void test_listen_trouble(void)
     }
 }
 
+/* Addresses that just fit. */
+static void test_find_hosts(void)
+{
+    char hosts[KA_IPS_TEXT + 1], found[KA_IPS_TEXT + 1];
+    memset(hosts, 'x', KA_IPS_TEXT);
+    hosts[KA_IPS_TEXT] = 0;
+    memcpy(hosts, "unix:", 5);
+    memcpy(hosts + 200, ",unix:", 6);
+    memcpy(hosts + 400, ",unix:", 6);
+    CHECK(ka_find_hosts(found, "test", hosts) == -1 && strcmp(found, hosts) == 0, "%s", found);
+}
+
 static const subject ext_cli_topics[] = {
-    { "listen trouble", test_listen_trouble },
+    { "listen trouble", test_listen_trouble }, { "find hosts", test_find_hosts },
 };

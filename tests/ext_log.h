@@ -283,6 +283,9 @@ static void test_log_replace(void)
     CHECK(ka_log_replace(log, "line", 4, &code) == KA_EINVAL &&
               ka_log_commit(log, &code) == KA_OK && file_says(LOG, "line 5\nline 6\n"),
           "no line: nothing is done");
+    CHECK(ka_log_add(log, line, sizeof line / 2) > 0 &&
+              ka_log_replace(log, NULL, 0, &code) == KA_OK && log->pending.cap == KA__LOG_KEPT,
+          "so much room is kept");
     CHECK(ka_log_add(log, line, sizeof line) > 0 && ka_log_replace(log, NULL, 0, &code) == KA_OK &&
               log->pending.cap == 0 && file_says(LOG, ""),
           "by nothing; room is given back");

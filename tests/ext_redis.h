@@ -271,6 +271,7 @@ static void test_redis_explain(void)
         { "ERR Connection refused", "ERR Connection: a shard behind the proxy is down, or hangs", "twemproxy's" },
         { "hush", "an error: its words are not shown, as they may hold secrets", "no word" },
         { "", "an error: its words are not shown, as they may hold secrets", "none" },
+        { "E hush", "E: its words are not shown, as they may hold secrets", "one letter" },
         { "HUSH's", "an error: its words are not shown, as they may hold secrets", "half a word" },
         { "READONLYhush", "an error: its words are not shown, as they may hold secrets", "no known word" },
         { "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "an error: its words are not shown, as they may hold secrets", "too long a word" },
@@ -394,7 +395,7 @@ static void test_redis_password_file(void)
     static const struct { const char *content, *want, *why; } rows[] = {
         { "hush\n", "hush", "a line" }, { "hush", "hush", "without an end" },
         { "h,u s@h\r\nx\n", "h,u s@h", "the first one" },
-        { "", NULL, "empty" }, { "\nhush\n", NULL, "an empty line" },
+        { "", NULL, "empty" }, { "\nhush\n", NULL, "an empty line" }, { "h", "h", "one byte" },
         { "hush, hush, hush, hush, hush", "hush, hush, hush, hush, hush", "longer than its path" },
     };
     static ka_redis_address a;

@@ -317,7 +317,10 @@ static long fault_syscall(long number, long a, long b, long c, long d, long e, l
 static _Atomic(int) accept_refused; /* errno of all accepts, where that isn't 0 */
 #define accept4(...)               ((errno = accept_refused) != 0 ? -1 : FAIL(accept4, fault_error(), __VA_ARGS__))
 #define epoll_create1(...)         FAIL(epoll_create1, fault_error(), __VA_ARGS__)
-#define epoll_ctl(p, op, fd, ev)   ((op) != EPOLL_CTL_DEL && fault(F_epoll_ctl) ? fault_error() : epoll_ctl(p, op, fd, ev))      /* taking needs nothing */
+static _Atomic(int) watch_refused;  /* the same for epoll_ctl; to take a socket off needs nothing */
+#define WATCH_FAILS(op) \
+    ((op) != EPOLL_CTL_DEL && ((errno = watch_refused) != 0 || fault(F_epoll_ctl)))
+#define epoll_ctl(p, op, fd, ev)   (WATCH_FAILS(op) ? fault_error() : epoll_ctl(p, op, fd, ev))
 #define epoll_wait(...)            FAIL(epoll_wait, fault_error(), __VA_ARGS__)
 #define eventfd(...)               FAIL(eventfd, fault_error(), __VA_ARGS__)
 #define dup3(...)                  FAIL(dup3, fault_error(), __VA_ARGS__)

@@ -97,7 +97,7 @@ static void test_keyring_growth(void)
 static void test_keyring_within(void)
 {
     static unsigned char digests[3][32];
-    const int64_t ends[] = { 500, 1001, INT64_MAX };
+    const int64_t ends[] = { -500, 1001, INT64_MAX };
     const char *const ids[] = { "over", "soon", "ever" };
     ka_keyring k;
     ka_key key;

@@ -549,6 +549,30 @@ static void test_server_out_of_memory(void)
     }
 }
 
+/* A connection that the system does not watch is closed, and not forgotten. */
+static void test_unwatched(void)
+{
+#if defined(__linux__) && !defined(KA_POLL)
+    static wire w;
+    ka_server *s;
+    ka_event ev;
+    int port;
+    if (!parent_start(&s, 1, &ka_lines, &port)) return;
+    atomic_store(&watch_refused, ENOSPC);
+    CHECK(wire_open(&w, port) && next_event(s, &ev, KA_OPENED) && wire_over(&w), "it is closed");
+    wire_close(&w);
+    atomic_store(&watch_refused, 0);
+    CHECK(next_event(s, &ev, KA_CLOSED) && ev.error == KA_EOFFLINE, "and told: %d", ev.error);
+    if (!wire_open(&w, port)) return;
+    wire_text(&w, "a line\n");
+    CHECK(next_event(s, &ev, KA_OPENED) && next_event(s, &ev, KA_MESSAGE), "the next is served");
+    wire_close(&w);
+    ka_server_free(s);
+#else
+    skip("unwatched", "only epoll can refuse a socket");
+#endif
+}
+
 /* Listeners are numbered in their order, however soon the worker is done with what it was told. */
 static void test_listener_numbers(void)
 {
@@ -600,7 +624,7 @@ static const subject worker_topics[] = {
     { "refused head", test_refused_head }, { "busy parent", test_busy_parent },
     { "never reads", test_never_reads }, { "linger", test_linger }, { "drain", test_drain },
     { "drain ends", test_drain_ends }, { "drain, busy", test_drain_busy },
-    { "drain told", test_drain_told },
+    { "drain told", test_drain_told }, { "unwatched", test_unwatched },
     { "workers", test_workers }, { "server out of memory", test_server_out_of_memory },
     { "listeners' numbers", test_listener_numbers }, { "listener left", test_listener_left },
 };
