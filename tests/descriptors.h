@@ -147,12 +147,6 @@ static int process_descriptors(void)
     if (threads) closedir(threads);
     return found;
 }
-
-static bool not_permitted(void)
-{
-    errno = EPERM;
-    return true;
-}
 #endif
 
 /* The process's main table has the listener, for ss and lsof, and no connection; a worker's own

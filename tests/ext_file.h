@@ -381,6 +381,10 @@ static void test_file_replace_fails(void)
     fresh.os_error = 28;
     CHECK(ka_file_replace(&f, &fresh, KA_EOS) == KA_EOS && f.os_error == 28, "%d", f.os_error);
     CHECK(!opens(PUT ".new", "rb"), "and the new one is removed");
+    f.torn = f.unsure = f.grown = f.tight = true;
+    CHECK(ka_file_fresh(&f, &fresh, "", 0) == KA_OK && ka_file_replace(&f, &fresh, KA_OK) == KA_OK,
+          "replaced");
+    CHECK(!f.torn && !f.unsure && !f.grown && !f.tight, "what was wrong with the old one is over");
     ka_file_close(&f);
     put_remove();
 }

@@ -201,6 +201,7 @@ static void test_redis_closes(void)
 static void play_row(size_t row, bool bytewise)
 {
     static play p;
+    long before = atomic_load(&blocks_live);
     if (play_start(&p, plays[row].password) &&
         CHECK(ka_redis_store_init(&p.keys, &p.r, plays[row].ttl) == KA_OK, "keys")) {
         strcpy(p.at.prefix, plays[row].prefix);
@@ -210,6 +211,7 @@ static void play_row(size_t row, bool bytewise)
             play_step(&p, plays[row].steps[i], plays[row].why);
     }
     play_free(&p);
+    CHECK(atomic_load(&blocks_live) == before, "%s: a leak", plays[row].why);
 }
 
 static void test_redis(void)

@@ -263,6 +263,10 @@ static void dawdle(void)
 /* Before this thread's next call of that name, `run` runs. If `run` returns true, the call fails. */
 static _Thread_local struct { int call; bool (*run)(void); } ambush;
 
+#if defined(__linux__)
+static bool not_permitted(void) { return errno = EPERM, true; }
+#endif
+
 static bool fault(int call)
 {
     if (dawdle_ms) dawdle();

@@ -421,11 +421,8 @@ static void test_kill_heir(void)
 /* While the list of processes cannot be read, the owner of a connection is unknown, and not
    hidden: the error is the system's. */
 #if defined(__linux__)
-static bool no_descriptor(void)
-{
-    errno = EMFILE;
-    return true;
-}
+static bool no_descriptor(void) { return errno = EMFILE, true; }
+static bool no_process(void) { return errno = ESRCH, true; }
 #endif
 
 static void test_kill_unlisted(void)
@@ -448,6 +445,13 @@ static void test_kill_unlisted(void)
     ambush.run = no_descriptor;
     int r = ka__owner_find(&pair, &pid);
     CHECK(r == KA_ELIMIT && pair.os_error == EMFILE && pid == 0, "%d: %s", r, pair.why);
+    ambush.call = F_pidfd_send_signal;
+    ambush.run = not_permitted;
+    r = ka__process_end(&pair, -1, 2, 0);
+    CHECK(r == KA_EPERM && pair.os_error == EPERM, "it may not be killed: %d, %s", r, pair.why);
+    ambush.run = no_process;
+    r = ka__process_end(&pair, -1, 2, 0);
+    CHECK(r == KA_EOFFLINE && pair.why == ka__ended, "it has ended: %d, %s", r, pair.why);
     wire_close(&w);
     ka__sock_close(accepted);
     ka__sock_close(listener);

@@ -549,6 +549,18 @@ static void test_server_out_of_memory(void)
     }
 }
 
+/* What the peer did not take stays in its order. */
+static void test_keep_unsent(void)
+{
+    static ka__worker w;
+    static ka__conn c;
+    CHECK(ka__keep_unsent(&w, &c, "abc", 3) == KA_OK, "kept");
+    c.out_at = 1;
+    CHECK(ka__keep_unsent(&w, &c, "de", 2) == KA_OK && c.out_at == 0 && c.out_n == 4 &&
+              memcmp(c.out, "bcde", 4) == 0, "and more behind what is left");
+    ka__drop(&w, &c.out, &c.out_n);
+}
+
 /* A connection that the system does not watch is closed, and not forgotten. */
 static void test_unwatched(void)
 {
@@ -625,6 +637,7 @@ static const subject worker_topics[] = {
     { "never reads", test_never_reads }, { "linger", test_linger }, { "drain", test_drain },
     { "drain ends", test_drain_ends }, { "drain, busy", test_drain_busy },
     { "drain told", test_drain_told }, { "unwatched", test_unwatched },
+    { "keep unsent", test_keep_unsent },
     { "workers", test_workers }, { "server out of memory", test_server_out_of_memory },
     { "listeners' numbers", test_listener_numbers }, { "listener left", test_listener_left },
 };
