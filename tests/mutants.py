@@ -155,11 +155,14 @@ def object_code(path, text):
 took = {}      # seconds of each topic, when it passed last
 
 
-def noticed_by(topics):
-    """The topic that fails twice or takes too long; "" is none. The shortest topics run first."""
+def noticed_by(topics, stop):
+    """The topic that fails twice or takes too long; "" is none. The shortest topics run first. A
+    TimeoutError at the time `stop`."""
     waiting, running, failed = sorted(topics, key=lambda topic: took.get(topic, 0)), {}, set()
     try:
         while waiting or running:
+            if time.monotonic() > stop:
+                raise TimeoutError
             while waiting and len(running) < JOBS:
                 topic = waiting.pop(0)
                 running[topic] = start("./test", f"={topic}"), time.monotonic()
@@ -186,7 +189,7 @@ def noticed_by(topics):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def judge(path, number, faulty, section, _):
+def judge(stop, path, number, faulty, section, _):
     """"refused" by the compiler, "noticed by" a topic, "equal", or "survived"."""
     plain, (first, last) = read(path), topics_of(section)
     lines = plain.split("\n")
@@ -196,11 +199,11 @@ def judge(path, number, faulty, section, _):
             f.write("\n".join(lines))
         if not compiled("test"):
             return "refused"
-        topic = noticed_by(first)
+        topic = noticed_by(first, stop)
         if not topic and object_code(path, "\n".join(lines)) == object_code(path, plain):
             return "equal"
         if not topic and compiled(*PROGRAMS):
-            topic = noticed_by(last)
+            topic = noticed_by(last, stop)
         return f"noticed by {topic}" if topic else "survived"
     finally:
         with open(path, "w") as f:
@@ -213,11 +216,13 @@ def main():
     parser.add_argument("-n", type=int, default=300, help="the first so many (default 300)")
     parser.add_argument("--seed", type=int, default=1, help="another list (default 1)")
     parser.add_argument("--share", action="store_true", help="begin where the date tells")
-    parser.add_argument("--seconds", type=int, help="begin no fault later (with --share: 300)")
+    parser.add_argument("--seconds", type=int, help="the time that there is (with --share: 300)")
     parser.add_argument("--again", action="store_true", help=f"the faults of {KNOWN}")
     options = parser.parse_args()
     os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)      # nohup ignores it, and a topic needs it
+    for ignored in (signal.SIGHUP, signal.SIGQUIT):      # by nohup and by a shell's &; topics need
+        signal.signal(ignored, signal.SIG_DFL)           # these signals
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     stop = time.monotonic() + (options.seconds or (300 if options.share else 10**9))
     known, counts = read(KNOWN).splitlines(), collections.Counter()
     faults = all_faults(options.seed)
@@ -230,9 +235,13 @@ def main():
         if not compiled(*PROGRAMS):
             sys.exit("mutants: the programs do not compile")
         for fault in faults[place:] + faults[:place]:
-            if time.monotonic() > stop:
+            try:
+                skips = fault in explained and not options.again
+                verdict = "explained" if skips else judge(stop, *fault)
+                if verdict == "survived":      # the topics may have missed it by chance
+                    verdict = judge(stop, *fault)
+            except TimeoutError:      # the fault that is being judged does not count
                 break
-            verdict = "explained" if fault in explained and not options.again else judge(*fault)
             counts[verdict.split()[0]] += 1
             print(f"{verdict}: {fault[0]}:{fault[1]}", flush=True)
             if verdict == "survived":
