@@ -1584,7 +1584,12 @@ static bool ka__is_ipv6(const char *p, size_t n)
     if (n >= sizeof text) return false;
     memcpy(text, p, n);
     text[n] = 0;
-    return inet_pton(AF_INET6, text, &ip) == 1;
+    if (inet_pton(AF_INET6, text, &ip) != 1) return false;
+    /* Windows takes leading zeros in an IPv4 address at its end. */
+    const char *four = strrchr(text, ':') + 1;
+    char plain[INET_ADDRSTRLEN];
+    if (!strchr(four, '.')) return true;
+    return inet_ntop(AF_INET, ip.s6_addr + 12, plain, sizeof plain) && strcmp(plain, four) == 0;
 }
 
 /* Is this 0.0.0.0 or ::, which mean all addresses of this machine? */
