@@ -122,7 +122,7 @@ static bool ka__site_host(ka_str host, const char *hosts)
     if (ka__site_same(host, KA__SITE_STR("localhost")) || ka_is(host, "[::1]")) return true;
     if (host.n > local.n &&
         ka__site_same((ka_str){ host.p + host.n - local.n, local.n }, local)) return true;
-    return ka__site_loopback(host);
+    return host.n && ka__site_loopback(host);
 }
 
 bool ka_hosts_valid(const char *hosts)
