@@ -131,7 +131,7 @@ bool ka_hosts_valid(const char *hosts)
                                   "-._~";
     ka_str name;
     bool some = false;
-    for (; ka__site_next(&hosts, &name); some = true)
+    for (; hosts && ka__site_next(&hosts, &name); some = true)
         if (!ka_is(name, "*") && strspn(name.p, letters) != name.n) return false;
     return some;
 }

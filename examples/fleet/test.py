@@ -984,7 +984,7 @@ def hooks_of(fleet):
 
 
 def drive(device, n, message=None):
-    """So many changes in one go: of the charge, unless it is told what to say."""
+    """So many changes in one go (default: of the charge)."""
     for i in range(n):
         device.send(message or here("1", "2", "RUNNING", i % 2))
     for i in range(n):
