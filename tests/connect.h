@@ -456,6 +456,13 @@ static void test_connect_name_others(void)
         ka_event ev = { .kind = rows[i].kind, .listener = rows[i].listener, .tag = 7 };
         CHECK(!ka_lookups_take(&names, &ev) && names.first == &one, "row %d", (int)i);
     }
+    ka_event second = { .kind = KA_OPENED, .listener = -1, .tag = 8 };
+    one.next = KA_MALLOC(sizeof one);
+    if (!CHECK(one.next != NULL, "memory")) return;
+    *one.next = (struct ka__lookup){ .tag = 8 };
+    atomic_store(&one.next->state, KA__LOOKUP_TRYING);
+    CHECK(!ka_lookups_take(&names, &second) && names.first == &one && !one.next,
+          "the second one is over, and the first one goes on");
 }
 
 static const subject connect_topics[] = {

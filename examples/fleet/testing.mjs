@@ -6,7 +6,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const FLEET = process.env.FLEET || path.join(path.dirname(fileURLToPath(import.meta.url)), 'fleet');
-const PATIENCE_MS = 10000;
+const PATIENCE_MS = 60000;
 
 const counts = { passed: 0, failed: 0, skipped: 0 };
 const running = new Set();                     /* programs */
