@@ -29,6 +29,11 @@
              while (times-- > 0) ka_say(1, "hello, %s%s", name, loud ? "!" : "");
          }
 
+   CONTENTS
+     ka_options, help, number, fail    what a program was started with, and what is wrong with it
+     ka_find_hosts, listen_all, listen_fail, is_listener, listener_text    where it listens
+     ka_say                            a line on stdout or stderr
+
    LIMITS
      A program has one stdout and one stderr, so what ka_say has not printed yet is the process's.
      One thread at a time. */

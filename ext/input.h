@@ -12,7 +12,12 @@
          for (ka_event ev; ka_wait(s, &ev, -1) == KA_OK; )
              if (ev.kind == KA_INPUT && !ev.error) printf("%.*s\n", (int)ev.body.n, ev.body.p);
          ka_input_stop();
-         ka_server_free(s); */
+         ka_server_free(s);
+
+   CONTENTS
+     ka_input_start, stop              lines of standard input
+     ka_write_now, is_terminal         output that waits for nobody
+     ka_stop_on_interrupt              signals, Ctrl+C */
 
 #ifndef KEYAUTH_H
 #error "ext/input.h: include keyauth.h first"

@@ -13,6 +13,10 @@
            if (ev.kind == KA_REQUEST) ka_auth(s, &j.store, &ev);
        ka_journal_close(&j);                           // before ka_server_free
 
+   CONTENTS
+     ka_journal_open, close            the store
+     ka_journal_found, news            in words: what was in the file, and what has become of it
+
    PROMISES
      On disk before it is true: a key is sent only after its digest, its ID and its end are synced.
      All keys of a batch share one sync (group commit).

@@ -19,6 +19,11 @@
          ka_json_close(&w);
          if (w.error == KA_OK) ka_reply(s, &ev, 200, NULL, w.p, w.n);
 
+   CONTENTS
+     ka_json_read, find, next, is, string    read
+     ka_json_open, put, put_..., close       write
+     ka_is_utf8
+
    LIMITS
      A value lies at most KA_MAX_DEPTH objects and arrays deep. Numbers are text: see raw. */
 

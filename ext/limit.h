@@ -17,6 +17,11 @@
          ka_server_free(s);
          ka_limit_free(&limit);
 
+   CONTENTS
+     ka_limit_init, free               with ka_admit, connections are limited
+     ka_limit_refuses, ask             requests are limited
+     ka_limit_refused, news            who was refused, in words
+
    LIMITS
      Behind NAT or a proxy many users are one peer. A peer is an IPv4 address or the /64 of an IPv6
      one; those of Unix sockets have no limits. The memory is fixed: with very many peers some share

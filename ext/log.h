@@ -13,6 +13,11 @@
        r = ka_log_commit(log, &os_error);        // one write and one sync for all of them
        ka_log_close(log);
 
+   CONTENTS
+     ka_log_open, add, commit, close   lines that are on disk
+     ka_log_start                      lines that nobody waits for
+     ka_log_replace, news              a new file; what went wrong, in words
+
    Others may rotate the file: move it away, remove it, or copy and cut it. So before each commit it
    is looked where the path leads, and where the file ends. */
 

@@ -18,6 +18,12 @@
          ka_lookups_free(&names);
          ka_server_free(s);
 
+   CONTENTS
+     ka_place_read, place_text         HOST:PORT and the like, as text
+     ka_resolve                        a host's addresses, now
+     ka_lookups_init, free, ka_connect_name    connect, while a thread looks the name up
+     ka_lookups_next, take             the same in a source of your own
+
    LIMITS
      A name is looked up anew each time. Of its addresses the first one that can be connected to
      counts. */
