@@ -2992,8 +2992,6 @@ static int ka__box_init(ka__box *b, size_t size)
     return b->mem ? KA_OK : KA_ENOMEM;
 }
 
-static void ka__box_free(ka__box *b) { ka__free_wiped(b->mem, b->size); }
-
 /* Bytes of a record in the ring. */
 static size_t ka__record_size(size_t payload)
 {
@@ -3090,6 +3088,14 @@ static void ka__box_take(ka__box *b, const ka__record *r)
 
 /* Consumer, between saying that it will sleep and sleeping. */
 static bool ka__box_empty(ka__box *b) { return atomic_load(&b->head) == b->read; }
+
+/* What was released is wiped already. Pages that were never used are left alone. */
+static void ka__box_free(ka__box *b)
+{
+    b->read = b->write;
+    if (b->mem) ka__box_release(b);
+    ka__free(b->mem);
+}
 
 /* ================================================================================================
    5 worker

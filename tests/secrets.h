@@ -91,6 +91,28 @@ static void test_secrets(void)
     }
 }
 
+/* Of a mailbox that is freed with records which were read, published or only written. */
+static void test_secrets_unread(void)
+{
+    static const char key[] = "a secret that has forty characters, and more";
+    for (int published = 0; published <= 8; published++) {
+        ka__box b;
+        if (!CHECK(ka__box_init(&b, 1024) == KA_OK, "init")) return;
+        memset(b.mem, 0, b.size);
+        for (int i = 0; i < 12; i++) {      /* around the ring's end */
+            ka__record *r = ka__box_put(&b, KA_REQUEST, sizeof key);
+            memcpy(ka__payload(r), key, sizeof key);
+            if (i < 4 + published) ka__box_publish(&b);
+            if (i < 4) ka__box_take(&b, ka__box_next(&b));
+        }
+        secrets_left = 0;
+        atomic_store(&secret, key);
+        ka__box_free(&b);
+        atomic_store(&secret, NULL);
+        CHECK(secrets_left == 0, "%d of 8 were published: it is in the mailbox", published);
+    }
+}
+
 /* The client's own memory is static here, so it is looked at. */
 static void test_secrets_client(void)
 {
@@ -109,9 +131,11 @@ static void test_secrets_client(void)
 }
 #else
 static void test_secrets(void) { skip(topic, "only glibc tells how large a block is"); }
+static void test_secrets_unread(void) { skip(topic, "only glibc tells how large a block is"); }
 static void test_secrets_client(void) { skip(topic, "memmem(3) is missing"); }
 #endif
 
 static const subject secrets_topics[] = {
     { "secrets", test_secrets }, { "secrets, client", test_secrets_client },
+    { "secrets, unread", test_secrets_unread },
 };
