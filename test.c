@@ -1,7 +1,7 @@
 /* test - keyauth.h and ext/ by their units, by a server in this process, and by the real programs.
      ./build.sh test      builds all and runs all topics
-     ./test NAME          runs the topics that have NAME in their names
-     ./test =NAME         runs the topic of this name
+     ./test NAME...       runs the topics that have a NAME in their names
+     ./test =NAME...      runs the topics of these names
    A failure says where, why, what came and what was wanted, and the run goes on. The last line is the
    count, and the exit status the verdict: 0, all passed. tests/README.md says what is where. */
 
@@ -179,8 +179,10 @@ int main(int argc, char **argv)
     (void)remove(".test-writable");
     run_number = process_number();
     if (argc < 2 && n > 1) run_side_by_side(n < MOST_JOBS ? n : MOST_JOBS);
-    else if (!run_in_turn(argc > 1 ? argv[1] : "")) {
-        fprintf(stderr, "test: no test has \"%s\" in its name\n", argv[1]);
+    else if (argc < 2) run_in_turn("");
+    for (int i = 1; i < argc; i++) {
+        if (run_in_turn(argv[i])) continue;
+        fprintf(stderr, "test: no test has \"%s\" in its name\n", argv[i]);
         return 2;
     }
     printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped);
