@@ -799,6 +799,9 @@ KADEF void ka_client_close(ka_client *c);
 #    ifndef SYS_pidfd_open      /* old headers; the same on all processors but Alpha */
 #      define SYS_pidfd_open 434
 #    endif
+#    ifndef MADV_POPULATE_WRITE
+#      define MADV_POPULATE_WRITE 23
+#    endif
 #    ifndef SYS_pidfd_getfd
 #      define SYS_close_range 436
 #      define SYS_pidfd_getfd 438
@@ -1135,11 +1138,25 @@ static int ka__left(int64_t until)
     return left < INT_MAX ? (int)left : INT_MAX;
 }
 
+enum { KA__PAGE = 4096 };
+
+/* Have the system give all pages that lie in these n bytes, which will be filled soon, by one call
+   (madvise(2), MADV_POPULATE_WRITE, Linux 5.14). In a virtual machine the first touch of a page
+   costs microseconds: with this a server had 1.4 times the requests/s (bench/README.md). */
+static void ka__populate(void *p, size_t n)
+{
+#if defined(MADV_POPULATE_WRITE)
+    size_t before = KA__PAGE - (uintptr_t)p % KA__PAGE, pages = (n - before) / KA__PAGE;
+    (void)madvise((char *)p + before, pages * KA__PAGE, MADV_POPULATE_WRITE);
+#else
+    (void)p;
+    (void)n;
+#endif
+}
+
 /* A page for random bytes. No core dump has it, and a forked child finds it zeroed: so parent and
    child never use the same bytes (madvise(2), MADV_WIPEONFORK, Linux 4.14). NULL: the system can't
    make such a page. */
-enum { KA__PAGE = 4096 };
-
 static void *ka__page_new(void)
 {
 #if defined(MADV_WIPEONFORK)
@@ -5464,6 +5481,7 @@ static int ka__segment_add(ka_keyring *k)
     }
     struct ka__segment *s = ka__resize(NULL, 1, sizeof *s);
     if (!s) return KA_ENOMEM;
+    ka__populate(s, sizeof *s);
     s->used = 0;
     s->next = KA__NIL;
     k->segments[at] = s;
