@@ -111,19 +111,19 @@
 /* ---- calls ---- */
 
 #include "system.h"
-#define accept4(fd, a, size, flags)         STEP(fd, "accept", sim_accept(fd, a, size))
-#define bind(fd, a, n)                      OWN(sys_bind(fd, a))
+#define accept4(fd, a, size, flags)         STEP(fd, "accept", got(sim_accept(here(fd), a, size)))
+#define bind(fd, a, n)                      OWN(sys_bind(here(fd), a))
 #define clock_gettime(clock, t)             ((void)(clock), OWN(sys_clock(t)))
-#define close(fd)                           STEP(fd, "close", sim_close(fd))
+#define close(fd)                           STEP(fd, "close", sys_close(fd))
 #define connect(fd, a, n)                   ((void)(fd), (void)(a), 0)
-#define epoll_create1(flags)                OWN(sim_open(SIM_EPOLL))
-#define epoll_ctl(epoll, op, fd, ev)        OWN(sys_epoll_ctl(epoll, op, fd, ev))
+#define epoll_create1(flags)                OWN(got(sim_open(SIM_EPOLL)))
+#define epoll_ctl(epoll, op, fd, ev)        OWN(sys_epoll_ctl(here(epoll), op, here(fd), ev))
 #define epoll_wait(epoll, ev, max, ms)      sys_epoll_wait(epoll, ev, max, ms)
-#define eventfd(n, flags)                   OWN(sys_waker())
-#define getpeername(fd, a, size)            STEP(fd, "getpeername", sim_peer_name(fd, a, size))
-#define getsockname(fd, a, size)            OWN(sim_name(fd, a, size, 1))
-#define getsockopt(fd, level, name, v, n)   OWN(((void)(level), (void)(n), sim_option(fd, name, v)))
-#define ioctl(fd, what, n)                  STEP(fd, "ioctl", sim_waiting(fd, n))
+#define eventfd(n, flags)                   OWN(got(sys_waker()))
+#define getpeername(fd, a, size)            STEP(fd, "getpeername", sim_peer_name(here(fd), a, size))
+#define getsockname(fd, a, size)            OWN(sim_name(here(fd), a, size, 1))
+#define getsockopt(fd, level, name, v, n)   OWN(((void)(level), (void)(n), sim_option(here(fd), name, v)))
+#define ioctl(fd, what, n)                  STEP(fd, "ioctl", sim_waiting(here(fd), n))
 #define listen(fd, backlog)                 OWN(sim_set_option(fd, 0, 0, NULL))
 #define malloc_trim(n)                      ((void)0)
 #define memcpy                              explore_memcpy
@@ -131,16 +131,20 @@
 #define memset                              explore_memset
 #define mmap(p, n, how, flags, fd, at)      MAP_FAILED
 #define nanosleep(t, left)                  sys_nanosleep(t)
-#define open(...)                           OWN(sim_open(SIM_FILE))
+#define open(...)                           OWN(got(sim_open(SIM_FILE)))
 #define poll(p, n, ms)                      ((void)(n), sys_poll(p, ms))
+#define prctl(...)                          0
 #define pthread_create(id, how, run, arg)   explore_thread(id, run, arg)
 #define pthread_join(id, result)            explore_join(id)
-#define recv(fd, p, n, flags)               STEP(fd, "recv", sys_recv(fd, p, n))
-#define send(fd, p, n, flags)               STEP(fd, "send", sys_send(fd, p, n))
-#define setsockopt(fd, level, name, v, n)   OWN(sim_set_option(fd, level, name, v))
-#define shutdown(fd, how)                   STEP(fd, "shutdown", sim_shutdown(fd))
-#define socket(family, type, protocol)      OWN(((void)(family), sys_socket(type)))
-#define write(fd, p, n)                     STEP(fd, "write", sys_wake(fd, n))
+#define pthread_sigmask(how, set, was)      ((void)(set))
+#define recv(fd, p, n, flags)               STEP(fd, "recv", sys_recv(here(fd), p, n))
+#define send(fd, p, n, flags)               STEP(fd, "send", sys_send(here(fd), p, n))
+#define setsockopt(fd, level, name, v, n)   OWN(sim_set_option(here(fd), level, name, v))
+#define shutdown(fd, how)                   STEP(fd, "shutdown", sim_shutdown(here(fd)))
+#define socket(family, type, protocol)      OWN(((void)(family), got(sys_socket(type))))
+#define syscall(...)                        SYSCALL(__VA_ARGS__, 0, 0, 0)
+#define SYSCALL(number, a, b, c, ...)       sys_call(number, (long)(a), (long)(b), (long)(c))
+#define write(fd, p, n)                     STEP(fd, "write", sys_wake(here(fd), n))
 
 #define KA_ASSERT(x) CHECK(x, "KA_ASSERT")
 #define KA_MALLOC(n) explore_malloc(n)
@@ -209,6 +213,10 @@ const explore_scenario explore_scenarios[] = {
     { "late answer", late_answer, THREE("peers"), 1, 0, 0 },
     { "late answer, deep", late_answer, THREE("peers"), 2, 1, 0 },
     { "stop with a request", stop_asked, { "parent", "worker", "peer", "stopper" }, 1, 1, 0 },
+#endif
+#if defined(EXPLORE_TABLES)
+    { "tables", tables_stop, THREE("stopper"), 2, 1, 0 },
+    { "tables of two workers", tables_two, { "parent", "worker 0", "worker 1", "peer" }, 0, 1, 0 },
 #endif
     { NULL, NULL, { NULL }, 0, 0, 0 }
 };

@@ -30,6 +30,7 @@ typedef struct {
 extern const explore_scenario explore_scenarios[];
 void explore_begin(void);          /* of code.c: statics as they are when a program starts */
 uint64_t explore_system_hash(void);      /* of code.c: the state of the simulated system */
+void explore_end(void);            /* of code.c: the running thread ends */
 
 /* Called by code.c. */
 void explore_at(const explore_site *site);
@@ -38,6 +39,7 @@ _Noreturn void explore_fail(const char *file, int line, const char *format, ...)
 void explore_outcome(int n);       /* of this execution */
 int  explore_thread(unsigned long *id, void *(*run)(void *), void *arg);
 int  explore_join(unsigned long id);
+int  explore_self(void);           /* the running thread; of a handler, the one that it interrupts */
 void explore_handler(int thread, void *(*run)(void *), void *arg);      /* a signal to thread */
 void *explore_malloc(size_t n);
 void *explore_realloc(void *p, size_t n);

@@ -92,6 +92,50 @@ static void late_answer(void)
     CHECK(peer_got(0, "answer 2") == 0, "the first did not get it");
 }
 
+#if defined(EXPLORE_TABLES)
+/* Workers with tables of their own: each takes what it needs from the main table, where a number may
+   mean another file as soon as the parent has closed it. The server is stopped meanwhile. */
+static void tables_stop(void)
+{
+    pthread_t stopper;
+    ka_event ev;
+    int r, told = 0;
+    CHECK(ka_server_start(&at.server, 1 + KA_OWN_DESCRIPTORS) == KA_OK, "started");
+    CHECK(table_of[1] == 1, "the worker has a table of its own");
+    pthread_create(&stopper, NULL, stop_thread, at.server);
+    bool begun = ka_listen(at.server, "127.0.0.1", 0) >= 0;
+    while ((r = ka_wait(at.server, &ev, -1)) == KA_OK)
+        told += ev.kind == KA_LISTENING && ev.error == KA_OK;
+    CHECK(r == KA_ESTOPPED && told == begun, "%d, told %d times", r, told);
+    ka_server_free(at.server);
+    pthread_join(stopper, NULL);
+}
+
+static void *one_peer(void *arg)
+{
+    (void)arg;
+    peer_ends(peer_comes("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n"));
+    return NULL;
+}
+
+/* Two workers have the same listener, and one of them the connection. */
+static void tables_two(void)
+{
+    pthread_t them;
+    ka_event ev;
+    CHECK(ka_server_start(&at.server, 2 + KA_OWN_DESCRIPTORS) == KA_OK, "started");
+    ka_listen(at.server, "127.0.0.1", 0);
+    CHECK(ka_wait(at.server, &ev, -1) == KA_OK && ev.kind == KA_LISTENING, "it listens");
+    CHECK(!ev.error, "%d", ev.error);
+    pthread_create(&them, NULL, one_peer, NULL);
+    CHECK(ka_wait(at.server, &ev, -1) == KA_OK && ev.kind == KA_REQUEST, "a request");
+    ka_reply(at.server, &ev, 200, NULL, "answer 1", 8);
+    pthread_join(them, NULL);
+    stopped();
+    CHECK(peer_got(0, "answer 1") == 1, "the peer got its answer");
+}
+#endif
+
 static void *gone_peers(void *arg)
 {
     (void)arg;

@@ -40,6 +40,67 @@ static void sim_join(void *thread) { (void)thread; }
 static void sim_known(int fd, peer *p) { (void)fd, (void)p; }
 static void file_unlock(int inode, int fd) { (void)inode, (void)fd; }
 
+/* ---- tables of descriptors: a thread has the main one, or one of its own (unshare(2), CLONE_FILES).
+   A number means the same in each table that has it ---- */
+
+static uint64_t tables[4];     /* a bit for each descriptor that is in it. The first is the main one */
+static int      table_of[4];   /* for each thread: 0, or the table of its own */
+
+static uint64_t *table(void) { return &tables[table_of[explore_self()]]; }
+static uint64_t table_bit(int fd) { return (uint64_t)1 << (fd - FIRST_FD); }
+
+/* A descriptor that this thread uses. */
+static int here(int fd)
+{
+    CHECK(fd >= FIRST_FD && *table() & table_bit(fd), "%d is not in this thread's table", fd);
+    return fd;
+}
+
+/* A descriptor that this thread has got. */
+static int got(int fd)
+{
+    if (fd >= FIRST_FD) *table() |= table_bit(fd);
+    return fd;
+}
+
+/* It goes with the last table that has it. */
+static int sys_close(int fd)
+{
+    uint64_t all = 0;
+    if (fd < FIRST_FD) return 0;
+    *table() &= ~table_bit(here(fd));
+    for (int i = 0; i < 4; i++) all |= tables[i];
+    return all & table_bit(fd) ? 0 : sim_close(fd);
+}
+
+/* close_range(2) from 3 on, CLOSE_RANGE_UNSHARE. */
+static int sys_unshare(void)
+{
+    table_of[explore_self()] = explore_self();
+    *table() = 0;
+    return 0;
+}
+
+/* pidfd_getfd(2): one of the main table. If this table has the number, another one, for nothing but
+   to be closed. */
+static int sys_take(int fd)
+{
+    errno = EBADF;
+    if (!(tables[0] & table_bit(fd))) return -1;
+    return got(*table() & table_bit(fd) ? sim_open(SIM_OTHER) : fd);
+}
+
+/* A worker leaves in its table what the pollers need. */
+void explore_end(void)
+{
+    explore_enter();
+    int left = 0;
+    for (int i = 0; i < SIM_FDS && table_of[explore_self()]; i++)
+        if (*table() >> i & 1 && ++left) sys_close(i + FIRST_FD);
+    CHECK(left <= 3, "%d descriptors are left in a worker's table", left);
+    explore_leave();
+}
+
 /* For each descriptor: wake-ups that are under way; of an epoll, its eventfd. */
 static struct { int pending, wake; } wakers[SIM_FDS];
 
@@ -47,12 +108,15 @@ static void sys_begin(void)
 {
     sim_begin();
     memset(wakers, 0, sizeof wakers);
+    memset(tables, 0, sizeof tables);
+    memset(table_of, 0, sizeof table_of);
     pool_n = 0;
 }
 
 uint64_t explore_system_hash(void)
 {
     uint64_t h = 0;
+    for (int i = 0; i < 4; i++) h = h * 1000003 + tables[i] * 4 + (uint64_t)table_of[i];
     for (int i = 0; i < SIM_FDS; i++) {
         const sim_fd *s = &fds[i];
         if (s->kind == SIM_FREE) continue;
@@ -124,7 +188,7 @@ static int sys_epoll_wait(int epoll, struct epoll_event *ev, int max, int ms)
         return ms ? -1 : 0;
     }
     explore_enter();
-    int wake = wakers[epoll - FIRST_FD].wake, n = 0;
+    int wake = wakers[here(epoll) - FIRST_FD].wake, n = 0;
     if (wakers[wake - FIRST_FD].pending) {
         wakers[wake - FIRST_FD].pending = 0;      /* it is edge-triggered */
         ev[n].events = EPOLLIN;
@@ -180,4 +244,20 @@ static int sys_nanosleep(const struct timespec *t)
     (void)t;      /* a millisecond, wherever it is called */
     explore_sleep();
     return 0;
+}
+
+/* Where the libc has no function, or keyauth.h takes none. */
+static long sys_call(long number, long a, long b, long c)
+{
+    int fd = (int)a;
+    switch (number) {
+    case SYS_gettid:      return 1;
+    case SYS_kcmp:        return OWN(table_of[explore_self()] != 0);
+    case SYS_pidfd_open:  return OWN(got(sim_open(SIM_OTHER)));
+    case SYS_pidfd_getfd: return STEP((int)b, "pidfd_getfd", sys_take((int)b));
+    case SYS_close_range: return fd == FIRST_FD ? STEP(fd, "close_range", sys_unshare()) : 0;
+    case SYS_recvfrom:    return STEP(fd, "recv", sys_recv(here(fd), (void *)b, (size_t)c));
+    case SYS_sendto:      return STEP(fd, "send", sys_send(here(fd), (void *)b, (size_t)c));
+    default:              CHECK(false, "system call %ld", number); return -1;
+    }
 }

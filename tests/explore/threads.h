@@ -58,6 +58,7 @@ static void thread_main(void)
 {
     thread *t = &threads[running];
     t->run(t->arg);
+    if (t->host < 0) explore_end();
     t->state = DONE;
     t->clock.of[running]++;
     if (t->host >= 0) {        /* a handler's steps are its thread's, in their order */
@@ -289,3 +290,4 @@ void explore_sleep(void)
     trace_step("has slept a millisecond");
 }
 
+int explore_self(void) { return threads[running].host < 0 ? running : threads[running].host; }
