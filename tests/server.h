@@ -217,9 +217,40 @@ static void test_reply_record(void)
     ka_server_free(s);
 }
 
+/* A worker that always has something to tell keeps another one waiting for a batch, and no longer.
+   The workers have no threads here. */
+static void test_fair_workers(void)
+{
+    static ka_server s;
+    static ka__worker w[2];
+    ka_event ev;
+    int before = 0;
+    if (!CHECK(ka__poller_init(&s.sleeper.poller) == KA_OK, "init")) return;
+    s.workers_n = 2;
+    for (int i = 0; i < 2; i++) {
+        s.workers[i] = &w[i];
+        w[i].parent = &s.sleeper;
+        if (ka__box_init(&w[i].up, KA_MAILBOX) < 0 || ka__box_init(&w[i].down, KA_MAILBOX) < 0)
+            abort();
+        for (int k = 0; k < (i == 0 ? 2 * KA_BATCH : 1); k++) {
+            ka__record *r = ka__box_put(&w[i].up, KA_CLOSED, sizeof ev.peer);
+            memset(ka__payload(r), 0, sizeof ev.peer);
+            r->conn = (uint64_t)i << 56;
+        }
+        ka__box_publish(&w[i].up);
+    }
+    while (ka_wait(&s, &ev, 0) == KA_OK && ev.conn >> 56 == 0) before++;
+    CHECK(before == KA_BATCH && ev.conn >> 56 == 1, "%d events of the other one before", before);
+    for (int i = 0; i < 2; i++) {
+        ka__box_free(&w[i].up);
+        ka__box_free(&w[i].down);
+    }
+    ka__poller_free(&s.sleeper.poller);
+}
+
 static const subject server_topics[] = {
     { "stop and free", test_stop_and_free }, { "stop gone", test_stop_gone },
     { "free among calls", test_free_among_calls }, { "generations", test_generations },
     { "interrupt", test_interrupt }, { "backlog", test_interrupt_backlog },
-    { "reply record", test_reply_record },
+    { "reply record", test_reply_record }, { "fair workers", test_fair_workers },
 };
