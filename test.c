@@ -182,7 +182,7 @@ int main(int argc, char **argv)
     else if (argc < 2) run_in_turn("");
     for (int i = 1; i < argc; i++) {
         if (run_in_turn(argv[i])) continue;
-        fprintf(stderr, "test: no test has \"%s\" in its name\n", argv[i]);
+        fprintf(stderr, "test: there is no test \"%s\": ./test prints all names\n", argv[i]);
         return 2;
     }
     printf("%d passed, %d failed, %d skipped\n", passed, failed, skipped);
