@@ -778,12 +778,7 @@ static void test_gate_encrypted(void)
 
 #define T32 "0123456789abcdef0123456789abcdef"
 
-static const struct {
-    const char *speech;
-    bool encrypt;
-    int status;
-    const char *says;
-} speeches[] = {
+static const struct { const char *text; bool encrypt; int status; const char *says; } speeches[] = {
     { "", false, 3, "closed the connection" },
     { "{\"code\": 20", false, 5, "makes no sense" },
     { "hello\n", false, 5, "makes no sense" },
@@ -863,7 +858,7 @@ static void test_gate_words(void)
         process_end(&client);
     }
     for (size_t i = 0; i < COUNT(speeches); i++) {
-        p.speech = speeches[i].speech;
+        p.speech = speeches[i].text;
         int status = through(&p, &client, speeches[i].encrypt, NULL);
         CHECK(status == speeches[i].status && strstr(output(&client, "err"), speeches[i].says),
               "%s: status %d, %s", p.speech, status, output(&client, "err"));
