@@ -132,23 +132,26 @@ static int sock_listen_at(ka__sock *s, const char *ip, int *port)
     return r;
 }
 
+/* Listen at a port of this run's. One that the system chose may still be called by a client of
+   another run. */
 static int sock_listen(ka__sock *s, int *port)
 {
-    *port = 0;
-    return sock_listen_at(s, "127.0.0.1", port);
+    int r = KA_EINUSE;
+    for (int tries = 0; tries < PORTS && r < 0; tries++) {
+        *port = ports_from + ports_used++ % PORTS;
+        r = sock_listen_at(s, "127.0.0.1", port);
+    }
+    return r;
 }
 
 /* A port of this machine where nobody listens. */
 static int free_port(void)
 {
-    for (int tries = 0; tries < PORTS; tries++) {
-        ka__sock s;
-        int port = ports_from + ports_used++ % PORTS;
-        if (sock_listen_at(&s, "127.0.0.1", &port) < 0) continue;
-        ka__sock_close(s);
-        return port;
-    }
-    abort();
+    ka__sock s;
+    int port;
+    if (sock_listen(&s, &port) < 0) abort();
+    ka__sock_close(s);
+    return port;
 }
 
 /* The same as text. A server's port is such a one where it is used again after the server: a port
