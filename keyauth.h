@@ -1987,7 +1987,10 @@ static int ka__poller_wait(ka__poller *p, uint32_t *tokens, int max, int ms)
 
 static void ka__poller_wake(ka__poller *p)
 {
-    if (send(KA__FD(p->wake), "", 1, KA__SEND_FLAGS) < 0) {}      /* full: wake-ups are under way */
+    /* If it is full, wake-ups are under way. But Wine 8, beside other work, says for a moment that
+       it is full although there is room: the wake-up would be lost. */
+    for (int tries = 0; tries < 20 && send(KA__FD(p->wake), "", 1, KA__SEND_FLAGS) < 0; tries++)
+        ka__sock_wait(p->wake, KA__OUT, 1);
 }
 #endif
 
