@@ -328,15 +328,16 @@ static void fault_names_free(struct addrinfo *found)
     }
 }
 
-/* A wake-up fails only if its reader is awake already: so it fails, and comes through. */
+/* A wake-up fails only if its reader is awake already: so it fails, and comes through. One that is
+   ambushed does not: it is to be sent again. */
 #if defined(_WIN32)
 static int fault_send(SOCKET s, const char *p, int n, int flags)
 {
     int type = 0, size = sizeof type;
     bool wakes = (getsockopt)(s, SOL_SOCKET, SO_TYPE, (char *)&type, &size) == 0 &&
                  type == SOCK_DGRAM;
-    bool fails = fault(F_send);
-    if (fails && !wakes) return -1;
+    bool ambushed = ambush.call == F_send && ambush.run, fails = fault(F_send);
+    if (fails && (ambushed || !wakes)) return -1;
     int r = (send)(s, p, wakes ? n : FAIL_PART(n), flags);
     return fails ? -1 : r;
 }
@@ -346,8 +347,8 @@ static ssize_t fault_send(int s, const void *p, size_t n, int flags)
     int type = 0;
     socklen_t size = sizeof type;
     bool wakes = (getsockopt)(s, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_DGRAM,
-         fails = fault(F_send);
-    if (fails && !wakes) return -1;
+         ambushed = ambush.call == F_send && ambush.run, fails = fault(F_send);
+    if (fails && (ambushed || !wakes)) return -1;
     ssize_t r = (send)(s, p, wakes ? n : FAIL_PART(n), flags);
     return fails ? -1 : r;
 }

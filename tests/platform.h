@@ -102,6 +102,25 @@ static void test_names(void)
               ka__resolve_error(codes[i].code));
 }
 
+static bool refused(void) { return true; }
+
+/* A wake-up that the system refuses at first still ends the sleep. */
+static void test_wake_again(void)
+{
+    ka__poller p;
+    uint32_t none;
+    if (!CHECK(ka__poller_init(&p) == KA_OK, "init")) return;
+    int64_t begin = ka_now_ms();
+    ambush.call = F_send;
+    ambush.run = refused;
+    ka__poller_wake(&p);
+    ambush.run = NULL;
+    ka__poller_wait(&p, &none, 1, PATIENCE_MS);
+    CHECK(ka_now_ms() - begin < PATIENCE_MS, "the sleep was ended");
+    ka__poller_free(&p);
+}
+
 static const subject platform_topics[] = {
     { "sockets", test_sockets }, { "sockets from", test_sockets_from }, { "names", test_names },
+    { "wake again", test_wake_again },
 };
