@@ -1518,8 +1518,12 @@ def redis_away():
             all_see(fleets, device, "online", connected=True, instance=device.server)
         devices = away(redis, fleets, devices, lose)
     [c] = instances_of(redis, 1)
-    known = [http(one, "GET", "/vehicles?limit=500")[1]["vehicles"] for one in (a, b, c)]
-    check(known[1:], known[:1] * 2, "a new instance knows all, too")
+
+    def alike():
+        known = [http(one, "GET", "/vehicles?limit=500")[1]["vehicles"] for one in (a, b, c)]
+        return known[1:] == known[:1] * 2
+
+    check_that(wait_for(alike), "a new instance knows all, too")
     alone = start("--redis", "127.0.0.1:%d" % free_port())
     check(Device(alone).ask("PING."), "PONG.", "an instance that has never seen Redis serves its devices")
     check(state_of(alone), "away", "and tells so")
