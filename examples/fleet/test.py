@@ -1274,6 +1274,12 @@ def sees(fleet, device, **wanted):
     return known is not None and all(known[name] == value for name, value in wanted.items())
 
 
+def alike(*fleets):
+    """Do they say the same of all devices?"""
+    known = [http(one, "GET", "/vehicles?limit=500")[1]["vehicles"] for one in fleets]
+    return known[1:] == known[:-1]
+
+
 def all_see(fleets, device, why, seconds=None, **wanted):
     if wait_for(lambda: all(sees(one, device, **wanted) for one in fleets), seconds):
         return check(True, True, why)
@@ -1518,12 +1524,7 @@ def redis_away():
             all_see(fleets, device, "online", connected=True, instance=device.server)
         devices = away(redis, fleets, devices, lose)
     [c] = instances_of(redis, 1)
-
-    def alike():
-        known = [http(one, "GET", "/vehicles?limit=500")[1]["vehicles"] for one in (a, b, c)]
-        return known[1:] == known[:1] * 2
-
-    check_that(wait_for(alike), "a new instance knows all, too")
+    check_that(wait_for(lambda: alike(a, b, c)), "a new instance knows all, too")
     alone = start("--redis", "127.0.0.1:%d" % free_port())
     check(Device(alone).ask("PING."), "PONG.", "an instance that has never seen Redis serves its devices")
     check(state_of(alone), "away", "and tells so")
@@ -1739,8 +1740,7 @@ def chaos():
         told = [{one["id"]: one["instance"] for one in http(fleet, "GET", "/vehicles?limit=500")[1]["vehicles"]} for fleet in fleets]
         return all(one == truth for one in told)
     check_that(wait_for(agree, 30), "all instances agree on where each device is")
-    known = [http(one, "GET", "/vehicles?limit=500")[1]["vehicles"] for one in fleets]
-    check(known[1:], known[:1] * 2, "and on all about it")
+    check_that(wait_for(lambda: alike(*fleets)), "and on all about it")
 
 
 # ---- the protocol ----
