@@ -1989,7 +1989,8 @@ static void ka__poller_wake(ka__poller *p)
 {
     /* If it is full, wake-ups are under way. But Wine 8, beside other work, says for a moment that
        it is full although there is room: the wake-up would be lost. */
-    for (int tries = 0; tries < 20 && send(KA__FD(p->wake), "", 1, KA__SEND_FLAGS) < 0; tries++)
+    enum { TRIES = 20 };      /* of a millisecond at most */
+    for (int tries = 0; tries < TRIES && send(KA__FD(p->wake), "", 1, KA__SEND_FLAGS) < 0; tries++)
         ka__sock_wait(p->wake, KA__OUT, 1);
 }
 #endif
